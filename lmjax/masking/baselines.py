@@ -1,0 +1,56 @@
+"""Pictures to put in the place of hidden pixels, from the picture itself or from noise.
+
+All take and give display colours in [0, 1], channels last.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def gaussian_blur(images: jax.Array, *, sigma: float, radius: int | None = None) -> jax.Array:
+    """Separable Gaussian blur; at the border the weights inside the picture are scaled to sum to 1.
+
+    Args:
+      images: `[..., H, W, C]`.
+      sigma: standard deviation in pixels.
+      radius: furthest pixel that counts, in pixels; None takes the whole picture.
+
+    Returns:
+      Blurred images, same shape.
+    """
+    height, width = images.shape[-3:-1]
+    rows = _gaussian_matrix(height, sigma, radius).astype(images.dtype)
+    columns = _gaussian_matrix(width, sigma, radius).astype(images.dtype)
+    # Matrix products: any radius at one cost, on matrix units where there are some.
+    return jnp.einsum("ij,...jkc,lk->...ilc", rows, images, columns, precision="highest")
+
+
+def _gaussian_matrix(size: int, sigma: float, radius: int | None) -> jax.Array:
+    position = jnp.arange(size)
+    distance = jnp.abs(position[:, None] - position[None, :])
+    weight = jnp.exp(-0.5 * (distance / sigma) ** 2)
+    if radius is not None:
+        weight = jnp.where(distance <= radius, weight, 0)
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+def segment_mean(image: jax.Array, segments: jax.Array) -> jax.Array:
+    """Every pixel of `image` `[H, W, C]` becomes the mean colour of its segment.
+
+    `segments` is `[H, W]` with labels below H * W, which bounds their number under `jit`.
+    """
+    labels = segments.reshape(-1)
+    pixels = image.reshape(-1, image.shape[-1])
+    total = jax.ops.segment_sum(pixels, labels, num_segments=labels.size)
+    count = jax.ops.segment_sum(jnp.ones_like(pixels), labels, num_segments=labels.size)
+    return (total / jnp.maximum(count, 1))[segments]
+
+
+def gaussian_noise(shape: tuple[int, ...], *, key: jax.Array, std: float) -> jax.Array:
+    """Independent N(0.5, std^2) for every pixel and channel, clipped to [0, 1]."""
+    return jnp.clip(0.5 + std * jax.random.normal(key, shape), 0, 1)
+
+
+def uniform_noise(shape: tuple[int, ...], *, key: jax.Array) -> jax.Array:
+    """Independent uniform noise in [0, 1) for every pixel and channel."""
+    return jax.random.uniform(key, shape)

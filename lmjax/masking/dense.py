@@ -1,0 +1,180 @@
+"""Masked layers on full-size activations.
+
+Every function takes and gives `Masked` values: `x` `[N, H, W, C]` (channels last) with a mask
+`[N, H, W]`, or None for the plain layer. One rule holds throughout: what lies under the mask is
+never read. So hidden values are dropped by selection (`jnp.where`), never by multiplication, which
+would let NaN through, and `x` is exactly 0 wherever its mask is 0.
+
+Source: Balasubramanian & Feizi, "Towards Improved Input Masking for Convolutional Neural Networks",
+arXiv 2211.14646. Where a rule departs from the authors' published code, the function says so.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lmjax.masking.masked import Masked
+from lmjax.masking.neighbor_padding import neighbor_padding
+
+_CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
+    """`x` `[..., H, W, C]` where `mask` `[..., H, W]` is True, and 0 elsewhere."""
+    return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+
+def mask_input(x: jax.Array, mask: jax.Array | None) -> Masked:
+    """Starts masking: the normalised image with its hidden pixels dropped."""
+    return Masked(select(mask, x), mask)
+
+
+def unmask(inputs: Masked) -> Masked:
+    """Ends masking: the activations, zeros included, as they stand."""
+    return Masked(inputs.x, None)
+
+
+def pool_mask(mask: jax.Array, *, window: int, stride: int, padding: int, dilation: int = 1):
+    """The mask `[N, H, W]` after a sliding window: visible where the window touches the visible.
+
+    This is max pooling. The authors' code ignores `dilation` here.
+    """
+    return lax.reduce_window(
+        mask,
+        False,
+        lax.bitwise_or,
+        window_dimensions=(1, window, window),
+        window_strides=(1, stride, stride),
+        padding=((0, 0), (padding, padding), (padding, padding)),
+        window_dilation=(1, dilation, dilation),
+    )
+
+
+def _window_sum(x: jax.Array, *, window: int, stride: int, padding: int, dilation: int = 1):
+    """Sums of `x` `[N, H, W, C]` over sliding windows; zeros outside."""
+    return lax.reduce_window(
+        x,
+        np.zeros((), x.dtype),
+        lax.add,
+        window_dimensions=(1, window, window, 1),
+        window_strides=(1, stride, stride, 1),
+        padding=((0, 0), (padding, padding), (padding, padding), (0, 0)),
+        window_dilation=(1, dilation, dilation, 1),
+    )
+
+
+def _plain_conv(
+    x: jax.Array, kernel: jax.Array, *, stride, padding, dilation, groups, precision
+) -> jax.Array:
+    if kernel.shape[:2] == (1, 1) and padding == 0 and groups == 1:
+        return jnp.einsum(
+            "nhwi,io->nhwo", x[:, ::stride, ::stride], kernel[0, 0], precision=precision
+        )
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_CONV_DIMENSIONS,
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+def conv(
+    inputs: Masked,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    fill: str = "neighbor",
+    rings: int | None = None,
+    keep: jax.Array | None = None,
+    precision: lax.Precision | None = None,
+) -> Masked:
+    """Convolution of the visible part.
+
+    Args:
+      inputs: `[N, H, W, C]` with its mask.
+      kernel: `[k, k, C // groups, C_out]`.
+      bias: `[C_out]` or None.
+      stride, padding, dilation, groups: as in torch; `padding` is the number of zero rows and
+        columns on each side of the image.
+      fill: what stands in hidden positions next to the visible region: `"neighbor"` (neighbor
+        padding), `"none"` (zeros), or `"partial"` (zeros, and the sum over each window scaled by
+        window size over visible count: Liu et al. 2018, equation 1).
+      rings: number of rings of neighbor padding. None takes as many as an output can read whose
+        window touches the visible region, `dilation * (k - 1)`; the authors run `k`, which gives
+        the same numbers. Fewer are exact when later layers discard outputs at the border (see
+        `keep`).
+      keep: `[N, H', W']` bool, the outputs that later layers read, where this is known to be less
+        than all that the window touches. None keeps all of them.
+      precision: of the products, where the device offers a choice; None is JAX's default.
+
+    Returns:
+      `[N, H', W', C_out]`, visible where the window touches a visible position, or on `keep`.
+    """
+    x, mask = inputs
+    size = kernel.shape[0]
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    if mask is not None and fill == "neighbor":
+        x = neighbor_padding(x, mask, dilation * (size - 1) if rings is None else rings)
+    y = _plain_conv(x, kernel, groups=groups, precision=precision, **options)
+    if mask is not None and fill == "partial" and size > 1:
+        visible = _window_sum(mask[..., None].astype(y.dtype), window=size, **options)
+        y = y * (size * size / jnp.maximum(visible, 1))
+    if bias is not None:
+        y = y + bias[None, None, None, :]
+    if mask is None:
+        return Masked(y)
+    mask = pool_mask(mask, window=size, **options) if keep is None else keep
+    return Masked(select(mask, y), mask)
+
+
+def pointwise(function: Callable[[jax.Array], jax.Array], inputs: Masked) -> Masked:
+    """Any map `[N, H, W, C] -> [N, H, W, C']` that treats positions alone: norm, activation, ..."""
+    return Masked(select(inputs.mask, function(inputs.x)), inputs.mask)
+
+
+def max_pool(inputs: Masked, *, window: int, stride: int, padding: int = 0) -> Masked:
+    """Maximum over the visible positions of each window."""
+    x, mask = inputs
+    # A NumPy constant: JAX differentiates reduce_window only where it can see the initial value.
+    lowest = np.array(-np.inf, x.dtype)
+    y = lax.reduce_window(
+        x if mask is None else jnp.where(mask[..., None], x, lowest),
+        lowest,
+        lax.max,
+        window_dimensions=(1, window, window, 1),
+        window_strides=(1, stride, stride, 1),
+        padding=((0, 0), (padding, padding), (padding, padding), (0, 0)),
+    )
+    if mask is None:
+        return Masked(y)
+    mask = pool_mask(mask, window=window, stride=stride, padding=padding)
+    return Masked(select(mask, y), mask)
+
+
+def residual(branch: Masked, shortcut: Masked) -> Masked:
+    """Sum of two branches, visible where both are: a sum with an unknown part is unknown."""
+    if branch.mask is None:
+        return Masked(branch.x + shortcut.x)
+    mask = branch.mask & shortcut.mask
+    return Masked(select(mask, branch.x + shortcut.x), mask)
+
+
+def global_average_pool(inputs: Masked) -> jax.Array:
+    """Mean over the visible positions, `[N, C]` in float32; zeros where no position is visible."""
+    x, mask = inputs
+    x = x.astype(jnp.float32)
+    if mask is None:
+        return x.mean(axis=(1, 2))
+    visible = mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
+    return x.sum(axis=(1, 2)) / jnp.maximum(visible, 1)

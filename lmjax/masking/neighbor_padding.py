@@ -1,0 +1,73 @@
+"""Neighbor padding: rings of plausible values around the visible region.
+
+Source: Balasubramanian & Feizi, arXiv 2211.14646, section 3.2. Before a convolution, every hidden
+position with at least one known position among its 8 neighbours becomes the mean of those known
+neighbours; then all of them count as known for the next ring. Positions outside the image are never
+known and never filled.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Below this the rings are filled channel by channel (images); above it, channels last is faster.
+_FEW_CHANNELS = 8
+
+
+def _sum_of_three(x: jax.Array, axis: int) -> jax.Array:
+    """Sum of each position and its two neighbours along `axis`; zeros outside."""
+    n = x.shape[axis]
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    x = jnp.pad(x, pad)
+    before, here, after = (lax.slice_in_dim(x, i, i + n, axis=axis) for i in range(3))
+    return before + here + after
+
+
+def _box_sum(x: jax.Array, rows: int) -> jax.Array:
+    """Sum over the 3x3 neighbourhood in the axes `rows` and `rows + 1`; zeros outside.
+
+    As shifted additions: XLA's depthwise convolution is over 30 times slower on CPU.
+    """
+    return _sum_of_three(_sum_of_three(x, rows), rows + 1)
+
+
+def _ring(x: jax.Array, known: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
+    """One more ring: `x` and which positions are `known`, image rows along axis `rows`."""
+    counts = _box_sum(known.astype(x.dtype), rows)  # at most 9: exact in bfloat16 too
+    means = _box_sum(x, rows) / jnp.maximum(counts, 1)
+    return jnp.where(known, x, means), counts > 0  # where nothing is known, the mean is 0 / 1
+
+
+def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
+    """Fills `rings` rings of hidden positions around the visible region.
+
+    Args:
+      x: activations `[N, H, W, C]`, exactly 0 where `mask` is 0.
+      mask: `[N, H, W]` bool, True = visible.
+      rings: number of rings to fill; 0 returns `x`.
+
+    Returns:
+      `x` with filled rings, `[N, H, W, C]`. Visible positions are untouched, hidden positions
+      beyond the last ring stay 0. Filled values are constants with respect to gradients, as in the
+      authors' code.
+    """
+    if rings == 0:
+        return x
+    filled = lax.stop_gradient(x)
+    if rings == 1:
+        filled, _ = _ring(filled, mask[..., None], rows=1)
+    elif x.shape[-1] < _FEW_CHANNELS:
+        filled = jnp.moveaxis(filled, -1, 1)
+        filled = jnp.moveaxis(_rings(filled, mask[:, None], 2, rings), 1, -1)
+    else:
+        filled = _rings(filled, mask[..., None], 1, rings)
+    return jnp.where(mask[..., None], x, filled)
+
+
+def _rings(x: jax.Array, known: jax.Array, rows: int, rings: int) -> jax.Array:
+    """Several rings, in a loop: unrolled, XLA fuses them and computes the inner ones again.
+
+    Measured on CPU, six rings of 224x224x3 images: 10 times faster than unrolled.
+    """
+    return lax.fori_loop(0, rings, lambda _, state: _ring(*state, rows), (x, known))[0]

@@ -1,0 +1,141 @@
+"""Layer masking written out by position, in NumPy: the oracle of the tests.
+
+Deliberately plain: loops over output positions, every rule spelled out, all the rings of neighbor
+padding that the paper takes (as many as the kernel is wide, before every convolution, 1x1
+included), no shortcut. One image at a time, `x` `[H, W, C]` with `mask` `[H, W]`. Reads a torch
+state dict of a torchvision ResNet as NumPy arrays.
+"""
+
+import numpy as np
+
+
+def neighbor_padding(x, mask, rings):
+    height, width = mask.shape
+    x, known = x.copy(), mask.astype(bool).copy()
+    for _ in range(rings):
+        next_x, next_known = x.copy(), known.copy()
+        for i in range(height):
+            for j in range(width):
+                if known[i, j]:
+                    continue
+                near = (slice(max(i - 1, 0), i + 2), slice(max(j - 1, 0), j + 2))
+                values = x[near][known[near]]
+                if len(values):
+                    next_x[i, j] = values.mean(axis=0)
+                    next_known[i, j] = True
+        x, known = next_x, next_known
+    return x
+
+
+def windows(size, kernel, stride, padding, dilation=1):
+    """For each output position along one axis: (input positions, kernel taps) inside the image."""
+    reach = dilation * (kernel - 1) + 1
+    for start in range(-padding, size + padding - reach + 1, stride):
+        taps = [t for t in range(kernel) if 0 <= start + dilation * t < size]
+        yield [start + dilation * t for t in taps], taps
+
+
+def over_windows(shape, kernel, stride, padding, dilation, function):
+    """Calls `function(rows, columns, taps)` for each output position; stacks what it returns."""
+    return np.array(
+        [
+            [
+                function(np.ix_(rows, columns), np.ix_(row_taps, column_taps))
+                for columns, column_taps in windows(shape[1], kernel, stride, padding, dilation)
+            ]
+            for rows, row_taps in windows(shape[0], kernel, stride, padding, dilation)
+        ]
+    )
+
+
+def conv(x, mask, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, fill="neighbor"):
+    """`weight` `[C_out, C // groups, k, k]`, as torch keeps it."""
+    kernel = weight.shape[-1]
+    bias = np.zeros(len(weight)) if bias is None else bias
+    x = np.where(mask[..., None], x, 0)
+    if fill == "neighbor":
+        x = neighbor_padding(x, mask, dilation * (kernel - 1) + 1)
+    weight_groups = np.split(weight.transpose(2, 3, 1, 0), groups, axis=-1)
+
+    def at(here, taps):
+        x_groups = np.split(x[here], groups, axis=-1)
+        y = np.concatenate(
+            [np.einsum("ijc,ijco->o", a, w[taps]) for a, w in zip(x_groups, weight_groups)]
+        )
+        visible = mask[here].sum()
+        if not visible:
+            return np.zeros(len(weight))
+        return y * (kernel**2 / visible if fill == "partial" else 1) + bias
+
+    options = (mask.shape, kernel, stride, padding, dilation)
+    y = over_windows(*options, at)
+    return y, over_windows(*options, lambda here, taps: mask[here].any())
+
+
+def max_pool(x, mask, *, window, stride, padding):
+    def at(here, taps):
+        values = x[here][mask[here]]
+        return values.max(axis=0) if len(values) else np.zeros(x.shape[-1])
+
+    options = (mask.shape, window, stride, padding, 1)
+    return over_windows(*options, at), over_windows(*options, lambda here, taps: mask[here].any())
+
+
+def batch_norm(x, mask, state, name):
+    mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+    x = (x - mean) / np.sqrt(var + 1e-5) * state[f"{name}.weight"] + state[f"{name}.bias"]
+    return np.where(mask[..., None], x, 0)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def block(x, mask, state, name, *, stride, groups, fill):
+    """A basic block or a bottleneck, as the state dict has it."""
+    bottleneck = f"{name}.conv3.weight" in state
+    layers = [("1", 1, 0, 1), ("2", stride, 1, groups), ("3", 1, 0, 1)]
+    if not bottleneck:
+        layers = [("1", stride, 1, 1), ("2", 1, 1, 1)]
+    y, y_mask = x, mask
+    for i, layer_stride, padding, layer_groups in layers:
+        y, y_mask = conv(
+            y,
+            y_mask,
+            state[f"{name}.conv{i}.weight"],
+            stride=layer_stride,
+            padding=padding,
+            groups=layer_groups,
+            fill=fill,
+        )
+        y = batch_norm(y, y_mask, state, f"{name}.bn{i}")
+        if i != layers[-1][0]:
+            y = relu(y)
+    if f"{name}.downsample.0.weight" in state:
+        x, mask = conv(x, mask, state[f"{name}.downsample.0.weight"], stride=stride, fill=fill)
+        x = batch_norm(x, mask, state, f"{name}.downsample.1")
+    mask = mask & y_mask
+    return np.where(mask[..., None], relu(x + y), 0), mask
+
+
+def resnet(state, image, mask, *, groups=1, fill="neighbor", depth=None):
+    """Logits `[K]` of a normalised image `[H, W, C]` under a mask `[H, W]`."""
+    mask = np.asarray(mask, bool)
+    x = np.where(mask[..., None], image, 0).astype(np.float64)
+    x, mask = conv(x, mask, state["conv1.weight"], stride=2, padding=3, fill=fill)
+    x = relu(batch_norm(x, mask, state, "bn1"))
+    x, mask = max_pool(x, mask, window=3, stride=2, padding=1)
+    done = 0
+    for stage in range(1, 5):
+        i = 0
+        while f"layer{stage}.{i}.conv1.weight" in state:
+            if done == depth:
+                mask = np.ones_like(mask)
+            stride = 2 if stage > 1 and i == 0 else 1
+            options = {"stride": stride, "groups": groups, "fill": fill}
+            x, mask = block(x, mask, state, f"layer{stage}.{i}", **options)
+            i, done = i + 1, done + 1
+    if done == depth:
+        mask = np.ones_like(mask)
+    features = x[mask].mean(axis=0) if mask.any() else np.zeros(x.shape[-1])
+    return state["fc.weight"] @ features + state["fc.bias"]

@@ -1,0 +1,139 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmjax.masking import Masked, dense
+from tests import layer_masking_reference as reference
+
+plain_settings = settings(deadline=None, max_examples=25, derandomize=True)
+
+
+def masked_input(height, width, channels, seed, visible=0.4):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((2, height, width)) < visible
+    x = rng.normal(size=(2, height, width, channels)).astype(np.float32)
+    return Masked(jnp.asarray(np.where(mask[..., None], x, 0)), jnp.asarray(mask))
+
+
+def random_kernel(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def one_by_one(function, inputs):
+    """The reference over the images of a batch, as `Masked`."""
+    return Masked(*map(np.stack, zip(*(function(*each) for each in zip(*map(np.array, inputs))))))
+
+
+def assert_masked_close(actual, expected, atol=1e-4):
+    np.testing.assert_array_equal(np.asarray(actual.mask), expected.mask)
+    np.testing.assert_allclose(np.asarray(actual.x), expected.x, atol=atol)
+    assert not np.asarray(actual.x)[~np.asarray(actual.mask)].any()
+
+
+@plain_settings
+@given(
+    height=st.integers(7, 13),
+    width=st.integers(7, 13),
+    size=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    use_bias=st.booleans(),
+    fill=st.sampled_from(["neighbor", "none", "partial"]),
+    seed=st.integers(0, 1000),
+)
+def test_conv_equals_the_reference(
+    height, width, size, stride, dilation, groups, use_bias, fill, seed
+):
+    inputs = masked_input(height, width, 4, seed)
+    kernel = random_kernel((size, size, 4 // groups, 6), seed)
+    bias = random_kernel((6,)) if use_bias else None
+    options = {
+        "stride": stride,
+        "padding": dilation * (size - 1) // 2,
+        "dilation": dilation,
+        "groups": groups,
+        "fill": fill,
+    }
+    expected = one_by_one(
+        lambda x, m: reference.conv(x, m, kernel.transpose(3, 2, 0, 1), bias, **options), inputs
+    )
+    bias = None if bias is None else jnp.asarray(bias)
+    assert_masked_close(dense.conv(inputs, jnp.asarray(kernel), bias, **options), expected)
+
+
+@plain_settings
+@given(
+    height=st.integers(3, 12),
+    width=st.integers(3, 12),
+    window=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    seed=st.integers(0, 1000),
+)
+def test_max_pool_equals_the_reference(height, width, window, stride, seed):
+    inputs = masked_input(height, width, 3, seed)  # negative values too: zeros must not win
+    options = {"window": window, "stride": stride, "padding": window // 2}
+    expected = one_by_one(lambda x, m: reference.max_pool(x, m, **options), inputs)
+    assert_masked_close(dense.max_pool(inputs, **options), expected)
+
+
+@pytest.mark.parametrize("fill", ["neighbor", "none", "partial"])
+def test_an_all_visible_conv_is_the_plain_one(fill):
+    inputs = masked_input(9, 8, 4, seed=0, visible=2)
+    kernel = jnp.asarray(random_kernel((3, 3, 4, 5)))
+    plain = dense.conv(Masked(inputs.x), kernel, stride=2, padding=1)
+    masked = dense.conv(inputs, kernel, stride=2, padding=1, fill=fill)
+    assert plain.mask is None
+    assert masked.mask.all()
+    inner = (slice(None), slice(1, -1), slice(1, -1)) if fill == "partial" else ...
+    chex.assert_trees_all_close(masked.x[inner], plain.x[inner], atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_fewer_rings_give_the_same_kept_outputs(stride):
+    inputs = masked_input(12, 11, 4, seed=3, visible=0.2)
+    kernel = jnp.asarray(random_kernel((3, 3, 4, 5)))
+    keep = inputs.mask[:, ::stride, ::stride]
+    options = {"stride": stride, "padding": 1, "keep": keep}
+    full = dense.conv(inputs, kernel, rings=3, **options)
+    chex.assert_trees_all_close(dense.conv(inputs, kernel, rings=1, **options), full, atol=1e-5)
+    fewer = dense.conv(inputs, kernel, rings=0, **options)
+    assert np.abs(fewer.x - full.x).max() > 1e-2  # one ring is needed
+
+
+def test_pointwise_drops_what_the_function_writes_under_the_mask():
+    inputs = masked_input(5, 5, 2, seed=0)
+    outputs = dense.pointwise(lambda x: 1 / x, inputs)  # infinite where hidden
+    assert np.isfinite(outputs.x).all()
+    assert not outputs.x[~inputs.mask].any()
+
+
+def test_residual_keeps_what_both_branches_know():
+    a, b = masked_input(6, 6, 3, seed=0), masked_input(6, 6, 3, seed=1)
+    total = dense.residual(a, b)
+    both = np.asarray(a.mask & b.mask)
+    np.testing.assert_array_equal(np.asarray(total.mask), both)
+    np.testing.assert_allclose(
+        np.asarray(total.x), np.where(both[..., None], np.asarray(a.x + b.x), 0)
+    )
+
+
+def test_global_average_pool_is_the_mean_over_visible_positions():
+    x, mask = masked_input(6, 5, 3, seed=0)
+    mask = mask.at[1].set(False)
+    x = jnp.where(mask[..., None], x, 0)
+    means = np.asarray(dense.global_average_pool(Masked(x, mask)))
+    np.testing.assert_allclose(means[0], np.asarray(x[0])[np.asarray(mask[0])].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(means[1], 0)
+
+
+def test_mask_input_drops_anything():
+    x = jnp.array([[[[jnp.nan], [jnp.inf], [2.0]]]])
+    masked = dense.mask_input(x, jnp.array([[[False, False, True]]]))
+    np.testing.assert_array_equal(np.asarray(masked.x).ravel(), [0, 0, 2])
+    gradient = jax.grad(lambda x: dense.mask_input(x, masked.mask).x.sum())(x)
+    np.testing.assert_array_equal(np.asarray(gradient).ravel(), [0, 0, 1])
