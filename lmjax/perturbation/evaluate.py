@@ -1,0 +1,240 @@
+"""Thousands of masked variants of one image through a predictor, in batches of one shape."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.checks import check_colours, check_image, check_mask
+from lmjax.perturbation.coalitions import Coalitions
+
+# Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches and
+# gain nothing; an accelerator needs more of them to be busy.
+_CPU_PIXELS = 2**20
+_ACCELERATOR_PIXELS = 2**24
+
+
+def evaluate(
+    predictor: Callable,
+    image,
+    masks,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> np.ndarray:
+    """Logits of all variants of an image.
+
+    Compiles once for each image shape and batch size, whatever the number of variants: the last
+    batch is padded. Memory depends on the batch size: at most two batches are under way, and the
+    masks of coalitions exist only on the device, a batch at a time.
+
+    Args:
+      predictor: function (image `[H, W, C]`, masks `[N, H, W]`) -> logits `[N, K]`. Arrays of a
+        pytree (such as `lmjax.Predictor`) are passed as arguments of the compiled function. A plain
+        function works too, but arrays it closes over become constants and are kept as long as the
+        compiled program.
+      image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything.
+      masks: `[N, H, W]`, 1 = visible, 0 = hidden, or `Coalitions`.
+      batch_size: variants computed together. None takes the power of two whose batch has about
+        2^20 pixels on a CPU and 2^24 on an accelerator (16 and 256 variants at 224 x 224). Never
+        more than the number of variants, rounded up to a power of two.
+      progress: show a progress bar. None shows one on a terminal, when a run of more than one batch
+        takes longer than a second.
+
+    Returns:
+      float32 `[N, K]`.
+
+    Raises:
+      ValueError: shapes that do not match, mask values other than 0 and 1, no variant at all, no
+        pixel visible in any variant, colours outside [0, 1], NaN or infinity in a visible pixel.
+    """
+    job = _prepare(predictor, image, masks, batch_size)
+    logits = np.empty((len(job.rows), job.num_classes()), np.float32)
+    with _progress_bar(job, progress) as bar:
+        under_way = None
+        for start, rows in job.batches():
+            dispatched = start, job.run(rows)
+            if under_way is not None:
+                bar.update(_fetch(*under_way, logits))
+            under_way = dispatched  # the device works on this batch while the last is fetched
+        bar.update(_fetch(*under_way, logits))
+    return logits
+
+
+def num_classes(predictor: Callable, image, masks, *, batch_size: int | None = None) -> int:
+    """K of the logits `evaluate` would return, with the same checks, without computing them.
+
+    The trace is kept: `evaluate` with the same arguments does not trace again.
+    """
+    return _prepare(predictor, image, masks, batch_size).num_classes()
+
+
+def default_batch_size(spatial_shape: tuple[int, int]) -> int:
+    """The batch size that `evaluate` takes by itself for images of (H, W)."""
+    pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
+    return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
+
+
+class _Static(NamedTuple):
+    """The hashable part of a predictor: its tree, and its leaves that are not arrays."""
+
+    tree: Any
+    leaves: tuple  # None where an array belongs
+    is_array: tuple[bool, ...]
+
+
+class _Job(NamedTuple):
+    """Checked arguments, arrays on the device."""
+
+    arrays: list[jax.Array]
+    static: _Static
+    image: jax.Array
+    rows: np.ndarray  # [N, S] with segments, [N, H, W] without
+    segments: jax.Array | None
+    batch_size: int
+
+    def batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, len(self.rows), self.batch_size):
+            rows = self.rows[start : start + self.batch_size]
+            missing = self.batch_size - len(rows)
+            padding = np.repeat(rows[-1:], missing, axis=0)
+            yield start, np.concatenate([rows, padding]) if missing else rows
+
+    def run(self, rows: np.ndarray) -> jax.Array:
+        return _run_batch(self.arrays, self.image, rows, self.segments, static=self.static)
+
+    def num_classes(self) -> int:
+        rows = next(self.batches())[1]
+        logits = _run_batch.eval_shape(
+            self.arrays, self.image, rows, self.segments, static=self.static
+        )
+        return logits.shape[1]
+
+
+@functools.partial(jax.jit, static_argnames="static")
+def _run_batch(arrays, image, rows, segments, *, static):
+    masks = rows if segments is None else rows[:, segments]
+    logits = _join(arrays, static)(image, masks)
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != len(masks):
+        got = type(logits).__name__ if shape is None else f"shape {shape}"
+        raise ValueError(f"predictor must return logits [N, K], got {got} for N = {len(masks)}")
+    return logits.astype(jnp.float32)
+
+
+def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> _Job:
+    check_image(image)
+    image = np.asarray(image)
+    rows, segments, visible = _variants(masks, image.shape[:2])
+    _check_visible(image, visible)
+    arrays, static = _split(predictor)
+    return _Job(
+        arrays=jax.device_put(arrays),
+        static=static,
+        image=jnp.asarray(image, jnp.float32),
+        rows=rows,
+        segments=None if segments is None else jnp.asarray(segments),
+        batch_size=_batch_size(batch_size, len(rows), image.shape[:2]),
+    )
+
+
+def _variants(masks, shape) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Rows, segments, and `[H, W]` which pixels any variant shows."""
+    if not isinstance(masks, Coalitions):
+        rows = np.asarray(check_mask(masks, shape))
+        visible, segments = rows.any(axis=0), None
+    elif masks.segments.shape != shape:
+        raise ValueError(
+            f"masks: the coalitions' segments have shape {masks.segments.shape}, "
+            f"the image {shape}; segment this image"
+        )
+    else:
+        rows, segments = masks.keep, masks.segments
+        visible = rows.any(axis=0)[segments]
+    if len(rows) == 0:
+        raise ValueError("masks must hold at least one variant, got none")
+    return rows, segments, visible
+
+
+def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
+    if not visible.any():
+        raise ValueError(
+            "masks leave no visible pixel in any variant; 1 = visible, 0 = hidden: "
+            "if yours are the other way round, pass 1 - masks"
+        )
+    bad = visible & ~np.isfinite(image).all(axis=-1)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"image holds NaN or infinity in {bad.sum()} visible pixels (first at row {row}, "
+            f"column {column}); hide them in every variant or fill them in"
+        )
+    check_colours(np.where(visible[..., None], image, 0))
+
+
+def _batch_size(batch_size: int | None, num_variants: int, shape: tuple[int, int]) -> int:
+    if batch_size is None:
+        batch_size = default_batch_size(shape)
+    elif isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+        raise ValueError(f"batch_size must be None or a whole number above 0, got {batch_size!r}")
+    return min(int(batch_size), 2 ** (num_variants - 1).bit_length())
+
+
+def _split(predictor: Callable) -> tuple[list, _Static]:
+    if not callable(predictor):
+        raise ValueError(
+            "predictor must be a function (image, masks) -> logits, such as "
+            f"lmjax.Predictor(classifier); got {type(predictor).__name__}"
+        )
+    leaves, tree = jax.tree.flatten(predictor)
+    is_array = tuple(map(_is_array, leaves))
+    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
+    static = _Static(tree, others, is_array)
+    try:
+        hash(static)
+    except TypeError as error:
+        raise ValueError(
+            f"predictor holds something that is neither an array nor hashable ({error}); "
+            "register it as a pytree, or wrap the predictor in a function"
+        ) from error
+    return arrays, static
+
+
+def _join(arrays: list, static: _Static) -> Callable:
+    arrays = iter(arrays)
+    leaves = [
+        next(arrays) if array else leaf
+        for leaf, array in zip(static.leaves, static.is_array, strict=True)
+    ]
+    return jax.tree.unflatten(static.tree, leaves)
+
+
+def _is_array(leaf) -> bool:
+    if isinstance(leaf, jax.Array):
+        return True
+    return isinstance(leaf, np.ndarray | np.generic) and (
+        leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number)
+    )
+
+
+def _fetch(start: int, batch: jax.Array, logits: np.ndarray) -> int:
+    """Waits for a batch, stores its rows without the padding, returns how many."""
+    count = min(len(batch), len(logits) - start)
+    logits[start : start + count] = np.asarray(batch)[:count]
+    return count
+
+
+def _progress_bar(job: _Job, progress: bool | None):
+    from tqdm import tqdm
+
+    automatic = progress is None
+    if automatic:
+        progress = len(job.rows) > job.batch_size and sys.stderr.isatty()
+    return tqdm(
+        total=len(job.rows), unit=" variants", disable=not progress, delay=1 if automatic else 0
+    )

@@ -1,0 +1,61 @@
+"""Predictor: a classifier and a removal, as one pure function (image, masks) -> logits."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmjax.masking.checks import check_image, check_mask
+from lmjax.masking.removal import LayerMasking
+from lmjax.masking.replace import Replace
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """What `classifier` answers about an image of which only a part is visible.
+
+    A pytree: the classifier's weights and a baseline's arrays are leaves, everything else is
+    static. So a predictor goes through `jit` and `vmap` as an argument.
+
+    Attributes:
+      classifier: an `lmjax.models` classifier, or anything with the methods its removal calls.
+      removal: how hidden features are withheld: an object with
+        `logits(classifier, image, masks)`. Frozen and hashable, or a pytree.
+    """
+
+    classifier: Any
+    removal: Any = dataclasses.field(default_factory=LayerMasking)
+
+    def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Logits of the variants of one image.
+
+        Pure; works under `jit`, `vmap` and `grad`. Variants that hide everything are allowed.
+
+        Args:
+          image: `[H, W, C]` in [0, 1], display colours.
+          masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers. Under `jit` the values
+            cannot be checked, and all but 0 count as visible. `Replace` also takes floats between.
+
+        Returns:
+          Logits `[N, K]`.
+
+        Raises:
+          ValueError: shapes that do not match, or mask values other than 0 and 1.
+        """
+        check_image(image)
+        image = jnp.asarray(image)
+        masks = check_mask(masks, image.shape[:2], soft=isinstance(self.removal, Replace))
+        return self.removal.logits(self.classifier, image, jnp.asarray(masks))
+
+    def tree_flatten(self):
+        # A removal of plain settings is one opaque leaf to JAX: it belongs to the static part.
+        if jax.tree_util.all_leaves([self.removal]):
+            return (self.classifier, None), self.removal
+        return (self.classifier, self.removal), None
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        classifier, removal = children
+        return cls(classifier, removal if static is None else static)

@@ -1,0 +1,41 @@
+"""Which classes an explanation or a score is about."""
+
+from collections.abc import Sequence
+from operator import index
+
+import numpy as np
+
+
+def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[int, ...]:
+    """Class number or numbers.
+
+    Args:
+      target: a class, several classes, or None for the one with the highest logit.
+      logits: `[K]`, of the whole image.
+
+    Returns:
+      An int, or a tuple where several were given.
+
+    Raises:
+      ValueError: not whole numbers, or not within 0..K-1.
+    """
+    if target is None:
+        return int(np.argmax(logits))
+    check_target(target, len(logits))
+    return index(target) if np.ndim(target) == 0 else tuple(index(each) for each in target)
+
+
+def check_target(target: int | Sequence[int] | None, num_classes: int) -> None:
+    """Raises ValueError unless every class of `target` is one of `num_classes`."""
+    if target is None:
+        return
+    classes = np.asarray(target)
+    if classes.ndim > 1 or classes.size == 0 or classes.dtype.kind not in "iu":
+        raise ValueError(f"target must be a class number or a list of them, got {target!r}")
+    bad = classes[(classes < 0) | (classes >= num_classes)]
+    if bad.size:
+        named = ", ".join(map(str, np.atleast_1d(bad)))
+        raise ValueError(
+            f"target must be from 0 to {num_classes - 1}, the network has {num_classes} classes; "
+            f"got {named}"
+        )

@@ -1,0 +1,266 @@
+import warnings
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import pairwise_distances
+
+from lmjax.attribution import lime, lime_regression
+from lmjax.masking.replace import Replace
+from lmjax.perturbation import Predictor, random_keep, segments
+from tests.small_classifier import small_classifier
+
+RNG = np.random.default_rng(0)
+H, W = 12, 15
+IMAGE = RNG.random((H, W, 3)).astype(np.float32)
+SEGMENTS = segments.grid(IMAGE, size=3)  # 20 segments
+S = 20
+KEY = jax.random.key(7)
+
+
+def kernel(distance, width=0.25):
+    return np.sqrt(np.exp(-(distance**2) / width**2))
+
+
+def predictor(removal=None):
+    classifier = small_classifier((H, W, 3), num_classes=5)
+    return Predictor(classifier, removal or Replace("grey"))
+
+
+def samples(num_samples=1000, num_segments=S):
+    keep = np.array(random_keep(num_segments, num_samples, key=jax.random.key(1)))
+    keep[5] = False  # also the empty coalition
+    hidden = RNG.normal(size=(num_segments, 3))
+    outputs = 1 / (1 + np.exp(-(keep @ hidden) + (keep[:, :1] & keep[:, 1:2]))) * [[1, 1e-3, 100]]
+    return keep, outputs.astype(np.float32)
+
+
+# -- the regression
+
+
+def test_regression_agrees_with_the_lime_package():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lime.lime_base import LimeBase
+    keep, outputs = samples()
+    distances = pairwise_distances(keep.astype(float), np.ones((1, S)), metric="cosine").ravel()
+    scores, intercept, r2 = lime_regression(keep, outputs)
+    for target in range(outputs.shape[1]):
+        expected_intercept, features, expected_r2, _ = LimeBase(kernel).explain_instance_with_data(
+            keep.astype(float), outputs, distances, target, num_features=S
+        )
+        expected = np.array([weight for _, weight in sorted(features)])
+        scale = abs(expected).max()
+        np.testing.assert_allclose(scores[target], expected, atol=1e-4 * scale)
+        np.testing.assert_allclose(intercept[target], expected_intercept, atol=1e-4 * scale)
+        np.testing.assert_allclose(r2[target], expected_r2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_segments", "width", "alpha"),
+    [(1000, 20, 0.25, 1.0), (1000, 60, 0.1, 1.0), (50, 80, 0.25, 0.1), (3000, 10, 1.0, 1e-3)],
+)
+def test_regression_agrees_with_scikit_learns_ridge(num_samples, num_segments, width, alpha):
+    keep, outputs = samples(num_samples, num_segments)
+    distances = pairwise_distances(
+        keep.astype(float), np.ones((1, num_segments)), metric="cosine"
+    ).ravel()
+    weight = kernel(distances, width)
+    scores, intercept, r2 = lime_regression(keep, outputs, kernel_width=width, alpha=alpha)
+    for target in range(outputs.shape[1]):
+        ridge = Ridge(alpha=alpha).fit(keep, outputs[:, target].astype(float), weight)
+        scale = abs(ridge.coef_).max()
+        np.testing.assert_allclose(scores[target], ridge.coef_, atol=1e-4 * scale)
+        np.testing.assert_allclose(intercept[target], ridge.intercept_, atol=1e-4 * scale)
+        expected = ridge.score(keep, outputs[:, target], weight)
+        np.testing.assert_allclose(r2[target], expected, atol=1e-4)
+
+
+def test_one_target_is_a_column_of_several():
+    keep, outputs = samples()
+    together = lime_regression(keep, outputs)
+    alone = jax.jit(lime_regression)(keep, outputs[:, 1])
+    for one, several in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, several[1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e4])
+def test_constant_outputs_have_no_scores_and_a_perfect_fit(value):
+    keep, _ = samples()
+    scores, intercept, r2 = lime_regression(keep, np.full(len(keep), value, np.float32))
+    np.testing.assert_array_equal(scores, np.zeros(S))
+    np.testing.assert_allclose(intercept, value)
+    assert r2 == 1
+
+
+# -- the attribution
+
+
+def linear_predictor(coefficients):
+    """Logits linear in the visible pixels: each segment's true score is the sum of its pixels."""
+    coefficients = jnp.asarray(coefficients)
+
+    def predict(image, masks):
+        return jnp.einsum("nhw,hwk->nk", masks.astype(jnp.float32), coefficients) + 0.5
+
+    return predict
+
+
+def test_a_linear_network_is_recovered():
+    coefficients = RNG.normal(size=(H, W, 4)).astype(np.float32)
+    truth = np.stack([coefficients[label == SEGMENTS].sum(axis=0) for label in range(S)])
+    found = lime(
+        linear_predictor(coefficients),
+        IMAGE,
+        SEGMENTS,
+        key=KEY,
+        target=range(4),
+        alpha=1e-5,
+        output="logit",
+    )
+    np.testing.assert_allclose(found.scores, truth.T, atol=2e-4)
+    np.testing.assert_allclose(found.intercept, 0.5, atol=2e-4)
+    np.testing.assert_allclose(found.r2, 1, atol=1e-5)
+
+
+def test_it_is_the_regression_on_its_own_coalitions():
+    network = predictor()
+    found = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=400, target=2)
+    keep = np.asarray(random_keep(S, 400, key=KEY))
+    logits = np.asarray(network(IMAGE, keep[:, SEGMENTS]), np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight = kernel(1 - np.sqrt(keep.mean(axis=1)))
+    ridge = Ridge(alpha=1.0).fit(keep, probabilities[:, 2], weight)
+    scale = abs(ridge.coef_).max()
+    np.testing.assert_allclose(found.scores, ridge.coef_, atol=1e-3 * scale)
+    np.testing.assert_allclose(found.r2, ridge.score(keep, probabilities[:, 2], weight), atol=1e-3)
+    np.testing.assert_allclose(found.probability, probabilities[0, 2], atol=1e-5)
+    np.testing.assert_allclose(found.predicted_probability, probabilities[0].max(), atol=1e-5)
+    assert found.predicted_class == logits[0].argmax()
+    assert found.num_variants == 400
+    assert found.target == 2
+
+
+def test_no_target_explains_the_predicted_class():
+    network = predictor()
+    found = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200)
+    assert found.target == found.predicted_class
+    assert found.probability == found.predicted_probability
+    same = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, target=found.target)
+    np.testing.assert_array_equal(found.scores, same.scores)
+
+
+def test_several_targets_equal_one_by_one():
+    network = predictor()
+    together = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, target=(3, 0))
+    assert together.scores.shape == (2, S)
+    assert together.target == (3, 0)
+    for row, target in enumerate((3, 0)):
+        alone = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, target=target)
+        for name in ("scores", "intercept", "r2", "probability", "heatmap"):
+            several = getattr(together, name)[row]
+            np.testing.assert_allclose(getattr(alone, name), several, rtol=1e-4, atol=1e-6)
+
+
+def test_heatmap_paints_scores_on_segments():
+    found = lime(predictor(), IMAGE, SEGMENTS, key=KEY, num_samples=200)
+    assert found.heatmap.shape == (H, W)
+    for row, column in np.ndindex(H, W):
+        assert found.heatmap[row, column] == found.scores[SEGMENTS[row, column]]
+
+
+def test_the_batch_size_does_not_change_scores():
+    network = predictor()
+    scores = [
+        lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, batch_size=size).scores
+        for size in (None, 7, 64)
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores[2], scores[0], rtol=1e-4, atol=1e-6)
+
+
+def test_same_key_same_scores_and_another_key_others():
+    network = predictor()
+    one, same, other = (
+        lime(network, IMAGE, SEGMENTS, key=jax.random.key(seed), num_samples=200).scores
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert abs(one - other).max() > 1e-4
+
+
+def test_the_network_is_traced_once_with_and_without_a_target():
+    network = predictor()
+    for target in (None, 1, [0, 4]):
+        lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, target=target)
+    assert len(network.classifier.traces) == 1
+
+
+def test_one_segment_and_an_attribution_as_a_pytree():
+    found = lime(predictor(), IMAGE, np.zeros((H, W), int), key=KEY, num_samples=50)
+    assert found.scores.shape == (1,)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, found)
+    np.testing.assert_array_equal(doubled.scores, 2 * found.scores)
+    assert doubled.target == found.target
+
+
+def test_few_samples_warn_and_say_how_many_are_needed():
+    with pytest.warns(UserWarning, match=r"199 samples for 20 segments .* num_samples=200"):
+        lime(predictor(), IMAGE, SEGMENTS, key=KEY, num_samples=199)
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 5}, "target must be from 0 to 4, the network has 5 classes; got 5"),
+        ({"target": [0, -1]}, "got -1"),
+        ({"output": "odds"}, "output must be one of probability, logit; got 'odds'"),
+        ({"alpha": 0.0}, "alpha must be above 0"),
+        ({"kernel_width": -1.0}, "kernel_width must be above 0"),
+        ({"kernel_width": np.nan}, "kernel_width must be above 0"),
+        ({"keep_probability": 1.5}, "keep_probability"),
+        ({"segments": SEGMENTS + 1}, "missing 0"),
+        ({"segments": SEGMENTS.T}, "like the image"),
+        ({"image": IMAGE[..., 0]}, r"image must be \[H, W, C\]"),
+        ({"image": np.full_like(IMAGE, np.nan)}, "visible pixels"),
+    ],
+)
+def test_bad_input_is_an_error(options, message):
+    arguments = {"predictor": predictor(), "image": IMAGE, "segments": SEGMENTS, "key": KEY}
+    with pytest.raises(ValueError, match=message):
+        lime(**{**arguments, **options})
+
+
+def test_a_bad_target_is_found_before_the_run(monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("evaluated")
+
+    import importlib
+
+    monkeypatch.setattr(importlib.import_module("lmjax.attribution.lime"), "evaluate", never)
+    with pytest.raises(ValueError, match="target must be"):
+        lime(predictor(), IMAGE, SEGMENTS, key=KEY, target=99)
+
+
+def test_a_network_that_answers_nan_is_an_error():
+    def broken(image, masks):
+        empty = masks.mean(axis=(1, 2)) < 0.5
+        return jnp.where(empty[:, None], jnp.nan, jnp.ones((1, 3)))
+
+    with pytest.raises(ValueError, match=r"NaN or infinity for \d+ of 200 variants"):
+        lime(broken, IMAGE, SEGMENTS, key=KEY, num_samples=200)
+
+
+def test_more_segments_than_memory_allows_is_an_error(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    image = np.zeros((224, 224, 3), np.float32)
+    pixels = np.arange(224 * 224).reshape(224, 224)
+    with pytest.raises(ValueError, match=r"50,176 segments .* need about 31\.0 GB .* 1\.0 GB"):
+        lime(predictor(), image, pixels, key=KEY)
