@@ -12,7 +12,7 @@ import torch.nn.functional as F
 def neighbor_padding(x, mask, rings):
     channels = x.shape[1]
     ones = torch.ones(1, 1, 3, 3)
-    kernel = ones.expand(channels, 1, 3, 3)
+    kernel = ones.repeat(channels, 1, 1, 1)
     known = mask
     for _ in range(rings):
         counts = F.conv2d(known, ones, padding=1)

@@ -1,0 +1,92 @@
+"""Memory of many variants against few: `python -m benchmarks.memory --variants 10000`.
+
+One image, random coalitions, layer masking, random weights. After a run that compiles, the peak of
+the process's resident memory is sampled while 100 variants and then `--variants` are evaluated.
+"""
+
+import argparse
+import contextlib
+import threading
+import time
+
+import jax
+import numpy as np
+import psutil
+
+import lmjax.perturbation as perturbation
+from lmjax.models import Classifier, registry
+from lmjax.models.checkpoints import abstract_variables
+
+FEW = 100
+
+
+def random_predictor(name: str) -> perturbation.Predictor:
+    """A network of the registry with weights drawn at random; variances are positive."""
+    network = registry.network(name)
+    module = network.build()
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jax.numpy.asarray(rng.uniform(0.01, 0.02, leaf.shape), leaf.dtype),
+        abstract_variables(module),
+    )
+    return perturbation.Predictor(Classifier(variables, module, network.preprocessing))
+
+
+@contextlib.contextmanager
+def peak_memory(result: dict, name: str, interval: float = 0.01):
+    """Writes the highest resident memory seen inside the block, in MB, to `result[name]`."""
+    process, done = psutil.Process(), threading.Event()
+    samples = [process.memory_info().rss]
+
+    def sample():
+        while not done.wait(interval):
+            samples.append(process.memory_info().rss)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        result[name] = max(*samples, process.memory_info().rss) / 1e6
+
+
+def main() -> None:
+    """Prints both peaks, their difference, and variants per second."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variants", type=int, default=10_000)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--size", type=int, default=224, help="side of the image, in pixels")
+    parser.add_argument("--batch-size", type=int, default=16, help="the same for both numbers")
+    arguments = parser.parse_args()
+
+    predictor = random_predictor(arguments.model)
+    image = np.random.default_rng(0).random((arguments.size, arguments.size, 3), np.float32)
+    segments = perturbation.segments.grid(image, size=max(arguments.size // 7, 1))
+    num_segments = int(segments.max()) + 1
+
+    def run(num_variants: int) -> float:
+        keep = perturbation.random_keep(num_segments, num_variants, key=jax.random.key(0))
+        coalitions = perturbation.Coalitions(segments, keep)
+        start = time.perf_counter()
+        perturbation.evaluate(predictor, image, coalitions, batch_size=arguments.batch_size)
+        return time.perf_counter() - start
+
+    run(FEW)  # compiles
+    peaks: dict[str, float] = {}
+    with peak_memory(peaks, "few"):
+        run(FEW)
+    with peak_memory(peaks, "many"):
+        seconds = run(arguments.variants)
+    print(
+        f"{arguments.model}, {arguments.size} x {arguments.size}, {jax.default_backend()}, "
+        f"batches of {arguments.batch_size}"
+    )
+    print(f"{FEW:>8,} variants: peak {peaks['few']:,.0f} MB")
+    print(f"{arguments.variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
+    print(f"difference: {peaks['many'] - peaks['few']:+,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

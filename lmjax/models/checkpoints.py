@@ -1,0 +1,339 @@
+"""Checkpoints: torch state dicts, in files and as Flax variables.
+
+A *state dict* maps torch's key (`layer1.0.conv1.weight`) to a NumPy array in torch's layout. Flax
+variables are `{"params": ..., "batch_stats": ...}`, nested by the submodules' names, which are
+torch's too. So porting is one table of leaves and a transposition of kernels:
+
+| Flax leaf | torch leaf | layout |
+|---|---|---|
+| kernel | weight | HWIO <- OIHW, or IO <- OI |
+| scale | weight | |
+| bias | bias | |
+| mean, var | running_mean, running_var | |
+
+Porting is strict both ways: nothing is re-initialised, dropped or reshaped in silence. Only torch's
+counter `num_batches_tracked` is ignored: evaluation does not use it.
+"""
+
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmjax.atomic import atomic_write
+
+TORCH_SUFFIXES = (".pth", ".pt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+_TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_IGNORED = "num_batches_tracked"
+_WRAPPERS = ("state_dict", "model")  # keys under which training scripts save a state dict
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torch.compile
+_METADATA_KEY = "lmjax"
+
+
+class StateDictMismatch(ValueError):
+    """A state dict that does not fit the network.
+
+    The message shows the first keys of each kind; the attributes hold all of them.
+
+    Attributes:
+      source: where the state dict came from.
+      missing: keys the network needs and the state dict lacks.
+      surplus: keys the network has no place for.
+      misshapen: key -> (shape in the state dict, shape in the network), in torch's layout.
+      hint: what to change, where that is known; else empty.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        missing: list[str],
+        surplus: list[str],
+        misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
+        hint: str = "",
+    ):
+        self.source = source
+        self.missing = missing
+        self.surplus = surplus
+        self.misshapen = misshapen
+        shapes = [f"{k} {list(s)} instead of {list(w)}" for k, (s, w) in misshapen.items()]
+        kinds = (("missing", missing), ("surplus", surplus), ("misshapen", shapes))
+        problems = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
+        self.hint = hint or _hint(missing, surplus, misshapen)
+        message = f"{source} does not fit the network: " + "; ".join(problems)
+        super().__init__(f"{message}. {self.hint}" if self.hint else message)
+
+
+def _first(keys: list[str], count: int = 10) -> str:
+    more = f", and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more
+
+
+def _hint(missing, surplus, misshapen) -> str:
+    """What to change, where only the number of classes or of input channels differs."""
+    if missing or surplus:
+        return ""
+    options, explained = [], set()
+    for key, (shape, wanted) in misshapen.items():
+        if len(shape) == len(wanted) == 2 and shape[1] == wanted[1]:
+            options.append(f"num_classes={shape[0]} (now {wanted[0]})")
+            explained |= {key, key.removesuffix("weight") + "bias"}
+        elif len(shape) == len(wanted) == 4 and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
+            options.append(f"in_channels={shape[1]} (now {wanted[1]})")
+            explained.add(key)
+    if len(options) > 2 or set(misshapen) - explained:
+        return ""
+    return f"Everything else fits: load it with {' and '.join(options)}"
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The state dict in a file.
+
+    A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped. A prefix
+    that all keys share (`module.`, `model.`, `_orig_mod.`) is removed. Half and double precision
+    become float32; integers stay as they are.
+
+    Args:
+      path: a `.safetensors` file, read without torch; or a `.pth` or `.pt` file, read by
+        `torch.load(weights_only=True)`, which never runs code from the file.
+
+    Returns:
+      torch's keys -> arrays in torch's layout.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file of another kind, a damaged one, one that holds more than tensors; or torch
+        is needed and not installed.
+    """
+    path = _check_file(path)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    return {key: _to_float32(value) for key, value in _strip_prefix(read(path)).items()}
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """The metadata that `save_safetensors` wrote into a file; `{}` for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = _check_file(path)
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(_damaged(path, error)) from error
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def save_safetensors(
+    path: str | os.PathLike,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a state dict to a `.safetensors` file, whole or not at all.
+
+    The same content gives the same bytes.
+
+    Args:
+      path: of the file; its folder must exist.
+      state_dict: torch's keys -> arrays, stored in their own precision.
+      metadata: what JSON can hold; `read_metadata` gives it back.
+    """
+    from safetensors.numpy import save_file
+
+    # safetensors writes several metadata entries in random order, so they go into one.
+    entry = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
+    # It also writes the memory of an array as it lies, whatever its strides.
+    tensors = {key: np.ascontiguousarray(value) for key, value in state_dict.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=entry)
+
+
+def to_variables(
+    state_dict: Mapping[str, np.ndarray],
+    target: Mapping[str, Any],
+    *,
+    source: str | os.PathLike = "state dict",
+) -> dict[str, Any]:
+    """A state dict as the Flax variables of a network.
+
+    Args:
+      state_dict: torch's keys -> arrays.
+      target: the network's variables, or their shapes and dtypes: `abstract_variables(module)`.
+      source: name of the state dict in errors.
+
+    Returns:
+      Variables of the structure, shapes and dtypes of `target`; NumPy arrays, which may be views.
+
+    Raises:
+      StateDictMismatch: (a ValueError) missing, surplus or misshapen keys, all of them at once.
+      ValueError: weights that are not floating-point numbers.
+    """
+    from flax.traverse_util import flatten_dict, unflatten_dict
+
+    leaves = {_torch_key(path): (path, leaf) for path, leaf in flatten_dict(target).items()}
+    state_dict = {k: v for k, v in state_dict.items() if k.split(".")[-1] != _IGNORED}
+    wanted = {key: _torch_shape(leaf.shape) for key, (_, leaf) in leaves.items()}
+    missing = [key for key in wanted if key not in state_dict]
+    surplus = [key for key in state_dict if key not in wanted]
+    misshapen = {
+        key: (tuple(state_dict[key].shape), shape)
+        for key, shape in wanted.items()
+        if key in state_dict and tuple(state_dict[key].shape) != shape
+    }
+    if missing or surplus or misshapen:
+        raise StateDictMismatch(str(source), missing, surplus, misshapen)
+    for key, value in state_dict.items():
+        if not _is_floating(value):
+            raise ValueError(f"{key} in {source} is {value.dtype}: quantised weights are not read")
+    return unflatten_dict(
+        {path: _to_flax(state_dict[key]).astype(leaf.dtype) for key, (path, leaf) in leaves.items()}
+    )
+
+
+def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Flax variables as a state dict with torch's keys and layout; the reverse of `to_variables`.
+
+    Every bit is kept, and torch's `load_state_dict(..., strict=True)` takes the result.
+    """
+    from flax.traverse_util import flatten_dict
+
+    leaves = flatten_dict(variables)
+    return {_torch_key(path): _to_torch(np.asarray(leaf)) for path, leaf in leaves.items()}
+
+
+def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
+    """Shapes and dtypes of a network's variables; nothing is computed.
+
+    Args:
+      module: a Flax module over `Masked` images.
+      in_channels: channels of its images.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from lmjax.masking.masked import Masked
+
+    images = jax.ShapeDtypeStruct((1, 64, 64, in_channels), jnp.float32)  # any size gives the same
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), Masked(x)), images)
+
+
+def _torch_key(path: tuple[str, ...]) -> str:
+    return ".".join((*path[1:-1], _TORCH_LEAVES[path[-1]]))
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-3:-1], *shape[:-2])  # HWIO -> OIHW, IO -> OI, O -> O
+
+
+def _to_torch(leaf: np.ndarray) -> np.ndarray:
+    return leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+
+
+def _to_flax(value: np.ndarray) -> np.ndarray:
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+def _is_floating(value: np.ndarray) -> bool:
+    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
+
+
+def _to_float32(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float32, copy=False) if _is_floating(value) else value
+
+
+def _check_file(path: str | os.PathLike) -> Path:
+    """The path, of a file that may be a checkpoint by its name and its first bytes."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"weights must be a file {', '.join(SUFFIXES)}; got {path}")
+    with open(path, "rb") as file:
+        head = file.read(256).lstrip().lower()
+    if not head:
+        raise ValueError(f"{path} is empty; fetch it again")
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(f"{path} is a web page, not a checkpoint; fetch the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of git LFS, not the file; run `git lfs pull`")
+    return path
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes  # noqa: F401  (teaches NumPy the name bfloat16)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, AttributeError, TypeError) as error:  # the last two: unknown dtypes
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f'reading {path} needs torch: pip install "lmjax[torch]"; or convert it where torch is '
+            f"installed: lmjax convert {path.name} {path.stem}.safetensors"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guesses about damaged files; the error says it better
+            content = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        # torch's own message advises weights_only=False, which runs the file's code: not repeated.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise ValueError(_damaged(path, "not a pickle of tensors alone")) from error
+        raise ValueError(
+            f"{path} holds {found[1]} beside tensors, and restoring Python objects could run any "
+            "code. Where you trust the file, save its weights alone: "
+            "torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # torch raises a dozen types on damaged bytes
+        raise ValueError(_damaged(path, error)) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
+        raise ValueError(
+            f"{path} holds no state dict (a dict of tensors, by itself or under one of the keys "
+            f"{', '.join(_WRAPPERS)}); save model.state_dict()"
+        )
+    return {str(key): _to_numpy(tensor) for key, tensor in content.items()}
+
+
+def _to_numpy(tensor) -> np.ndarray:
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # NumPy alone has no bfloat16
+    return tensor.detach().numpy()
+
+
+def _strip_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for prefix in _PREFIXES:
+        if state_dict and all(key.startswith(prefix) for key in state_dict):
+            return _strip_prefix({k.removeprefix(prefix): v for k, v in state_dict.items()})
+    return state_dict
+
+
+def _damaged(path: Path, reason: Exception | str) -> str:
+    reason = str(reason).strip().split("\n")[0][:200] or type(reason).__name__
+    return (
+        f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}. It is "
+        "incomplete, damaged, or not what its name says; fetch it again"
+    )

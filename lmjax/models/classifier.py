@@ -1,0 +1,69 @@
+"""Classifier: a network with its weights, its preprocessing and its class names, as one pytree."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lmjax.masking.checks import check_mask
+from lmjax.masking.masked import Masked
+from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.models.preprocess import Preprocessing
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A network and all that is needed to use it.
+
+    A pytree: `variables` are leaves, everything else is static. So a classifier passes through
+    `jit` and `vmap` as an argument, and its weights never become constants of a compiled program.
+
+    Attributes:
+      variables: `{"params": ..., "batch_stats": ...}`, float32.
+      module: the Flax module; its `masking` is the default of `apply`.
+      preprocessing: from a photograph to the network's input.
+      class_names: a name for each class, or None.
+    """
+
+    variables: dict[str, Any]
+    module: nn.Module = dataclasses.field(metadata={"static": True})
+    preprocessing: Preprocessing = dataclasses.field(metadata={"static": True})
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Display colours `[..., H, W, C]` in [0, 1] to the network's input range."""
+        return self.preprocessing.normalise(images)
+
+    def apply(
+        self,
+        images: jax.Array,
+        masks: jax.Array | None = None,
+        *,
+        masking: LayerMasking | PartialConvolution | None = None,
+    ) -> jax.Array:
+        """Logits of images, each under its mask.
+
+        Args:
+          images: `[N, H, W, C]`, normalised. Hidden pixels are never read.
+          masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers. None runs the plain network.
+          masking: how to mask; None takes the module's own, which `lmjax.models.load` sets.
+
+        Returns:
+          Logits `[N, K]`, float32. Where nothing is visible they are the last layer's bias.
+
+        Raises:
+          ValueError: images not of rank 4, masks of another shape, or values other than 0 and 1.
+        """
+        images = jnp.asarray(images)
+        if images.ndim != 4:
+            raise ValueError(
+                f"images must be [N, H, W, C], got shape {images.shape}; "
+                "add a leading axis to a single image: image[None]"
+            )
+        if masks is not None:
+            masks = check_mask(masks, images.shape[:3])
+        module = self.module if masking is None else self.module.clone(masking=masking)
+        return module.apply(self.variables, Masked(images, masks))

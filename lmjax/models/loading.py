@@ -1,0 +1,226 @@
+"""Networks with weights: `load` builds a classifier, `convert` turns a `.pth` into safetensors."""
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.models import checkpoints, download, registry
+from lmjax.models.classifier import Classifier
+from lmjax.models.preprocess import Preprocessing
+from lmjax.models.registry import Network, WeightSource
+
+_LAYER_MASKING = LayerMasking()
+
+
+def load(
+    name: str,
+    *,
+    weights: str | os.PathLike | None = None,
+    masking: LayerMasking | PartialConvolution = _LAYER_MASKING,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Classifier:
+    """A network with trained weights, ready to use.
+
+    Example:
+      >>> classifier = lmjax.models.load("resnet50", weights="resnet50.safetensors")
+      >>> classifier = lmjax.models.load("resnet50", weights="torchvision/resnet50.IMAGENET1K_V2")
+
+    Args:
+      name: one of `lmjax.models.names()`.
+      weights: a `.safetensors` file; a `.pth` or `.pt` file (needs torch, the extra
+        `lmjax[torch]`); a tag, one of `lmjax.models.tags(name)`, in full or without publisher and
+        network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified; or
+        None for the weights that come with the package, which only `resnet18_digits` has.
+      masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`.
+      num_classes: of the weights. None takes the registry's: 1000, or 10 for digits.
+      in_channels: of the weights.
+      preprocessing: None takes what the registry knows of the weights: that of the tag, of the tag
+        that `convert` noted in the file, or of the tag whose file has this name. For any other file
+        it takes the network's default, which for ImageNet networks is that of torchvision's first
+        weights (resize 256, crop 224, bilinear).
+      class_names: one for each class. None takes the registry's where their number fits.
+      dtype: of the computation, float32 or bfloat16. Weights and logits are float32.
+
+    Returns:
+      The classifier.
+
+    Raises:
+      ValueError: unknown network or tag; a file that is no checkpoint, is damaged, or does not fit
+        the network (all its keys that do not are named); names or preprocessing that do not fit.
+      FileNotFoundError: no such file.
+      OSError: the weights cannot be downloaded; says which file to put where.
+    """
+    network = registry.network(name)
+    path, source = _locate(network, weights)
+    names = registry.class_names(source.classes if source else network.classes)
+    num_classes = len(names) if num_classes is None else num_classes
+    module = network.build(num_classes=num_classes, masking=masking, dtype=dtype)
+    if preprocessing is None:
+        preprocessing = (source or network).preprocessing
+    _check_channels(preprocessing, in_channels)
+    if class_names is None:
+        class_names = names if len(names) == num_classes else None
+    elif len(class_names) != num_classes:
+        raise ValueError(f"class_names has {len(class_names)} names for {num_classes} classes")
+
+    state_dict = checkpoints.read_state_dict(path)
+    target = checkpoints.abstract_variables(module, in_channels=in_channels)
+    variables = _port(state_dict, target, path, network)
+    return Classifier(
+        variables=jax.tree.map(jnp.asarray, variables),
+        module=module,
+        preprocessing=preprocessing,
+        class_names=None if class_names is None else tuple(class_names),
+    )
+
+
+def convert(
+    source: str | os.PathLike, target: str | os.PathLike, *, tag: str | None = None
+) -> dict[str, Any]:
+    """Turns a checkpoint into a `.safetensors` file that records where it came from.
+
+    Tensors become float32; wrappers and prefixes are removed as `read_state_dict` does. The same
+    source gives the same bytes.
+
+    Args:
+      source: a `.pth`, `.pt` or `.safetensors` file.
+      target: the `.safetensors` file to write; replaced if it is there.
+      tag: the published weights that `source` is, in full (`"torchvision/resnet50.IMAGENET1K_V2"`),
+        so that `load` knows their preprocessing. None takes the tag whose file has the name and the
+        hash of `source`, if there is one.
+
+    Returns:
+      What was recorded: the source's file name (`source`) and `sha256`, the version of lmjax
+      (`lmjax`), and the `tag` if there is one.
+
+    Raises:
+      ValueError: unknown tag, or a source that is not what the tag says; a target of another kind;
+        a source that is no checkpoint.
+      OSError: files that cannot be read or written.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix != ".safetensors":
+        raise ValueError(f"target must be a .safetensors file, got {target}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"target's folder {target.parent} does not exist; create it first")
+    state_dict = checkpoints.read_state_dict(source)
+    sha256 = download.file_sha256(source)
+    metadata = {"source": source.name, "sha256": sha256, "lmjax": version("lmjax")}
+    published = _published(source, sha256, tag)
+    if published is not None:
+        network = registry.network(published.network)
+        module = network.build(num_classes=published.num_classes)
+        _port(state_dict, checkpoints.abstract_variables(module), source, network)
+        metadata["tag"] = published.tag
+    checkpoints.save_safetensors(target, state_dict, metadata=metadata)
+    return metadata
+
+
+def _published(path: Path, sha256: str, tag: str | None) -> WeightSource | None:
+    """The published weights that a file is, checked by hash where one is known."""
+    source = registry.find_file(path.name) if tag is None else registry.find_source(tag)
+    if tag is not None and source is None:
+        raise ValueError(f"no tag {tag!r}; lmjax.models.tags() lists them")
+    if source is None or source.sha256 is None or sha256.startswith(source.sha256):
+        return source
+    if tag is None:
+        return None
+    raise ValueError(
+        f"{path} is not the file of {tag}: its sha256 is {sha256}, expected {source.sha256}..."
+    )
+
+
+def _locate(
+    network: Network, weights: str | os.PathLike | None
+) -> tuple[Path, WeightSource | None]:
+    """The file of the weights, and which published weights they are, if known."""
+    if weights is None:
+        if network.bundled is None:
+            raise ValueError(
+                f"no weights of {network.name} come with the package; weights must be a file or "
+                f"one of the tags {_list_tags(network)}"
+            )
+        return network.bundled, None
+    if isinstance(weights, str):
+        source = registry.find_source(weights, network.name)
+        if source is not None:
+            return _download(network, source), source
+    path = Path(weights)
+    if path.is_file():
+        return path, _recognise(path, network)
+    if path.is_dir():
+        raise ValueError(f"weights {path} is a folder; give the file")
+    raise FileNotFoundError(
+        f"weights {str(weights)!r} is neither a file nor a tag of {network.name}; "
+        f"its tags are {_list_tags(network)}"
+    )
+
+
+def _download(network: Network, source: WeightSource) -> Path:
+    if source.network != network.name:
+        raise ValueError(
+            f"weights {source.tag!r} are those of {source.network}, not of {network.name}; "
+            f"its tags are {_list_tags(network)}"
+        )
+    target = download.cache_dir() / source.filename
+    return download.fetch(source.url, target, sha256=source.sha256)
+
+
+def _recognise(path: Path, network: Network) -> WeightSource | None:
+    tag = checkpoints.read_metadata(path).get("tag")
+    source = registry.find_file(path.name) if tag is None else registry.find_source(str(tag))
+    return source if source is not None and source.network == network.name else None
+
+
+def _list_tags(network: Network) -> str:
+    return ", ".join(registry.tags(network.name)) or "(none)"
+
+
+def _check_channels(preprocessing: Preprocessing, in_channels: int) -> None:
+    if len(preprocessing.mean) != in_channels:
+        raise ValueError(
+            f"in_channels is {in_channels}, but the preprocessing's mean has "
+            f"{len(preprocessing.mean)} numbers; give preprocessing=Preprocessing(mean=..., "
+            f"std=...) with {in_channels} of them"
+        )
+
+
+def _port(state_dict, target, path: Path, network: Network) -> dict[str, Any]:
+    try:
+        return checkpoints.to_variables(state_dict, target, source=path)
+    except checkpoints.StateDictMismatch as error:
+        other = None if error.hint else _whose(state_dict, except_for=network)
+        if other is None:
+            raise
+        hint = f"It fits {other}: load it with that name"
+        raise checkpoints.StateDictMismatch(
+            error.source, error.missing, error.surplus, error.misshapen, hint
+        ) from None
+
+
+def _whose(state_dict, *, except_for: Network) -> str | None:
+    """The first other network of the registry that a state dict fits, classifier apart."""
+    for name in registry.names():
+        if name == except_for.name:
+            continue
+        network = registry.network(name)
+        target = checkpoints.abstract_variables(network.build())
+        try:
+            checkpoints.to_variables(state_dict, target)
+        except checkpoints.StateDictMismatch as error:
+            if error.missing or error.surplus or len(error.misshapen) > 2:
+                continue
+            if not all(key.startswith("fc.") for key in error.misshapen):
+                continue
+        return name
+    return None

@@ -1,0 +1,197 @@
+"""Registry: which networks there are, which weights exist for them, and what those weights expect.
+
+Only facts are here; reading this module needs neither JAX nor a network. `lmjax.models.load` uses
+it. The published weights are rows of `weight_tags.csv` beside this file:
+
+- `torchvision/NETWORK.TAG`: torchvision's weights (facts of torchvision 0.28). The file name ends
+  in the first 8 digits of its sha256.
+- `timm/NETWORK.TAG`: timm's safetensors on the Hugging Face hub, where the network is the same as
+  torchvision's (facts of timm 1.0.31). Size and crop are those of the evaluation transform that
+  timm makes by default (`timm.data.resolve_model_data_config`); at the larger test size that timm
+  states for some of them, accuracy is a little higher. No sha256 is published with these; the hub
+  declares one when it sends the file, see `lmjax.models.download.fetch`.
+"""
+
+import csv
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lmjax.models.preprocess import Preprocessing
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the registry knows of a network.
+
+    Attributes:
+      name: of the network, and of its constructor.
+      preprocessing: for weights that do not state their own. For ImageNet networks, that of
+        torchvision's first weights (`IMAGENET1K_V1`).
+      module: the module that defines the constructor.
+      classes: which class names its weights use by default, see `class_names`.
+      bundled: file of the weights that come with the package, or None.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    module: str = "lmjax.models.resnet"
+    classes: str = "imagenet"
+    bundled: Path | None = None
+
+    def build(self, **options):
+        """The Flax module; `options` are those of its constructor."""
+        constructor: Callable = getattr(importlib.import_module(self.module), self.name)
+        return constructor(**options)
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Published weights and what they expect.
+
+    Attributes:
+      tag: `publisher/network.name`, such as `"torchvision/resnet50.IMAGENET1K_V2"`.
+      url: of the file.
+      sha256: hash of the file, or its first digits; None where only the server states it.
+      licence: SPDX identifier.
+      preprocessing: as the weights are evaluated by their publisher.
+      classes: which class names, see `class_names`.
+    """
+
+    tag: str
+    url: str
+    sha256: str | None
+    licence: str
+    preprocessing: Preprocessing
+    classes: str = "imagenet"
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return self.tag.split("/")[1].split(".")[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(class_names(self.classes))
+
+    @property
+    def filename(self) -> str:
+        """Name of the file in the cache."""
+        name = self.url.split("/")[-1]
+        # On the hub every file is called model.safetensors.
+        return name if name.startswith(self.network) else self.tag.split("/")[1] + ".safetensors"
+
+
+_IMAGENET_NETWORKS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+
+
+@cache
+def _networks() -> dict[str, Network]:
+    sources = _sources()
+    networks = [
+        Network(name, sources[f"torchvision/{name}.IMAGENET1K_V1"].preprocessing)
+        for name in _IMAGENET_NETWORKS
+    ]
+    digits = Network(
+        "resnet18_digits",
+        Preprocessing(resize=128, crop=128, mean=(0.5,) * 3, std=(0.5,) * 3),
+        classes="digits",
+        bundled=_FOLDER / "weights" / "resnet18_digits.safetensors",
+    )
+    return {network.name: network for network in (*networks, digits)}
+
+
+@cache
+def _sources() -> dict[str, WeightSource]:
+    with open(_FOLDER / "weight_tags.csv", newline="", encoding="utf-8") as file:
+        return {row["tag"]: _source(row) for row in csv.DictReader(file)}
+
+
+def _source(row: dict[str, str]) -> WeightSource:
+    preprocessing = Preprocessing(
+        resize=int(row["resize"]),
+        crop=int(row["crop"]),
+        interpolation=row["interpolation"],
+        mean=tuple(map(float, row["mean"].split())),
+        std=tuple(map(float, row["std"].split())),
+    )
+    sha256 = row["sha256"] or None
+    return WeightSource(row["tag"], row["url"], sha256, row["licence"], preprocessing)
+
+
+def names() -> tuple[str, ...]:
+    """Names of the networks that `load` knows."""
+    return tuple(_networks())
+
+
+def network(name: str) -> Network:
+    """Facts of a network.
+
+    Raises:
+      ValueError: no such network; names those that are spelt alike.
+    """
+    if name not in _networks():
+        close = difflib.get_close_matches(str(name), names(), n=3)
+        guess = f"did you mean {' or '.join(close)}? " if close else ""
+        raise ValueError(f"no network {name!r}; {guess}There are {', '.join(names())}")
+    return _networks()[name]
+
+
+def tags(name: str | None = None) -> tuple[str, ...]:
+    """Tags of all published weights, or of those of one network."""
+    if name is not None:
+        network(name)
+    sources = _sources().values()
+    return tuple(source.tag for source in sources if name in (None, source.network))
+
+
+def find_source(tag: str, name: str | None = None) -> WeightSource | None:
+    """The published weights of a tag, or None.
+
+    Args:
+      tag: in full, or, with `name`, what follows the network: `"IMAGENET1K_V2"`, `"a1_in1k"`.
+      name: of the network.
+    """
+    if tag in _sources():
+        return _sources()[tag]
+    publishers = dict.fromkeys(full.split("/")[0] for full in _sources())
+    candidates = (f"{publisher}/{name}.{tag}" for publisher in publishers)
+    return next((_sources()[full] for full in candidates if full in _sources()), None)
+
+
+def find_file(filename: str) -> WeightSource | None:
+    """The published weights whose file has this name, or None."""
+    return next((s for s in _sources().values() if s.filename == filename), None)
+
+
+@cache
+def class_names(classes: str) -> tuple[str, ...]:
+    """Names of the classes: `"imagenet"` (1000, in the order of ILSVRC 2012) or `"digits"` (10).
+
+    ImageNet's are the short readable names that torchvision publishes with its weights.
+
+    Raises:
+      ValueError: another key.
+    """
+    if classes == "digits":
+        return tuple("0123456789")
+    if classes == "imagenet":
+        return tuple((_FOLDER / "imagenet_classes.txt").read_text("utf-8").splitlines())
+    raise ValueError(f"classes must be 'imagenet' or 'digits', got {classes!r}")

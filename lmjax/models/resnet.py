@@ -1,0 +1,221 @@
+"""ResNet, ResNeXt and Wide ResNet, as torchvision defines them, under layer masking.
+
+Sources: He et al. 2016 (arXiv 1512.03385); Xie et al. 2017 (ResNeXt, arXiv 1611.05431); Zagoruyko &
+Komodakis 2016 (Wide ResNet, arXiv 1605.07146). As in torchvision, the stride of a bottleneck is in
+its 3x3 convolution. Submodules carry torchvision's names.
+
+The residual sum keeps only positions that are visible in both branches, which here are the
+shortcut's. So inside a block nothing is computed for positions that the sum drops, and convolutions
+fill only the rings of neighbor padding that a kept output can read. Both are exact.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from lmjax.masking import dense
+from lmjax.masking.masked import Masked
+from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.models.layers import BatchNorm, Conv, relu
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (ResNet-18 and 34).
+
+    Attributes:
+      planes: width of the block; its output has `expansion * planes` channels.
+      stride: of the block.
+      conv, norm: layer constructors, with the network's settings filled in.
+    """
+
+    planes: int
+    stride: int
+    conv: Callable[..., Conv]
+    norm: Callable[..., BatchNorm]
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, inputs: Masked) -> Masked:
+        skip = shortcut(self, inputs)
+        x = self.conv(self.planes, 3, self.stride, name="conv1")(inputs)
+        x = relu(self.norm(name="bn1")(x))
+        # Outputs are kept on the shortcut's mask. At stride 1, conv1 has already computed all the
+        # neighbours of those positions; at stride 2, one ring may be missing.
+        rings = 0 if self.stride == 1 else 1
+        x = self.conv(self.planes, 3, name="conv2")(x, rings=rings, keep=skip.mask)
+        x = self.norm(name="bn2")(x)
+        return relu(dense.residual(x, skip))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (ResNet-50 and up).
+
+    Attributes:
+      planes: the block's output has `expansion * planes` channels.
+      stride: of the block.
+      conv, norm: layer constructors, with the network's settings filled in.
+      groups, width_per_group: the 3x3 convolution has `planes * width_per_group / 64 * groups`
+        channels in `groups` groups.
+    """
+
+    planes: int
+    stride: int
+    conv: Callable[..., Conv]
+    norm: Callable[..., BatchNorm]
+    groups: int = 1
+    width_per_group: int = 64
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, inputs: Masked) -> Masked:
+        skip = shortcut(self, inputs)
+        width = int(self.planes * (self.width_per_group / 64)) * self.groups
+        x = self.conv(width, 1, name="conv1")(inputs)
+        x = relu(self.norm(name="bn1")(x))
+        # Outputs are kept on the shortcut's mask, so they read one ring beyond the visible region.
+        x = self.conv(width, 3, self.stride, groups=self.groups, name="conv2")(
+            x, rings=1, keep=skip.mask
+        )
+        x = relu(self.norm(name="bn2")(x))
+        x = self.conv(self.planes * self.expansion, 1, name="conv3")(x)
+        x = self.norm(name="bn3")(x)
+        return relu(dense.residual(x, skip))
+
+
+def shortcut(block: BasicBlock | Bottleneck, inputs: Masked) -> Masked:
+    """The identity, or a strided 1x1 convolution where the shape changes; inside `block`."""
+    features = block.planes * block.expansion
+    if block.stride == 1 and inputs.x.shape[-1] == features:
+        return inputs
+    x = block.conv(features, 1, block.stride, name="downsample.0")(inputs)
+    return block.norm(name="downsample.1")(x)
+
+
+class ResNet(nn.Module):
+    """A residual network over `Masked` images.
+
+    Attributes:
+      stage_sizes: number of blocks in each stage.
+      block: `BasicBlock` or `Bottleneck` (for ResNeXt and Wide ResNet a partial of it).
+      num_classes: number of logits.
+      width: channels of the stem and planes of the first stage; doubles each stage.
+      masking: how hidden neighbours are treated and how deep masks go.
+      dtype: of the computation (float32 or bfloat16); weights and logits are float32.
+      precision: of the products. The default keeps float32 at full precision on every device;
+        `lax.Precision.DEFAULT` allows TF32 on GPU and bfloat16 passes on TPU.
+    """
+
+    stage_sizes: tuple[int, ...]
+    block: Callable[..., nn.Module]
+    num_classes: int = 1000
+    width: int = 64
+    masking: LayerMasking | PartialConvolution = LayerMasking()
+    dtype: jnp.dtype = jnp.float32
+    precision: lax.Precision = lax.Precision.HIGHEST
+
+    @nn.compact
+    def __call__(self, inputs: Masked, *, train: bool = False) -> jax.Array:
+        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `fc.bias`.
+
+        Args:
+          inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
+          train: use the batch's statistics in batch norm, and update the running ones.
+        """
+        self._check_depth()
+        options = {"dtype": self.dtype, "precision": self.precision}
+        conv = partial(Conv, fill=self.masking.padding, **options)
+        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+
+        x = dense.mask_input(inputs.x.astype(self.dtype), inputs.mask)
+        x = conv(self.width, 7, 2, name="conv1")(x)
+        x = relu(norm(name="bn1")(x))
+        x = dense.max_pool(x, window=3, stride=2, padding=1)
+
+        blocks_done = 0
+        for stage, size in enumerate(self.stage_sizes):
+            for i in range(size):
+                if blocks_done == self.masking.depth:
+                    x = dense.unmask(x)
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"layer{stage + 1}.{i}"
+                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                blocks_done += 1
+        if blocks_done == self.masking.depth:
+            x = dense.unmask(x)
+
+        features = dense.global_average_pool(x)
+        logits = nn.Dense(self.num_classes, name="fc", **options)(features)
+        return logits.astype(jnp.float32)
+
+    def _check_depth(self) -> None:
+        blocks = sum(self.stage_sizes)
+        if self.masking.depth is not None and self.masking.depth > blocks:
+            raise ValueError(
+                f"masking depth is {self.masking.depth}, but the network has {blocks} residual "
+                f"blocks; use 0 to {blocks}, or None to mask all the way"
+            )
+
+
+def resnet18(**options) -> ResNet:
+    """ResNet-18; `options` are those of `ResNet`."""
+    return ResNet((2, 2, 2, 2), BasicBlock, **options)
+
+
+def resnet34(**options) -> ResNet:
+    """ResNet-34; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 6, 3), BasicBlock, **options)
+
+
+def resnet50(**options) -> ResNet:
+    """ResNet-50; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 6, 3), Bottleneck, **options)
+
+
+def resnet101(**options) -> ResNet:
+    """ResNet-101; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 23, 3), Bottleneck, **options)
+
+
+def resnet152(**options) -> ResNet:
+    """ResNet-152; `options` are those of `ResNet`."""
+    return ResNet((3, 8, 36, 3), Bottleneck, **options)
+
+
+_resnext_32x4d = partial(Bottleneck, groups=32, width_per_group=4)
+_resnext_32x8d = partial(Bottleneck, groups=32, width_per_group=8)
+_resnext_64x4d = partial(Bottleneck, groups=64, width_per_group=4)
+_twice_as_wide = partial(Bottleneck, width_per_group=128)
+
+
+def resnext50_32x4d(**options) -> ResNet:
+    """ResNeXt-50, 32 groups of width 4; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 6, 3), _resnext_32x4d, **options)
+
+
+def resnext101_32x8d(**options) -> ResNet:
+    """ResNeXt-101, 32 groups of width 8; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 23, 3), _resnext_32x8d, **options)
+
+
+def resnext101_64x4d(**options) -> ResNet:
+    """ResNeXt-101, 64 groups of width 4; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 23, 3), _resnext_64x4d, **options)
+
+
+def wide_resnet50_2(**options) -> ResNet:
+    """Wide ResNet-50-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 6, 3), _twice_as_wide, **options)
+
+
+def wide_resnet101_2(**options) -> ResNet:
+    """Wide ResNet-101-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
+    return ResNet((3, 4, 23, 3), _twice_as_wide, **options)
+
+
+def resnet18_digits(**options) -> ResNet:
+    """The bundled ResNet-18 of half the width, for ten digits; `options` are those of `ResNet`."""
+    return ResNet((2, 2, 2, 2), BasicBlock, **{"num_classes": 10, "width": 32, **options})

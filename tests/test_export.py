@@ -1,0 +1,24 @@
+"""Programs for GPU and TPU are built on machines that have neither."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lmjax.masking import LayerMasking, Masked, PartialConvolution
+from lmjax.models import checkpoints, registry
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("masking", [LayerMasking(), PartialConvolution()], ids=str)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_lowers_for_accelerators(name, masking, dtype, platform):
+    module = registry.network(name).build(masking=masking, dtype=dtype)
+    variables = checkpoints.abstract_variables(module)
+    images = jax.ShapeDtypeStruct((4, 64, 96, 3), jnp.float32)
+    masks = jax.ShapeDtypeStruct((4, 64, 96), jnp.bool_)
+    program = jax.jit(lambda v, x, m: module.apply(v, Masked(x, m)))
+    exported = jax.export.export(program, platforms=[platform])(variables, images, masks)
+    assert exported.platforms == (platform,)
+    assert exported.out_avals[0].shape == (4, 1000)
+    assert "callback" not in exported.mlir_module()

@@ -1,0 +1,92 @@
+"""torchvision, the oracle of the parity tests: its import, its networks, and comparisons with them.
+
+Import torchvision from here: `from tests.torch_reference import torchvision`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import torch
+
+from lmjax.masking import Masked
+from lmjax.models import checkpoints, registry
+
+
+def _import_torchvision():
+    try:
+        import torchvision
+    except RuntimeError as error:
+        # PyPI's torchvision wheel is built for CUDA. Beside a CPU build of torch its compiled
+        # operators do not load, and its import fails on the first one it looks up. Networks and
+        # transforms use none of them, so declaring them is enough.
+        if "torchvision::" not in str(error):
+            raise
+        for name in ("nms", "qnms"):
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{name}", signature)
+        import torchvision
+    return torchvision
+
+
+torchvision = _import_torchvision()
+
+
+def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Draws batch-norm statistics and affine parameters at random, in place; evaluation mode.
+
+    Fresh networks have mean 0, variance 1, scale 1 and bias 0: a port that mixes them up, or drops
+    them, still gives the right logits. With these it does not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0.0, 0.1, generator=generator)
+    return model.eval()
+
+
+def build(name: str, seed: int, **options) -> torch.nn.Module:
+    """torchvision's network of that name, random and in evaluation mode; the same for one seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(torchvision.models, name)(weights=None, **options)
+    return randomised(model, seed)
+
+
+def state_dict(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The model's state dict as NumPy arrays."""
+    return {key: value.detach().numpy() for key, value in model.state_dict().items()}
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+    """Images `[N, H, W, C]` as torch takes them, `[N, C, H, W]`."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def random_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Standard normal images `[N, H, W, C]`, float32."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+class Parity(NamedTuple):
+    """How far a ported network is from torchvision's."""
+
+    parameters: int
+    error: float  # largest absolute difference of two logits over the largest absolute logit
+
+
+def parity(name: str, *, size: tuple[int, int], seed: int = 0) -> Parity:
+    """Compares logits of one random network, here and in torchvision, on one random image."""
+    model = build(name, seed)
+    images = random_images((1, *size, 3), seed)
+    with torch.inference_mode():
+        expected = model(to_torch(images)).numpy()
+    module = registry.network(name).build()
+    target = checkpoints.abstract_variables(module)
+    variables = checkpoints.to_variables(state_dict(model), target)
+    logits = jax.jit(lambda v, x: module.apply(v, Masked(x)))(variables, images)
+    error = np.abs(np.asarray(logits) - expected).max() / np.abs(expected).max()
+    return Parity(sum(p.numel() for p in model.parameters()), float(error))
