@@ -4,7 +4,6 @@ One image, random coalitions, layer masking, random weights. After a run that co
 the process's resident memory is sampled while 100 variants and then `--variants` are evaluated.
 """
 
-import argparse
 import contextlib
 import threading
 import time
@@ -12,6 +11,7 @@ import time
 import jax
 import numpy as np
 import psutil
+import tyro
 
 import lmjax.perturbation as perturbation
 from lmjax.models import Classifier, registry
@@ -52,25 +52,27 @@ def peak_memory(result: dict, name: str, interval: float = 0.01):
         result[name] = max(*samples, process.memory_info().rss) / 1e6
 
 
-def main() -> None:
-    """Prints both peaks, their difference, and variants per second."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--variants", type=int, default=10_000)
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--size", type=int, default=224, help="side of the image, in pixels")
-    parser.add_argument("--batch-size", type=int, default=16, help="the same for both numbers")
-    arguments = parser.parse_args()
+def main(
+    variants: int = 10_000, model: str = "resnet50", size: int = 224, batch_size: int = 16
+) -> None:
+    """Prints both peaks, their difference, and the time.
 
-    predictor = random_predictor(arguments.model)
-    image = np.random.default_rng(0).random((arguments.size, arguments.size, 3), np.float32)
-    segments = perturbation.segments.grid(image, size=max(arguments.size // 7, 1))
+    Args:
+        variants: compared with 100.
+        model: a network of the registry.
+        size: side of the image, in pixels.
+        batch_size: the same for both.
+    """
+    predictor = random_predictor(model)
+    image = np.random.default_rng(0).random((size, size, 3), np.float32)
+    segments = perturbation.segments.grid(image, size=max(size // 7, 1))
     num_segments = int(segments.max()) + 1
 
     def run(num_variants: int) -> float:
         keep = perturbation.random_keep(num_segments, num_variants, key=jax.random.key(0))
         coalitions = perturbation.Coalitions(segments, keep)
         start = time.perf_counter()
-        perturbation.evaluate(predictor, image, coalitions, batch_size=arguments.batch_size)
+        perturbation.evaluate(predictor, image, coalitions, batch_size=batch_size)
         return time.perf_counter() - start
 
     run(FEW)  # compiles
@@ -78,15 +80,12 @@ def main() -> None:
     with peak_memory(peaks, "few"):
         run(FEW)
     with peak_memory(peaks, "many"):
-        seconds = run(arguments.variants)
-    print(
-        f"{arguments.model}, {arguments.size} x {arguments.size}, {jax.default_backend()}, "
-        f"batches of {arguments.batch_size}"
-    )
+        seconds = run(variants)
+    print(f"{model}, {size} x {size}, {jax.default_backend()}, batches of {batch_size}")
     print(f"{FEW:>8,} variants: peak {peaks['few']:,.0f} MB")
-    print(f"{arguments.variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
+    print(f"{variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
     print(f"difference: {peaks['many'] - peaks['few']:+,.0f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -4,27 +4,22 @@ Random weights, batch-norm statistics and affine parameters drawn at random too,
 nothing masked. Needs torch and torchvision (the extra `test`).
 """
 
-import argparse
+import tyro
 
 from lmjax.models import registry
 from tests.torch_reference import parity, torchvision
 
 
-def main() -> None:
+def main(size: tuple[int, int] = (224, 224), seed: int = 0) -> None:
     """Prints one row for each network that torchvision has too."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, nargs=2, default=(224, 224), metavar=("H", "W"))
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-
     print("| network | parameters | input | largest error / largest logit |")
     print("|---|---:|---:|---:|")
     for name in registry.names():
         if hasattr(torchvision.models, name):
-            result = parity(name, size=tuple(arguments.size), seed=arguments.seed)
-            size = "x".join(map(str, arguments.size))
-            print(f"| {name} | {result.parameters:,} | {size} | {result.error:.1e} |", flush=True)
+            result = parity(name, size=size, seed=seed)
+            shape = "x".join(map(str, size))
+            print(f"| {name} | {result.parameters:,} | {shape} | {result.error:.1e} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

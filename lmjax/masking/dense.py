@@ -9,6 +9,7 @@ Source: Balasubramanian & Feizi, "Towards Improved Input Masking for Convolution
 arXiv 2211.14646. Where a rule departs from the authors' published code, the function says so.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -143,22 +144,31 @@ def pointwise(function: Callable[[jax.Array], jax.Array], inputs: Masked) -> Mas
     return Masked(select(inputs.mask, function(inputs.x)), inputs.mask)
 
 
-def max_pool(inputs: Masked, *, window: int, stride: int, padding: int = 0) -> Masked:
-    """Maximum over the visible positions of each window."""
-    x, mask = inputs
-    # A NumPy constant: JAX differentiates reduce_window only where it can see the initial value.
-    lowest = np.array(-np.inf, x.dtype)
-    y = lax.reduce_window(
-        x if mask is None else jnp.where(mask[..., None], x, lowest),
-        lowest,
-        lax.max,
-        window_dimensions=(1, window, window, 1),
-        window_strides=(1, stride, stride, 1),
-        padding=((0, 0), (padding, padding), (padding, padding), (0, 0)),
+def _window_max(x: jax.Array, *, axis: int, window: int, stride: int, padding: int) -> jax.Array:
+    """Maxima over sliding windows along one axis; -inf outside."""
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (padding, padding)
+    x = jnp.pad(x, pad, constant_values=-jnp.inf)
+    last = x.shape[axis] - window
+    shifted = (
+        lax.slice_in_dim(x, i, i + last + 1, stride=stride, axis=axis) for i in range(window)
     )
+    return functools.reduce(jnp.maximum, shifted)
+
+
+def max_pool(inputs: Masked, *, window: int, stride: int, padding: int = 0) -> Masked:
+    """Maximum over the visible positions of each window.
+
+    As maxima of shifted slices, rows then columns: on CPU twice as fast as XLA's reduce_window, and
+    four times with its gradient (8 x 112 x 112 x 64). Where values tie, the gradient is shared.
+    """
+    x, mask = inputs
+    options = {"window": window, "stride": stride, "padding": padding}
+    y = x if mask is None else jnp.where(mask[..., None], x, -jnp.inf)
+    y = _window_max(_window_max(y, axis=1, **options), axis=2, **options)
     if mask is None:
         return Masked(y)
-    mask = pool_mask(mask, window=window, stride=stride, padding=padding)
+    mask = pool_mask(mask, **options)
     return Masked(select(mask, y), mask)
 
 

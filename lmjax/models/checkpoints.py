@@ -153,14 +153,14 @@ def save_safetensors(
       state_dict: torch's keys -> arrays, stored in their own precision.
       metadata: what JSON can hold; `read_metadata` gives it back.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     # safetensors writes several metadata entries in random order, so they go into one.
     entry = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
     # It also writes the memory of an array as it lies, whatever its strides.
     tensors = {key: np.ascontiguousarray(value) for key, value in state_dict.items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=entry)
+        temporary.write_bytes(save(tensors, metadata=entry))  # save_file would make it private
 
 
 def to_variables(

@@ -165,10 +165,10 @@ def test_what_cannot_be_called_is_an_error():
 
 
 class Recorder:
-    """Stands before the batch function and weighs all arrays on the device at every batch."""
+    """Stands before the compiled function and weighs all arrays on the device at every call."""
 
     def __init__(self, run):
-        self.run, self.eval_shape, self.weights = run, run.eval_shape, []
+        self.run, self.weights = run, []
 
     def __call__(self, *arguments, **options):
         logits = self.run(*arguments, **options)
@@ -186,9 +186,9 @@ def test_memory_depends_on_the_batch_size_and_not_on_the_number_of_variants(monk
     peaks = {}
     for num_variants in (100, 10_000):
         coalitions = Coalitions(grid, RNG.random((num_variants, 16)) < 0.5)
-        recorder = Recorder(module._run_batch)
+        recorder = Recorder(module._run_batches)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_run_batch", recorder)
+            patch.setattr(module, "_run_batches", recorder)
             tracemalloc.start()
             evaluate(network, image, coalitions, batch_size=32)
             host = tracemalloc.get_traced_memory()[1]
@@ -200,7 +200,16 @@ def test_memory_depends_on_the_batch_size_and_not_on_the_number_of_variants(monk
     assert on_host < 1_000_000
 
 
-def test_at_most_two_batches_are_under_way(monkeypatch):
+@pytest.mark.parametrize(
+    ("batches_per_call", "expected"),
+    [
+        (1, ["run", "run", "fetch", "run", "fetch", "run", "fetch", "fetch"]),
+        (2, ["run", "run", "fetch", "fetch"]),
+        (8, ["run", "fetch"]),
+    ],
+)
+def test_at_most_two_calls_are_under_way(monkeypatch, batches_per_call, expected):
+    monkeypatch.setattr(module, "_CPU_BATCHES_PER_CALL", batches_per_call)
     events = []
     run, fetch = module._Job.run, module._fetch
     monkeypatch.setattr(
@@ -210,15 +219,28 @@ def test_at_most_two_batches_are_under_way(monkeypatch):
         module, "_fetch", lambda *arguments: events.append("fetch") or fetch(*arguments)
     )
     evaluate(predictor(), IMAGE, MASKS, batch_size=10)
-    assert events == ["run", "run", "fetch", "run", "fetch", "run", "fetch", "fetch"]
+    assert events == expected
+
+
+def test_batches_of_padding_alone_are_not_computed():
+    """40 variants in batches of 10: four of the eight batches of a call."""
+    computed = []
+
+    def network(image, masks):
+        jax.debug.callback(lambda: computed.append(1))
+        return masks.mean(axis=(1, 2))[:, None]
+
+    evaluate(network, IMAGE, MASKS, batch_size=10)
+    jax.effects_barrier()
+    assert len(computed) == 4
 
 
 # -- batch size
 
 
 def test_default_batch_sizes():
-    assert default_batch_size((224, 224)) == 16
-    assert default_batch_size((128, 128)) == 64
+    assert default_batch_size((224, 224)) == 4
+    assert default_batch_size((128, 128)) == 16
     assert default_batch_size((2000, 2000)) == 1
 
 
@@ -229,7 +251,7 @@ def test_default_batch_sizes_on_an_accelerator(monkeypatch):
 
 @pytest.mark.parametrize(
     ("batch_size", "num_variants", "expected"),
-    [(None, 5, 8), (None, 10**6, 64), (100, 64, 64), (100, 1000, 100), (7, 1, 1), (3, 3, 3)],
+    [(None, 5, 8), (None, 10**6, 16), (100, 64, 64), (100, 1000, 100), (7, 1, 1), (3, 3, 3)],
 )
 def test_batches_are_no_larger_than_needed(batch_size, num_variants, expected):
     assert module._batch_size(batch_size, num_variants, (128, 128)) == expected
