@@ -53,7 +53,7 @@ def peak_memory(result: dict, name: str, interval: float = 0.01):
 
 
 def main(
-    variants: int = 10_000, model: str = "resnet50", size: int = 224, batch_size: int = 16
+    variants: int = 10_000, model: str = "resnet50", size: int = 224, batch_size: int | None = None
 ) -> None:
     """Prints both peaks, their difference, and the time.
 
@@ -61,7 +61,7 @@ def main(
         variants: compared with 100.
         model: a network of the registry.
         size: side of the image, in pixels.
-        batch_size: the same for both.
+        batch_size: the same for both; by default what lmjax takes by itself.
     """
     predictor = random_predictor(model)
     image = np.random.default_rng(0).random((size, size, 3), np.float32)
@@ -81,7 +81,8 @@ def main(
         run(FEW)
     with peak_memory(peaks, "many"):
         seconds = run(variants)
-    print(f"{model}, {size} x {size}, {jax.default_backend()}, batches of {batch_size}")
+    batches = f"batches of {batch_size}" if batch_size else "the default batch size"
+    print(f"{model}, {size} x {size}, {jax.default_backend()}, {batches}")
     print(f"{FEW:>8,} variants: peak {peaks['few']:,.0f} MB")
     print(f"{variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
     print(f"difference: {peaks['many'] - peaks['few']:+,.0f} MB")

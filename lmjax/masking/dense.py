@@ -140,8 +140,15 @@ def conv(
 
 
 def pointwise(function: Callable[[jax.Array], jax.Array], inputs: Masked) -> Masked:
-    """Any map `[N, H, W, C] -> [N, H, W, C']` that treats positions alone: norm, activation, ..."""
-    return Masked(select(inputs.mask, function(inputs.x)), inputs.mask)
+    """Any map `[N, H, W, C] -> [N, H, W, C']` that treats positions alone: norm, activation, ...
+
+    Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
+    and would make gradients NaN.
+    """
+    x, mask = inputs
+    if mask is not None:
+        x = jnp.where(mask[..., None], x, jnp.ones((), x.dtype))
+    return Masked(select(mask, function(x)), mask)
 
 
 def _window_max(x: jax.Array, *, axis: int, window: int, stride: int, padding: int) -> jax.Array:

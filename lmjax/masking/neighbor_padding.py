@@ -6,6 +6,8 @@ neighbours; then all of them count as known for the next ring. Positions outside
 known and never filled.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -39,6 +41,7 @@ def _ring(x: jax.Array, known: jax.Array, rows: int) -> tuple[jax.Array, jax.Arr
     return jnp.where(known, x, means), counts > 0  # where nothing is known, the mean is 0 / 1
 
 
+@functools.partial(jax.jit, static_argnames="rings")  # outside jit too, the loop compiles once
 def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     """Fills `rings` rings of hidden positions around the visible region.
 

@@ -6,6 +6,7 @@ the place of hidden pixels live in `lmjax.masking.replace`.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import jax
@@ -13,7 +14,9 @@ import jax.numpy as jnp
 
 
 def _check_depth(depth: int | None) -> None:
-    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):
+    if depth is not None and (
+        isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0
+    ):
         raise ValueError(
             f"depth must be None (mask all the way) or the number of residual blocks to mask, "
             f"0 or more; got {depth!r}"
@@ -83,3 +86,12 @@ class PartialConvolution(_InsideNetwork):
 
     def __post_init__(self):
         _check_depth(self.depth)
+
+
+def check_masking(masking) -> None:
+    """Raises ValueError unless `masking` goes through the network's layers."""
+    if not isinstance(masking, LayerMasking | PartialConvolution):
+        raise ValueError(
+            f"masking must be lmjax.LayerMasking(...) or lmjax.PartialConvolution(...), got "
+            f"{masking!r}; a removal that paints goes to lmjax.Predictor(classifier, removal)"
+        )

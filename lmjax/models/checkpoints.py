@@ -47,7 +47,7 @@ _METADATA_KEY = "lmjax"
 class StateDictMismatch(ValueError):
     """A state dict that does not fit the network.
 
-    The message shows the first keys of each kind; the attributes hold all of them.
+    The message names every key; `short` names the first ten of each kind.
 
     Attributes:
       source: where the state dict came from.
@@ -55,6 +55,7 @@ class StateDictMismatch(ValueError):
       surplus: keys the network has no place for.
       misshapen: key -> (shape in the state dict, shape in the network), in torch's layout.
       hint: what to change, where that is known; else empty.
+      short: the message for one line of a terminal.
     """
 
     def __init__(
@@ -69,17 +70,23 @@ class StateDictMismatch(ValueError):
         self.missing = missing
         self.surplus = surplus
         self.misshapen = misshapen
-        shapes = [f"{k} {list(s)} instead of {list(w)}" for k, (s, w) in misshapen.items()]
-        kinds = (("missing", missing), ("surplus", surplus), ("misshapen", shapes))
-        problems = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
         self.hint = hint or _hint(missing, surplus, misshapen)
-        message = f"{source} does not fit the network: " + "; ".join(problems)
-        super().__init__(f"{message}. {self.hint}" if self.hint else message)
+        self.short = self._message(most=10)
+        super().__init__(self._message(most=None))
+
+    def _message(self, most: int | None) -> str:
+        shapes = [f"{k} {list(s)} instead of {list(w)}" for k, (s, w) in self.misshapen.items()]
+        kinds = {"missing": self.missing, "surplus": self.surplus, "misshapen": shapes}
+        problems = (
+            f"{len(keys)} {kind}: {_listed(keys, most)}" for kind, keys in kinds.items() if keys
+        )
+        message = f"{self.source} does not fit the network: " + "; ".join(problems)
+        return f"{message}. {self.hint}" if self.hint else message
 
 
-def _first(keys: list[str], count: int = 10) -> str:
-    more = f", and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more
+def _listed(keys: list[str], most: int | None) -> str:
+    more = len(keys) - len(keys[:most])
+    return ", ".join(keys[:most]) + (f", and {more} more" if more else "")
 
 
 def _hint(missing, surplus, misshapen) -> str:
@@ -158,7 +165,9 @@ def save_safetensors(
     # safetensors writes several metadata entries in random order, so they go into one.
     entry = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
     # It also writes the memory of an array as it lies, whatever its strides.
-    tensors = {key: np.ascontiguousarray(value) for key, value in state_dict.items()}
+    tensors = {
+        key: np.ascontiguousarray(value).reshape(value.shape) for key, value in state_dict.items()
+    }
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=entry))  # save_file would make it private
 

@@ -9,12 +9,12 @@ from flax import linen as nn
 
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.masking.removal import LayerMasking, PartialConvolution, check_masking
 from lmjax.models.preprocess import Preprocessing
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
     """A network and all that is needed to use it.
 
@@ -33,6 +33,11 @@ class Classifier:
     preprocessing: Preprocessing = dataclasses.field(metadata={"static": True})
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, metadata={"static": True})
 
+    @property
+    def masking(self) -> LayerMasking | PartialConvolution:
+        """How masks go through the network unless `apply` is told otherwise."""
+        return self.module.masking
+
     def normalise(self, images: jax.Array) -> jax.Array:
         """Display colours `[..., H, W, C]` in [0, 1] to the network's input range."""
         return self.preprocessing.normalise(images)
@@ -49,21 +54,34 @@ class Classifier:
         Args:
           images: `[N, H, W, C]`, normalised. Hidden pixels are never read.
           masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers. None runs the plain network.
-          masking: how to mask; None takes the module's own, which `lmjax.models.load` sets.
+          masking: how to mask; None takes the classifier's own, which `lmjax.models.load` sets.
 
         Returns:
           Logits `[N, K]`, float32. Where nothing is visible they are the last layer's bias.
 
         Raises:
-          ValueError: images not of rank 4, masks of another shape, or values other than 0 and 1.
+          ValueError: images of another shape or not floating point, masks of another shape, values
+            other than 0 and 1, or a `masking` that does not go through layers.
         """
-        images = jnp.asarray(images)
-        if images.ndim != 4:
-            raise ValueError(
-                f"images must be [N, H, W, C], got shape {images.shape}; "
-                "add a leading axis to a single image: image[None]"
-            )
+        images = self._check_images(images)
         if masks is not None:
             masks = check_mask(masks, images.shape[:3])
-        module = self.module if masking is None else self.module.clone(masking=masking)
+        module = self.module
+        if masking is not None:
+            check_masking(masking)
+            module = module.clone(masking=masking)
         return module.apply(self.variables, Masked(images, masks))
+
+    def _check_images(self, images) -> jax.Array:
+        images, channels = jnp.asarray(images), len(self.preprocessing.mean)
+        if images.ndim != 4 or images.shape[-1] != channels:
+            raise ValueError(
+                f"images must be [N, H, W, {channels}], got shape {images.shape}; "
+                "add a leading axis to a single image: image[None]"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floating point and normalised, got dtype {images.dtype}; "
+                "from 0..255: classifier.normalise(images / 255)"
+            )
+        return images

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.masking.removal import LayerMasking, PartialConvolution, check_masking
 from lmjax.models import checkpoints, download, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.preprocess import Preprocessing
@@ -61,6 +61,10 @@ def load(
       OSError: the weights cannot be downloaded; says which file to put where.
     """
     network = registry.network(name)
+    check_masking(masking)
+    for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be 1 or more, got {value!r}")
     path, source = _locate(network, weights)
     names = registry.class_names(source.classes if source else network.classes)
     num_classes = len(names) if num_classes is None else num_classes

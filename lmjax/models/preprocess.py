@@ -7,6 +7,7 @@ on PIL images, number for number.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -52,7 +53,7 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("resize", "crop"):
             length = getattr(self, name)
-            if length is not None and (not isinstance(length, int) or length < 1):
+            if length is not None and (not isinstance(length, Integral) or length < 1):
                 raise ValueError(f"{name} must be a positive integer or None, got {length!r}")
         if self.interpolation not in _FILTERS:
             allowed = ", ".join(_FILTERS)

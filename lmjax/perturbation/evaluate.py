@@ -18,7 +18,7 @@ _CPU_PIXELS = 2**18
 _ACCELERATOR_PIXELS = 2**24
 # On CPU several batches run in one call, which keeps its working memory: the pages of a fresh one
 # cost a tenth of the time (resnet50, 224 x 224, 2 cores).
-_CPU_BATCHES_PER_CALL = 8
+_CPU_PIXELS_PER_CALL = 2**21
 
 
 def evaluate(
@@ -32,8 +32,8 @@ def evaluate(
     """Logits of all variants of an image.
 
     Compiles once for each image shape and batch size, whatever the number of variants: the last
-    batch is padded. Memory depends on the batch size: the masks of coalitions exist only on the
-    device, a batch at a time.
+    batch is padded. (Fewer variants than a batch are a batch of the next power of two.) Memory
+    depends on the batch size: the masks of coalitions exist only on the device, a batch at a time.
 
     Args:
       predictor: function (image `[H, W, C]`, masks `[N, H, W]`) -> logits `[N, K]`. Arrays of a
@@ -161,7 +161,6 @@ def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> _Job:
     _check_visible(image, visible)
     arrays, static = _split(predictor)
     batch_size = _batch_size(batch_size, len(rows), image.shape[:2])
-    in_one_call = jax.default_backend() == "cpu" and len(rows) > batch_size
     return _Job(
         arrays=jax.device_put(arrays),
         static=static,
@@ -169,7 +168,7 @@ def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> _Job:
         rows=rows,
         segments=None if segments is None else jnp.asarray(segments),
         batch_size=batch_size,
-        batches_per_call=_CPU_BATCHES_PER_CALL if in_one_call else 1,
+        batches_per_call=_batches_per_call(batch_size, image.shape[:2]),
     )
 
 
@@ -213,6 +212,12 @@ def _batch_size(batch_size: int | None, num_variants: int, shape: tuple[int, int
     elif isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
         raise ValueError(f"batch_size must be None or a whole number above 0, got {batch_size!r}")
     return min(int(batch_size), 2 ** (num_variants - 1).bit_length())
+
+
+def _batches_per_call(batch_size: int, shape: tuple[int, int]) -> int:
+    if jax.default_backend() != "cpu":
+        return 1
+    return max(_CPU_PIXELS_PER_CALL // (batch_size * shape[0] * shape[1]), 1)
 
 
 def _split(predictor: Callable) -> tuple[list, _Static]:

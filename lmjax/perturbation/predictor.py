@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.masking.removal import LayerMasking
@@ -22,11 +23,24 @@ class Predictor:
     Attributes:
       classifier: an `lmjax.models` classifier, or anything with the methods its removal calls.
       removal: how hidden features are withheld: an object with
-        `logits(classifier, image, masks)`. Frozen and hashable, or a pytree.
+        `logits(classifier, image, masks)`. Frozen and hashable, or a pytree. None takes the
+        classifier's own `masking`, or `LayerMasking()` where it has none.
+
+    Raises:
+      ValueError: a removal without `logits`.
     """
 
     classifier: Any
-    removal: Any = dataclasses.field(default_factory=LayerMasking)
+    removal: Any = None
+
+    def __post_init__(self):
+        if self.removal is None:
+            object.__setattr__(self, "removal", getattr(self.classifier, "masking", LayerMasking()))
+        if not hasattr(self.removal, "logits"):
+            raise ValueError(
+                f"removal must be lmjax.LayerMasking(), lmjax.Replace(...) or another object "
+                f"with logits(classifier, image, masks); got {self.removal!r}"
+            )
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Logits of the variants of one image.
@@ -35,15 +49,18 @@ class Predictor:
 
         Args:
           image: `[H, W, C]` in [0, 1], display colours.
-          masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers. Under `jit` the values
-            cannot be checked, and all but 0 count as visible. `Replace` also takes floats between.
+          masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers; or one mask `[H, W]`, as
+            under `vmap(predictor, in_axes=(None, 0))`. Under `jit` the values cannot be checked,
+            and all but 0 count as visible. `Replace` also takes floats between.
 
         Returns:
-          Logits `[N, K]`.
+          Logits `[N, K]`, or `[K]` of one mask.
 
         Raises:
           ValueError: shapes that do not match, or mask values other than 0 and 1.
         """
+        if np.ndim(masks) == 2:
+            return self(image, jnp.asarray(masks)[None])[0]
         check_image(image)
         image = jnp.asarray(image)
         masks = check_mask(masks, image.shape[:2], soft=isinstance(self.removal, Replace))
@@ -58,4 +75,7 @@ class Predictor:
     @classmethod
     def tree_unflatten(cls, static, children):
         classifier, removal = children
-        return cls(classifier, removal if static is None else static)
+        predictor = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
+        object.__setattr__(predictor, "classifier", classifier)
+        object.__setattr__(predictor, "removal", removal if static is None else static)
+        return predictor

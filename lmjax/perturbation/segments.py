@@ -43,6 +43,8 @@ def slic(
     Returns:
       Segments `[H, W]`.
     """
+    if n_segments < 1:
+        raise ValueError(f"n_segments must be 1 or more, got {n_segments!r}")
     from skimage.segmentation import slic as skimage_slic
 
     labels = skimage_slic(

@@ -112,6 +112,15 @@ def test_pointwise_drops_what_the_function_writes_under_the_mask():
     assert not outputs.x[~inputs.mask].any()
 
 
+def test_pointwise_has_finite_gradients_where_the_functions_slope_at_0_is_not():
+    inputs = masked_input(5, 5, 2, seed=0)
+    x = jnp.abs(inputs.x)
+    gradient = jax.grad(lambda x: dense.pointwise(jnp.sqrt, Masked(x, inputs.mask)).x.sum())(x)
+    assert np.isfinite(gradient).all()
+    assert not gradient[~inputs.mask].any()
+    np.testing.assert_allclose(gradient[inputs.mask], 0.5 / jnp.sqrt(x[inputs.mask]), rtol=1e-5)
+
+
 def test_residual_keeps_what_both_branches_know():
     a, b = masked_input(6, 6, 3, seed=0), masked_input(6, 6, 3, seed=1)
     total = dense.residual(a, b)

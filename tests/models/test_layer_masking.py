@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lmjax.masking import LayerMasking, Masked, PartialConvolution
 from lmjax.models import checkpoints
 from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
+from tests import compilations
 from tests import layer_masking_reference as reference
 
 GROUPED = partial(Bottleneck, groups=2, width_per_group=32)
@@ -101,20 +102,51 @@ def test_equals_the_plain_reference(kind, masking, size):
 @fewer_examples
 @given(
     kind=st.sampled_from(list(BLOCKS)),
-    size=st.sampled_from(SIZES),
-    padding=st.sampled_from(["neighbor", "none"]),
+    stage_sizes=st.sampled_from([(1,), (2, 1), (1, 1, 1), (1, 2, 1, 1)]),
+    height=st.integers(17, 45),
+    width=st.integers(17, 45),
+    masking=st.one_of(
+        st.builds(
+            LayerMasking,
+            padding=st.sampled_from(["neighbor", "none"]),
+            depth=st.sampled_from([None, None, 0, 1]),
+        ),
+        st.builds(PartialConvolution),
+    ),
     hidden=st.sampled_from([np.nan, np.inf, -np.inf, 1e30]),
     seed=st.integers(0, 1000),
 )
-def test_what_lies_under_the_mask_is_never_read(kind, size, padding, hidden, seed):
-    module = network(kind, masking=LayerMasking(padding=padding))
-    variables = random_variables(module)
-    image, masks = random_image(size, seed), random_masks(size, 4, seed)
-    images = np.broadcast_to(image, (4, *image.shape))
-    before = logits(module, variables, images, masks)
-    after = logits(module, variables, np.where(masks[..., None], images, hidden), masks)
-    chex.assert_tree_all_finite(before)
-    chex.assert_trees_all_equal(before, after)
+def test_identities_on_random_networks(kind, stage_sizes, height, width, masking, hidden, seed):
+    module = ResNet(stage_sizes, BLOCKS[kind], num_classes=5, width=4, masking=masking)
+    variables, image = random_variables(module, seed), random_image((height, width), seed)
+    masks = random_masks((height, width), 4, seed)
+    masks[2], masks[3] = True, False
+    batch = np.asarray(logits(module, variables, image, masks))
+    tolerance = 1e-4 * np.abs(batch).max()
+
+    # 3: what lies under the mask is never read, bit for bit
+    poisoned = np.where(masks[..., None], image[None], np.float32(hidden))
+    np.testing.assert_array_equal(logits(module, variables, poisoned, masks), batch)
+    # 4: a loop over masks gives the same rows
+    loop = [logits(module, variables, image, mask[None])[0] for mask in masks]
+    np.testing.assert_allclose(batch, np.stack(loop), atol=tolerance)
+    # 1: everything visible is the plain network (partial convolution counts outside as hidden)
+    if isinstance(masking, LayerMasking):
+        plain = module.apply(variables, Masked(jnp.asarray(image)[None]))
+        np.testing.assert_allclose(batch[2], plain[0], atol=tolerance)
+    # 2: everything hidden gives the bias
+    if masking.depth is None:
+        np.testing.assert_array_equal(batch[3], variables["params"]["fc"]["bias"])
+    # 6: the full recipe, position by position
+    expected = reference.resnet(
+        checkpoints.to_state_dict(variables),
+        image,
+        masks[1],
+        groups=2 if kind == "grouped" else 1,
+        fill=masking.padding,
+        depth=masking.depth,
+    )
+    np.testing.assert_allclose(batch[1], expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -132,7 +164,8 @@ def test_all_hidden_gives_the_bias(kind, masking):
     module, size = network(kind, masking=masking), (33, 32)
     variables, image = random_variables(module), np.full((*size, 3), np.nan, np.float32)
     actual = logits(module, variables, image, np.zeros((2, *size), bool))
-    np.testing.assert_array_equal(np.asarray(actual[0]), variables["params"]["fc"]["bias"])
+    for row in np.asarray(actual):
+        np.testing.assert_array_equal(row, variables["params"]["fc"]["bias"])
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -180,10 +213,21 @@ def test_bfloat16_is_near_float32():
 def test_any_number_of_channels(channels):
     module, size = network("basic"), (32, 35)
     image = jnp.ones((1, *size, channels))
-    variables = module.init(jax.random.key(0), Masked(image))
+    variables = jax.jit(module.init)(jax.random.key(0), Masked(image))
     assert variables["params"]["conv1"]["kernel"].shape == (7, 7, channels, 8)
     masks = jnp.asarray(random_masks(size, 2))
     assert logits(module, variables, image, masks).shape == (2, 5)
+
+
+def test_calls_outside_jit_compile_once():
+    module, size = network("basic"), (33, 32)
+    variables, image = random_variables(module), jnp.asarray(random_image(size))[None]
+    masks = jnp.asarray(random_masks(size, 1))
+    others = ~masks
+    module.apply(variables, Masked(image, masks))
+    with compilations.counted() as compiled:
+        module.apply(variables, Masked(image, others))
+    assert len(compiled) == 0
 
 
 def test_depth_beyond_the_network_is_refused():

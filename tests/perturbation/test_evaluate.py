@@ -11,6 +11,7 @@ import pytest
 from lmjax.masking.replace import Replace
 from lmjax.perturbation import Coalitions, Predictor, evaluate, random_keep, segments
 from lmjax.perturbation.evaluate import default_batch_size, num_classes
+from tests import compilations
 from tests.small_classifier import small_classifier
 
 module = importlib.import_module("lmjax.perturbation.evaluate")
@@ -97,6 +98,17 @@ def test_weights_are_arguments_of_the_compiled_program_never_constants():
     (signature,) = [line for line in text.splitlines() if "@main" in line]
     assert "tensor<8x6x3x4xf32>" in signature
     assert "dense<[[[[" not in text
+
+
+def test_one_compilation_from_few_variants_to_many():
+    network = predictor()
+    with compilations.counted() as compiled:
+        for count in (8, 9, 40, 23):
+            evaluate(network, IMAGE, MASKS[:count], batch_size=8)
+    assert len(compiled) <= 2  # the program, and moving the image to the device
+    with compilations.counted() as compiled:
+        evaluate(network, IMAGE, 1 - MASKS, batch_size=8)
+    assert len(compiled) == 0
 
 
 # -- kinds of predictors
@@ -209,7 +221,8 @@ def test_memory_depends_on_the_batch_size_and_not_on_the_number_of_variants(monk
     ],
 )
 def test_at_most_two_calls_are_under_way(monkeypatch, batches_per_call, expected):
-    monkeypatch.setattr(module, "_CPU_BATCHES_PER_CALL", batches_per_call)
+    pixels = batches_per_call * 10 * IMAGE[..., 0].size
+    monkeypatch.setattr(module, "_CPU_PIXELS_PER_CALL", pixels)
     events = []
     run, fetch = module._Job.run, module._fetch
     monkeypatch.setattr(

@@ -42,6 +42,28 @@ def test_it_is_the_removals_logits_also_under_jit_and_vmap(removal):
     np.testing.assert_allclose(mapped[1], predictor(IMAGE / 2, MASKS), atol=1e-6)
 
 
+@pytest.mark.parametrize("removal", REMOVALS, ids=repr)
+def test_one_mask_and_vmap_over_masks(removal):
+    predictor = Predictor(small_classifier(), removal)
+    expected = predictor(IMAGE, MASKS)
+    np.testing.assert_allclose(predictor(IMAGE, MASKS[2]), expected[2], atol=1e-6)
+    mapped = jax.vmap(predictor, in_axes=(None, 0))(jnp.asarray(IMAGE), jnp.asarray(MASKS))
+    np.testing.assert_allclose(mapped, expected, atol=1e-6)
+
+
+def test_the_classifiers_own_masking_is_the_default():
+    masking = LayerMasking(padding="none", depth=1)
+    module = ResNet((1,), BasicBlock, num_classes=2, width=4, masking=masking)
+    classifier = Classifier(abstract_variables(module), module, Preprocessing())
+    assert Predictor(classifier).removal == masking
+    assert Predictor(classifier, LayerMasking()).removal == LayerMasking()
+
+
+def test_a_removal_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match=r"removal must be .* got 'grey'"):
+        Predictor(small_classifier(), "grey")
+
+
 def test_layer_masking_is_the_default_and_reaches_the_classifier():
     predictor = Predictor(small_classifier())
     predictor(IMAGE, MASKS)
@@ -96,7 +118,6 @@ def test_soft_masks_are_for_replace_alone():
     [
         (IMAGE[..., 0], MASKS, r"image must be \[H, W, C\]"),
         ((255 * IMAGE).astype(np.uint8), MASKS, "floats"),
-        (IMAGE, MASKS[0], r"masks must be \[N, 8, 6\].*masks\[None\]"),
         (IMAGE, MASKS[:, :4], r"masks must be \[N, 8, 6\]"),
         (IMAGE, 255 * MASKS, "got 255"),
     ],
