@@ -19,6 +19,7 @@ _MODULES = {
     "attribution": "lmjax.attribution",
     "data": "lmjax.data",
     "masking": "lmjax.masking",
+    "metrics": "lmjax.metrics",
     "models": "lmjax.models",
     "perturbation": "lmjax.perturbation",
     "plots": "lmjax.plots",
