@@ -1,0 +1,163 @@
+"""The command line. Each command is a function; nothing heavy is imported before it runs."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
+
+
+def explain(
+    image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
+    *,
+    model: str = "resnet18_digits",
+    weights: Annotated[str | None, arg(metavar="FILE")] = None,
+    num_classes: OptionalInt = None,
+    segments: str = "slic",
+    n_segments: int = 50,
+    samples: int = 1000,
+    removal: tuple[str, ...] = ("layer", "grey", "black"),
+    target: Annotated[str | None, arg(metavar="CLASS")] = None,
+    seed: int = 0,
+    batch_size: OptionalInt = None,
+    output: Path = Path("explanation.png"),
+) -> None:
+    """Show which parts of an image a network uses, as a figure.
+
+    Args:
+        image: a photograph, or scene:N for the N-th bundled digit scene; the first by default.
+        model: network; `lmjax models` lists them.
+        weights: .safetensors, .pth or a weight tag; the bundled weights by default.
+        num_classes: of the weights; by default 1000, or 10 for digits.
+        segments: slic, grid, quickshift or felzenszwalb.
+        n_segments: about how many segments slic makes.
+        samples: masked variants evaluated under each removal.
+        removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
+            image_mean, segment_mean, blur, gaussian_noise, uniform_noise; one or more.
+        target: class to explain, by number or name; the predicted one by default.
+        seed: of everything random.
+        batch_size: variants computed together; chosen by default.
+        output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
+    """
+    from lmjax import explain as command
+
+    explanation = command.explain(
+        image,
+        model=model,
+        weights=weights,
+        num_classes=num_classes,
+        segments=segments,
+        n_segments=n_segments,
+        samples=samples,
+        removal=removal,
+        target=target,
+        seed=seed,
+        batch_size=batch_size,
+        output=output,
+    )
+    print(command.summary(explanation))
+
+
+def convert(source: Positional[Path], target: Positional[Path], *, tag: str | None = None) -> None:
+    """Turn a .pth checkpoint into safetensors, recording where it came from.
+
+    Args:
+        source: the .pth, .pt or .safetensors file.
+        target: the .safetensors file to write.
+        tag: the published weights that the source is, if its file name does not tell.
+    """
+    from lmjax.models import convert as run
+
+    recorded = run(source, target, tag=tag)
+    print(f"wrote {target}")
+    for name, value in recorded.items():
+        print(f"  {name}: {value}")
+
+
+def models(*, tags: bool = False) -> None:
+    """List the networks.
+
+    Args:
+        tags: list the weight tags of each network too.
+    """
+    from lmjax import models as registry
+
+    for name in registry.names():
+        print(name)
+        for tag in registry.tags(name) if tags else ():
+            print(f"  {tag}")
+
+
+def train_digit_scenes(
+    *,
+    out: Path = Path("runs/digit-scenes"),
+    epochs: OptionalInt = None,
+    small_epochs: OptionalInt = None,
+    scenes_per_epoch: OptionalInt = None,
+    seed: OptionalInt = None,
+) -> None:
+    """Train resnet18_digits, the bundled network, from nothing; resumes where it was stopped.
+
+    Args:
+        out: folder for weights, metrics and checkpoint.
+        epochs: passes over fresh scenes; by default what made the bundled weights.
+        small_epochs: how many of them, the first, see scenes at 80 x 80; by default two thirds.
+        scenes_per_epoch: by default what made the bundled weights.
+        seed: of initial weights and scenes; by default what made the bundled weights.
+    """
+    from lmjax import training
+
+    if epochs is not None and small_epochs is None:
+        small_epochs = max(epochs, 0) * 2 // 3
+    given = {
+        "epochs": epochs,
+        "small_epochs": small_epochs,
+        "scenes_per_epoch": scenes_per_epoch,
+        "seed": seed,
+    }
+    config = training.TrainingConfig(**{k: v for k, v in given.items() if v is not None})
+    weights = training.train_digit_scenes(config, out)
+    print(f"wrote {weights}")
+
+
+def build() -> tyro.extras.SubcommandApp:
+    """The commands by name."""
+    train = tyro.extras.SubcommandApp()
+    train.command(train_digit_scenes, name="digit-scenes")
+    app = tyro.extras.SubcommandApp()
+    app.command(explain)
+    app.command(train, name="train", help="Train a network.")
+    app.command(convert)
+    app.command(models)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command. Bad input ends in one line on standard error and exit status 1."""
+    warnings.showwarning = _show_warning
+    try:
+        build().cli(
+            prog="lmjax",
+            description="Layer masking: what does a network see when part of an image is missing?",
+            args=arguments,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"lmjax: error: {_one_line(getattr(error, 'short', error))}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit("lmjax: error: out of memory; use a smaller --batch-size or fewer segments")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _one_line(message) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"lmjax: warning: {_one_line(message)}", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""The command line in processes of its own: start-up, errors in one line, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+LMJAX = [sys.executable, "-c", "from lmjax.cli import main; main()"]
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [*LMJAX, *arguments], capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from lmjax.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'jax', 'flax', 'torch', 'numpy', 'skimage', 'sklearn', 'matplotlib'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "explain" in done.stdout
+    assert "loaded: []" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["explain"], ["train", "digit-scenes"], ["convert"]])
+def test_every_command_has_help(command):
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "usage: lmjax" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "nowhere.png"], "nowhere.png"),
+        (["explain", "--target", "11"], "target"),
+        (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
+        (["convert", "x.pth", "x.safetensors"], "x.pth"),
+        (["train", "digit-scenes", "--epochs", "0"], "epochs"),
+    ],
+)
+def test_bad_input_is_one_line_without_a_traceback(arguments, message, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("lmjax: error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_options_are_refused():
+    done = run("explain", "--removl", "layer")
+    assert done.returncode == 2
+    assert "--removal" in done.stderr + done.stdout
+
+
+def test_models_lists_networks_and_tags():
+    done = run("models", "--tags")
+    assert "resnet50\n  " in done.stdout
+    assert "torchvision/resnet50.IMAGENET1K_V2" in done.stdout
+
+
+def test_explain_prints_a_table(tmp_path):
+    done = run("explain", "--samples", "50", "--removal", "black", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "black" in done.stdout
+    assert "lmjax: warning: 50 samples" in done.stderr
+    names = ["explanation.json", "explanation.npz", "explanation.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
