@@ -117,29 +117,47 @@ def explain(
       ValueError: an argument that is not allowed; says what is.
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
     """
-    removal = _check_removals(removal)
+    settings = {
+        "image": image,
+        "model": model,
+        "weights": weights,
+        "num_classes": num_classes,
+        "segments": segments,
+        "n_segments": n_segments,
+        "samples": samples,
+        "removal": _check_removals(removal),
+        "target": target,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
     files = _check_output(output, image)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
     classifier = load(model, weights=weights, num_classes=num_classes)
     picture = read_picture(image, classifier)
     labels = make_segments(picture.image, segments, n_segments=n_segments)
-    class_index = find_class(target, classifier)
+    explanation = _attribute(classifier, picture, labels, settings, files)
+    _write(explanation, classifier, settings)
+    return explanation
 
-    key = jax.random.key(seed)
-    lime_key, noise_key = jax.random.split(key)
+
+def _attribute(
+    classifier: Classifier, picture: Picture, labels: np.ndarray, settings: dict, files: tuple
+) -> Explanation:
+    """LIME under each removal, on the same coalitions."""
+    target = find_class(settings["target"], classifier)
+    lime_key, noise_key = _keys(settings["seed"])
     attributions, seconds = {}, {}
-    for name in removal:
+    for name in settings["removal"]:
         start = time.perf_counter()
-        predictor = Predictor(classifier, make_removal(name, key=noise_key, segments=labels))
         attributions[name] = lime(
-            predictor,
+            Predictor(classifier, make_removal(name, key=noise_key, segments=labels)),
             picture.image,
             labels,
             key=lime_key,
-            target=class_index,
-            num_samples=samples,
-            batch_size=batch_size,
+            target=target,
+            num_samples=settings["samples"],
+            batch_size=settings["batch_size"],
         )
         seconds[name] = time.perf_counter() - start
     found = None
@@ -148,32 +166,26 @@ def explain(
             name: relevance_rank_accuracy(attribution.heatmap, picture.object_mask)
             for name, attribution in attributions.items()
         }
-    explanation = Explanation(picture, attributions, found, seconds, files)
-    settings = {
-        "image": picture.name,
-        "image_sha256": picture.sha256,
-        "model": model,
-        "weights": None if weights is None else str(weights),
-        "num_classes": num_classes,
-        "weights_sha256": _weights_hash(classifier),
-        "segments": segments,
-        "n_segments": n_segments,
-        "samples": samples,
-        "removal": list(removal),
-        "target": target,
-        "seed": int(seed),
-        "batch_size": batch_size,
-    }
-    coalitions = np.asarray(random_keep(int(labels.max()) + 1, samples, key=lime_key))
-    # All three are made before the first is written.
+    return Explanation(picture, attributions, found, seconds, files)
+
+
+def _keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of the coalitions and of noise baselines."""
+    lime_key, noise_key = jax.random.split(jax.random.key(seed))
+    return lime_key, noise_key
+
+
+def _write(explanation: Explanation, classifier: Classifier, settings: dict) -> None:
+    """Figure, arrays and record: all three are made before the first is written."""
+    suffix = explanation.files[0].suffix[1:].lower()
     figure, arrays = io.BytesIO(), io.BytesIO()
-    plots.save(_figure(explanation, classifier), figure, format=files[0].suffix[1:].lower())
-    np.savez_compressed(arrays, coalitions=coalitions, **_arrays(explanation))
-    record = json.dumps(_record(explanation, settings, classifier), indent=2) + "\n"
-    for file, content in zip(files, (figure.getvalue(), arrays.getvalue(), record.encode())):
+    plots.save(_figure(explanation, classifier), figure, format=suffix)
+    np.savez_compressed(arrays, **_arrays(explanation, settings))
+    record = json.dumps(_record(explanation, settings, classifier), indent=2, default=str) + "\n"
+    contents = (figure.getvalue(), arrays.getvalue(), record.encode())
+    for file, content in zip(explanation.files, contents):
         with atomic_write(file) as path:
             path.write_bytes(content)
-    return explanation
 
 
 def read_picture(image: str | None, classifier: Classifier) -> Picture:
@@ -300,10 +312,17 @@ def _weights_hash(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
-def _arrays(explanation: Explanation) -> dict[str, np.ndarray]:
+def _arrays(explanation: Explanation, settings: dict) -> dict[str, np.ndarray]:
     picture = explanation.picture
     first = next(iter(explanation.attributions.values()))
-    arrays = {"image": picture.image, "segments": first.segments}
+    coalitions = random_keep(
+        len(np.unique(first.segments)), settings["samples"], key=_keys(settings["seed"])[0]
+    )
+    arrays = {
+        "image": picture.image,
+        "segments": first.segments,
+        "coalitions": np.asarray(coalitions),
+    }
     if picture.object_mask is not None:
         arrays["object_mask"] = picture.object_mask
     for name, attribution in explanation.attributions.items():
@@ -330,6 +349,9 @@ def _record(explanation: Explanation, settings: dict, classifier: Classifier) ->
     }
     return {
         "settings": settings,
+        "image": explanation.picture.name,
+        "image_sha256": explanation.picture.sha256,
+        "weights_sha256": _weights_hash(classifier),
         "method": "LIME",
         "target": first.target,
         "target_name": class_name(first.target, classifier),
