@@ -14,7 +14,8 @@ import lmjax
 PACKAGE = Path(lmjax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from lmjax besides itself; `atomic` holds no idea of the field.
+# What each part may import from lmjax besides itself; `atomic` and `lazy` hold no idea
+# of the field.
 MAY_IMPORT = {
     "masking": set(),
     "models": {"masking"},
@@ -72,7 +73,9 @@ def test_imports_go_upwards(path):
         if top in HEAVY:
             assert inside, f"{name} imports {module} at its top"
         if top == "lmjax" and part in MAY_IMPORT:
-            assert rest[0] in {part, "atomic", *MAY_IMPORT[part]}, f"{name} imports {module}"
+            assert rest[0] in {part, "atomic", "lazy", *MAY_IMPORT[part]}, (
+                f"{name} imports {module}"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -152,3 +155,14 @@ def test_public_surface():
         assert getattr(lmjax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lmjax.nothing
+
+
+def test_names_are_what_they_say_on_first_use():
+    code = (
+        "import lmjax\n"
+        "assert lmjax.attribution.__name__ == 'lmjax.attribution'\n"
+        "assert lmjax.segments.__name__ == 'lmjax.perturbation.segments'\n"
+        "assert lmjax.attribution.lime.__name__ == 'lime'\n"
+        "assert callable(lmjax.evaluate)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,24 +1,12 @@
-"""Sources of images with ground truth: digit scenes, made offline.
+"""Sources of images with ground truth: digit scenes, made offline."""
 
-Names are looked up when they are used, so that importing this package stays light.
-"""
+from lmjax.lazy import attach
 
-import importlib
-
-_EXPORTS = {
-    "DigitScenes": "digit_scenes",
-    "Scene": "digit_scenes",
-    "prepare_digit_scenes": "digit_scenes_builder",
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "DigitScenes": "lmjax.data.digit_scenes",
+        "Scene": "lmjax.data.digit_scenes",
+        "prepare_digit_scenes": "lmjax.data.digit_scenes_builder",
+    },
+)

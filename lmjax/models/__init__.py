@@ -1,28 +1,16 @@
-"""Networks: their registry, their weights, and classifiers made of both.
+"""Networks: their registry, their weights, and classifiers made of both."""
 
-Names are looked up when they are used, so that importing this package stays light.
-"""
+from lmjax.lazy import attach
 
-import importlib
-
-_EXPORTS = {
-    "Classifier": "classifier",
-    "Preprocessing": "preprocess",
-    "WeightSource": "registry",
-    "convert": "loading",
-    "load": "loading",
-    "names": "registry",
-    "tags": "registry",
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Classifier": "lmjax.models.classifier",
+        "Preprocessing": "lmjax.models.preprocess",
+        "WeightSource": "lmjax.models.registry",
+        "convert": "lmjax.models.loading",
+        "load": "lmjax.models.loading",
+        "names": "lmjax.models.registry",
+        "tags": "lmjax.models.registry",
+    },
+)
