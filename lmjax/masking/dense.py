@@ -5,6 +5,9 @@ Every function takes and gives `Masked` values: `x` `[N, H, W, C]` (channels las
 never read. So hidden values are dropped by selection (`jnp.where`), never by multiplication, which
 would let NaN through, and `x` is exactly 0 wherever its mask is 0.
 
+The functions that networks call are generic: `lmjax.masking.visible` registers them for values that
+hold visible positions only, so a network written in them runs on either.
+
 Source: Balasubramanian & Feizi, "Towards Improved Input Masking for Convolutional Neural Networks",
 arXiv 2211.14646. Where a rule departs from the authors' published code, the function says so.
 """
@@ -28,11 +31,13 @@ def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
     return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
-def mask_input(x: jax.Array, mask: jax.Array | None) -> Masked:
+@functools.singledispatch
+def mask_input(inputs: Masked) -> Masked:
     """Starts masking: the normalised image with its hidden pixels dropped."""
-    return Masked(select(mask, x), mask)
+    return Masked(select(inputs.mask, inputs.x), inputs.mask)
 
 
+@functools.singledispatch
 def unmask(inputs: Masked) -> Masked:
     """Ends masking: the activations, zeros included, as they stand."""
     return Masked(inputs.x, None)
@@ -86,6 +91,7 @@ def _plain_conv(
     )
 
 
+@functools.singledispatch
 def conv(
     inputs: Masked,
     kernel: jax.Array,
@@ -139,8 +145,9 @@ def conv(
     return Masked(select(mask, y), mask)
 
 
-def pointwise(function: Callable[[jax.Array], jax.Array], inputs: Masked) -> Masked:
-    """Any map `[N, H, W, C] -> [N, H, W, C']` that treats positions alone: norm, activation, ...
+@functools.singledispatch
+def pointwise(inputs: Masked, function: Callable[[jax.Array], jax.Array]) -> Masked:
+    """Any map `[..., C] -> [..., C']` that treats positions alone: norm, activation, ...
 
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
     and would make gradients NaN.
@@ -163,6 +170,7 @@ def _window_max(x: jax.Array, *, axis: int, window: int, stride: int, padding: i
     return functools.reduce(jnp.maximum, shifted)
 
 
+@functools.singledispatch
 def max_pool(inputs: Masked, *, window: int, stride: int, padding: int = 0) -> Masked:
     """Maximum over the visible positions of each window.
 
@@ -179,6 +187,7 @@ def max_pool(inputs: Masked, *, window: int, stride: int, padding: int = 0) -> M
     return Masked(select(mask, y), mask)
 
 
+@functools.singledispatch
 def residual(branch: Masked, shortcut: Masked) -> Masked:
     """Sum of two branches, visible where both are: a sum with an unknown part is unknown."""
     if branch.mask is None:
@@ -187,6 +196,7 @@ def residual(branch: Masked, shortcut: Masked) -> Masked:
     return Masked(select(mask, branch.x + shortcut.x), mask)
 
 
+@functools.singledispatch
 def global_average_pool(inputs: Masked) -> jax.Array:
     """Mean over the visible positions, `[N, C]` in float32; zeros where no position is visible."""
     x, mask = inputs

@@ -75,10 +75,11 @@ class BatchNorm(nn.BatchNorm):
     """
 
     def __call__(self, inputs: Masked) -> Masked:
-        mask = None if inputs.mask is None else inputs.mask[..., None]
-        return dense.pointwise(lambda x: super(BatchNorm, self).__call__(x, mask=mask), inputs)
+        in_training = not self.use_running_average and inputs.mask is not None
+        mask = inputs.mask[..., None] if in_training else None
+        return dense.pointwise(inputs, lambda x: super(BatchNorm, self).__call__(x, mask=mask))
 
 
 def relu(inputs: Masked) -> Masked:
     """Rectified linear unit."""
-    return dense.pointwise(nn.relu, inputs)
+    return dense.pointwise(inputs, nn.relu)

@@ -130,7 +130,7 @@ class ResNet(nn.Module):
         conv = partial(Conv, fill=self.masking.padding, **options)
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
 
-        x = dense.mask_input(inputs.x.astype(self.dtype), inputs.mask)
+        x = dense.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
         x = conv(self.width, 7, 2, name="conv1")(x)
         x = relu(norm(name="bn1")(x))
         x = dense.max_pool(x, window=3, stride=2, padding=1)

@@ -107,7 +107,7 @@ def test_fewer_rings_give_the_same_kept_outputs(stride):
 
 def test_pointwise_drops_what_the_function_writes_under_the_mask():
     inputs = masked_input(5, 5, 2, seed=0)
-    outputs = dense.pointwise(lambda x: 1 / x, inputs)  # infinite where hidden
+    outputs = dense.pointwise(inputs, lambda x: 1 / x)  # infinite where hidden
     assert np.isfinite(outputs.x).all()
     assert not outputs.x[~inputs.mask].any()
 
@@ -115,7 +115,7 @@ def test_pointwise_drops_what_the_function_writes_under_the_mask():
 def test_pointwise_has_finite_gradients_where_the_functions_slope_at_0_is_not():
     inputs = masked_input(5, 5, 2, seed=0)
     x = jnp.abs(inputs.x)
-    gradient = jax.grad(lambda x: dense.pointwise(jnp.sqrt, Masked(x, inputs.mask)).x.sum())(x)
+    gradient = jax.grad(lambda x: dense.pointwise(Masked(x, inputs.mask), jnp.sqrt).x.sum())(x)
     assert np.isfinite(gradient).all()
     assert not gradient[~inputs.mask].any()
     np.testing.assert_allclose(gradient[inputs.mask], 0.5 / jnp.sqrt(x[inputs.mask]), rtol=1e-5)
@@ -142,7 +142,7 @@ def test_global_average_pool_is_the_mean_over_visible_positions():
 
 def test_mask_input_drops_anything():
     x = jnp.array([[[[jnp.nan], [jnp.inf], [2.0]]]])
-    masked = dense.mask_input(x, jnp.array([[[False, False, True]]]))
+    masked = dense.mask_input(Masked(x, jnp.array([[[False, False, True]]])))
     np.testing.assert_array_equal(np.asarray(masked.x).ravel(), [0, 0, 2])
-    gradient = jax.grad(lambda x: dense.mask_input(x, masked.mask).x.sum())(x)
+    gradient = jax.grad(lambda x: dense.mask_input(Masked(x, masked.mask)).x.sum())(x)
     np.testing.assert_array_equal(np.asarray(gradient).ravel(), [0, 0, 1])
