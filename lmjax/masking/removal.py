@@ -37,9 +37,18 @@ class _InsideNetwork:
         Returns:
           Logits `[N, K]`.
         """
-        image = classifier.normalise(image)
-        images = jnp.broadcast_to(image[None], (*masks.shape[:1], *image.shape))
+        images = _variants(classifier, image, masks)
         return classifier.apply(images, masks, masking=self)
+
+    def logits_on_visible(self, classifier, image: jax.Array, masks: jax.Array, ledger):
+        """The same answers, computed on visible positions only; see `lmjax.masking.visible`."""
+        images = _variants(classifier, image, masks)
+        return classifier.apply_on_visible(images, masks, ledger, masking=self)
+
+
+def _variants(classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
+    image = classifier.normalise(image)
+    return jnp.broadcast_to(image[None], (*masks.shape[:1], *image.shape))
 
 
 @dataclass(frozen=True)

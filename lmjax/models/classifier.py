@@ -10,6 +10,7 @@ from flax import linen as nn
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.removal import LayerMasking, PartialConvolution, check_masking
+from lmjax.masking.visible import Capacities, Counting, Pixels
 from lmjax.models.preprocess import Preprocessing
 
 
@@ -66,11 +67,32 @@ class Classifier:
         images = self._check_images(images)
         if masks is not None:
             masks = check_mask(masks, images.shape[:3])
+        return self._run(Masked(images, masks), masking)
+
+    def apply_on_visible(
+        self,
+        images: jax.Array,
+        masks: jax.Array,
+        ledger: Counting | Capacities,
+        *,
+        masking: LayerMasking | PartialConvolution | None = None,
+    ) -> jax.Array:
+        """The same logits, computed on visible positions only.
+
+        Args:
+          images, masks, masking: as in `apply`; masks are required.
+          ledger: room for rows, or their count; see `lmjax.masking.visible`.
+        """
+        images = self._check_images(images)
+        masks = jnp.asarray(check_mask(masks, images.shape[:3]))
+        return self._run(Pixels(images, masks, ledger), masking)
+
+    def _run(self, inputs: Masked | Pixels, masking) -> jax.Array:
         module = self.module
         if masking is not None:
             check_masking(masking)
             module = module.clone(masking=masking)
-        return module.apply(self.variables, Masked(images, masks))
+        return module.apply(self.variables, inputs)
 
     def _check_images(self, images) -> jax.Array:
         images, channels = jnp.asarray(images), len(self.preprocessing.mean)

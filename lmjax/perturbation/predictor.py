@@ -66,6 +66,22 @@ class Predictor:
         masks = check_mask(masks, image.shape[:2], soft=isinstance(self.removal, Replace))
         return self.removal.logits(self.classifier, image, jnp.asarray(masks))
 
+    @property
+    def knows_visible(self) -> bool:
+        """Whether `on_visible` is there for this removal and this classifier."""
+        return hasattr(self.removal, "logits_on_visible") and hasattr(
+            self.classifier, "apply_on_visible"
+        )
+
+    def on_visible(self, image: jax.Array, masks: jax.Array, ledger) -> jax.Array:
+        """The same logits, computed on visible positions only.
+
+        Args:
+          image, masks: as in a call, the masks bool.
+          ledger: see `lmjax.masking.visible`.
+        """
+        return self.removal.logits_on_visible(self.classifier, image, masks, ledger)
+
     def tree_flatten(self):
         # A removal of plain settings is one opaque leaf to JAX: it belongs to the static part.
         if jax.tree_util.all_leaves([self.removal]):
