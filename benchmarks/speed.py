@@ -51,8 +51,9 @@ def contenders(
             batches = zip(*(array.split(torch_batch) for array in arrays))
             return torch.cat([function(*batch) for batch in batches]).numpy()
 
-    def in_lmjax(removal, masks):
-        return lmjax.evaluate(lmjax.Predictor(classifier, removal), image, masks)
+    def in_lmjax(removal, masks, engine="dense"):
+        predictor = lmjax.Predictor(classifier, removal)
+        return lmjax.evaluate(predictor, image, masks, engine=engine)
 
     return {
         "torchvision, plain, NCHW": lambda: in_torch(model, nchw),
@@ -65,6 +66,9 @@ def contenders(
             lmjax.LayerMasking(), np.ones_like(masks)
         ),
         "lmjax, layer masking": lambda: in_lmjax(lmjax.LayerMasking(), masks),
+        "lmjax, layer masking, visible positions only": lambda: in_lmjax(
+            lmjax.LayerMasking(), masks, "visible"
+        ),
     }
 
 
