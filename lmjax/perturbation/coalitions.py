@@ -1,16 +1,17 @@
 """Coalitions: which segments stay visible in each variant."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from lmjax.perturbation.mask_families import MaskFamily
 from lmjax.perturbation.segments import check_segments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Coalitions:
+class Coalitions(MaskFamily):
     """Masks given as a label map and the segments that each variant keeps.
 
     The masks themselves, `keep[:, segments]`, are made on the device, a batch at a time.
@@ -31,16 +32,32 @@ class Coalitions:
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "keep", _check_keep(self.keep, int(segments.max()) + 1))
 
-    def __len__(self) -> int:
-        return len(self.keep)
-
     @property
     def num_segments(self) -> int:
         return self.keep.shape[1]
 
-    def masks(self, rows: slice = slice(None)) -> jax.Array:
-        """Masks `[n, H, W]` bool of some rows of `keep`, on the device."""
-        return jnp.asarray(self.keep[rows])[:, self.segments]
+    @property
+    def spatial_shape(self) -> tuple[int, int]:
+        return self.segments.shape
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.keep
+
+    @property
+    def shared(self) -> np.ndarray:
+        return self.segments
+
+    @property
+    def make(self) -> Callable:
+        return _paint
+
+    def shown(self) -> np.ndarray:
+        return self.keep.any(axis=0)[self.segments]
+
+
+def _paint(segments, keep):
+    return keep[:, segments]
 
 
 def random_keep(

@@ -63,8 +63,13 @@ class Predictor:
             return self(image, jnp.asarray(masks)[None])[0]
         check_image(image)
         image = jnp.asarray(image)
-        masks = check_mask(masks, image.shape[:2], soft=isinstance(self.removal, Replace))
+        masks = check_mask(masks, image.shape[:2], soft=self.takes_soft_masks)
         return self.removal.logits(self.classifier, image, jnp.asarray(masks))
+
+    @property
+    def takes_soft_masks(self) -> bool:
+        """Whether masks may hold values between 0 and 1."""
+        return isinstance(self.removal, Replace)
 
     @property
     def knows_visible(self) -> bool:
