@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions, check_memory, random_keep
-from lmjax.perturbation.evaluate import evaluate, num_classes
 from lmjax.perturbation.segments import check_segments
-from lmjax.perturbation.target import check_target, resolve_target
 
-OUTPUTS = ("probability", "logit")
 _SAMPLES_PER_SEGMENT = 10
 
 
@@ -67,7 +65,7 @@ def lime(
     """
     check_image(image)
     segments = check_segments(segments, np.shape(image)[:2])
-    _check_options(kernel_width, alpha, output)
+    _check_options(kernel_width, alpha)
     num_segments = int(segments.max()) + 1
     # Coalitions as random bits and three float copies; the normal equations and their factor.
     needed = num_samples * num_segments * 16 + 3 * 4 * num_segments**2
@@ -75,26 +73,24 @@ def lime(
     _warn_few_samples(num_samples, num_segments)
 
     keep = random_keep(num_segments, num_samples, key=key, keep_probability=keep_probability)
-    coalitions = Coalitions(segments, keep)
-    if target is not None:  # before the long run, not after it
-        check_target(target, num_classes(predictor, image, coalitions, batch_size=batch_size))
-    logits = evaluate(predictor, image, coalitions, batch_size=batch_size, progress=progress)
-    target = resolve_target(target, logits[0])
-    scores, intercept, r2 = lime_regression(
-        keep, _outputs(logits, target, output), kernel_width=kernel_width, alpha=alpha
+    answers = answer(
+        predictor,
+        image,
+        Coalitions(segments, keep[1:]),  # the first is the whole image
+        target=target,
+        output=output,
+        batch_size=batch_size,
+        progress=progress,
     )
-    probabilities = np.asarray(jax.nn.softmax(logits[0]))
-    predicted_class = int(np.argmax(logits[0]))
+    values = np.concatenate([answers.whole[None], answers.values])
+    scores, intercept, r2 = lime_regression(keep, values, kernel_width=kernel_width, alpha=alpha)
     return Attribution(
         scores=np.asarray(scores),
         segments=segments,
         intercept=np.asarray(intercept),
         r2=np.asarray(r2),
-        probability=probabilities[np.asarray(target)],
-        predicted_probability=probabilities[predicted_class],
-        target=target,
-        predicted_class=predicted_class,
         num_variants=num_samples,
+        **answers.about(),
     )
 
 
@@ -138,23 +134,7 @@ def lime_regression(
     return scores.T, intercept, r2
 
 
-def _outputs(logits: np.ndarray, target, output: str) -> np.ndarray:
-    """`[N]` or `[N, T]`: what the surrogate is fitted to."""
-    values = np.asarray(jax.nn.softmax(logits)) if output == "probability" else logits
-    values = values[:, np.asarray(target)]
-    finite = np.isfinite(values)
-    if not finite.all():
-        count = (~finite.reshape(len(values), -1).all(axis=1)).sum()
-        raise ValueError(
-            f"predictor gave NaN or infinity for {count} of {len(values)} variants; check its "
-            "weights, and that its baseline reads no hidden NaN"
-        )
-    return values
-
-
-def _check_options(kernel_width: float, alpha: float, output: str) -> None:
-    if output not in OUTPUTS:
-        raise ValueError(f"output must be one of {', '.join(OUTPUTS)}; got {output!r}")
+def _check_options(kernel_width: float, alpha: float) -> None:
     for name, value in (("kernel_width", kernel_width), ("alpha", alpha)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be above 0 and finite, got {value!r}")

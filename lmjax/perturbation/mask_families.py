@@ -176,6 +176,21 @@ class RankRanges(MaskFamily):
         return shown
 
 
+class WholeFirst(MaskFamily):
+    """The whole image, and then the variants of another family: N + 1 in all."""
+
+    def __init__(self, family: MaskFamily):
+        self.spatial_shape, self.shared, self.soft = (
+            family.spatial_shape,
+            family.shared,
+            family.soft,
+        )
+        variants = np.maximum(np.arange(-1, len(family)), 0)
+        rows = jax.tree.map(operator.itemgetter(variants), family.rows)
+        self.rows = rows, np.arange(-1, len(family)) < 0
+        self.make = _WholeFirstMaker(family.make)
+
+
 def weighted_sum(family: MaskFamily, weights) -> np.ndarray:
     """Sum of a family's masks, each times its weight, without having all of them at once.
 
@@ -225,6 +240,16 @@ class _WindowMaker:
         ]
         inside = inside[0][:, :, None] & inside[1][:, None, :]
         return inside if self.keep_inside else ~inside
+
+
+@dataclasses.dataclass(frozen=True)
+class _WholeFirstMaker:
+    make: Callable
+
+    def __call__(self, shared, rows):
+        rows, whole = rows
+        masks = self.make(shared, rows)
+        return jnp.where(whole[:, None, None], jnp.ones((), masks.dtype), masks)
 
 
 def _within(ranks, ranges):
