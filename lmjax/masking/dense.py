@@ -197,6 +197,15 @@ def residual(branch: Masked, shortcut: Masked) -> Masked:
 
 
 @functools.singledispatch
+def seam(inputs: Masked) -> Masked:
+    """A place where a network can be cut in two: what lies behind reads nothing else from before.
+
+    Changes nothing here; `lmjax.masking.shared` cuts.
+    """
+    return inputs
+
+
+@functools.singledispatch
 def global_average_pool(inputs: Masked) -> jax.Array:
     """Mean over the visible positions, `[N, C]` in float32; zeros where no position is visible."""
     x, mask = inputs

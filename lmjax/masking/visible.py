@@ -53,39 +53,58 @@ class Counting:
 
     Attributes:
       counts: for each set of positions, `[N]` int.
-      products: for each set, how many multiplications the convolutions do for a row of it.
       full: for each set, how many rows a wholly visible variant has.
+      noted: (seams passed, set, multiplications for a row of it), of each convolution.
+      sets_at_seam: how many sets there were at each seam that was passed.
     """
 
     def __init__(self):
         self.counts: list[jax.Array] = []
-        self.products: list[int] = []
         self.full: list[int] = []
+        self.noted: list[tuple[int, int, int]] = []
+        self.sets_at_seam: list[int] = []
 
-    def open(self, mask: jax.Array) -> tuple[int, int]:
-        """A set's number and capacity."""
-        self.counts.append(mask.sum(axis=(1, 2), dtype=jnp.int32))
-        self.products.append(0)
-        self.full.append(mask.shape[1] * mask.shape[2])
+    @property
+    def seams(self) -> int:
+        """How many seams have been passed."""
+        return len(self.sets_at_seam)
+
+    def open(self, needed: jax.Array) -> tuple[int, int]:
+        """Number and capacity of a set with `needed` `[N, H, W]` bool rows."""
+        self.counts.append(needed.sum(axis=(1, 2), dtype=jnp.int32))
+        self.full.append(needed.shape[1] * needed.shape[2])
         return len(self.counts) - 1, 1
 
     def note_products(self, number: int, per_row: int) -> None:
         """A convolution will multiply so many numbers for each row of a set."""
-        self.products[number] += per_row
+        self.noted.append((self.seams, number, per_row))
+
+    def first(self, mask: jax.Array, touched: jax.Array, reach: "Window") -> "Positions":
+        """Positions `touched` by the first convolution; its outputs depend on `reach` of `mask`."""
+        return Positions.of(touched, self)
+
+    def seam(self, rows: "Rows"):
+        """What goes on behind a seam of the network (`dense.seam`)."""
+        self.sets_at_seam.append(len(self.counts))
+        return rows
+
+    def products(self) -> np.ndarray:
+        """`[seams + 1, P]`: multiplications for a row of each set, between any two seams."""
+        products = np.zeros((self.seams + 1, len(self.counts)))
+        for seam, number, per_row in self.noted:
+            products[seam, number] += per_row
+        return products
 
 
-class Capacities:
+class Capacities(Counting):
     """Gives sets of positions room for the given numbers of rows, in the order they are made."""
 
     def __init__(self, sizes: tuple[int, ...]):
+        super().__init__()
         self._sets = enumerate(sizes)
 
-    def open(self, mask: jax.Array) -> tuple[int, int]:
-        """A set's number and capacity."""
+    def open(self, needed: jax.Array) -> tuple[int, int]:
         return next(self._sets)
-
-    def note_products(self, number: int, per_row: int) -> None:
-        """Nothing is counted."""
 
 
 class Positions:
@@ -133,6 +152,10 @@ class Positions:
             return self
         key = ("after", window)
         return self._once(key, lambda: Positions.of(_touched(self.mask, window), self.ledger))
+
+    def outputs(self, before: "Positions", window: Window, keep: "Positions | None") -> "Positions":
+        """Of a convolution that reads these: `before`, and rings. `keep` as in `dense.conv`."""
+        return before.after(window) if keep is None else keep
 
     def ring(self) -> "Positions":
         """The positions beside these."""
@@ -245,10 +268,12 @@ def _conv_of_pixels(
     x, mask, ledger = inputs
     size = kernel.shape[0]
     window = Window(size, stride, padding, dilation)
-    target = Positions.of(_touched(mask, window), ledger) if keep is None else keep
+    rings = (dilation * (size - 1) if rings is None else rings) if fill == "neighbor" else 0
+    if keep is None:
+        keep = ledger.first(mask, _touched(mask, window), _widened(window, rings))
+    target = keep
     target.ledger.note_products(target.number, kernel.size)
-    if fill == "neighbor":
-        x = neighbor_padding(x, mask, dilation * (size - 1) if rings is None else rings)
+    x = neighbor_padding(x, mask, rings)
     if groups > 1 or len(target.flat) * _GATHERING_WINDOWS > target.mask.size:
         options = {"groups": groups, "precision": precision, **_keywords(window)}
         y = _on_rows(dense._plain_conv(x, kernel, **options), target)
@@ -262,6 +287,12 @@ def _conv_of_pixels(
         )
         y = _scale_up(y, _on_rows(visible, target), size)
     return Rows(y if bias is None else y + bias[None], target)
+
+
+def _widened(window: Window, rings: int) -> Window:
+    """The window of all that an output depends on, where rings are filled first."""
+    size = (window.size - 1) * window.dilation + 1 + 2 * rings
+    return Window(size, window.stride, window.padding + rings)
 
 
 def _keywords(window: Window) -> dict[str, int]:
@@ -311,10 +342,11 @@ def _conv(
 ) -> Rows:
     size = kernel.shape[0]
     window = Window(size, stride, padding, dilation)
-    target = inputs.mask.after(window) if keep is None else keep
-    target.ledger.note_products(target.number, kernel.size)
+    before = inputs.mask
     if fill == "neighbor":
         inputs = _fill_rings(inputs, dilation * (size - 1) if rings is None else rings)
+    target = inputs.mask.outputs(before, window, keep)
+    target.ledger.note_products(target.number, kernel.size)
     y = _products(inputs, target, kernel, window, groups, precision)
     if fill == "partial" and size > 1:
         visible = (inputs.mask.read_by(target, window) != _NOWHERE).sum(axis=0)
@@ -386,6 +418,11 @@ def _on(rows: Rows, mask: Positions) -> jax.Array:
     if rows.mask is mask:
         return rows.x
     return _take(rows.x, rows.mask.read_by(mask, Window(1))[0])
+
+
+@dense.seam.register
+def _seam(inputs: Rows):
+    return inputs.mask.ledger.seam(inputs)
 
 
 @dense.unmask.register

@@ -133,7 +133,7 @@ class ResNet(nn.Module):
         x = dense.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
         x = conv(self.width, 7, 2, name="conv1")(x)
         x = relu(norm(name="bn1")(x))
-        x = dense.max_pool(x, window=3, stride=2, padding=1)
+        x = dense.seam(dense.max_pool(x, window=3, stride=2, padding=1))
 
         blocks_done = 0
         for stage, size in enumerate(self.stage_sizes):
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
                     x = dense.unmask(x)
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}.{i}"
-                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = dense.seam(self.block(self.width * 2**stage, stride, conv, norm, name=name)(x))
                 blocks_done += 1
         if blocks_done == self.masking.depth:
             x = dense.unmask(x)

@@ -6,17 +6,28 @@ a CPU its pages are used again.
 """
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax.masking.shared import (
+    Prefix,
+    SharedCounting,
+    Suffix,
+    count_behind,
+    full_size,
+    visible_rows,
+)
 from lmjax.masking.visible import Capacities, Counting
-from lmjax.perturbation.packing import Counts, Packing
+from lmjax.perturbation.packing import Counts, Room
 
+# Variants that share rows: more share more, and need more memory.
+SHARING_VARIANTS = 64
+# For how many groups of them rows are counted.
+_COUNTED_GROUPS = 3
 # Pixels of one batch when rows are counted.
 _COUNTED_PIXELS = 2**22
 
@@ -83,7 +94,19 @@ class Job(NamedTuple):
         return self.arrays, self.image, self.shared, rows
 
 
-Calls = Iterator[tuple[np.ndarray, jax.Array]]
+class Sharing(NamedTuple):
+    """What is shared.
+
+    Attributes:
+      seam: up to which rows are shared.
+      rows: capacity of each set of positions up to there, for all variants of a call.
+    """
+
+    seam: int
+    rows: tuple[int, ...]
+
+
+Calls = Iterator[tuple[np.ndarray, jax.Array, jax.Array]]
 
 
 def num_classes(job: Job) -> int:
@@ -96,27 +119,52 @@ def dense_calls(job: Job, variants: np.ndarray) -> Calls:
     """Logits of some variants.
 
     Yields:
-      `[n]` the variants' numbers, -1 for padding, and their logits `[n, K]`, on the device.
+      `[n]` the variants' numbers, -1 for padding; their logits `[n, K]`; and False where they had
+      no room, so that the logits are wrong (only `shared_calls` tries without knowing).
     """
-    starts = range(0, len(variants), job.batch_size)
-    batches = [variants[start : start + job.batch_size] for start in starts]
-    for numbers in _grouped(batches, job.batches_per_call(job.batch_size), job.batch_size):
+    for numbers in _grouped(
+        batches(job, variants), job.batches_per_call(job.batch_size), job.batch_size
+    ):
         rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
-        yield numbers.reshape(-1), _dense_call(*job.arguments(rows), used, static=job.static)
+        yield numbers.reshape(-1), _dense_call(*job.arguments(rows), used, static=job.static), True
 
 
-def visible_calls(job: Job, variants: np.ndarray, packing: Packing) -> Calls:
+def batches(job: Job, variants: np.ndarray) -> list[np.ndarray]:
+    """Variants in dense batches."""
+    starts = range(0, len(variants), job.batch_size)
+    return [variants[start : start + job.batch_size] for start in starts]
+
+
+def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
     """As `dense_calls`, on visible positions only, for variants that are packed into batches."""
-    room = packing.room
-    batches = [variants[a:b] for a, b in itertools.pairwise(packing.starts)]
-    per_call = job.batches_per_call(packing.work / len(batches))
+    per_call = job.batches_per_call(2 * job.batch_size)
     for numbers in _grouped(batches, per_call, room.variants):
         rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
         arguments = *job.arguments((rows, numbers >= 0)), used
-        yield numbers.reshape(-1), _visible_call(*arguments, static=job.static, room=room)
+        yield numbers.reshape(-1), _visible_call(*arguments, static=job.static, room=room), True
 
 
-def _grouped(batches: list[np.ndarray], per_call: int, length: int) -> Iterator[np.ndarray]:
+def shared_calls(
+    job: Job, batches: Sequence[np.ndarray], sharing: Sharing, room: Room | None
+) -> Calls:
+    """As the others, with rows shared by all variants of a call up to a seam.
+
+    Args:
+      job: the job.
+      batches: variants of each batch behind the seam.
+      sharing: the seam and the room up to there.
+      room: of the batches behind the seam; None computes there on full-size activations.
+    """
+    size = job.batch_size if room is None else room.variants
+    per_call = max(SHARING_VARIANTS // size, 1)
+    for numbers in _grouped(batches, per_call, size):
+        rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
+        arguments = *job.arguments((rows, numbers >= 0)), used
+        static = {"static": job.static, "sharing": sharing, "room": room}
+        yield numbers.reshape(-1), *_shared_call(*arguments, **static)
+
+
+def _grouped(batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[np.ndarray]:
     """Batches of numbers, so many at a time, as one array `[per_call, length]`, -1 for padding."""
     for start in range(0, len(batches), per_call):
         numbers = np.full((per_call, length), -1)
@@ -139,6 +187,36 @@ def _visible_call(arrays, image, shared, rows, used, *, static, room):
     return _one_by_one(batch, rows, used)
 
 
+@functools.partial(jax.jit, static_argnames=("static", "sharing", "room"))
+def _shared_call(arrays, image, shared, rows, used, *, static, sharing, room):
+    """As `_visible_call`; with them, whether the variants had room in the shared part."""
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    prefix = Prefix(*sharing)
+    static.predictor(arrays).on_visible(image, _masks(static, shared, flat), prefix)
+    x, positions = prefix.cut
+    index = positions.index.reshape(*rows[1].shape, *positions.index.shape[1:])
+    needed = jnp.stack([count.sum() for count in prefix.counts])
+    batch = functools.partial(
+        _batch_behind, arrays, image, shared, x, static=static, seam=sharing.seam, room=room
+    )
+    return _one_by_one(batch, (rows, index), used), (needed <= jnp.array(sharing.rows)).all()
+
+
+@functools.partial(jax.jit, static_argnames=("static", "seam", "room"))
+def _batch_behind(arrays, image, shared, x, rows, *, static, seam, room):
+    """A batch from a seam on, where positions have the rows `index` of `x` `[R, C]`."""
+    rows, index = rows
+
+    def resume(at):
+        if room is None:
+            return full_size(x, index, at)
+        return visible_rows(x, index, at, Capacities(room.rows))
+
+    masks = _masks(static, shared, rows)
+    logits = static.predictor(arrays).on_visible(image, masks, Suffix(seam, resume))
+    return logits.astype(jnp.float32)
+
+
 @functools.partial(jax.jit, static_argnames="static")
 def _dense_batch(arrays, image, shared, rows, *, static):
     masks = static.make(shared, rows)
@@ -152,10 +230,15 @@ def _dense_batch(arrays, image, shared, rows, *, static):
 
 @functools.partial(jax.jit, static_argnames=("static", "room"))
 def _visible_batch(arrays, image, shared, rows, *, static, room):
-    rows, real = rows
-    masks = static.make(shared, rows) & real[:, None, None]  # padding shows nothing: no rows
+    masks = _masks(static, shared, rows)
     logits = static.predictor(arrays).on_visible(image, masks, Capacities(room.rows))
     return logits.astype(jnp.float32)
+
+
+def _masks(static: Static, shared, rows) -> jax.Array:
+    """Masks of (rows, which of them are no padding); padding shows nothing and needs no rows."""
+    rows, real = rows
+    return static.make(shared, rows) & real[:, None, None]
 
 
 def _one_by_one(batch: Callable, rows, used) -> jax.Array:
@@ -170,26 +253,85 @@ def _one_by_one(batch: Callable, rows, used) -> jax.Array:
     return results.reshape(-1, *one.shape[1:])
 
 
-def count_rows(job: Job) -> Counts:
-    """How many rows each variant needs on visible positions."""
+class SharedCounts(NamedTuple):
+    """How many rows a group of `SHARING_VARIANTS` variants needs.
+
+    Attributes:
+      rows: `[P]`, the most that a group needs.
+      full, products: as in `Counts`.
+      sets_at_seam: `[seams]`, how many sets of positions there are before each seam.
+    """
+
+    rows: np.ndarray
+    full: np.ndarray
+    products: np.ndarray
+    sets_at_seam: np.ndarray
+
+
+def count_products(job: Job) -> float:
+    """How many multiplications the convolutions do for a wholly visible variant; from a trace."""
+    rows = job.take(np.zeros(1, int))
+    shapes = jax.eval_shape(lambda *arguments: arguments, *job.arguments(rows))
+    leaves, tree = jax.tree.flatten(shapes)
+    return _count_products(job.static, tree, tuple((x.shape, x.dtype) for x in leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _count_products(static: Static, tree, shapes) -> float:
+    ledger = Counting()
+
+    def run(arrays, image, shared, rows):
+        static.predictor(arrays).on_visible(image, static.make(shared, rows), ledger)
+
+    jax.eval_shape(run, *jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*x) for x in shapes]))
+    return float(ledger.products().sum(axis=0) @ ledger.full)
+
+
+def count_rows(job: Job, *, behind: int = 0) -> Counts:
+    """How many rows each variant needs on visible positions, behind a seam or in all."""
     height, width = job.image.shape[:2]
     size = min(max(_COUNTED_PIXELS // (height * width), 1), power_of_two(job.num_variants))
     counted = []
     for start in range(0, job.num_variants, size):
         rows = job.take(np.minimum(np.arange(start, start + size), job.num_variants - 1))
-        counts, full, products = _count(*job.arguments(rows), static=job.static)
+        counts, full, products = _count(*job.arguments(rows), static=job.static, behind=behind)
         counted.append(np.asarray(counts, np.int64))
     counted = np.concatenate(counted)[: job.num_variants]
     return Counts(counted, np.asarray(full), np.asarray(products, float))
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _count(arrays, image, shared, rows, *, static):
-    """Rows that variants need `[n, P]`, and of each set the full number and the products `[P]`."""
-    ledger = Counting()
+def count_shared_rows(job: Job, *, until: int) -> SharedCounts:
+    """How many rows groups of variants need up to a seam, where they share them."""
+    starts = np.arange(0, job.num_variants, SHARING_VARIANTS)
+    chosen = starts[np.linspace(0, len(starts) - 1, _COUNTED_GROUPS).astype(int)]
+    counted = []
+    for start in np.unique(chosen):
+        numbers = start + np.arange(SHARING_VARIANTS)
+        numbers = np.where(numbers < job.num_variants, numbers, -1)
+        arguments = job.arguments((job.take(numbers), numbers >= 0))
+        rows, *others = _count_shared(*arguments, static=job.static, until=until)
+        counted.append(rows)
+    full, products, sets = map(np.asarray, others)
+    return SharedCounts(np.max(counted, axis=0), full, products.astype(float), sets)
+
+
+@functools.partial(jax.jit, static_argnames=("static", "behind"))
+def _count(arrays, image, shared, rows, *, static, behind):
+    """Rows that variants need `[n, P]`; the full numbers and the products, as in `Counts`."""
+    ledger = counting = Counting()
+    if behind > 0:
+        ledger, counting = count_behind(behind)
     static.predictor(arrays).on_visible(image, static.make(shared, rows), ledger)
-    full, products = jnp.array(ledger.full), jnp.array(ledger.products, jnp.float32)
-    return jnp.stack(ledger.counts, axis=1), full, products
+    full, products = jnp.array(counting.full), jnp.array(counting.products(), jnp.float32)
+    return jnp.stack(counting.counts, axis=1), full, products
+
+
+@functools.partial(jax.jit, static_argnames=("static", "until"))
+def _count_shared(arrays, image, shared, rows, *, static, until):
+    ledger = SharedCounting(until)
+    static.predictor(arrays).on_visible(image, _masks(static, shared, rows), ledger)
+    constants = ledger.full, ledger.products().astype(np.float32), ledger.sets_at_seam
+    return jnp.stack([count.sum() for count in ledger.counts]), *map(jnp.array, constants)
 
 
 def power_of_two(number: int) -> int:

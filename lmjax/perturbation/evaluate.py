@@ -1,9 +1,8 @@
 """Thousands of masked variants of one image through a predictor, in batches of one shape."""
 
-import functools
 import sys
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from lmjax.masking.checks import check_colours, check_image, check_mask
 from lmjax.perturbation import engines
 from lmjax.perturbation.engines import Job, Static
 from lmjax.perturbation.mask_families import MaskFamily, Masks
-from lmjax.perturbation.packing import Packing, Room, pack
+from lmjax.perturbation.planning import make_plan
 
 # Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches; an
 # accelerator needs more of them to be busy.
@@ -22,10 +21,6 @@ _ACCELERATOR_PIXELS = 2**24
 # On CPU several batches run in one call, which keeps its working memory: the pages of a fresh one
 # cost a tenth of the time (resnet50, 224 x 224, 2 cores).
 _CPU_PIXELS_PER_CALL = 2**21
-# Time on visible positions over time on full-size activations: so much for the same work, and so
-# much for each variant, whatever is visible (resnet50, 224 x 224, 2 cores).
-_VISIBLE_TIME = 1.1
-_VISIBLE_TIME_PER_VARIANT = 0.05
 
 
 def evaluate(
@@ -35,7 +30,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     progress: bool | None = None,
-    engine: Literal["dense", "visible", "auto"] = "dense",
+    engine: Literal["auto", "dense", "visible", "shared"] = "dense",
 ) -> np.ndarray:
     """Logits of all variants of an image.
 
@@ -71,10 +66,10 @@ def evaluate(
         outside [0, 1], NaN or infinity in a visible pixel, `"visible"` for a predictor that cannot.
     """
     job = _prepare(predictor, image, masks, batch_size)
-    plan = _choose(job, predictor, engine)
+    plan = make_plan(job, engine, able=getattr(predictor, "knows_visible", False))
     logits = None
     with _progress_bar(job, progress) as bar:
-        for variants, answers in _one_ahead(_calls(job, plan)):
+        for variants, answers in _complete(job, plan.calls(job)):
             answers = np.asarray(answers)
             if logits is None:
                 logits = np.empty((job.num_variants, answers.shape[1]), np.float32)
@@ -84,6 +79,19 @@ def evaluate(
     return logits
 
 
+def _complete(job: Job, calls: engines.Calls) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Numbers of variants and their logits; those that had no room are computed again, dense."""
+    missed = []
+    for variants, answers, complete in _one_ahead(calls):
+        if complete:
+            yield variants, answers
+        else:
+            missed.append(variants[variants >= 0])
+    if missed:
+        for variants, answers, _ in _one_ahead(engines.dense_calls(job, np.concatenate(missed))):
+            yield variants, answers
+
+
 def _one_ahead(calls: engines.Calls) -> engines.Calls:
     """Starts each call before the one before it is handed out: the device is never idle."""
     last = None
@@ -91,7 +99,8 @@ def _one_ahead(calls: engines.Calls) -> engines.Calls:
         if last is not None:
             yield last
         last = call
-    yield last
+    if last is not None:
+        yield last
 
 
 def num_classes(predictor: Callable, image, masks, *, batch_size: int | None = None) -> int:
@@ -106,48 +115,6 @@ def default_batch_size(spatial_shape: tuple[int, int]) -> int:
     """The batch size that `evaluate` takes by itself for images of (H, W)."""
     pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
     return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
-
-
-class _Plan(NamedTuple):
-    """Which variants go which way."""
-
-    dense: np.ndarray
-    visible: np.ndarray
-    packing: Packing | None = None  # of the visible ones
-
-
-def _calls(job: Job, plan: _Plan) -> engines.Calls:
-    yield from engines.dense_calls(job, plan.dense)
-    if plan.packing is not None:
-        yield from engines.visible_calls(job, plan.visible, plan.packing)
-
-
-def _choose(job: Job, predictor: Callable, engine: str) -> _Plan:
-    if engine not in ("dense", "visible", "auto"):
-        raise ValueError(f"engine must be 'dense', 'visible' or 'auto', got {engine!r}")
-    able = getattr(predictor, "knows_visible", False)
-    if engine == "visible" and not able:
-        raise ValueError(
-            "engine 'visible' needs an lmjax.Predictor whose removal goes through the layers of an "
-            "lmjax.models classifier, such as lmjax.LayerMasking(); take 'auto' or 'dense'"
-        )
-    everything, nothing = np.arange(job.num_variants), np.arange(0)
-    if engine == "dense" or not able or (engine == "auto" and jax.default_backend() != "cpu"):
-        return _Plan(everything, nothing)
-    counts = engines.count_rows(job)
-    if engine == "auto":
-        time = _VISIBLE_TIME * counts.work(counts.rows).mean() + _VISIBLE_TIME_PER_VARIANT
-        if time > 1:
-            return _Plan(everything, nothing)
-    known = _known_rooms(job.static, job.image.shape, *map(np.shape, jax.tree.leaves(job.shared)))
-    packing = pack(counts, work_per_batch=2 * job.batch_size, known=known)
-    return _Plan(nothing, everything, packing)
-
-
-@functools.lru_cache(maxsize=64)
-def _known_rooms(static: Static, *shapes: tuple[int, ...]) -> list[Room]:
-    """The rooms that are compiled for a predictor and shapes; starts empty."""
-    return []
 
 
 def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> Job:

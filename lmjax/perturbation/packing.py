@@ -5,14 +5,13 @@ static capacity. Compiling costs seconds, so capacities that fit are used again.
 wholly visible variants: 1 is what the convolutions multiply for one of them.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
 # Spare room over the average batch: batches differ in how their rows spread over the sets.
 _SPARE = 1.05
-# Compiling takes as long as this much work (resnet50 at 224, 2 cores: 8 s, 55 ms a variant).
-_COMPILING = 100
 # Every variant also brings its pixels, which are filled before the first convolution: for their
 # memory's sake, variants count for no less than this.
 _LEAST_WORK = 0.1
@@ -24,16 +23,16 @@ class Counts(NamedTuple):
     Attributes:
       rows: `[N, P]`, of each variant in each set of positions.
       full: `[P]`, of a wholly visible variant.
-      products: `[P]`, multiplications for a row of each set.
+      products: `[seams + 1, P]`, multiplications for a row of each set, between any two seams.
     """
 
     rows: np.ndarray
     full: np.ndarray
     products: np.ndarray
 
-    def work(self, rows: np.ndarray) -> np.ndarray:
-        """Work `[...]` of `[..., P]` rows."""
-        return rows @ self.products / (self.full @ self.products)
+    def work(self, rows: np.ndarray, *, behind: int = 0) -> np.ndarray:
+        """Work `[...]` of `[..., P]` rows, behind a seam or in all."""
+        return rows @ self.products[behind:].sum(axis=0) / (self.full @ self.products.sum(axis=0))
 
 
 class Room(NamedTuple):
@@ -61,20 +60,25 @@ class Packing(NamedTuple):
     starts: np.ndarray
     work: float
 
+    def batches(self) -> list[np.ndarray]:
+        """The variants' numbers in each batch."""
+        return [np.arange(a, b) for a, b in itertools.pairwise(self.starts)]
 
-def pack(counts: Counts, *, work_per_batch: float, known: list[Room]) -> Packing:
+
+def pack(counts: Counts, *, work_per_batch: float, compiling: float, known: list[Room]) -> Packing:
     """The batches that take least time, compilation included.
 
     Args:
       counts: of all variants, in order.
       work_per_batch: what a newly compiled batch holds.
+      compiling: what another room costs, in the same units.
       known: rooms that have been compiled; a new one is added to it.
     """
     packings = [fill(room, counts) for room in known]
     fresh = [fill(room, counts) for room in rooms_for(counts, work_per_batch)]
     new = min(fresh, key=lambda p: p.work)
     best = min((p for p in packings if p is not None), key=lambda p: p.work, default=None)
-    if best is not None and best.work < new.work + _COMPILING:
+    if best is not None and best.work < new.work + compiling:
         return best
     known.append(new.room)
     return new

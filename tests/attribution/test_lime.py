@@ -244,7 +244,7 @@ def test_a_bad_target_is_found_before_the_run(monkeypatch):
 
     import importlib
 
-    monkeypatch.setattr(importlib.import_module("lmjax.attribution.lime"), "evaluate", never)
+    monkeypatch.setattr(importlib.import_module("lmjax.attribution.answers"), "evaluate", never)
     with pytest.raises(ValueError, match="target must be"):
         lime(predictor(), IMAGE, SEGMENTS, key=KEY, target=99)
 

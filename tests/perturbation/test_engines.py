@@ -11,8 +11,7 @@ import pytest
 import lmjax
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
-from lmjax.perturbation import Coalitions, random_keep, segments
-from lmjax.perturbation.packing import Counts, Room, fill, pack, rooms_for
+from lmjax.perturbation import Coalitions, engines, planning, random_keep, segments
 from tests import compilations
 
 BLOCKS = {
@@ -21,7 +20,6 @@ BLOCKS = {
     "grouped": partial(Bottleneck, groups=2, width_per_group=32),
 }
 SIZE = (44, 37)
-module = importlib.import_module("lmjax.perturbation.evaluate")
 
 
 def random_predictor(kind, masking):
@@ -51,6 +49,7 @@ def random_masks(count, seed=0):
 IMAGE = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
 
 
+@pytest.mark.parametrize("engine", ["visible", "shared"])
 @pytest.mark.parametrize(
     ("kind", "masking"),
     [
@@ -61,10 +60,10 @@ IMAGE = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
     ],
     ids=str,
 )
-def test_engines_agree(kind, masking):
+def test_engines_agree(kind, masking, engine):
     predictor, masks = random_predictor(kind, masking), random_masks(21)
     expected = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine="dense")
-    actual = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine="visible")
+    actual = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine=engine)
     assert np.ptp(expected, axis=0).min() > 0.01 * np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -101,24 +100,70 @@ def test_few_compilations_over_2000_random_coalitions():
     assert 1 <= len(programs) <= 6
 
 
-def test_auto_follows_what_is_visible():
+def test_variants_without_room_are_computed_again(monkeypatch):
+    predictor, masks = random_predictor("bottleneck", lmjax.LayerMasking()), random_masks(150)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    monkeypatch.setattr(planning, "_SPARE", 0.9)
+    missed, dense_calls = [], engines.dense_calls
+
+    def noted(job, variants):
+        missed.append(len(variants))
+        return dense_calls(job, variants)
+
+    monkeypatch.setattr(engines, "dense_calls", noted)
+    actual = lmjax.evaluate(predictor, IMAGE, masks, engine="shared")
+    assert 0 < sum(missed) < 150
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def plan(predictor, masks, engine="auto"):
+    prepare = importlib.import_module("lmjax.perturbation.evaluate")._prepare
+    return planning.make_plan(prepare(predictor, IMAGE, masks, None), engine, able=True)
+
+
+def left_columns(variants, columns):
+    """Masks that show so many columns, in blocks of rows that differ between variants."""
+    rows = np.random.default_rng(0).random((variants, SIZE[0], 1)) < 0.9
+    return rows & (np.arange(SIZE[1]) < columns)
+
+
+def test_auto_takes_each_variant_the_way_that_is_faster_for_it(monkeypatch):
     predictor = random_predictor("bottleneck", lmjax.LayerMasking())
-    everything = np.ones((6, *SIZE), bool)
-    little = everything & (np.arange(SIZE[1]) < 4)
-    for masks, engine in ((everything, "dense"), (little, "visible")):
-        expected = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
-        with compilations.counted() as compiled:
-            logits = lmjax.evaluate(predictor, IMAGE, masks, engine="auto")
-        np.testing.assert_array_equal(logits, expected)
-        assert len([seconds for seconds in compiled if seconds > 0.5]) == 0
+    monkeypatch.setattr(planning, "_LEAST_SAVED", 1)
+    everything, little = np.ones((6, *SIZE), bool), left_columns(6, 4)
+    assert plan(predictor, everything).dense.tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(plan(predictor, little).dense) == 0
+    mixed = np.stack([everything, little], axis=1).reshape(-1, *SIZE)
+    assert plan(predictor, mixed).dense.tolist() == [0, 2, 4, 6, 8, 10]
+    assert np.concatenate(plan(predictor, mixed).visible).tolist() == [1, 3, 5, 7, 9, 11]
+    expected = lmjax.evaluate(predictor, IMAGE, mixed, engine="dense")
+    actual = lmjax.evaluate(predictor, IMAGE, mixed, engine="auto")
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_auto_shares_where_many_variants_are_alike(monkeypatch):
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    monkeypatch.setattr(planning, "_LEAST_SAVED", 1)
+    alike = np.ones((100, *SIZE), bool)
+    alike[np.arange(100), np.arange(100) % 44, np.arange(100) % 37] = False
+    assert plan(predictor, alike).sharing is not None
+    noise = np.random.default_rng(0).random((100, *SIZE)) < 0.97
+    assert plan(predictor, noise).sharing is None
+
+
+def test_auto_compiles_nothing_for_small_jobs():
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    with compilations.counted() as compiled:
+        chosen = plan(predictor, left_columns(100, 4))
+    assert len(chosen.dense) == 100
+    assert len([seconds for seconds in compiled if seconds > 0.3]) == 0
 
 
 def test_auto_is_dense_on_devices_whose_costs_are_unknown(monkeypatch):
     predictor = random_predictor("bottleneck", lmjax.LayerMasking())
-    job = module._prepare(predictor, IMAGE, random_masks(6) & (np.arange(SIZE[1]) < 4), None)
-    assert len(module._choose(job, predictor, "auto").visible) == 6
+    monkeypatch.setattr(planning, "_LEAST_SAVED", 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert len(module._choose(job, predictor, "auto").dense) == 6
+    assert len(plan(predictor, left_columns(6, 4)).dense) == 6
 
 
 def test_other_predictors_are_dense():
@@ -129,49 +174,5 @@ def test_other_predictors_are_dense():
     np.testing.assert_array_equal(logits, expected)
     with pytest.raises(ValueError, match="engine 'visible' needs an lmjax"):
         lmjax.evaluate(predictor, IMAGE, masks, engine="visible")
-    with pytest.raises(ValueError, match="must be 'dense', 'visible' or 'auto', got 'rows'"):
+    with pytest.raises(ValueError, match="must be one of auto, dense, visible, shared; got 'rows'"):
         lmjax.evaluate(predictor, IMAGE, masks, engine="rows")
-
-
-# -- packing
-
-
-def random_counts(variants, seed=0):
-    rng = np.random.default_rng(seed)
-    full = np.array([100, 25, 9])
-    rows = (rng.random((variants, 1)) * rng.random((variants, 3)) * full).astype(np.int64)
-    return Counts(rows, full, np.array([10.0, 80.0, 100.0]))
-
-
-@pytest.mark.parametrize("variants", [1, 2, 50, 1000])
-@pytest.mark.parametrize("work_per_batch", [0.1, 1, 8])
-def test_no_batch_overflows_and_none_is_left_out(variants, work_per_batch):
-    counts = random_counts(variants)
-    packing = pack(counts, work_per_batch=work_per_batch, known=[])
-    assert packing.starts[0] == 0
-    assert packing.starts[-1] == variants
-    for start, end in zip(packing.starts, packing.starts[1:]):
-        assert 1 <= end - start <= packing.room.variants
-        assert (counts.rows[start:end].sum(axis=0) <= packing.room.rows).all()
-
-
-def test_batches_are_nearly_full():
-    counts = random_counts(1000)
-    packing = pack(counts, work_per_batch=8, known=[])
-    assert counts.work(counts.rows).sum() > 0.85 * packing.work
-
-
-def test_rooms_are_used_again_unless_they_waste_more_than_a_compilation():
-    known = []
-    first = pack(random_counts(1000), work_per_batch=8, known=known)
-    assert pack(random_counts(900, seed=1), work_per_batch=8, known=known).room == first.room
-    tiny = random_counts(10_000, seed=2)
-    tiny = tiny._replace(rows=tiny.rows // 50)
-    assert pack(tiny, work_per_batch=8, known=known).room != first.room
-    assert len(known) == 2
-
-
-def test_a_room_too_small_for_one_variant_does_not_fit():
-    counts = random_counts(10)
-    assert fill(Room(5, (1, 1, 1)), counts) is None
-    assert fill(rooms_for(counts, 0.01)[1], counts) is not None

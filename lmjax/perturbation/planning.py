@@ -1,0 +1,198 @@
+"""Chooses how variants are computed: from counted rows, and from what a row was measured to cost.
+
+Times are relative: 1 is a variant on full-size activations. The constants were fitted to resnet50
+at 224 x 224, float32, on 2 CPU cores (`benchmarks/RESULTS.md`); on other devices nothing has been
+measured, and `"auto"` is `"dense"` there.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from lmjax.perturbation import engines
+from lmjax.perturbation.engines import Job, Sharing, Static
+from lmjax.perturbation.packing import Counts, Room, pack
+
+ENGINES = ("auto", "dense", "visible", "shared")
+
+# Visible positions: so much for the same work, and so much for a variant, whatever it shows.
+_VISIBLE_WORK = 1.1
+_VISIBLE_VARIANT = 0.05
+# Sharing: so much for the same work, for a position of a set of which the owner is looked for (in
+# multiplications), and for a variant, whose rows are spread.
+_SHARED_WORK = 1.1
+_SHARED_POSITION = 400
+_SHARED_VARIANT = 0.03
+# Another way is taken when it is so much faster, and saves so many multiplications: compiling its
+# programs takes seconds (7e10 multiplications a second), but they serve the next images too.
+_WORTHWHILE = 0.95
+_LEAST_SAVED = 1e11
+# Sharing can save no more than what comes before the deepest cut; below this it is not looked for.
+_LEAST_SHARED_TIME = 0.2
+# Sharing is thought of up to where so much of the work is done.
+_SHARING_DEPTH = 0.7
+# Spare room, since rows are counted for a few groups of variants and others may need some more; and
+# the largest room that is used again for less.
+_SPARE = 1.1
+_LARGEST_ROOM = 1.3
+
+
+class Plan(NamedTuple):
+    """How to compute all variants.
+
+    Attributes:
+      dense: numbers of variants that are computed on full-size activations.
+      visible: batches of numbers of variants, on visible positions.
+      room: of the visible batches.
+      sharing: what the variants share before that; None for nothing.
+    """
+
+    dense: np.ndarray
+    visible: Sequence[np.ndarray] = ()
+    room: Room | None = None
+    sharing: Sharing | None = None
+
+    def calls(self, job: Job) -> engines.Calls:
+        """Runs it."""
+        if self.sharing is not None:
+            batches = self.visible or engines.batches(job, self.dense)
+            yield from engines.shared_calls(job, batches, self.sharing, self.room)
+            return
+        yield from engines.dense_calls(job, self.dense)
+        if self.room is not None:
+            yield from engines.visible_calls(job, self.visible, self.room)
+
+
+class Cut(NamedTuple):
+    """Sharing up to a seam, weighed.
+
+    Attributes:
+      time: a variant's, on average.
+      sharing: the seam, and room for the rows that were counted.
+      on_visible: whether it goes on with visible positions.
+    """
+
+    time: float
+    sharing: Sharing
+    on_visible: bool
+
+
+def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
+    """The plan for a job.
+
+    Args:
+      job: the job.
+      engine: one of `ENGINES`.
+      able: whether the predictor knows visible positions.
+
+    Raises:
+      ValueError: another engine, or one that the predictor does not know.
+    """
+    _check(engine, able)
+    everything = np.arange(job.num_variants)
+    if engine == "dense" or not able or (engine == "auto" and jax.default_backend() != "cpu"):
+        return Plan(everything)
+    products = engines.count_products(job)
+    if engine == "auto" and job.num_variants * products < _LEAST_SAVED:
+        return Plan(everything)
+    counts = engines.count_rows(job)
+    times = _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
+    if engine == "visible":
+        return _on_visible(job, counts, everything)
+    if engine == "shared":
+        return _shared(job, _best_cut(job, counts))
+
+    def pays(time: float, other: float) -> bool:
+        saved = (other - time) * job.num_variants * products
+        return time < _WORTHWHILE * other and saved > _LEAST_SAVED
+
+    fastest = np.minimum(times, 1).mean()
+    if job.num_variants > engines.SHARING_VARIANTS and pays(_LEAST_SHARED_TIME, fastest):
+        cut = _best_cut(job, counts)
+        if pays(cut.time, fastest):
+            return _shared(job, cut)
+    return _on_visible(job, counts, everything[times < 1]) if pays(fastest, 1) else Plan(everything)
+
+
+def _check(engine: str, able: bool) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}")
+    if engine in ("visible", "shared") and not able:
+        raise ValueError(
+            f"engine {engine!r} needs an lmjax.Predictor whose removal goes through the layers of "
+            "an lmjax.models classifier, such as lmjax.LayerMasking(); take 'auto' or 'dense'"
+        )
+
+
+def _on_visible(job: Job, counts: Counts, variants: np.ndarray, *, seam: int = 0) -> Plan:
+    """Some variants on visible positions, the others on full-size activations."""
+    counts = counts._replace(rows=counts.rows[variants])
+    packing = pack(
+        counts,
+        work_per_batch=2 * job.batch_size,
+        compiling=_LEAST_SAVED / engines.count_products(job),
+        known=_known(_rooms, job, seam),
+    )
+    rest = np.setdiff1d(np.arange(job.num_variants), variants)
+    return Plan(rest, [variants[batch] for batch in packing.batches()], packing.room)
+
+
+def _best_cut(job: Job, counts: Counts) -> Cut:
+    """The seam with the least time, and how to go on from there."""
+    work = counts.products @ counts.full
+    done = work.cumsum()[:-1] / work.sum()  # at each seam
+    deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
+    shared = engines.count_shared_rows(job, until=deepest)
+    cuts = []
+    for seam in range(1, deepest + 1):
+        sets = shared.sets_at_seam[seam - 1]
+        products = shared.products[:seam, :sets].sum(axis=0)
+        per_variant = shared.rows[:sets] / engines.SHARING_VARIANTS
+        prefix = _SHARED_WORK * per_variant @ products + _SHARED_POSITION * shared.full[:sets].sum()
+        time = prefix / work.sum() + _SHARED_VARIANT
+        sharing = Sharing(seam, tuple(shared.rows[:sets].tolist()))
+        on_visible = _VISIBLE_WORK * counts.work(counts.rows, behind=seam).mean() + _VISIBLE_VARIANT
+        cuts.append(Cut(time + 1 - done[seam - 1], sharing, on_visible=False))
+        cuts.append(Cut(time + on_visible, sharing, on_visible=True))
+    return min(cuts, key=lambda cut: cut.time)
+
+
+def _shared(job: Job, cut: Cut) -> Plan:
+    seam, rows = cut.sharing
+    known = _known(_sharings, job, seam)
+    sharing = next((each for each in known if _serves(each, rows)), None)
+    if sharing is None:
+        rows = (8 * np.ceil(np.array(rows) * _SPARE / 8).astype(int)).tolist()
+        sharing = Sharing(seam, tuple(rows))
+        known.append(sharing)
+    everything = np.arange(job.num_variants)
+    if not cut.on_visible:
+        return Plan(everything, sharing=sharing)
+    counts = engines.count_rows(job, behind=seam)
+    return _on_visible(job, counts, everything, seam=seam)._replace(sharing=sharing)
+
+
+def _serves(sharing: Sharing, rows: tuple[int, ...]) -> bool:
+    """Whether a compiled program has room, and little more than is needed."""
+    room = np.array(sharing.rows) / np.maximum(rows, 1)
+    return bool((room >= 1).all() and room.mean() < _LARGEST_ROOM)
+
+
+def _known(kind: Callable, job: Job, seam: int) -> list:
+    shapes = (job.image.shape, *map(np.shape, jax.tree.leaves(job.shared)))
+    return kind(job.static, seam, *shapes)
+
+
+@functools.lru_cache(maxsize=64)
+def _rooms(static: Static, seam: int, *shapes: tuple[int, ...]) -> list[Room]:
+    """The rooms that are compiled for a predictor and shapes, behind a seam; starts empty."""
+    return []
+
+
+@functools.lru_cache(maxsize=64)
+def _sharings(static: Static, seam: int, *shapes: tuple[int, ...]) -> list[Sharing]:
+    """What is compiled for a predictor and shapes up to a seam; starts empty."""
+    return []
