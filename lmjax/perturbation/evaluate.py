@@ -30,7 +30,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     progress: bool | None = None,
-    engine: Literal["auto", "dense", "visible", "shared"] = "dense",
+    engine: Literal["auto", "dense", "visible", "shared"] = "auto",
 ) -> np.ndarray:
     """Logits of all variants of an image.
 
@@ -52,10 +52,12 @@ def evaluate(
       progress: show a progress bar. None shows one on a terminal, when a run of more than one batch
         takes longer than a second.
       engine: `"dense"` calls the predictor as it is. `"visible"` computes visible positions only
-        (`lmjax.masking.visible`), and packs variants into batches by what they show: about twice
-        `batch_size` wholly visible ones, or more that show less. Same numbers, to rounding.
-        `"auto"` counts the rows that the variants need, and takes the way that promises to be
-        faster: on a CPU, whose costs were measured, and for predictors that know both.
+        (`lmjax.masking.visible`), and packs variants into batches by what they show. `"shared"`
+        computes what variants have in common once (`lmjax.masking.shared`), and goes on in the way
+        that costs less. Same numbers, to rounding. `"auto"` counts and weighs, for each run, what
+        they would cost (`lmjax.perturbation.planning`); it is `"dense"` for short runs, where
+        compiling would cost more than it saves, on devices where nothing was measured, and for
+        predictors that know no other way.
 
     Returns:
       float32 `[N, K]`.

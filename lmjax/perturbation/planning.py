@@ -110,7 +110,7 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
         return time < _WORTHWHILE * other and saved > _LEAST_SAVED
 
     fastest = np.minimum(times, 1).mean()
-    if job.num_variants > engines.SHARING_VARIANTS and pays(_LEAST_SHARED_TIME, fastest):
+    if job.num_variants >= engines.SHARING_VARIANTS and pays(_LEAST_SHARED_TIME, fastest):
         cut = _best_cut(job, counts)
         if pays(cut.time, fastest):
             return _shared(job, cut)
