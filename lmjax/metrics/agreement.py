@@ -1,0 +1,243 @@
+"""Do two maps say the same? And over a set of images: which method wins how often?"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from lmjax.metrics.features import check_count, check_scores
+
+
+def spearman(first, second) -> float:
+    """Spearman's rank correlation of two maps; equal scores share the mean of their ranks.
+
+    Args:
+      first: scores of any shape, such as `[H, W]` or `[S]`.
+      second: scores of the same shape.
+
+    Returns:
+      A number in [-1, 1]; NaN where a map is constant.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 scores, NaN or infinity.
+
+    References:
+      Spearman 1904. As `scipy.stats.spearmanr`; for heatmaps: Adebayo et al. 2018, "Sanity checks
+      for saliency maps" (arXiv 1810.03292).
+    """
+    return float(pearson(*map(ranked, _flat(first, second))))
+
+
+def kendall(first, second) -> float:
+    """Kendall's rank correlation of two maps, tau-b: with a correction for equal scores.
+
+    Args:
+      first: scores of any shape, such as `[H, W]` or `[S]`.
+      second: scores of the same shape.
+
+    Returns:
+      A number in [-1, 1]; NaN where a map is constant.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 scores, NaN or infinity.
+
+    References:
+      Kendall 1945; `scipy.stats.kendalltau`.
+    """
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(*_flat(first, second)).statistic)
+
+
+def cosine_similarity(first, second) -> float:
+    """Cosine of the angle between two maps, as vectors.
+
+    Args:
+      first: scores of any shape, such as `[H, W]` or `[S]`.
+      second: scores of the same shape.
+
+    Returns:
+      A number in [-1, 1]; NaN where a map is all zeros.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 scores, NaN or infinity.
+    """
+    first, second = _flat(first, second)
+    return float(_divide(first @ second, np.sqrt((first @ first) * (second @ second))))
+
+
+def top_k_jaccard(first, second, *, k: int) -> float:
+    """Jaccard index of the k highest scores of two maps: shared by both, over in either.
+
+    Args:
+      first: scores of any shape, such as `[H, W]` or `[S]`.
+      second: scores of the same shape.
+      k: how many; of equal scores the first in the order of reading count.
+
+    Returns:
+      A number in [0, 1].
+
+    Raises:
+      ValueError: shapes that differ, k not within 1 and the number of scores, NaN or infinity.
+
+    References:
+      Jaccard 1901. Ghorbani, Abid & Zou 2019, "Interpretation of neural networks is fragile" (arXiv
+      1710.10547), count the same intersection but divide it by k.
+    """
+    first, second = _flat(first, second)
+    k = check_count(k, "k", first.size)
+    tops = [np.argsort(-scores, kind="stable")[:k] for scores in (first, second)]
+    shared = len(np.intersect1d(*tops))
+    return shared / (2 * k - shared)
+
+
+def ssim(first, second, *, window: int = 7) -> float:
+    """Structural similarity of two heatmaps, each stretched to [0, 1] first.
+
+    Args:
+      first: `[H, W]`.
+      second: `[H, W]`.
+      window: side of the square windows, in pixels: odd, and no larger than the maps. 7 is
+        scikit-image's.
+
+    Returns:
+      A number in [-1, 1]. A constant map is stretched to zeros.
+
+    Raises:
+      ValueError: other shapes, windows that do not fit, NaN or infinity.
+
+    References:
+      Wang et al. 2004, "Image quality assessment", by `skimage.metrics.structural_similarity` with
+      its constants. Stretching each map, so that scale and offset do not count, is how Adebayo et
+      al. 2018 (arXiv 1810.03292) compare heatmaps.
+    """
+    from skimage.metrics import structural_similarity
+
+    shape = np.shape(first)
+    if len(shape) != 2:
+        raise ValueError(f"first must be [H, W], got shape {shape}")
+    if check_count(window, "window", min(shape)) % 2 == 0:
+        raise ValueError(f"window must be odd, got {window}")
+    first, second = (_stretch(each).reshape(shape) for each in _flat(first, second))
+    return float(structural_similarity(first, second, win_size=window, data_range=1.0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimate:
+    """A mean over images, with the interval that resampling the images gives.
+
+    Attributes:
+      mean: of any shape.
+      low: lower end of the interval, same shape.
+      high: upper end.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def bootstrap_mean(
+    values, *, key: jax.Array, num_resamples: int = 1000, confidence: float = 0.95
+) -> Estimate:
+    """Mean over images, with a bootstrap confidence interval.
+
+    Args:
+      values: `[N, ...]`, one for each of N images.
+      key: random key; the same key gives the same interval.
+      num_resamples: how often N images are drawn, with replacement.
+      confidence: share of the resampled means within the interval.
+
+    Returns:
+      `Estimate` of shape `[...]`.
+
+    Raises:
+      ValueError: no images, NaN or infinity, options out of range.
+
+    References:
+      Efron 1979; the percentile interval, as `scipy.stats.bootstrap(method="percentile")`.
+    """
+    values = check_scores(values, "values")
+    if values.ndim == 0 or len(values) == 0:
+        raise ValueError(f"values must be [N, ...] of 1 or more images, got shape {values.shape}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence!r}")
+    count = check_count(num_resamples, "num_resamples")
+    flat = values.reshape(len(values), -1)
+    means = np.empty((count, flat.shape[1]))
+    draws = np.asarray(jax.random.randint(key, (count, len(values)), 0, len(values)))
+    for mean, drawn in zip(means, draws):
+        mean[:] = np.bincount(drawn, minlength=len(values)) @ flat / len(values)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    shape = values.shape[1:]
+    return Estimate(values.mean(axis=0), low.reshape(shape), high.reshape(shape))
+
+
+def win_rates(
+    scores,
+    *,
+    key: jax.Array,
+    higher_is_better: bool = True,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """How often each method beats each other one, over a set of images; ties count half.
+
+    Args:
+      scores: `[N, M]`, a metric's value for N images and M methods.
+      key: random key of the bootstrap.
+      higher_is_better: of the metric; False for deletion, say.
+      num_resamples: as in `bootstrap_mean`.
+      confidence: as in `bootstrap_mean`.
+
+    Returns:
+      `Estimate` `[M, M]`: in row i and column j, the share of images on which method i beats method
+      j, with its bootstrap interval over images. 0.5 on the diagonal.
+
+    Raises:
+      ValueError: another shape, NaN or infinity, options out of range.
+    """
+    scores = check_scores(scores, "scores")
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be [N, M], images by methods; got shape {scores.shape}")
+    gap = scores[:, :, None] - scores[:, None, :]
+    wins = (np.sign(gap if higher_is_better else -gap) + 1) / 2
+    return bootstrap_mean(wins, key=key, num_resamples=num_resamples, confidence=confidence)
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Pearson's correlation along the last axis; NaN where one is constant."""
+    # From the first value on, constants are exactly 0 and small differences keep their digits.
+    first, second = first - first[..., :1], second - second[..., :1]
+    first = first - first.mean(axis=-1, keepdims=True)
+    second = second - second.mean(axis=-1, keepdims=True)
+    product = (first * second).sum(axis=-1)
+    return _divide(product, np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1)))
+
+
+def ranked(scores: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, equal scores at the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return rankdata(scores, axis=-1)
+
+
+def _divide(product, norms) -> np.ndarray:
+    ratio = np.where(norms > 0, product, np.nan) / np.where(norms > 0, norms, 1)
+    return np.clip(ratio, -1, 1)
+
+
+def _flat(first, second) -> tuple[np.ndarray, np.ndarray]:
+    first, second = check_scores(first, "first"), check_scores(second, "second")
+    if first.shape != second.shape or first.size < 2:
+        raise ValueError(
+            "first and second must have the same shape and 2 or more scores, got shapes "
+            f"{first.shape} and {second.shape}"
+        )
+    return first.ravel(), second.ravel()
+
+
+def _stretch(scores: np.ndarray) -> np.ndarray:
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low if high > low else 1)
