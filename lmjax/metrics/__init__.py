@@ -10,16 +10,26 @@ from lmjax.metrics.agreement import (
     top_k_jaccard,
     win_rates,
 )
-from lmjax.metrics.localisation import relevance_rank_accuracy
+from lmjax.metrics.localisation import (
+    alignment,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_iou,
+)
 
 __all__ = [
     "Estimate",
+    "alignment",
     "bootstrap_mean",
     "cosine_similarity",
     "kendall",
+    "pointing_game",
+    "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "spearman",
     "ssim",
+    "top_k_iou",
     "top_k_jaccard",
     "win_rates",
 ]

@@ -2,6 +2,129 @@
 
 import numpy as np
 
+from lmjax.metrics.agreement import cosine_similarity
+from lmjax.metrics.features import check_count, check_scores, features
+from lmjax.perturbation.segments import check_segments
+
+
+def alignment(scores, segments, object_mask) -> float:
+    """Cosine between the scores of segments and what they hold of the object.
+
+    Segment i holds g_i = sum over its pixels of (object mask - mean of the object mask): above 0
+    where it has more of the object than a like part of the image has on average.
+
+    Args:
+      scores: `[S]`, higher = more relevant.
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      object_mask: `[H, W]` bool, True = object.
+
+    Returns:
+      A number in [-1, 1]; 0 for scores that are all 0.
+
+    Raises:
+      ValueError: shapes that differ, an object without pixels or without background, scores with
+        NaN.
+
+    References:
+      Balasubramanian & Feizi 2022 (arXiv 2211.14646), the LIME experiments, and their code, whose
+      1e-8 in the denominator is left out here.
+    """
+    object_mask = _object(object_mask)
+    if object_mask.all():
+        raise ValueError("object_mask is all object: every segment is as good as any other")
+    segments = check_segments(segments, object_mask.shape)
+    found = features(scores, segments)
+    if found.scores.shape != np.shape(scores):
+        raise ValueError(f"scores must be [{len(found.scores)}], got shape {np.shape(scores)}")
+    held = np.bincount(segments.ravel(), (object_mask - object_mask.mean()).ravel())
+    if not found.scores.any():
+        return 0.0
+    return cosine_similarity(found.scores, held)
+
+
+def top_k_iou(heatmap, object_mask, *, segments=None, k: int | None = None) -> float:
+    """Intersection over union of the object and the k features of highest score.
+
+    Args:
+      heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
+      object_mask: `[H, W]` bool, True = object.
+      segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
+      k: how many features. None takes the fewest that have as many pixels as the object. Of equal
+        scores the first in the order of reading (segments: of their labels) count.
+
+    Returns:
+      A share in [0, 1].
+
+    Raises:
+      ValueError: shapes that differ, an object without pixels, k out of range, NaN or infinity.
+
+    References:
+      Balasubramanian & Feizi 2022 (arXiv 2211.14646): their code takes the 20 best segments.
+    """
+    object_mask = _object(object_mask)
+    found = features(heatmap, segments, object_mask.shape)
+    if k is None:
+        k = 1 + np.searchsorted(found.sizes[found.order].cumsum(), object_mask.sum())
+    top = found.ranks() < check_count(k, "k", len(found.scores))
+    return float((top & object_mask).sum() / (top | object_mask).sum())
+
+
+def pointing_game(heatmap, object_mask, *, tolerance: float = 15) -> float:
+    """Whether the highest pixel of a heatmap is in the object, or at most so far from it.
+
+    Where several pixels are highest (all pixels of a segment have one value), it is the share of
+    them that hit: the mean over all ways to break the tie.
+
+    Args:
+      heatmap: `[H, W]`, higher = more relevant.
+      object_mask: `[H, W]` bool, True = object.
+      tolerance: in pixels, between the centres of pixels; 0 asks for the object itself.
+
+    Returns:
+      1 (hit), 0 (miss) or a share; the metric of a set is the mean over its images (in the paper,
+      over the classes' means).
+
+    Raises:
+      ValueError: shapes that differ, an object without pixels, a tolerance below 0, NaN or
+        infinity.
+
+    References:
+      Zhang et al. 2018, "Top-down neural attention by excitation backprop" (arXiv 1608.00507), with
+      its tolerance of 15 pixels. TorchRay hits below the tolerance, not at it, so that 0 never
+      hits; it takes the first highest pixel. Quantus has no tolerance, and hits if any highest
+      pixel does.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    heatmap, object_mask = _maps(heatmap, object_mask)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more pixels, got {tolerance!r}")
+    distance = distance_transform_edt(~object_mask)
+    return float((distance[heatmap == heatmap.max()] <= tolerance).mean())
+
+
+def relevance_mass_accuracy(heatmap, object_mask) -> float:
+    """Share of the positive relevance that lies in the object.
+
+    Args:
+      heatmap: `[H, W]`, higher = more relevant. Negative scores count as 0.
+      object_mask: `[H, W]` bool, True = object.
+
+    Returns:
+      A share in [0, 1]; NaN where no score is positive.
+
+    Raises:
+      ValueError: shapes that differ, an object without pixels, NaN or infinity.
+
+    References:
+      Arras, Osman & Samek 2022, "CLEVR-XAI" (arXiv 2003.07258), section 3.3, whose heatmaps have no
+      negative scores. Quantus divides signed sums, which leaves [0, 1].
+    """
+    heatmap, object_mask = _maps(heatmap, object_mask)
+    positive = np.maximum(heatmap, 0)
+    total = positive.sum()
+    return float(positive[object_mask].sum() / total) if total > 0 else float("nan")
+
 
 def relevance_rank_accuracy(heatmap, object_mask) -> float:
     """Share of the object found by the highest pixels of a heatmap, as many as the object has.
@@ -20,20 +143,32 @@ def relevance_rank_accuracy(heatmap, object_mask) -> float:
       ValueError: shapes that differ, an object without pixels, or non-finite heatmaps.
 
     References:
-      Arras, Osman & Samek 2022, "CLEVR-XAI" (arXiv 2003.07258), section 3.3.
+      Arras, Osman & Samek 2022, "CLEVR-XAI" (arXiv 2003.07258), section 3.3. Quantus breaks ties by
+      its sort.
     """
-    heatmap, object_mask = np.asarray(heatmap), np.asarray(object_mask, bool)
-    if heatmap.ndim != 2 or heatmap.shape != object_mask.shape:
-        raise ValueError(
-            f"heatmap and object_mask must both be [H, W], got shapes {heatmap.shape} and "
-            f"{object_mask.shape}"
-        )
-    if not np.isfinite(heatmap).all():
-        raise ValueError("heatmap holds NaN or infinity")
+    heatmap, object_mask = _maps(heatmap, object_mask)
     size = int(object_mask.sum())
-    if size == 0:
-        raise ValueError("object_mask has no object pixel; True = object")
     threshold = np.partition(heatmap, -size, axis=None)[-size]
     above, equal = heatmap > threshold, heatmap == threshold
     fitting = (size - above.sum()) / equal.sum()
     return float((object_mask[above].sum() + fitting * object_mask[equal].sum()) / size)
+
+
+def _object(object_mask) -> np.ndarray:
+    object_mask = np.asarray(object_mask)
+    if object_mask.ndim != 2:
+        raise ValueError(f"object_mask must be [H, W], got shape {object_mask.shape}")
+    object_mask = object_mask.astype(bool)
+    if not object_mask.any():
+        raise ValueError("object_mask has no object pixel; True = object")
+    return object_mask
+
+
+def _maps(heatmap, object_mask) -> tuple[np.ndarray, np.ndarray]:
+    heatmap = check_scores(heatmap, "heatmap")
+    if heatmap.ndim != 2 or heatmap.shape != np.shape(object_mask):
+        raise ValueError(
+            f"heatmap and object_mask must both be [H, W], got shapes {heatmap.shape} and "
+            f"{np.shape(object_mask)}"
+        )
+    return heatmap, _object(object_mask)

@@ -1,7 +1,116 @@
+import itertools
+
 import numpy as np
 import pytest
+from sklearn.metrics import jaccard_score
 
-from lmjax.metrics import relevance_rank_accuracy
+from lmjax.metrics import (
+    alignment,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_iou,
+)
+from lmjax.perturbation import segments
+
+RNG = np.random.default_rng(0)
+H, W = 12, 10
+SEGMENTS = segments.grid(np.zeros((H, W, 1), np.float32), size=3)  # 4 x 4, a column 1 pixel wide
+S = 16
+HEATMAP = RNG.normal(size=(H, W))
+SCORES = RNG.normal(size=S)
+OBJECT = np.zeros((H, W), bool)
+OBJECT[2:8, 1:5] = True
+
+
+# -- alignment
+
+
+def test_alignment_is_the_published_formula():
+    mask = OBJECT.astype(float)
+    held = np.array([np.sum((i == SEGMENTS) * (mask - mask.mean())) for i in range(S)])
+    expected = (SCORES * held).sum() / (np.linalg.norm(SCORES) * np.linalg.norm(held))
+    assert alignment(SCORES, SEGMENTS, OBJECT) == pytest.approx(expected)
+    assert alignment(held, SEGMENTS, OBJECT) == pytest.approx(1)
+    assert alignment(-2 * held, SEGMENTS, OBJECT) == pytest.approx(-1)
+    assert alignment(np.zeros(S), SEGMENTS, OBJECT) == 0
+
+
+# -- intersection over union
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, H * W])
+def test_iou_of_the_highest_pixels(k):
+    top = np.isin(np.arange(H * W), np.argsort(-HEATMAP.ravel())[:k])
+    expected = jaccard_score(OBJECT.ravel(), top)
+    assert top_k_iou(HEATMAP, OBJECT, k=k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [1, 4, S])
+def test_iou_of_the_highest_segments(k):
+    top = np.isin(SEGMENTS, np.argsort(-SCORES)[:k])
+    expected = jaccard_score(OBJECT.ravel(), top.ravel())
+    for heatmap in (SCORES, SCORES[SEGMENTS]):
+        assert top_k_iou(heatmap, OBJECT, segments=SEGMENTS, k=k) == pytest.approx(expected)
+
+
+def test_iou_takes_as_many_pixels_as_the_object_has():
+    assert top_k_iou(HEATMAP, OBJECT) == top_k_iou(HEATMAP, OBJECT, k=24)
+    assert top_k_iou(OBJECT, OBJECT) == 1
+    assert top_k_iou(~OBJECT, OBJECT) == 0
+    # segments of 9 pixels: two are too few for 24, three are enough
+    scores = np.zeros(S)
+    scores[[0, 5, 9]] = 3, 2, 1
+    found = top_k_iou(scores, OBJECT, segments=SEGMENTS)
+    assert found == top_k_iou(scores, OBJECT, segments=SEGMENTS, k=3)
+    eighteen = np.isin(SEGMENTS, [0, 5])
+    assert top_k_iou(scores, eighteen, segments=SEGMENTS) == 1
+    assert top_k_iou(scores, np.ones((H, W)), segments=SEGMENTS) == 1
+
+
+# -- pointing game
+
+
+def test_pointing_game_measures_to_the_nearest_object_pixel():
+    for row, column in np.ndindex(H, W):
+        heatmap = np.zeros((H, W))
+        heatmap[row, column] = 1
+        distance = min(
+            np.hypot(row - r, column - c) for r, c in itertools.product(range(2, 8), range(1, 5))
+        )
+        for tolerance in (0, 1, 2.5, 5, 15):
+            expected = float(distance <= tolerance)
+            assert pointing_game(heatmap, OBJECT, tolerance=tolerance) == expected
+
+
+def test_the_tolerance_is_15_pixels():
+    object_mask = np.zeros((40, 40), bool)
+    object_mask[20, 20] = True
+    for offset, expected in ((15, 1), (16, 0)):
+        heatmap = np.zeros((40, 40))
+        heatmap[20 - offset, 20] = 1
+        assert pointing_game(heatmap, object_mask) == expected
+
+
+def test_pointing_game_of_tied_pixels_is_the_mean_over_them():
+    heatmap = np.where(SEGMENTS == 0, 1.0, 0.0)
+    assert pointing_game(heatmap, OBJECT, tolerance=0) == pytest.approx(2 / 9)
+    assert pointing_game(np.ones((H, W)), OBJECT, tolerance=0) == pytest.approx(OBJECT.mean())
+
+
+# -- relevance mass
+
+
+def test_relevance_mass_is_counted():
+    inside = sum(max(value, 0) for value in HEATMAP[OBJECT])
+    total = sum(max(value, 0) for value in HEATMAP.ravel())
+    assert relevance_mass_accuracy(HEATMAP, OBJECT) == pytest.approx(inside / total)
+    assert relevance_mass_accuracy(OBJECT, OBJECT) == 1
+    assert relevance_mass_accuracy(np.ones((H, W)), OBJECT) == pytest.approx(OBJECT.mean())
+    assert np.isnan(relevance_mass_accuracy(-np.ones((H, W)), OBJECT))
+
+
+# -- relevance rank
 
 
 def test_counts_the_object_among_the_highest_pixels():
@@ -33,6 +142,21 @@ def test_a_constant_heatmap_finds_the_share_of_the_image():
     assert relevance_rank_accuracy(np.ones((4, 5)), object_mask) == pytest.approx(3 / 20)
 
 
+# -- all
+
+
+def test_an_attribution_of_the_object_itself_is_best_in_all():
+    held = np.bincount(SEGMENTS.ravel(), (OBJECT - OBJECT.mean()).ravel())
+    heatmap = OBJECT.astype(float)
+    assert alignment(held, SEGMENTS, OBJECT) == pytest.approx(1)
+    assert pointing_game(heatmap, OBJECT, tolerance=0) == 1
+    for metric in (top_k_iou, relevance_mass_accuracy, relevance_rank_accuracy):
+        assert metric(heatmap, OBJECT) == 1
+
+
+@pytest.mark.parametrize(
+    "metric", [pointing_game, relevance_mass_accuracy, relevance_rank_accuracy]
+)
 @pytest.mark.parametrize(
     ("heatmap", "object_mask", "message"),
     [
@@ -41,6 +165,26 @@ def test_a_constant_heatmap_finds_the_share_of_the_image():
         (np.full((3, 3), np.nan), np.ones((3, 3), bool), "NaN"),
     ],
 )
-def test_bad_input(heatmap, object_mask, message):
+def test_bad_input(metric, heatmap, object_mask, message):
     with pytest.raises(ValueError, match=message):
-        relevance_rank_accuracy(heatmap, object_mask)
+        metric(heatmap, object_mask)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: alignment(SCORES[:4], SEGMENTS, OBJECT), r"or \[16\]"),
+        (lambda: alignment(HEATMAP, SEGMENTS, OBJECT), r"scores must be \[16\]"),
+        (lambda: alignment(SCORES, SEGMENTS, OBJECT.T), r"must be \(10, 12\)"),
+        (lambda: alignment(SCORES, SEGMENTS, OBJECT | True), "all object"),
+        (lambda: alignment(SCORES, SEGMENTS, OBJECT & False), "no object pixel"),
+        (lambda: alignment(SCORES * np.nan, SEGMENTS, OBJECT), "NaN"),
+        (lambda: top_k_iou(HEATMAP.T, OBJECT), r"heatmap must be \(12, 10\)"),
+        (lambda: top_k_iou(HEATMAP, OBJECT[0]), r"object_mask must be \[H, W\]"),
+        (lambda: top_k_iou(SCORES, OBJECT, segments=SEGMENTS, k=17), "from 1 to 16"),
+        (lambda: pointing_game(HEATMAP, OBJECT, tolerance=-1), "tolerance must be 0 or more"),
+    ],
+)
+def test_bad_input_of_one_metric(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
