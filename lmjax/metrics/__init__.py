@@ -17,11 +17,21 @@ from lmjax.metrics.localisation import (
     relevance_rank_accuracy,
     top_k_iou,
 )
+from lmjax.metrics.missingness import (
+    accuracy,
+    class_entropy,
+    class_similarity,
+    unchanged_predictions,
+    wordnet_similarity,
+)
 
 __all__ = [
     "Estimate",
+    "accuracy",
     "alignment",
     "bootstrap_mean",
+    "class_entropy",
+    "class_similarity",
     "cosine_similarity",
     "kendall",
     "pointing_game",
@@ -31,5 +41,7 @@ __all__ = [
     "ssim",
     "top_k_iou",
     "top_k_jaccard",
+    "unchanged_predictions",
     "win_rates",
+    "wordnet_similarity",
 ]
