@@ -10,6 +10,7 @@ from lmjax.metrics.agreement import (
     top_k_jaccard,
     win_rates,
 )
+from lmjax.metrics.curves import Curve, deletion, insertion
 from lmjax.metrics.localisation import (
     alignment,
     pointing_game,
@@ -26,6 +27,7 @@ from lmjax.metrics.missingness import (
 )
 
 __all__ = [
+    "Curve",
     "Estimate",
     "accuracy",
     "alignment",
@@ -33,6 +35,8 @@ __all__ = [
     "class_entropy",
     "class_similarity",
     "cosine_similarity",
+    "deletion",
+    "insertion",
     "kendall",
     "pointing_game",
     "relevance_mass_accuracy",
