@@ -11,6 +11,14 @@ from lmjax.metrics.agreement import (
     win_rates,
 )
 from lmjax.metrics.curves import Curve, deletion, insertion
+from lmjax.metrics.fidelity import (
+    SensitivityN,
+    infidelity,
+    mu_fidelity,
+    necessity,
+    sensitivity_n,
+    sufficiency,
+)
 from lmjax.metrics.localisation import (
     alignment,
     pointing_game,
@@ -30,6 +38,7 @@ from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation,
 __all__ = [
     "Curve",
     "Estimate",
+    "SensitivityN",
     "accuracy",
     "alignment",
     "aopc",
@@ -39,15 +48,20 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "infidelity",
     "insertion",
     "irof",
     "kendall",
+    "mu_fidelity",
+    "necessity",
     "pointing_game",
     "region_perturbation",
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
+    "sensitivity_n",
     "spearman",
     "ssim",
+    "sufficiency",
     "top_k_ablation",
     "top_k_iou",
     "top_k_jaccard",
