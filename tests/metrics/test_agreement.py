@@ -18,6 +18,7 @@ from lmjax.metrics import (
     top_k_jaccard,
     win_rates,
 )
+from lmjax.metrics.agreement import pearson
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(1)
@@ -49,6 +50,12 @@ def test_rank_correlations_of_a_constant_map_are_undefined_whatever_the_constant
     for constant in (1e-30, 0.1, 1e30):
         assert np.isnan(spearman(FIRST, np.full_like(FIRST, constant)))
         assert np.isnan(kendall(FIRST, np.full_like(FIRST, constant)))
+
+
+def test_pearsons_correlation_sees_constants_whose_mean_is_rounded():
+    assert any(np.full(n, 0.1).mean() != 0.1 for n in range(2, 50))
+    for n in range(2, 50):
+        assert np.isnan(pearson(np.full(n, 0.1), np.arange(float(n))))
 
 
 @pytest.mark.parametrize("k", [1, 7, 50, 108])
