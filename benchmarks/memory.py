@@ -1,12 +1,14 @@
 """Memory of many variants against few: `python -m benchmarks.memory --variants 10000`.
 
 One image, random coalitions, layer masking, random weights. After a run that compiles, the peak of
-the process's resident memory is sampled while 100 variants and then `--variants` are evaluated.
+the process's resident memory is sampled while 100 variants and then `--variants` are evaluated. With
+`--engine` another way to compute; its peak is compared with that of a run with another engine.
 """
 
 import contextlib
 import threading
 import time
+from typing import Literal
 
 import jax
 import numpy as np
@@ -53,7 +55,11 @@ def peak_memory(result: dict, name: str, interval: float = 0.01):
 
 
 def main(
-    variants: int = 10_000, model: str = "resnet50", size: int = 224, batch_size: int | None = None
+    variants: int = 10_000,
+    model: str = "resnet50",
+    size: int = 224,
+    batch_size: int | None = None,
+    engine: Literal["auto", "dense", "visible", "shared"] = "dense",
 ) -> None:
     """Prints both peaks, their difference, and the time.
 
@@ -62,6 +68,7 @@ def main(
         model: a network of the registry.
         size: side of the image, in pixels.
         batch_size: the same for both; by default what lmjax takes by itself.
+        engine: as in `lmjax.evaluate`.
     """
     predictor = random_predictor(model)
     image = np.random.default_rng(0).random((size, size, 3), np.float32)
@@ -72,7 +79,9 @@ def main(
         keep = perturbation.random_keep(num_segments, num_variants, key=jax.random.key(0))
         coalitions = perturbation.Coalitions(segments, keep)
         start = time.perf_counter()
-        perturbation.evaluate(predictor, image, coalitions, batch_size=batch_size)
+        perturbation.evaluate(
+            predictor, image, coalitions, batch_size=batch_size, engine=engine
+        )
         return time.perf_counter() - start
 
     run(FEW)  # compiles
@@ -82,7 +91,7 @@ def main(
     with peak_memory(peaks, "many"):
         seconds = run(variants)
     batches = f"batches of {batch_size}" if batch_size else "the default batch size"
-    print(f"{model}, {size} x {size}, {jax.default_backend()}, {batches}")
+    print(f"{model}, {size} x {size}, {jax.default_backend()}, {batches}, engine {engine}")
     print(f"{FEW:>8,} variants: peak {peaks['few']:,.0f} MB")
     print(f"{variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
     print(f"difference: {peaks['many'] - peaks['few']:+,.0f} MB")

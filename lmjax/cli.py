@@ -124,6 +124,33 @@ def train_digit_scenes(
     print(f"wrote {weights}")
 
 
+def bench(
+    *,
+    out: Path = Path("runs/bench"),
+    masks: str = "",
+    variants: int = 64,
+    rounds: int = 5,
+    size: int = 224,
+    samples: int = 1000,
+) -> None:
+    """Measure what a masked variant of resnet50 costs; needs a clone and its test extra.
+
+    Args:
+        out: folder for the tables (.md, .parquet) and the figure.
+        masks: only kinds of masks whose name holds this.
+        variants: of each kind of mask, a round.
+        rounds: of measurement, after one to compile.
+        size: side of the image, in pixels.
+        samples: of LIME, end to end; 0 leaves the end-to-end runs out.
+    """
+    if not Path("benchmarks/bench.py").is_file():
+        raise ValueError("lmjax bench measures with code of the repository: run it in a clone")
+    sys.path.insert(0, str(Path.cwd()))
+    from benchmarks import bench as command
+
+    command.main(out=out, masks=masks, variants=variants, rounds=rounds, size=size, samples=samples)
+
+
 def build() -> tyro.extras.SubcommandApp:
     """The commands by name."""
     train = tyro.extras.SubcommandApp()
@@ -133,6 +160,7 @@ def build() -> tyro.extras.SubcommandApp:
     app.command(train, name="train", help="Train a network.")
     app.command(convert)
     app.command(models)
+    app.command(bench)
     return app
 
 

@@ -35,7 +35,7 @@ ONLY_IN = {
     "matplotlib": {"plots.py"},
     "tensorflow_datasets": {"data/digit_scenes_builder.py"},
 }
-HEAVY = {"torch", "skimage", "sklearn", "psutil"}  # imported inside functions only
+HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
 PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation"]
 
 

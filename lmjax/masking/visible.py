@@ -33,7 +33,7 @@ from lmjax.masking.neighbor_padding import neighbor_padding
 _NOWHERE = np.int32(2**31 - 1)  # the row of a position that has none
 # A window of pixels gathered and multiplied takes so many times as long as one in a convolution
 # (7x7 of 3 channels, on CPU).
-_GATHERING_WINDOWS = 5
+GATHERING_WINDOWS = 5
 
 
 class Window(NamedTuple):
@@ -274,7 +274,7 @@ def _conv_of_pixels(
     target = keep
     target.ledger.note_products(target.number, kernel.size)
     x = neighbor_padding(x, mask, rings)
-    if groups > 1 or len(target.flat) * _GATHERING_WINDOWS > target.mask.size:
+    if groups > 1 or len(target.flat) * GATHERING_WINDOWS > target.mask.size:
         options = {"groups": groups, "precision": precision, **_keywords(window)}
         y = _on_rows(dense._plain_conv(x, kernel, **options), target)
     else:
@@ -366,23 +366,17 @@ def _fill_rings(inputs: Rows, rings: int) -> Rows:
 
 
 def _products(inputs: Rows, target, kernel, window, groups, precision) -> jax.Array:
-    """The convolution's sums, `[R, C_out]`."""
+    """The convolution's sums, `[R, C_out]`: windows are gathered, and then it is one product."""
     x, mask = inputs
-    product = functools.partial(_product, groups=groups, precision=precision)
-    if target is mask and window == Window(1):
-        return product(x, kernel[0, 0])
-    kernels = kernel.reshape(-1, *kernel.shape[2:])
-    read = mask.read_by(target, window)
-    return sum(product(_take(x, rows), kernels[i]) for i, rows in enumerate(read))
-
-
-def _product(x: jax.Array, kernel: jax.Array, *, groups: int, precision) -> jax.Array:
-    """`[R, C]` by `[C / groups, C_out]`, group by group."""
+    if target is not mask or window != Window(1):
+        x = _take(x, mask.read_by(target, window).T)
     if groups == 1:
-        return jnp.matmul(x, kernel, precision=precision)
-    x = x.reshape(len(x), groups, -1)
-    kernel = kernel.reshape(len(kernel), groups, -1)
-    return jnp.einsum("rgi,igo->rgo", x, kernel, precision=precision).reshape(len(x), -1)
+        return jnp.matmul(
+            x.reshape(len(x), -1), kernel.reshape(-1, kernel.shape[-1]), precision=precision
+        )
+    x = x.reshape(len(x), window.size**2, groups, -1)
+    kernel = kernel.reshape(*x.shape[1:2], x.shape[3], groups, -1)
+    return jnp.einsum("rkgi,kigo->rgo", x, kernel, precision=precision).reshape(len(x), -1)
 
 
 def _scale_up(y: jax.Array, visible: jax.Array, size: int) -> jax.Array:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from lmjax.masking.visible import GATHERING_WINDOWS
 from lmjax.perturbation import engines
 from lmjax.perturbation.engines import Job, Sharing, Static
 from lmjax.perturbation.packing import Counts, Room, pack
@@ -96,7 +97,8 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
     if engine == "dense" or not able or (engine == "auto" and jax.default_backend() != "cpu"):
         return Plan(everything)
     products = engines.count_products(job)
-    if engine == "auto" and job.num_variants * products < _LEAST_SAVED:
+    compiled = bool(_known(_rooms, job, 0))
+    if engine == "auto" and job.num_variants * products < _LEAST_SAVED and not compiled:
         return Plan(everything)
     counts = engines.count_rows(job)
     times = _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
@@ -105,16 +107,19 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
     if engine == "shared":
         return _shared(job, _best_cut(job, counts))
 
-    def pays(time: float, other: float) -> bool:
+    def pays(time: float, other: float, *, compiled: bool) -> bool:
         saved = (other - time) * job.num_variants * products
-        return time < _WORTHWHILE * other and saved > _LEAST_SAVED
+        return time < _WORTHWHILE * other and (compiled or saved > _LEAST_SAVED)
 
     fastest = np.minimum(times, 1).mean()
-    if job.num_variants >= engines.SHARING_VARIANTS and pays(_LEAST_SHARED_TIME, fastest):
+    enough = job.num_variants >= engines.SHARING_VARIANTS
+    if enough and pays(_LEAST_SHARED_TIME, fastest, compiled=False):
         cut = _best_cut(job, counts)
-        if pays(cut.time, fastest):
+        if pays(cut.time, fastest, compiled=bool(_known(_sharings, job, cut.sharing.seam))):
             return _shared(job, cut)
-    return _on_visible(job, counts, everything[times < 1]) if pays(fastest, 1) else Plan(everything)
+    if pays(fastest, 1, compiled=compiled):
+        return _on_visible(job, counts, everything[times < 1])
+    return Plan(everything)
 
 
 def _check(engine: str, able: bool) -> None:
@@ -147,12 +152,15 @@ def _best_cut(job: Job, counts: Counts) -> Cut:
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     shared = engines.count_shared_rows(job, until=deepest)
     cuts = []
+    # A first convolution whose windows are too many to be gathered is done in full, for all
+    # variants of a group at once: that is slow.
+    in_full = shared.rows[0] * GATHERING_WINDOWS > engines.SHARING_VARIANTS * shared.full[0]
     for seam in range(1, deepest + 1):
         sets = shared.sets_at_seam[seam - 1]
         products = shared.products[:seam, :sets].sum(axis=0)
         per_variant = shared.rows[:sets] / engines.SHARING_VARIANTS
         prefix = _SHARED_WORK * per_variant @ products + _SHARED_POSITION * shared.full[:sets].sum()
-        time = prefix / work.sum() + _SHARED_VARIANT
+        time = prefix / work.sum() + _SHARED_VARIANT + in_full
         sharing = Sharing(seam, tuple(shared.rows[:sets].tolist()))
         on_visible = _VISIBLE_WORK * counts.work(counts.rows, behind=seam).mean() + _VISIBLE_VARIANT
         cuts.append(Cut(time + 1 - done[seam - 1], sharing, on_visible=False))

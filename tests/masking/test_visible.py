@@ -179,10 +179,12 @@ def test_gradients_agree(stem_fill):
 
 def test_counts_are_rows_and_products_of_each_set():
     inputs = random_pixels(9, 8, 0)
-    ledger = counted(lambda x: dense.conv(stem(x), random_kernel((1, 1, 8, 4))), inputs)
+    kernel = random_kernel((1, 1, 8, 4))
+    ledger = counted(lambda x: dense.conv(dense.seam(stem(x)), kernel), inputs)
     np.testing.assert_array_equal(ledger.counts[0], stem(inputs).mask.sum(axis=(1, 2)))
     assert ledger.full == [72]
-    assert ledger.products == [9 * 3 * 8 + 8 * 4]
+    assert ledger.products().tolist() == [[9 * 3 * 8], [8 * 4]]
+    assert ledger.sets_at_seam == [1]
 
 
 def test_counting_computes_no_activations():

@@ -68,17 +68,20 @@ def test_engines_agree(kind, masking, engine):
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("engine", ["visible", "shared"])
 @pytest.mark.parametrize("hidden", [np.nan, np.inf, -np.inf, 1e30])
-def test_what_lies_under_every_mask_changes_no_bit(hidden):
+def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
     predictor, masks = random_predictor("bottleneck", lmjax.LayerMasking()), random_masks(8)
     masks &= np.arange(SIZE[1]) < 20
     poisoned = np.where(masks.any(axis=0)[..., None], IMAGE, np.float32(hidden))
-    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="visible")
-    actual = lmjax.evaluate(predictor, poisoned, masks, engine="visible")
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
+    actual = lmjax.evaluate(predictor, poisoned, masks, engine=engine)
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_few_compilations_over_2000_random_coalitions():
+@pytest.mark.parametrize("engine", ["visible", "auto"])
+def test_few_compilations_over_2000_random_coalitions(engine, monkeypatch):
+    monkeypatch.setattr(planning, "_LEAST_SAVED", 1e8)  # of a network that is so much smaller
     predictor, labels = (
         random_predictor("bottleneck", lmjax.LayerMasking()),
         segments.grid(IMAGE, size=8),
@@ -95,7 +98,7 @@ def test_few_compilations_over_2000_random_coalitions():
     ]
     with compilations.counted() as compiled:
         for keep in keeps:
-            lmjax.evaluate(predictor, IMAGE, Coalitions(labels, keep), engine="visible")
+            lmjax.evaluate(predictor, IMAGE, Coalitions(labels, keep), engine=engine)
     programs = [seconds for seconds in compiled if seconds > 0.3]  # not copies and casts
     assert 1 <= len(programs) <= 6
 
