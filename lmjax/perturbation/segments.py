@@ -5,8 +5,11 @@ deterministic.
 """
 
 import warnings
+from typing import Literal
 
 import numpy as np
+
+from lmjax.perturbation.region_merging import merge_regions
 
 _NAMED_LABELS = 5
 
@@ -109,6 +112,95 @@ def felzenszwalb(
             _as_float(image), scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1
         )
     return from_labels(labels)
+
+
+def contours(heatmap, *, num_bands: int = 10, by: Literal["area", "value"] = "area") -> np.ndarray:
+    """Bands between the level lines of a saliency map, the least salient band first.
+
+    Args:
+      heatmap: `[H, W]`, higher = more salient.
+      num_bands: at most how many bands. Pixels of one value share a band, so there may be fewer.
+      by: "area" makes bands of equal area, as far as equal values allow; "value" puts the levels at
+        equal distances from the lowest to the highest value.
+
+    Returns:
+      Segments `[H, W]`, one a band; bands need not hang together.
+    """
+    heatmap = np.asarray(heatmap)
+    if heatmap.ndim != 2 or heatmap.size == 0:
+        raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
+    if not np.isfinite(heatmap).all():
+        raise ValueError("heatmap holds NaN or infinity")
+    if num_bands < 1 or num_bands != int(num_bands):
+        raise ValueError(f"num_bands must be a whole number, 1 or more, got {num_bands!r}")
+    if by == "area":
+        below = np.searchsorted(np.sort(heatmap, axis=None), heatmap)  # how many are less salient
+        return from_labels(below * int(num_bands) // heatmap.size)
+    if by != "value":
+        raise ValueError(f"by must be 'area' or 'value', got {by!r}")
+    levels = np.linspace(heatmap.min(), heatmap.max(), int(num_bands) + 1)[1:-1]
+    return from_labels(np.searchsorted(levels, heatmap, side="right"))
+
+
+def boxes(image, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
+    """Square rings around a point, the innermost first.
+
+    Args:
+      image: `[H, W, C]`; only its height and width count.
+      point: (row, column) of the pixel in the middle; None takes the image's.
+      size: how wide a ring is, in pixels. The innermost box has 2 size - 1 pixels a side.
+
+    Returns:
+      Segments `[H, W]`: all within `size` pixels of the point (the larger of the distances along
+      rows and along columns counts), the next `size` pixels, and so on to the border.
+    """
+    if size < 1 or size != int(size):
+        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    height, width = _as_float(image).shape[:2]
+    row, column = (height // 2, width // 2) if point is None else point
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
+    down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
+    return from_labels(np.maximum(down[:, None], right[None, :]) // int(size))
+
+
+def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
+    """Fewer segments from many: neighbours of similar colour merge, step by step.
+
+    Each step merges the two neighbours whose union adds least to the squared differences of pixels
+    from their segment's mean colour (Ward's criterion). So the segments for a smaller number are
+    unions of those for a larger one: a hierarchy.
+
+    Args:
+      image: `[H, W, C]`.
+      segments: `[H, W]` ints, labels 0..S-1, none missing: where to begin, for example
+        `slic(image, n_segments=250)`.
+      num_segments: how many to end with, at most S.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    image = _as_float(image)
+    segments = check_segments(segments, image.shape[:2])
+    sizes = np.bincount(segments.ravel())
+    if not 1 <= num_segments <= len(sizes):
+        raise ValueError(
+            f"num_segments must be from 1 to the {len(sizes)} segments there are, "
+            f"got {num_segments!r}"
+        )
+    pixels = image.reshape(-1, image.shape[-1])
+    totals = [np.bincount(segments.ravel(), weights=channel) for channel in pixels.T]
+    colours = np.stack(totals, axis=1) / sizes[:, None]
+    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=int(num_segments))
+    return from_labels(groups[segments])
+
+
+def _adjacent(segments: np.ndarray) -> np.ndarray:
+    """`[S, S]` bool: which segments share an edge of pixels (or are one)."""
+    adjacent = np.eye(segments.max() + 1, dtype=bool)
+    for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
+        adjacent[one, other] = adjacent[other, one] = True
+    return adjacent
 
 
 def from_labels(label_map) -> np.ndarray:

@@ -8,7 +8,9 @@ RNG = np.random.default_rng(0)
 QUADRANTS = np.kron(np.arange(4).reshape(2, 2), np.ones((20, 16), int))
 COLOURS = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1]])
 IMAGE = np.clip(COLOURS[QUADRANTS] + RNG.normal(0, 0.01, (40, 32, 3)), 0, 1).astype(np.float32)
-SEGMENTERS = [segments.grid, segments.slic, segments.quickshift, segments.felzenszwalb]
+SEGMENTERS = [
+    *(segments.grid, segments.slic, segments.quickshift, segments.felzenszwalb, segments.boxes)
+]
 
 
 @pytest.mark.parametrize("segmenter", SEGMENTERS)
@@ -28,7 +30,7 @@ def test_uint8_images_give_the_same_segments_as_floats(segmenter):
     np.testing.assert_array_equal(segmenter(image), segmenter(image.astype(np.float32) / 255))
 
 
-@pytest.mark.parametrize("segmenter", SEGMENTERS[1:])
+@pytest.mark.parametrize("segmenter", SEGMENTERS[1:4])
 def test_segments_follow_the_colours(segmenter):
     labels = segmenter(IMAGE)
     assert labels.max() > 0
@@ -68,6 +70,171 @@ def test_quickshift_is_the_lime_packages():
         "quickshift", kernel_size=4, max_dist=200, ratio=0.2, random_seed=42
     )
     np.testing.assert_array_equal(segments.quickshift(IMAGE), algorithm(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "options"),
+    [
+        (segments.grid, {"size": 16}),
+        (segments.slic, {"n_segments": 150, "compactness": 10, "sigma": 1}),
+        (segments.slic, {"n_segments": 250}),
+        (segments.quickshift, {"kernel_size": 2, "max_dist": 200, "ratio": 0.2}),
+        (segments.quickshift, {"kernel_size": 4, "max_dist": 200, "ratio": 0.2}),
+        (segments.felzenszwalb, {}),
+    ],
+)
+def test_the_settings_of_the_papers_are_allowed(segmenter, options):
+    segments.check_segments(segmenter(IMAGE, **options), IMAGE.shape[:2])
+
+
+# -- contours
+
+
+def test_contours_of_equal_area_and_of_equal_steps():
+    heatmap = np.array([[0.0, 1, 2, 3], [4, 5, 6, 100]])
+    np.testing.assert_array_equal(
+        segments.contours(heatmap, num_bands=4), [[0, 0, 1, 1], [2, 2, 3, 3]]
+    )
+    np.testing.assert_array_equal(
+        segments.contours(heatmap, num_bands=4, by="value"), [[0, 0, 0, 0], [0, 0, 0, 1]]
+    )
+    steps = segments.contours(heatmap.clip(0, 8), num_bands=4, by="value")
+    np.testing.assert_array_equal(steps, [[0, 0, 1, 1], [2, 2, 3, 3]])
+
+
+@pytest.mark.parametrize("by", ["area", "value"])
+@pytest.mark.parametrize("num_bands", [1, 3, 10, 64])
+def test_contours_are_level_sets_of_any_map(by, num_bands):
+    heatmap = RNG.normal(size=(9, 7)).round(1)
+    bands = segments.check_segments(segments.contours(heatmap, num_bands=num_bands, by=by))
+    assert bands.max() < num_bands
+    for band in range(bands.max()):  # every band lies below the next
+        assert heatmap[bands == band].max() < heatmap[bands == band + 1].min()
+
+
+def test_bands_of_distinct_values_have_equal_area():
+    heatmap = RNG.permutation(60).reshape(6, 10).astype(np.float32)
+    bands = segments.contours(heatmap, num_bands=7)
+    areas = np.bincount(bands.ravel())
+    assert len(areas) == 7
+    assert areas.max() - areas.min() <= 1
+
+
+def test_a_flat_map_has_one_band():
+    for by in ("area", "value"):
+        np.testing.assert_array_equal(segments.contours(np.full((2, 3), 0.3), by=by), 0)
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "options", "message"),
+    [
+        (IMAGE, {}, r"heatmap must be \[H, W\]"),
+        (np.full((2, 2), np.nan), {}, "heatmap holds NaN"),
+        (IMAGE[..., 0], {"num_bands": 0}, "num_bands must be .* got 0"),
+        (IMAGE[..., 0], {"by": "rank"}, "by must be 'area' or 'value', got 'rank'"),
+    ],
+)
+def test_maps_without_contours_are_errors(heatmap, options, message):
+    with pytest.raises(ValueError, match=message):
+        segments.contours(heatmap, **options)
+
+
+# -- boxes
+
+
+def test_boxes_are_rings_around_a_point():
+    labels = segments.boxes(np.zeros((7, 8, 1)), point=(2, 5), size=2)
+    expected = np.empty((7, 8), int)
+    for row, column in np.ndindex(7, 8):
+        expected[row, column] = max(abs(row - 2), abs(column - 5)) // 2
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels == 0).sum() == 9  # 2 * 2 - 1 a side
+
+
+def test_boxes_begin_in_the_middle():
+    labels = segments.boxes(IMAGE, size=5)
+    np.testing.assert_array_equal(labels, segments.boxes(IMAGE, size=5, point=(20, 16)))
+    assert segments.boxes(IMAGE, size=100).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size must be .* got 0"),
+        ({"point": (40, 0)}, r"within \(40, 32\), got \(40, 0\)"),
+        ({"point": (0, -1)}, "point must be"),
+    ],
+)
+def test_boxes_out_of_range_are_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        segments.boxes(IMAGE, **options)
+
+
+# -- merges
+
+
+def pixels(image):
+    return np.arange(image[..., 0].size).reshape(image.shape[:2])
+
+
+def same_partition(one, other):
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1).shape[1]
+    return pairs == len(np.unique(one)) == len(np.unique(other))
+
+
+@pytest.mark.parametrize("num_segments", [2, 5, 12])
+def test_merges_of_pixels_are_scikit_learns(num_segments):
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.feature_extraction.image import grid_to_graph
+
+    image = RNG.random((6, 7, 2)).astype(np.float32)
+    ward = AgglomerativeClustering(num_segments, connectivity=grid_to_graph(6, 7), linkage="ward")
+    expected = ward.fit_predict(image.reshape(-1, 2))
+    found = segments.merge(image, pixels(image), num_segments=num_segments)
+    assert same_partition(found.ravel(), expected)
+
+
+def test_merges_end_at_the_colours():
+    merged = segments.merge(IMAGE, segments.grid(IMAGE, size=4), num_segments=4)
+    assert same_partition(merged, QUADRANTS)
+
+
+def test_merges_are_a_hierarchy_of_connected_segments():
+    from scipy import ndimage
+
+    fine = segments.slic(IMAGE, n_segments=80)
+    finer = None
+    for num_segments in (fine.max() + 1, 30, 7, 2, 1):
+        merged = segments.merge(IMAGE, fine, num_segments=num_segments)
+        segments.check_segments(merged)
+        assert merged.max() + 1 == num_segments
+        for label in range(num_segments):
+            assert ndimage.label(merged == label)[1] == 1
+        if finer is not None:
+            assert len(np.unique(np.stack([merged, finer]).reshape(2, -1), axis=1).T) == (
+                finer.max() + 1
+            )
+        finer = merged
+
+
+def test_merges_count_pixels_not_segments():
+    """A step is n m / (n + m) |f - g|^2: a lone pixel of another colour goes before large areas."""
+    image = np.repeat([0.0, 0.0, 0.0, 0.2, 0.2, 0.2, 0.2, 0.5], 1)[None, :, None].astype(np.float32)
+    labels = np.array([[0, 0, 0, 1, 1, 1, 1, 2]])
+    # 3 * 4 / 7 * 0.04 = 0.069, 4 * 1 / 5 * 0.09 = 0.072
+    np.testing.assert_array_equal(
+        segments.merge(image, labels, num_segments=2), [[0, 0, 0, 0, 0, 0, 0, 1]]
+    )
+    image[0, -1] = 0.48  # 4 / 5 * 0.0784 = 0.063
+    np.testing.assert_array_equal(
+        segments.merge(image, labels, num_segments=2), [[0, 0, 0, 1, 1, 1, 1, 1]]
+    )
+
+
+@pytest.mark.parametrize("num_segments", [0, 5])
+def test_merging_to_no_or_more_segments_is_an_error(num_segments):
+    with pytest.raises(ValueError, match=f"from 1 to the 4 segments there are, got {num_segments}"):
+        segments.merge(IMAGE, QUADRANTS, num_segments=num_segments)
 
 
 def test_label_maps_of_users_are_renumbered_in_order():
