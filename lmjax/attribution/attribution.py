@@ -1,6 +1,7 @@
 """What an attribution method returns."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ class Attribution:
       standard_error: of the scores, in their shape, from methods that sample; else None.
       intercept: scalar or `[T]`, a surrogate's output with everything hidden; else None.
       r2: scalar or `[T]`, weighted R^2 of a surrogate on its own samples, at most 1; else None.
+      samples: what methods that sample go on from, as `previous=` of a later call; else None.
     """
 
     scores: np.ndarray
@@ -37,6 +39,7 @@ class Attribution:
     standard_error: np.ndarray | None = None
     intercept: np.ndarray | None = None
     r2: np.ndarray | None = None
+    samples: Any = None
 
     @property
     def heatmap(self) -> np.ndarray:
