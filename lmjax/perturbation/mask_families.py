@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking.checks import check_mask
+from lmjax.perturbation.segments import check_segments
 
 # Pixels of the masks that exist at once in `weighted_sum`.
 _PIXELS = 2**24
@@ -176,6 +177,131 @@ class RankRanges(MaskFamily):
         return shown
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SoftCoalitions(MaskFamily):
+    """Each segment is visible to a degree of its own. Only for removals that blend.
+
+    Attributes:
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      degrees: `[N, S]` floats from 0 (hidden) to 1 (visible).
+    """
+
+    segments: np.ndarray
+    degrees: np.ndarray
+    soft = True
+
+    def __post_init__(self):
+        segments = check_segments(self.segments)
+        degrees, num_segments = np.asarray(self.degrees, np.float32), int(segments.max()) + 1
+        if degrees.ndim != 2 or degrees.shape[1] != num_segments:
+            raise ValueError(
+                f"degrees must be [N, {num_segments}], a column for each segment; "
+                f"got shape {degrees.shape}"
+            )
+        if not ((degrees >= 0) & (degrees <= 1)).all():
+            raise ValueError("degrees must hold values from 0 (hidden) to 1 (visible)")
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "degrees", degrees)
+
+    @property
+    def spatial_shape(self) -> tuple[int, int]:
+        return self.segments.shape
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.degrees
+
+    @property
+    def shared(self) -> np.ndarray:
+        return self.segments
+
+    @property
+    def make(self) -> Callable:
+        return _painted
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grids(MaskFamily):
+    """Coarse grids, enlarged and shifted: the masks of RISE.
+
+    A grid of h x w cells is enlarged to h + 1 times ceil(H / h) by w + 1 times ceil(W / w) pixels,
+    and the variant's shift says where in it the image lies (Petsiuk et al. 2018, arXiv 1806.07421,
+    section 3.2).
+
+    Attributes:
+      spatial_shape: (H, W).
+      cells: `[N, h, w]` bool, True = visible.
+      shifts: `[N, 2]` ints (down, right), from 0 up to, not including, ceil(H / h) and ceil(W / w).
+      soft: interpolate between the cells' centres, bilinearly; the outer half of a border cell has
+        its value. Otherwise every pixel takes the cell it lies in.
+    """
+
+    spatial_shape: tuple[int, int]
+    cells: np.ndarray
+    shifts: np.ndarray
+    _: dataclasses.KW_ONLY
+    soft: bool = False
+
+    def __post_init__(self):
+        cells, shifts = np.asarray(self.cells), np.asarray(self.shifts)
+        if cells.ndim != 3 or cells.dtype != bool or 0 in cells.shape[1:]:
+            raise ValueError(f"cells must be bool [N, h, w], got {cells.dtype} {cells.shape}")
+        _check_grid(cells.shape[1:], self.spatial_shape, "cells")
+        if shifts.shape != (len(cells), 2) or shifts.dtype.kind not in "iu":
+            raise ValueError(
+                f"shifts must be ints [{len(cells)}, 2], (down, right); got {shifts.dtype} "
+                f"of shape {shifts.shape}"
+            )
+        limit = _cell_size(cells.shape[1:], self.spatial_shape)
+        if ((shifts < 0) | (shifts >= limit)).any():
+            raise ValueError(f"shifts must be from (0, 0) up to below {limit}")
+        object.__setattr__(self, "cells", cells)
+        object.__setattr__(self, "shifts", shifts.astype(np.int32))
+
+    @property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.cells, self.shifts
+
+    @property
+    def make(self) -> Callable:
+        return _GridMaker(tuple(self.spatial_shape), self.soft)
+
+
+def random_grids(
+    spatial_shape: tuple[int, int],
+    num_samples: int,
+    *,
+    key: jax.Array,
+    grid: int | tuple[int, int] = 7,
+    keep_probability: float = 0.5,
+    soft: bool = False,
+) -> Grids:
+    """Random `Grids`, with the defaults of RISE (Petsiuk et al. 2018, arXiv 1806.07421, section 4).
+
+    Args:
+      spatial_shape: (H, W).
+      num_samples: N.
+      key: random key; the same key gives the same masks.
+      grid: cells along each side, or (h, w).
+      keep_probability: how likely a cell is visible, above 0 and below 1.
+      soft: as in `Grids`.
+
+    Raises:
+      ValueError: options out of range.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be 1 or more, got {num_samples!r}")
+    if not 0 < keep_probability < 1:
+        raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
+    grid = (grid, grid) if np.ndim(grid) == 0 else tuple(grid)
+    _check_grid(grid, spatial_shape, "grid")
+    cell_key, shift_key = jax.random.split(key)
+    cells = jax.random.bernoulli(cell_key, keep_probability, (num_samples, *grid))
+    limit = jnp.asarray(_cell_size(grid, spatial_shape))
+    shifts = jax.random.randint(shift_key, (num_samples, 2), 0, limit[None])
+    return Grids(spatial_shape, np.asarray(cells), np.asarray(shifts), soft=soft)
+
+
 class WholeFirst(MaskFamily):
     """The whole image, and then the variants of another family: N + 1 in all."""
 
@@ -240,6 +366,58 @@ class _WindowMaker:
         ]
         inside = inside[0][:, :, None] & inside[1][:, None, :]
         return inside if self.keep_inside else ~inside
+
+
+def _painted(segments, degrees):
+    return degrees[:, segments]
+
+
+@dataclasses.dataclass(frozen=True)
+class _GridMaker:
+    spatial_shape: tuple[int, int]
+    soft: bool
+
+    def __call__(self, shared, rows):
+        cells, shifts = rows
+        sizes = zip(cells.shape[1:], self.spatial_shape, shifts.T)
+        if not self.soft:
+            down, right = (_cell_of_pixel(*each) for each in sizes)
+            return jax.vmap(lambda c, i, j: c[i][:, j])(cells, down, right)
+        down, right = (_cell_weights(*each) for each in sizes)
+        masks = jnp.einsum(
+            "nij,nyi,nxj->nyx", cells.astype(jnp.float32), down, right, precision="highest"
+        )
+        return jnp.clip(masks, 0, 1)
+
+
+def _cell_of_pixel(cells: int, pixels: int, shift):
+    """`[n, pixels]`: which cell each pixel lies in, along one side, for shifts `[n]`."""
+    centre = 2 * (jnp.arange(pixels)[None] + shift[:, None]) + 1  # twice the pixel's centre
+    return centre * cells // (2 * _enlarged(cells, pixels))
+
+
+def _cell_weights(cells: int, pixels: int, shift):
+    """`[n, pixels, cells]`: how much of each cell a pixel takes, summing to 1 over cells."""
+    centre = jnp.arange(pixels)[None] + shift[:, None] + 0.5
+    position = jnp.clip(centre * cells / _enlarged(cells, pixels) - 0.5, 0, cells - 1)
+    distance = jnp.abs(position[:, :, None] - jnp.arange(cells)[None, None])
+    return jnp.maximum(1 - distance, 0)
+
+
+def _enlarged(cells: int, pixels: int) -> int:
+    return (cells + 1) * -(-pixels // cells)
+
+
+def _cell_size(grid: tuple[int, int], spatial_shape: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(-(-pixels // cells) for cells, pixels in zip(grid, spatial_shape))
+
+
+def _check_grid(grid: tuple[int, int], spatial_shape: tuple[int, int], name: str) -> None:
+    if len(grid) != 2 or any(not 1 <= a <= b for a, b in zip(grid, spatial_shape)):
+        raise ValueError(
+            f"{name} must have from 1 x 1 to {spatial_shape[0]} x {spatial_shape[1]} cells, one "
+            f"for each pixel; got {' x '.join(map(str, grid))}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

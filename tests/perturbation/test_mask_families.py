@@ -1,7 +1,9 @@
 """Families of masks against plain loops."""
 
+import jax
 import numpy as np
 import pytest
+from skimage.transform import resize
 
 import lmjax
 from lmjax.masking import Replace
@@ -15,6 +17,9 @@ RANKS = RNG.permutation(30).reshape(SHAPE) // 2
 RANGES = np.array([[0, 15], [3, 15], [0, 4], [2, 9]])
 CORNERS = np.array([[0, 0], [4, 3], [-1, 2], [9, 9]])
 KEEP = RNG.random((7, 15)) < 0.5
+DEGREES = RNG.random((3, 15))
+CELLS = RNG.random((6, 2, 3)) < 0.5
+SHIFTS = np.array([[0, 0], [2, 1], [1, 1], [0, 1], [2, 0], [1, 0]])
 
 
 def plain_windows(keep_inside):
@@ -23,6 +28,21 @@ def plain_windows(keep_inside):
         for row in range(max(top, 0), min(top + 3, 6)):
             for column in range(max(left, 0), min(left + 2, 5)):
                 mask[row, column] = keep_inside
+    return masks
+
+
+def plain_grids(soft):
+    """2 x 3 cells enlarged to 3 * 3 x 4 * 2 pixels, and 6 x 5 pixels cut out of them."""
+    masks = np.zeros((len(CELLS), *SHAPE))
+    for mask, cells, (down, right) in zip(masks, CELLS, SHIFTS):
+        if soft:  # as the authors of RISE enlarge them, but for the mode at the border
+            enlarged = resize(cells.astype(float), (9, 8), order=1, mode="edge")
+            mask[:] = enlarged[down : down + 6, right : right + 5]
+            continue
+        for row, column in np.ndindex(SHAPE):
+            mask[row, column] = cells[
+                int((row + down + 0.5) / 9 * 2), int((column + right + 0.5) / 8 * 3)
+            ]
     return masks
 
 
@@ -35,6 +55,9 @@ FAMILIES = {
         families.Windows(SHAPE, CORNERS, (3, 2), keep_inside=True),
         plain_windows(True),
     ),
+    "soft coalitions": (families.SoftCoalitions(RANKS, DEGREES), DEGREES[:, RANKS]),
+    "grids": (families.Grids(SHAPE, CELLS, SHIFTS), plain_grids(False)),
+    "soft grids": (families.Grids(SHAPE, CELLS, SHIFTS, soft=True), plain_grids(True)),
     "ranks": (
         families.RankRanges(RANKS, RANGES),
         np.array([np.isin(RANKS, range(low, high)) for low, high in RANGES]),
@@ -50,8 +73,9 @@ def case(request):
 def test_masks_are_those_of_a_plain_loop(case):
     family, expected = case
     assert len(family) == len(expected)
-    np.testing.assert_array_equal(family.masks(), expected)
-    np.testing.assert_array_equal(family.masks(slice(1, 3)), expected[1:3])
+    np.testing.assert_allclose(family.masks(), expected, atol=1e-6)
+    np.testing.assert_allclose(family.masks(slice(1, 3)), expected[1:3], atol=1e-6)
+    assert (family.masks().dtype == bool) != family.soft
 
 
 def test_shown_misses_no_visible_pixel(case):
@@ -91,6 +115,30 @@ def test_soft_masks_need_a_removal_that_blends():
         )
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_random_grids_show_every_pixel_as_often(soft):
+    masks = families.random_grids(
+        (13, 9), 4000, key=jax.random.key(0), grid=(4, 3), keep_probability=0.3, soft=soft
+    )
+    assert masks.cells.shape == (4000, 4, 3)
+    assert (masks.shifts.min(axis=0) == 0).all()
+    assert (masks.shifts.max(axis=0) == (3, 2)).all()
+    np.testing.assert_allclose(families.weighted_sum(masks, np.ones(4000)) / 4000, 0.3, atol=0.04)
+
+
+def test_same_key_same_grids_and_another_key_others():
+    one, same, other = (
+        families.random_grids(SHAPE, 50, key=jax.random.key(seed), grid=3) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one.masks(), same.masks())
+    assert (one.cells != other.cells).any()
+    assert (one.shifts != other.shifts).any()
+
+
+def random_grids(num_samples=9, **options):
+    return families.random_grids(SHAPE, num_samples, key=jax.random.key(0), **options)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -100,6 +148,18 @@ def test_soft_masks_need_a_removal_that_blends():
         (lambda: families.Windows(SHAPE, [[0, 1]], (0, 1)), "size must be"),
         (lambda: families.RankRanges(RANKS / 2, RANGES), "ranks must be ints"),
         (lambda: families.RankRanges(RANKS, [1, 2]), "ranges must be ints"),
+        (lambda: families.SoftCoalitions(RANKS, DEGREES[:, 1:]), r"degrees must be \[N, 15\]"),
+        (lambda: families.SoftCoalitions(RANKS, DEGREES + 1), "degrees must hold values from 0"),
+        (lambda: families.SoftCoalitions(RANKS, DEGREES * np.nan), "degrees must hold values"),
+        (lambda: families.SoftCoalitions(RANKS + 1, DEGREES), "missing 0"),
+        (lambda: families.Grids(SHAPE, CELLS * 1.0, SHIFTS), "cells must be bool"),
+        (lambda: families.Grids(SHAPE, np.ones((6, 7, 2), bool), SHIFTS), "from 1 x 1 to 6 x 5"),
+        (lambda: families.Grids(SHAPE, CELLS, SHIFTS + 1), r"up to below \(3, 2\)"),
+        (lambda: families.Grids(SHAPE, CELLS, SHIFTS[1:]), r"shifts must be ints \[6, 2\]"),
+        (lambda: random_grids(grid=7), "grid must have from 1 x 1 to 6 x 5 cells, .* got 7 x 7"),
+        (lambda: random_grids(grid=0), "got 0 x 0"),
+        (lambda: random_grids(num_samples=0), "num_samples must be 1 or more"),
+        (lambda: random_grids(grid=2, keep_probability=1), "keep_probability must be above 0"),
         (lambda: families.weighted_sum(FAMILIES["ranks"][0], np.ones(3)), "weights must be"),
     ],
 )
