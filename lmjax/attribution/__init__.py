@@ -2,18 +2,28 @@
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.hsic import hsic
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime, lime_regression
+from lmjax.attribution.occlusion import leave_one_in, leave_one_out, occlusion
+from lmjax.attribution.rise import rise
 from lmjax.attribution.running import stable_ranking
 from lmjax.attribution.shapley import exact_shapley, permutation_shapley
+from lmjax.attribution.sobol import sobol
 
 __all__ = [
     "Attribution",
     "banzhaf",
     "exact_shapley",
+    "hsic",
     "kernelshap",
+    "leave_one_in",
+    "leave_one_out",
     "lime",
     "lime_regression",
+    "occlusion",
     "permutation_shapley",
+    "rise",
+    "sobol",
     "stable_ranking",
 ]
