@@ -55,7 +55,8 @@ def hsic(
       progress: as in `lmjax.evaluate`.
 
     Returns:
-      `Attribution` with scores `[S]` for one target, `[T, S]` for several.
+      `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors
+      (to first order: near a score of 0 they tell no more than its size).
 
     Raises:
       ValueError: options out of range, target not a class of the network, more samples than memory
@@ -85,11 +86,14 @@ def hsic(
         progress=progress,
     )
     outputs = answers.values.reshape(num_samples, -1).T
-    widths = jax.vmap(_median_width)(outputs) if kernel_width is None else kernel_width
-    scores = _hsic(keep, outputs, jnp.broadcast_to(widths, len(outputs)))
+    widths = _median_widths(outputs) if kernel_width is None else kernel_width
+    results = _hsic(keep, outputs, np.broadcast_to(np.float32(widths), len(outputs)))
+    shape = (*answers.whole.shape, num_segments)
+    scores, errors = (np.asarray(each).reshape(shape) for each in results)
     return Attribution(
-        scores=np.asarray(scores).reshape(*answers.whole.shape, num_segments),
+        scores=scores,
         segments=segments,
+        standard_error=errors,
         num_variants=num_samples + 1,
         **answers.about(),
     )
@@ -102,23 +106,26 @@ def _half_visible(num_segments: int, num_samples: int, key: jax.Array) -> np.nda
     return np.asarray(jax.random.permutation(key, columns, independent=True))
 
 
-def _median_width(outputs: jax.Array) -> jax.Array:
-    """The median of the outputs; where that is 0, their standard deviation; where that is, 1."""
-    width = jnp.abs(jnp.median(outputs))
-    width = jnp.where(width > 0, width, outputs.std())
-    return jnp.where(width > 0, width, 1)
+def _median_widths(outputs: np.ndarray) -> np.ndarray:
+    """The medians of outputs `[T, N]`; where 0, the standard deviation; where that is 0, 1."""
+    widths = np.abs(np.median(outputs, axis=1))
+    widths = np.where(widths > 0, widths, outputs.std(axis=1))
+    return np.where(widths > 0, widths, 1)
 
 
 @jax.jit
-def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> jax.Array:
-    """`[T, S]` from coalitions `[N, S]`, outputs `[T, N]` and kernel widths `[T]`."""
+def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scores and errors `[T, S]`, of coalitions `[N, S]`, outputs `[T, N]` and widths `[T]`."""
     # The kernel of visibility, 1/2 for equal and -1/2 for unequal, is a product: 2 x x'.
-    x = keep - keep.mean(axis=0, keepdims=True)
+    x, count = keep - keep.mean(axis=0, keepdims=True), len(keep)
 
     def one(arguments):
         outputs, width = arguments
         difference = (outputs[:, None] - outputs[None, :]) / width
         kernel = jnp.exp(-(difference**2) / 2)
-        return 2 * (x * jnp.matmul(kernel, x, precision="highest")).sum(axis=0)
+        product = jnp.matmul(kernel, x, precision="highest")
+        terms = 2 * x * (product - product.mean(axis=0, keepdims=True)) / (count - 1) ** 2
+        # Each sample counts in a row and in a column of the kernels, hence twice.
+        return terms.sum(axis=0), 2 * terms.std(axis=0, ddof=1) * count**0.5
 
-    return jax.lax.map(one, (outputs, widths)) / (len(x) - 1) ** 2
+    return jax.lax.map(one, (outputs, widths))

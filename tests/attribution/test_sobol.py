@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import sobol_indices
+
+import lmjax
+from lmjax.attribution import sobol
+from lmjax.attribution.sobol import _designs, jansen, segments_or_grid
+from lmjax.perturbation import Predictor
+from tests.segment_networks import shares
+from tests.small_classifier import small_classifier
+
+RNG = np.random.default_rng(0)
+H, W = 12, 9
+IMAGE = RNG.random((H, W, 3)).astype(np.float32)
+KEY = jax.random.key(3)
+SEGMENTS = segments_or_grid(None, (H, W), (2, 3))  # 6 segments
+S = 6
+
+
+def ishigami(x):
+    """Ishigami's function, whose Sobol indices are known, of the first 3 columns `[..., S]`."""
+    a, b, c = (np.pi * (2 * x[..., i] - 1) for i in range(3))
+    return jnp.sin(a) + 7 * jnp.sin(b) ** 2 + 0.1 * c**4 * jnp.sin(a)
+
+
+def network(image, masks):
+    value = ishigami(shares(SEGMENTS, masks))
+    return jnp.stack([value, 2 - value], axis=1)
+
+
+TOTAL = np.array([0.5576, 0.4424, 0.2437, 0, 0, 0])  # Sobol & Levitan 1999, of Ishigami's function
+
+
+def test_soft_masks_give_the_known_indices():
+    found = sobol(
+        network,
+        IMAGE,
+        key=KEY,
+        segments=SEGMENTS,
+        soft=True,
+        num_designs=1024,
+        output="logit",
+        target=[0, 1],
+    )
+    np.testing.assert_allclose(found.scores, [TOTAL, TOTAL], atol=0.03)
+    np.testing.assert_allclose(found.scores[:, 3:], 0, atol=1e-6)
+    assert found.num_variants == 1024 * (S + 1) + 1
+    assert (found.standard_error < 0.06).all()
+
+
+def test_the_estimator_is_scipys():
+    def function(x):  # [d, n], as SciPy has it
+        return np.asarray(ishigami(np.moveaxis(x, 0, -1)))
+
+    first, second = RNG.random((2, 3, 64))
+    mixed = np.repeat(first[None], 3, axis=0)
+    for i in range(3):
+        mixed[i, i] = second[i]
+    result = sobol_indices(
+        func={
+            "f_A": function(first)[None],
+            "f_B": function(second)[None],
+            "f_AB": function(np.moveaxis(mixed, 0, 1))[:, None],
+        },
+        n=64,
+    )
+    scores, _ = jansen(function(first), function(np.moveaxis(mixed, 0, 1)).ravel())
+    # SciPy takes the variance over both sets of points, Xplique and we over the first.
+    both = np.var([function(first), function(second)])
+    np.testing.assert_allclose(
+        scores, result.total_order * both / function(first).var(ddof=1), rtol=1e-6
+    )
+
+
+def exact_binary_indices(values):
+    """Total-order indices of a function of S coins, from its values at all `[2] * S` points."""
+    return np.array(
+        [(np.diff(values, axis=i) ** 2).mean() / 4 / values.var() for i in range(values.ndim)]
+    )
+
+
+def test_binary_masks_give_the_indices_of_coin_flips():
+    classifier = small_classifier((H, W, 3), num_classes=5)
+    predictor = Predictor(classifier, lmjax.LayerMasking())
+    found = sobol(
+        predictor, IMAGE, key=KEY, segments=SEGMENTS, num_designs=2048, target=1, output="logit"
+    )
+    points = np.array(list(np.ndindex((2,) * S)), bool)
+    values = np.asarray(predictor(IMAGE, points[:, SEGMENTS]))[:, 1].reshape((2,) * S)
+    np.testing.assert_allclose(found.scores, exact_binary_indices(values), atol=0.03)
+    assert found.num_variants == 2**S + 1  # coinciding variants are evaluated once
+
+
+def test_coinciding_variants_change_no_score():
+    predictor = Predictor(small_classifier((H, W, 3)), lmjax.LayerMasking())
+    found = sobol(predictor, IMAGE, key=KEY, target=1, grid=4)
+    assert found.num_variants < 0.6 * 32 * 17
+    keep = _designs(16, 32, KEY) > 0.5
+    values = np.asarray(predictor(IMAGE, keep[:, found.segments]), np.float64)
+    values = (np.exp(values) / np.exp(values).sum(axis=1, keepdims=True))[:, 1]
+    np.testing.assert_allclose(found.scores, jansen(values[:32], values[32:])[0], rtol=1e-4)
+
+
+def test_standard_errors_bound_the_spread_over_keys():
+    options = {"segments": SEGMENTS, "soft": True, "output": "logit", "num_designs": 64}
+    runs = [sobol(network, IMAGE, key=jax.random.key(i), target=0, **options) for i in range(30)]
+    spread = np.std([run.scores for run in runs], axis=0)[:3]
+    claimed = np.mean([run.standard_error for run in runs], axis=0)[:3]
+    assert (spread < 1.3 * claimed).all()
+    assert (spread > claimed / 10).all()
+
+
+def test_constant_answers_have_no_scores():
+    found = sobol(lambda image, masks: jnp.ones((len(masks), 2)), IMAGE, key=KEY, grid=2)
+    np.testing.assert_array_equal(found.scores, np.zeros(4))
+
+
+def test_the_default_grid_is_even():
+    found = sobol(lambda image, masks: jnp.ones((len(masks), 2)), IMAGE, key=KEY, num_designs=2)
+    assert found.scores.shape == (64,)
+    for axis, sides in ((0, [1, 2]), (1, [1, 2])):
+        line = found.segments[:, 0] // 8 if axis == 0 else found.segments[0] % 8
+        assert (np.diff(line) >= 0).all()
+        assert set(np.bincount(line, minlength=8)) <= set(sides)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_designs": 1}, "num_designs must be 2 or more"),
+        ({"grid": 10}, "grid must have from 1 x 1 to 12 x 9 cells"),
+        ({"segments": SEGMENTS + 1}, "missing 0"),
+        ({"segments": SEGMENTS.T}, "like the image"),
+        ({"segments": np.arange(150 * 100).reshape(150, 100)}, "at most 10,600"),
+    ],
+)
+def test_bad_options_are_errors(options, message):
+    image = IMAGE if "at most" not in message else np.zeros((150, 100, 3), np.float32)
+    with pytest.raises(ValueError, match=message):
+        sobol(network, image, key=KEY, **{"num_designs": 2, **options})
