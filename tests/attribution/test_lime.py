@@ -10,8 +10,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances
 
 from lmjax.attribution import lime, lime_regression
+from lmjax.attribution.lime import _forward_selection
 from lmjax.masking.replace import Replace
 from lmjax.perturbation import Predictor, random_keep, segments
+from tests.segment_networks import shares
 from tests.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
@@ -58,6 +60,102 @@ def test_regression_agrees_with_the_lime_package():
         np.testing.assert_allclose(scores[target], expected, atol=1e-4 * scale)
         np.testing.assert_allclose(intercept[target], expected_intercept, atol=1e-4 * scale)
         np.testing.assert_allclose(r2[target], expected_r2, atol=1e-4)
+
+
+def lime_package(keep, outputs, target, distances, **options):
+    """Scores `[S]`, 0 for segments left out, and R^2."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lime.lime_base import LimeBase
+
+        intercept, features, r2, _ = LimeBase(options.pop("kernel")).explain_instance_with_data(
+            keep.astype(float), outputs, distances, target, **options
+        )
+    scores = np.zeros(keep.shape[1])
+    scores[[feature for feature, _ in features]] = [weight for _, weight in features]
+    return scores, intercept, r2
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    ("selection", "number"),
+    [
+        ("highest_weights", 7),
+        ("forward_selection", 5),
+        ("lasso_path", 6),
+        ("lasso_path", 1),
+        ("highest_weights", 99),
+    ],
+)
+def test_selection_and_distance_agree_with_the_lime_package(selection, number, distance):
+    effects = RNG.normal(size=S) * np.arange(1, S + 1) / S
+
+    def network(image, masks):
+        shown = shares(SEGMENTS, masks)
+        value = shown @ jnp.asarray(effects, jnp.float32) + shown[:, 0] * shown[:, 19]
+        return jnp.stack([value, -(value**2)], axis=1)
+
+    width = {"cosine": 0.25, "euclidean": 0.75 * np.sqrt(S)}[distance]
+    found = lime(
+        network,
+        IMAGE,
+        SEGMENTS,
+        key=KEY,
+        num_samples=300,
+        target=(1, 0),
+        output="logit",
+        selection=selection,
+        num_features=number,
+        distance=distance,
+    )
+    keep = np.asarray(random_keep(S, 300, key=KEY))
+    outputs = np.asarray(network(IMAGE, keep[:, SEGMENTS]))
+    distances = pairwise_distances(keep.astype(float), np.ones((1, S)), metric=distance).ravel()
+    for row, target in enumerate((1, 0)):
+        scores, intercept, r2 = lime_package(
+            keep,
+            outputs,
+            target,
+            distances,
+            kernel=lambda d: kernel(d, width),
+            num_features=number,
+            feature_selection=selection,
+        )
+        assert (scores != 0).sum() <= number
+        np.testing.assert_array_equal(found.scores[row] != 0, scores != 0)
+        np.testing.assert_allclose(found.scores[row], scores, atol=1e-4 * abs(scores).max())
+        np.testing.assert_allclose(found.intercept[row], intercept, atol=1e-4 * abs(scores).max())
+        np.testing.assert_allclose(found.r2[row], r2, atol=1e-4)
+
+
+def test_selections_of_constant_answers_are_finite():
+    def network(image, masks):
+        return jnp.ones((len(masks), 2))
+
+    for selection in ("highest_weights", "forward_selection", "lasso_path"):
+        found = lime(
+            network, IMAGE, SEGMENTS, key=KEY, num_samples=200, selection=selection, num_features=3
+        )
+        np.testing.assert_array_equal(found.scores, np.zeros(S))
+
+
+def test_forward_selection_survives_segments_that_are_the_same():
+    x = RNG.normal(size=(50, 3))
+    x = np.c_[x, x[:, 0], np.zeros(50)]  # one again, and one that never varies
+    chosen = _forward_selection(x, x[:, 0] + 0.1 * x[:, 1], 5)
+    assert sorted(chosen) == [0, 1, 2, 3, 4]
+    assert chosen[:2] == [0, 1]
+
+
+def test_standard_errors_are_those_of_other_keys():
+    network = predictor()
+    runs = [
+        lime(network, IMAGE, SEGMENTS, key=jax.random.key(i), num_samples=200, target=0)
+        for i in range(40)
+    ]
+    spread = np.std([run.scores for run in runs], axis=0, ddof=1)
+    claimed = np.mean([run.standard_error for run in runs], axis=0)
+    assert 0.8 < np.median(spread / claimed) < 1.25
 
 
 @pytest.mark.parametrize(
@@ -225,6 +323,13 @@ def test_few_samples_warn_and_say_how_many_are_needed():
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"kernel_width": -1.0}, "kernel_width must be above 0"),
         ({"kernel_width": np.nan}, "kernel_width must be above 0"),
+        ({"num_samples": 1}, "num_samples must be 2 or more, .* got 1"),
+        ({"num_samples": 0}, "num_samples must be 2 or more"),
+        ({"distance": "jaccard"}, "distance must be one of cosine, euclidean; got 'jaccard'"),
+        ({"selection": "auto", "num_features": 3}, "selection must be one of none, highest"),
+        ({"selection": "lasso_path"}, "num_features and a selection .* go together"),
+        ({"num_features": 3}, "num_features and a selection .* go together"),
+        ({"selection": "lasso_path", "num_features": 0}, "num_features must be 1 or more"),
         ({"keep_probability": 1.5}, "keep_probability"),
         ({"segments": SEGMENTS + 1}, "missing 0"),
         ({"segments": SEGMENTS.T}, "like the image"),
