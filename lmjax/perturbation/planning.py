@@ -30,7 +30,7 @@ _SHARED_VARIANT = 0.03
 # Another way is taken when it is so much faster, and saves so many multiplications: compiling its
 # programs takes seconds (7e10 multiplications a second), but they serve the next images too.
 _WORTHWHILE = 0.95
-_LEAST_SAVED = 1e11
+_LEAST_SAVED = 2e11
 # Sharing can save no more than what comes before the deepest cut; below this it is not looked for.
 _LEAST_SHARED_TIME = 0.2
 # Sharing is thought of up to where so much of the work is done.
