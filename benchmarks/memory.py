@@ -79,9 +79,7 @@ def main(
         keep = perturbation.random_keep(num_segments, num_variants, key=jax.random.key(0))
         coalitions = perturbation.Coalitions(segments, keep)
         start = time.perf_counter()
-        perturbation.evaluate(
-            predictor, image, coalitions, batch_size=batch_size, engine=engine
-        )
+        perturbation.evaluate(predictor, image, coalitions, batch_size=batch_size, engine=engine)
         return time.perf_counter() - start
 
     run(FEW)  # compiles

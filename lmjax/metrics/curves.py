@@ -114,8 +114,7 @@ def insertion(
 
     The reverse of `deletion`, whose arguments it takes: from none of the image to all of it. The
     published metric starts from the image under a Gaussian blur, 11 pixels wide with sigma 5:
-    `lmjax.Replace(functools.partial(gaussian_blur, sigma=5, radius=5))`, with `gaussian_blur` from
-    `lmjax.masking.baselines`.
+    `lmjax.Replace("blur", sigma=5, radius=5)`.
 
     Args:
       predictor: (image, masks) -> logits; it decides what stands where pixels are still hidden.

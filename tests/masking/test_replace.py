@@ -43,6 +43,7 @@ def blurred(sigma):
 
 
 OTHER = RNG.random((H, W, C))
+STEPS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
 PICTURES = {
     "black": ("black", np.zeros((H, W, C))),
     "white": ("white", np.ones((H, W, C))),
@@ -64,6 +65,19 @@ def test_hidden_pixels_hold_the_baseline_and_visible_ones_the_image(name):
     filled = make(baseline).fill(IMAGE, MASKS, MEAN)
     np.testing.assert_allclose(filled, select(picture), atol=2e-6)
     np.testing.assert_array_equal(np.asarray(filled)[MASKS], select(picture)[MASKS])
+
+
+def test_blur_of_limited_reach():
+    """Against a plain loop over the 3 x 3 neighbours inside the picture."""
+    weight = np.exp(-0.5 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]]) / 0.7**2)
+    expected = np.zeros((H, W, C))
+    for row, column in np.ndindex(H, W):
+        near = [(row + i, column + j, weight[i + 1, j + 1]) for i, j in STEPS]
+        near = [(i, j, w) for i, j, w in near if 0 <= i < H and 0 <= j < W]
+        total = sum(w * IMAGE[i, j].astype(float) for i, j, w in near)
+        expected[row, column] = total / sum(w for *_, w in near)
+    filled = make("blur", sigma=0.7, radius=1).fill(IMAGE, MASKS)
+    np.testing.assert_allclose(filled, select(expected), atol=2e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.7, 2.0])
@@ -221,6 +235,7 @@ def test_pictures_of_one_channel():
         (("segment_mean",), {"segments": np.full((2, 2), 7)}, "ints from 0 to S - 1"),
         (("segment_mean",), {"segments": np.zeros((2, 2))}, "ints from 0 to S - 1"),
         (("blur",), {"sigma": 0}, "sigma must be above 0"),
+        (("blur",), {"radius": -1}, "radius must be None or pixels"),
         (("gaussian_noise",), {"key": KEY, "noise_std": -1}, "noise_std must be above 0"),
         ((0.5,), {}, r"array of shape \(\)"),
         ((np.zeros((4, 4)),), {}, r"array of shape \(4, 4\)"),
