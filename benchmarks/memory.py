@@ -1,8 +1,8 @@
 """Memory of many variants against few: `python -m benchmarks.memory --variants 10000`.
 
 One image, random coalitions, layer masking, random weights. After a run that compiles, the peak of
-the process's resident memory is sampled while 100 variants and then `--variants` are evaluated. With
-`--engine` another way to compute; its peak is compared with that of a run with another engine.
+the process's resident memory is sampled while 100 variants and then `--variants` are evaluated.
+Runs with different `--engine` compare the ways to compute.
 """
 
 import contextlib
