@@ -65,22 +65,40 @@ class Packing(NamedTuple):
         return [np.arange(a, b) for a, b in itertools.pairwise(self.starts)]
 
 
-def pack(counts: Counts, *, work_per_batch: float, compiling: float, known: list[Room]) -> Packing:
-    """The batches that take least time, compilation included.
+class Rooms:
+    """The rooms that have been compiled for one program, and what they have cost too much.
+
+    Attributes:
+      compiled: the rooms.
+      wasted: work that a room of their own would have saved the runs since the last compilation.
+    """
+
+    def __init__(self):
+        self.compiled: list[Room] = []
+        self.wasted = 0.0
+
+
+def pack(counts: Counts, *, work_per_batch: float, compiling: float, known: Rooms) -> Packing:
+    """Variants in batches, in a room that is compiled or in one that is worth to be.
+
+    A new room is compiled when the runs without it have wasted as much work as compiling costs.
 
     Args:
       counts: of all variants, in order.
       work_per_batch: what a newly compiled batch holds.
       compiling: what another room costs, in the same units.
-      known: rooms that have been compiled; a new one is added to it.
+      known: what has been compiled; a new room is added to it.
     """
-    packings = [fill(room, counts) for room in known]
+    packings = [fill(room, counts) for room in known.compiled]
     fresh = [fill(room, counts) for room in rooms_for(counts, work_per_batch)]
     new = min(fresh, key=lambda p: p.work)
     best = min((p for p in packings if p is not None), key=lambda p: p.work, default=None)
-    if best is not None and best.work < new.work + compiling:
-        return best
-    known.append(new.room)
+    if best is not None:
+        known.wasted += max(best.work - new.work, 0)
+        if known.wasted < compiling:
+            return best
+    known.compiled.append(new.room)
+    known.wasted = 0.0
     return new
 
 

@@ -5,8 +5,9 @@ at 224 x 224, float32, on 2 CPU cores (`benchmarks/RESULTS.md`); on other device
 measured, and `"auto"` is `"dense"` there.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from lmjax.masking.visible import GATHERING_WINDOWS
 from lmjax.perturbation import engines
 from lmjax.perturbation.engines import Job, Sharing, Static
-from lmjax.perturbation.packing import Counts, Room, pack
+from lmjax.perturbation.packing import Counts, Room, Rooms, pack
 
 ENGINES = ("auto", "dense", "visible", "shared")
 
@@ -27,16 +28,16 @@ _VISIBLE_VARIANT = 0.05
 _SHARED_WORK = 1.1
 _SHARED_POSITION = 400
 _SHARED_VARIANT = 0.03
-# Another way is taken when it is so much faster, and saves so many multiplications: compiling its
-# programs takes seconds (7e10 multiplications a second), but they serve the next images too.
+# Another way is taken when it is so much faster, and has saved so many multiplications, of which
+# there are 7e10 a second: compiling its programs takes several seconds.
 _WORTHWHILE = 0.95
 _LEAST_SAVED = 2e11
-# Sharing can save no more than what comes before the deepest cut; below this it is not looked for.
+# Sharing saves at most what comes before the deepest cut: of fast runs, nothing worth counting.
 _LEAST_SHARED_TIME = 0.2
 # Sharing is thought of up to where so much of the work is done.
 _SHARING_DEPTH = 0.7
-# Spare room, since rows are counted for a few groups of variants and others may need some more; and
-# the largest room that is used again for less.
+# Spare room, since rows are counted for a few groups of variants and others may need more; and the
+# largest room that is used again for less.
 _SPARE = 1.1
 _LARGEST_ROOM = 1.3
 
@@ -81,8 +82,38 @@ class Cut(NamedTuple):
     on_visible: bool
 
 
+class _Experience:
+    """What has been compiled for a predictor and shapes, and what runs would have gained by more.
+
+    Attributes:
+      asked: multiplications of all runs so far, were they dense.
+      missed: of these, what each way would have saved.
+      rooms: by the seam they begin at.
+      sharings: by their seam.
+    """
+
+    def __init__(self):
+        self.asked = 0.0
+        self.missed = {"visible": 0.0, "shared": 0.0}
+        self.rooms: dict[int, Rooms] = collections.defaultdict(Rooms)
+        self.sharings: dict[int, list[Sharing]] = collections.defaultdict(list)
+
+
+@functools.lru_cache(maxsize=64)
+def _experience(static: Static, *shapes: tuple[int, ...]) -> _Experience:
+    return _Experience()
+
+
+def forget() -> None:
+    """Forgets what earlier runs have compiled and cost, as in a new process."""
+    _experience.cache_clear()
+
+
 def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
     """The plan for a job.
+
+    Programs take seconds to compile and serve later runs too. So `"auto"` turns to another way when
+    it would have saved this run and those before it as much as compiling costs.
 
     Args:
       job: the job.
@@ -96,29 +127,32 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
     everything = np.arange(job.num_variants)
     if engine == "dense" or not able or (engine == "auto" and jax.default_backend() != "cpu"):
         return Plan(everything)
-    products = engines.count_products(job)
-    compiled = bool(_known(_rooms, job, 0))
-    if engine == "auto" and job.num_variants * products < _LEAST_SAVED and not compiled:
+    shapes = map(np.shape, jax.tree.leaves(job.shared))
+    experience = _experience(job.static, job.image.shape, *shapes)
+    work = job.num_variants * engines.count_products(job)
+    experience.asked += work
+    if engine == "auto" and experience.asked < _LEAST_SAVED:
         return Plan(everything)
     counts = engines.count_rows(job)
     times = _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
     if engine == "visible":
-        return _on_visible(job, counts, everything)
+        return _on_visible(job, counts, everything, experience)
     if engine == "shared":
-        return _shared(job, _best_cut(job, counts))
+        return _shared(job, _best_cut(job, counts, experience), experience)
 
-    def pays(time: float, other: float, *, compiled: bool) -> bool:
-        saved = (other - time) * job.num_variants * products
-        return time < _WORTHWHILE * other and (compiled or saved > _LEAST_SAVED)
+    def pays(way: str, time: float, other: float) -> bool:
+        if time > _WORTHWHILE * other:
+            return False
+        experience.missed[way] += (other - time) * work
+        return experience.missed[way] > _LEAST_SAVED
 
     fastest = np.minimum(times, 1).mean()
-    enough = job.num_variants >= engines.SHARING_VARIANTS
-    if enough and pays(_LEAST_SHARED_TIME, fastest, compiled=False):
-        cut = _best_cut(job, counts)
-        if pays(cut.time, fastest, compiled=bool(_known(_sharings, job, cut.sharing.seam))):
-            return _shared(job, cut)
-    if pays(fastest, 1, compiled=compiled):
-        return _on_visible(job, counts, everything[times < 1])
+    if job.num_variants >= engines.SHARING_VARIANTS and fastest > _LEAST_SHARED_TIME:
+        cut = _best_cut(job, counts, experience)
+        if pays("shared", cut.time, fastest):
+            return _shared(job, cut, experience)
+    if pays("visible", fastest, 1):
+        return _on_visible(job, counts, everything[times < 1], experience)
     return Plan(everything)
 
 
@@ -132,20 +166,21 @@ def _check(engine: str, able: bool) -> None:
         )
 
 
-def _on_visible(job: Job, counts: Counts, variants: np.ndarray, *, seam: int = 0) -> Plan:
+def _on_visible(
+    job: Job, counts: Counts, variants: np.ndarray, experience: _Experience, *, seam: int = 0
+) -> Plan:
     """Some variants on visible positions, the others on full-size activations."""
-    counts = counts._replace(rows=counts.rows[variants])
     packing = pack(
-        counts,
+        counts._replace(rows=counts.rows[variants]),
         work_per_batch=2 * job.batch_size,
         compiling=_LEAST_SAVED / engines.count_products(job),
-        known=_known(_rooms, job, seam),
+        known=experience.rooms[seam],
     )
     rest = np.setdiff1d(np.arange(job.num_variants), variants)
     return Plan(rest, [variants[batch] for batch in packing.batches()], packing.room)
 
 
-def _best_cut(job: Job, counts: Counts) -> Cut:
+def _best_cut(job: Job, counts: Counts, experience: _Experience) -> Cut:
     """The seam with the least time, and how to go on from there."""
     work = counts.products @ counts.full
     done = work.cumsum()[:-1] / work.sum()  # at each seam
@@ -165,12 +200,16 @@ def _best_cut(job: Job, counts: Counts) -> Cut:
         on_visible = _VISIBLE_WORK * counts.work(counts.rows, behind=seam).mean() + _VISIBLE_VARIANT
         cuts.append(Cut(time + 1 - done[seam - 1], sharing, on_visible=False))
         cuts.append(Cut(time + on_visible, sharing, on_visible=True))
-    return min(cuts, key=lambda cut: cut.time)
+
+    def weighed(cut: Cut) -> float:
+        return cut.time * (_WORTHWHILE if experience.sharings[cut.sharing.seam] else 1)
+
+    return min(cuts, key=weighed)
 
 
-def _shared(job: Job, cut: Cut) -> Plan:
+def _shared(job: Job, cut: Cut, experience: _Experience) -> Plan:
     seam, rows = cut.sharing
-    known = _known(_sharings, job, seam)
+    known = experience.sharings[seam]
     sharing = next((each for each in known if _serves(each, rows)), None)
     if sharing is None:
         rows = (8 * np.ceil(np.array(rows) * _SPARE / 8).astype(int)).tolist()
@@ -180,27 +219,11 @@ def _shared(job: Job, cut: Cut) -> Plan:
     if not cut.on_visible:
         return Plan(everything, sharing=sharing)
     counts = engines.count_rows(job, behind=seam)
-    return _on_visible(job, counts, everything, seam=seam)._replace(sharing=sharing)
+    plan = _on_visible(job, counts, everything, experience, seam=seam)
+    return plan._replace(sharing=sharing)
 
 
 def _serves(sharing: Sharing, rows: tuple[int, ...]) -> bool:
     """Whether a compiled program has room, and little more than is needed."""
     room = np.array(sharing.rows) / np.maximum(rows, 1)
     return bool((room >= 1).all() and room.mean() < _LARGEST_ROOM)
-
-
-def _known(kind: Callable, job: Job, seam: int) -> list:
-    shapes = (job.image.shape, *map(np.shape, jax.tree.leaves(job.shared)))
-    return kind(job.static, seam, *shapes)
-
-
-@functools.lru_cache(maxsize=64)
-def _rooms(static: Static, seam: int, *shapes: tuple[int, ...]) -> list[Room]:
-    """The rooms that are compiled for a predictor and shapes, behind a seam; starts empty."""
-    return []
-
-
-@functools.lru_cache(maxsize=64)
-def _sharings(static: Static, seam: int, *shapes: tuple[int, ...]) -> list[Sharing]:
-    """What is compiled for a predictor and shapes up to a seam; starts empty."""
-    return []

@@ -119,9 +119,13 @@ def test_variants_without_room_are_computed_again(monkeypatch):
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def plan(predictor, masks, engine="auto"):
+def prepared(predictor, masks):
     prepare = importlib.import_module("lmjax.perturbation.evaluate")._prepare
-    return planning.make_plan(prepare(predictor, IMAGE, masks, None), engine, able=True)
+    return prepare(predictor, IMAGE, masks, None)
+
+
+def plan(predictor, masks, engine="auto"):
+    return planning.make_plan(prepared(predictor, masks), engine, able=True)
 
 
 def left_columns(variants, columns):
@@ -152,6 +156,17 @@ def test_auto_shares_where_many_variants_are_alike(monkeypatch):
     assert plan(predictor, alike).sharing is not None
     noise = np.random.default_rng(0).random((100, *SIZE)) < 0.97
     assert plan(predictor, noise).sharing is None
+
+
+def test_auto_turns_to_another_way_when_it_would_have_paid(monkeypatch):
+    predictor, little = random_predictor("bottleneck", lmjax.LayerMasking()), left_columns(50, 4)
+    planning.forget()
+    one_run = 50 * engines.count_products(prepared(predictor, little))
+    monkeypatch.setattr(planning, "_LEAST_SAVED", 5 * one_run)
+    dense = [len(plan(predictor, little).dense) for _ in range(20)]
+    assert dense[0] == 50
+    assert dense[-1] == 0
+    assert dense == sorted(dense, reverse=True)
 
 
 def test_auto_compiles_nothing_for_small_jobs():
