@@ -5,6 +5,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import strategies as st
+
+# Tables `[2^S, K]` of games with S = 5, K = 2: one shape, so that programs compile once.
+TABLES = st.lists(st.integers(-8, 8), min_size=64, max_size=64).map(
+    lambda numbers: np.reshape(numbers, (32, 2))
+)
 
 
 def strip(num_segments: int) -> np.ndarray:
