@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = attach(
         "PartialConvolution": "lmjax.masking",
         "Predictor": "lmjax.perturbation",
         "Replace": "lmjax.masking",
+        "ReplaceAverage": "lmjax.masking",
         "evaluate": "lmjax.perturbation",
     },
 )

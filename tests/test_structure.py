@@ -119,7 +119,10 @@ def public_names():
     segments = lmjax.segments
     yield from (
         (f"segments.{name}", getattr(segments, name))
-        for name in ("grid", "slic", "quickshift", "felzenszwalb", "from_labels")
+        for name in (
+            *("grid", "slic", "quickshift", "felzenszwalb", "from_labels"),
+            *("contours", "boxes", "merge"),
+        )
     )
 
 
