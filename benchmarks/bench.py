@@ -181,8 +181,7 @@ def measure(
     networks: Networks, image: np.ndarray, grid: list, *, variants: int, rounds: int
 ) -> list[dict]:
     """A row for each kind of mask and contender."""
-    rate = matmul_rate()
-    rows = []
+    rate, rows = 0.0, []
     for kind, family, share in grid:
         masks = family(image, variants, share)
         runs = contenders(networks, image, masks)
@@ -192,6 +191,7 @@ def measure(
             runs["auto"].run()
         milliseconds = {name: [] for name in runs}
         for _ in range(rounds):
+            rate = max(rate, matmul_rate())
             for name, (run, count) in runs.items():
                 milliseconds[name].append(1e3 * _seconds(run) / count)
         milliseconds = {name: np.array(each) for name, each in milliseconds.items()}

@@ -156,7 +156,7 @@ def shared_calls(
       room: of the batches behind the seam; None computes there on full-size activations.
     """
     size = job.batch_size if room is None else room.variants
-    per_call = max(SHARING_VARIANTS // size, 1)
+    per_call = -(-SHARING_VARIANTS // size)  # batches are seldom full
     for numbers in _grouped(batches, per_call, size):
         rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
         arguments = *job.arguments((rows, numbers >= 0)), used
