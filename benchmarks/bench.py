@@ -243,7 +243,7 @@ def _work(networks: Networks, image: np.ndarray, masks: MaskFamily) -> dict[str,
     }
 
 
-def end_to_end(networks: Networks, image: np.ndarray, *, samples: int) -> list[dict]:
+def end_to_end(networks: Networks, image: np.ndarray, *, samples: int, rounds: int) -> list[dict]:
     """LIME from image to scores, and a whole sweep of sliding occlusion, under layer masking.
 
     PyTorch's time for these variants is that of a few of them, times all.
@@ -266,7 +266,7 @@ def end_to_end(networks: Networks, image: np.ndarray, *, samples: int) -> list[d
     ):
         others = contenders(networks, image, family)
         seconds = {"lmjax, compiling": [_seconds(run)], "lmjax": [], RECIPE: [], TORCHVISION: []}
-        for _ in range(3):
+        for _ in range(rounds):
             for name in (RECIPE, TORCHVISION):
                 each = others[name]
                 seconds[name].append(_seconds(each.run) / each.variants * count)
@@ -387,7 +387,7 @@ def main(
 
     Args:
         out: folder for the tables (.md, .parquet) and the figure.
-        masks: only kinds whose name holds this.
+        masks: only kinds whose name holds this; "none" leaves only the end-to-end runs.
         variants: of each kind of mask, a round.
         rounds: of measurement, after one to compile.
         size: side of the image, in pixels.
@@ -401,13 +401,14 @@ def main(
     print(f"resnet50, {size}x{size}, float32, {variants} variants, {rounds} rounds,", end=" ")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}")
     rows = measure(networks, image, grid, variants=variants, rounds=rounds)
-    tasks = end_to_end(networks, image, samples=samples) if samples else []
+    tasks = end_to_end(networks, image, samples=samples, rounds=rounds) if samples else []
     out.mkdir(parents=True, exist_ok=True)
     (out / "bench.md").write_text(markdown(rows, tasks))
     pq.write_table(pa.Table.from_pylist(rows), out / "bench.parquet")
     if tasks:
         pq.write_table(pa.Table.from_pylist(tasks), out / "end_to_end.parquet")
-    figure(rows, out / "bench.png")
+    if rows:
+        figure(rows, out / "bench.png")
     print(f"wrote {out}")
 
 

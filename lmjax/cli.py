@@ -137,7 +137,7 @@ def bench(
 
     Args:
         out: folder for the tables (.md, .parquet) and the figure.
-        masks: only kinds of masks whose name holds this.
+        masks: only kinds of masks whose name holds this; none for end-to-end runs alone.
         variants: of each kind of mask, a round.
         rounds: of measurement, after one to compile.
         size: side of the image, in pixels.

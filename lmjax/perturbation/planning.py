@@ -140,18 +140,19 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
     if engine == "shared":
         return _shared(job, _best_cut(job, counts, experience), experience)
 
-    def pays(way: str, time: float, other: float) -> bool:
+    def pays(way: str, time: float, other: float, *, compiled: bool) -> bool:
         if time > _WORTHWHILE * other:
             return False
         experience.missed[way] += (other - time) * work
-        return experience.missed[way] > _LEAST_SAVED
+        return compiled or experience.missed[way] > _LEAST_SAVED
 
     fastest = np.minimum(times, 1).mean()
     if job.num_variants >= engines.SHARING_VARIANTS and fastest > _LEAST_SHARED_TIME:
         cut = _best_cut(job, counts, experience)
-        if pays("shared", cut.time, fastest):
+        compiled = bool(experience.sharings[cut.sharing.seam])
+        if pays("shared", cut.time, fastest, compiled=compiled):
             return _shared(job, cut, experience)
-    if pays("visible", fastest, 1):
+    if pays("visible", fastest, 1, compiled=bool(experience.rooms[0].compiled)):
         return _on_visible(job, counts, everything[times < 1], experience)
     return Plan(everything)
 
