@@ -302,7 +302,6 @@ def _lime_package(networks: Networks, image: np.ndarray, samples: int) -> float:
             top_labels=1,
             num_samples=samples,
             segmentation_fn=lambda x: segments.slic(x.astype(np.float32), n_segments=50),
-            progress_bar=False,
         )
 
     return _seconds(explain)
@@ -359,7 +358,7 @@ def figure(rows: list[dict], path: Path) -> None:
     """Cost against kept work, by contender, with the floor."""
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(8, 5), layout="constrained")
+    drawing = Figure(figsize=(10, 5), layout="constrained")
     axes = drawing.add_subplot()
     for name in (RECIPE, TORCHVISION, *ENGINES):
         points = [(row["kept"], row["ms"]) for row in rows if row["contender"] == name]
@@ -370,7 +369,7 @@ def figure(rows: list[dict], path: Path) -> None:
     axes.set_xlabel("share of the network's multiplications at visible positions")
     axes.set_ylabel("milliseconds a variant")
     axes.set_title("resnet50 under layer masking: cost of a variant")
-    axes.legend()
+    drawing.legend(loc="outside right upper")
     drawing.savefig(path, dpi=120)
 
 
