@@ -10,7 +10,11 @@ from lmjax.cli import main
 IMAGE = bench.photograph(64)
 
 
-@pytest.mark.parametrize(("name", "family", "share"), bench.GRID, ids=str)
+@pytest.mark.parametrize(
+    ("name", "family", "share"),
+    bench.GRID,
+    ids=[f"{name}-{share}" for name, _, share in bench.GRID],
+)
 def test_masks_show_the_share_they_are_asked_for(name, family, share):
     masks = np.asarray(family(IMAGE, 40, share).masks())
     assert masks.shape[1:] == (64, 64)
