@@ -117,7 +117,7 @@ BAD = {
     "n_segments": ({"segments": "slic", "n_segments": 0}, ValueError, "n_segments must be 1"),
     "seed": ({"seed": 2**70}, ValueError, "seed must be from 0"),
     "classes": ({"num_classes": 3}, ValueError, "num_classes=10"),
-    "samples": ({"samples": 0}, ValueError, "num_samples must be 1 or more"),
+    "samples": ({"samples": 0}, ValueError, "num_samples must be 2 or more"),
     "suffix": ({"output": "a.gif"}, ValueError, "output must end in .png"),
     "folder": ({"output": "none/a.png"}, FileNotFoundError, "output folder none does not exist"),
 }
