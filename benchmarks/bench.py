@@ -254,7 +254,9 @@ def end_to_end(networks: Networks, image: np.ndarray, *, samples: int, rounds: i
     def lime():
         labels = segments.slic(image, n_segments=50)
         key = jax.random.key(0)
-        lmjax.attribution.lime(predictor, image, labels, key=key, num_samples=samples)
+        lmjax.attribution.lime(
+            predictor, image, labels, key=key, num_samples=samples, engine="auto"
+        )
 
     def occlude():
         lmjax.evaluate(predictor, image, sweep, engine="auto")

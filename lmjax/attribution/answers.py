@@ -47,11 +47,12 @@ def answer(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Answers:
     """Answers to variants of an image, and to the whole image in the same run.
 
     Args:
-      predictor, image, batch_size, progress: as in `lmjax.evaluate`.
+      predictor, image, batch_size, progress, engine: as in `lmjax.evaluate`.
       masks: a family of masks.
       target: class or classes; None takes the predicted class.
       output: "probability" (softmax over all classes) or "logit".
@@ -65,7 +66,9 @@ def answer(
     masks = WholeFirst(masks)
     if target is not None:  # before the long run, not after it
         check_target(target, num_classes(predictor, image, masks, batch_size=batch_size))
-    logits = evaluate(predictor, image, masks, batch_size=batch_size, progress=progress)
+    logits = evaluate(
+        predictor, image, masks, batch_size=batch_size, progress=progress, engine=engine
+    )
     target = resolve_target(target, logits[0])
     probabilities = np.asarray(jax.nn.softmax(logits[0]))
     values = _values(logits, target, output)

@@ -39,6 +39,7 @@ def lime(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of segments: the coefficients of a weighted ridge regression on random coalitions.
 
@@ -65,6 +66,7 @@ def lime(
       output: what to explain: "probability" (softmax over all classes) or "logit".
       batch_size: as in `lmjax.evaluate`.
       progress: as in `lmjax.evaluate`.
+      engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are of
@@ -99,6 +101,7 @@ def lime(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     values = np.concatenate([answers.whole[None], answers.values]).reshape(num_samples, -1)
     weights = _weights(keep, kernel_width, distance)

@@ -30,7 +30,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     progress: bool | None = None,
-    engine: Literal["auto", "dense", "visible", "shared"] = "auto",
+    engine: Literal["auto", "dense", "visible", "shared"] = "dense",
 ) -> np.ndarray:
     """Logits of all variants of an image.
 
