@@ -146,14 +146,15 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
         experience.missed[way] += (other - time) * work
         return compiled or experience.missed[way] > _LEAST_SAVED
 
-    fastest = np.minimum(times, 1).mean()
+    on_visible = _faster_on_visible(times)
+    fastest = np.where(on_visible, times, 1).mean()
     if job.num_variants >= engines.SHARING_VARIANTS and fastest > _LEAST_SHARED_TIME:
         cut = _best_cut(job, counts, experience)
         compiled = bool(experience.sharings[cut.sharing.seam])
         if pays("shared", cut.time, fastest, compiled=compiled):
             return _shared(job, cut, experience)
     if pays("visible", fastest, 1, compiled=bool(experience.rooms[0].compiled)):
-        return _on_visible(job, counts, everything[times < 1], experience)
+        return _on_visible(job, counts, everything[on_visible], experience)
     return Plan(everything)
 
 
@@ -165,6 +166,17 @@ def _check(engine: str, able: bool) -> None:
             f"engine {engine!r} needs an lmjax.Predictor whose removal goes through the layers of "
             "an lmjax.models classifier, such as lmjax.LayerMasking(); take 'auto' or 'dense'"
         )
+
+
+def _faster_on_visible(times: np.ndarray) -> np.ndarray:
+    """Which variants go to visible positions, by the times they would take there.
+
+    All or none, unless it is worth the half-empty batches of both ways to part them.
+    """
+    together, parted = min(times.mean(), 1), np.minimum(times, 1).mean()
+    if parted <= _WORTHWHILE * together:
+        return times < 1
+    return np.full(len(times), times.mean() < 1)
 
 
 def _on_visible(
@@ -190,13 +202,16 @@ def _best_cut(job: Job, counts: Counts, experience: _Experience) -> Cut:
     cuts = []
     # A first convolution whose windows are too many to be gathered is done in full, for all
     # variants of a group at once: that is slow.
-    in_full = shared.rows[0] * GATHERING_WINDOWS > engines.SHARING_VARIANTS * shared.full[0]
+    first = _with_spare(shared.rows[:1])[0]
+    in_full = first * GATHERING_WINDOWS > engines.SHARING_VARIANTS * shared.full[0]
+    groups = -(-job.num_variants // engines.SHARING_VARIANTS)
+    padded = groups * engines.SHARING_VARIANTS / job.num_variants  # a group is computed whole
     for seam in range(1, deepest + 1):
         sets = shared.sets_at_seam[seam - 1]
         products = shared.products[:seam, :sets].sum(axis=0)
         per_variant = shared.rows[:sets] / engines.SHARING_VARIANTS
         prefix = _SHARED_WORK * per_variant @ products + _SHARED_POSITION * shared.full[:sets].sum()
-        time = prefix / work.sum() + _SHARED_VARIANT + in_full
+        time = padded * (prefix / work.sum() + in_full) + _SHARED_VARIANT
         sharing = Sharing(seam, tuple(shared.rows[:sets].tolist()))
         on_visible = _VISIBLE_WORK * counts.work(counts.rows, behind=seam).mean() + _VISIBLE_VARIANT
         cuts.append(Cut(time + 1 - done[seam - 1], sharing, on_visible=False))
@@ -213,8 +228,7 @@ def _shared(job: Job, cut: Cut, experience: _Experience) -> Plan:
     known = experience.sharings[seam]
     sharing = next((each for each in known if _serves(each, rows)), None)
     if sharing is None:
-        rows = (8 * np.ceil(np.array(rows) * _SPARE / 8).astype(int)).tolist()
-        sharing = Sharing(seam, tuple(rows))
+        sharing = Sharing(seam, _with_spare(rows))
         known.append(sharing)
     everything = np.arange(job.num_variants)
     if not cut.on_visible:
@@ -222,6 +236,11 @@ def _shared(job: Job, cut: Cut, experience: _Experience) -> Plan:
     counts = engines.count_rows(job, behind=seam)
     plan = _on_visible(job, counts, everything, experience, seam=seam)
     return plan._replace(sharing=sharing)
+
+
+def _with_spare(rows: Sequence[int]) -> tuple[int, ...]:
+    """Capacities for so many rows and some more, in multiples of 8."""
+    return tuple((8 * np.ceil(np.array(rows) * _SPARE / 8).astype(int)).tolist())
 
 
 def _serves(sharing: Sharing, rows: tuple[int, ...]) -> bool:

@@ -151,10 +151,10 @@ def test_auto_takes_each_variant_the_way_that_is_faster_for_it(monkeypatch):
 def test_auto_shares_where_many_variants_are_alike(monkeypatch):
     predictor = random_predictor("bottleneck", lmjax.LayerMasking())
     monkeypatch.setattr(planning, "_LEAST_SAVED", 1)
-    alike = np.ones((100, *SIZE), bool)
-    alike[np.arange(100), np.arange(100) % 44, np.arange(100) % 37] = False
+    alike = np.ones((128, *SIZE), bool)
+    alike[np.arange(128), np.arange(128) % 20, np.arange(128) % 20] = False
     assert plan(predictor, alike).sharing is not None
-    noise = np.random.default_rng(0).random((100, *SIZE)) < 0.97
+    noise = np.random.default_rng(0).random((128, *SIZE)) < 0.97
     assert plan(predictor, noise).sharing is None
 
 
