@@ -2,6 +2,13 @@
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.gradients import (
+    gradcam,
+    gradient,
+    gradient_times_input,
+    integrated_gradients,
+    smoothgrad,
+)
 from lmjax.attribution.hsic import hsic
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime, lime_regression
@@ -15,7 +22,11 @@ __all__ = [
     "Attribution",
     "banzhaf",
     "exact_shapley",
+    "gradcam",
+    "gradient",
+    "gradient_times_input",
     "hsic",
+    "integrated_gradients",
     "kernelshap",
     "leave_one_in",
     "leave_one_out",
@@ -24,6 +35,7 @@ __all__ = [
     "occlusion",
     "permutation_shapley",
     "rise",
+    "smoothgrad",
     "sobol",
     "stable_ranking",
 ]

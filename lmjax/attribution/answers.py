@@ -83,9 +83,13 @@ def answer(
     )
 
 
+def as_output(logits: jax.Array, output: str) -> jax.Array:
+    """What is explained, of logits `[..., K]`: one of `OUTPUTS`."""
+    return jax.nn.softmax(logits) if output == "probability" else logits
+
+
 def _values(logits: np.ndarray, target, output: str) -> np.ndarray:
-    values = np.asarray(jax.nn.softmax(logits)) if output == "probability" else logits
-    values = values[:, np.asarray(target)]
+    values = np.asarray(as_output(logits, output))[:, np.asarray(target)]
     finite = np.isfinite(values)
     if not finite.all():
         count = (~finite.reshape(len(values), -1).all(axis=1)).sum()

@@ -13,6 +13,8 @@ from lmjax.masking.removal import LayerMasking, PartialConvolution, check_maskin
 from lmjax.masking.visible import Capacities, Counting, Pixels
 from lmjax.models.preprocess import Preprocessing
 
+_ANY_SIZE = (224, 224)  # no network is too deep for it
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +89,25 @@ class Classifier:
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))
         return self._run(Pixels(images, masks, ledger), masking)
 
+    def cut(self, layer: str) -> tuple["Features", "Head"]:
+        """The plain network in two functions, cut behind a layer; see `lmjax.attribution.gradcam`.
+
+        Args:
+          layer: a submodule of the network whose output everything behind it is computed from, such
+            as a residual block: `"layer4.1"` is the last one of ResNet-18.
+
+        Returns:
+          features: image `[H, W, C]` in [0, 1] -> activations `[h, w, D]`.
+          head: activations -> logits `[K]`.
+
+        Raises:
+          ValueError: no such layer.
+        """
+        layers = self.variables["params"]
+        if layer not in layers:
+            raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
+        return Features(self, layer), Head(self, layer)
+
     def _run(self, inputs: Masked | Pixels, masking) -> jax.Array:
         module = self.module
         if masking is not None:
@@ -107,3 +128,49 @@ class Classifier:
                 "from 0..255: classifier.normalise(images / 255)"
             )
         return images
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """A classifier up to a layer; see `Classifier.cut`."""
+
+    classifier: Classifier
+    layer: str = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        outputs = []
+
+        def keep(proceed, args, kwargs, context):
+            output = proceed(*args, **kwargs)
+            if _is_layer(context, self.layer):
+                outputs.append(output)
+            return output
+
+        with nn.intercept_methods(keep):
+            self.classifier.apply(self.classifier.normalise(image)[None])
+        return outputs[-1].x[0]  # a layer that calls its parent class is met twice, itself last
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Head:
+    """A classifier behind a layer; see `Classifier.cut`."""
+
+    classifier: Classifier
+    layer: str = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, activations: jax.Array) -> jax.Array:
+        def put_in(proceed, args, kwargs, context):
+            if _is_layer(context, self.layer):
+                return Masked(activations[None])
+            return proceed(*args, **kwargs)
+
+        # What comes before the layer runs on any image, and its results are dropped.
+        anything = jnp.zeros((1, *_ANY_SIZE, len(self.classifier.preprocessing.mean)))
+        with nn.intercept_methods(put_in):
+            return self.classifier.apply(anything)[0]
+
+
+def _is_layer(context: nn.module.InterceptorContext, layer: str) -> bool:
+    return context.module.path == (layer,) and context.method_name == "__call__"

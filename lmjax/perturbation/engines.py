@@ -39,13 +39,13 @@ class Static(NamedTuple):
       tree: the predictor's structure.
       leaves: its leaves, None where an array belongs.
       is_array: which leaves are arrays.
-      make: of the mask family.
+      make: of the mask family, where there is one.
     """
 
     tree: Any
     leaves: tuple
     is_array: tuple[bool, ...]
-    make: Callable
+    make: Callable | None
 
     def predictor(self, arrays: list) -> Callable:
         """The predictor, its arrays put back."""

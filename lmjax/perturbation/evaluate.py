@@ -124,7 +124,7 @@ def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> Job:
     image = np.asarray(image)
     family = _family(masks, image.shape[:2], predictor)
     _check_visible(image, family.shown())
-    arrays, static = _split(predictor, family)
+    arrays, static = split(predictor, family.make)
     return Job(
         static=static,
         arrays=jax.device_put(arrays),
@@ -178,7 +178,13 @@ def _batch_size(batch_size: int | None, num_variants: int, shape: tuple[int, int
     return min(int(batch_size), engines.power_of_two(num_variants))
 
 
-def _split(predictor: Callable, family: MaskFamily) -> tuple[list, Static]:
+def split(predictor: Callable, make: Callable | None = None) -> tuple[list, Static]:
+    """A predictor's arrays, to be arguments of a compiled function, and all that is static of it.
+
+    Args:
+      predictor: as in `evaluate`.
+      make: of the mask family, where there is one.
+    """
     if not callable(predictor):
         raise ValueError(
             "predictor must be a function (image, masks) -> logits, such as "
@@ -188,7 +194,7 @@ def _split(predictor: Callable, family: MaskFamily) -> tuple[list, Static]:
     is_array = tuple(map(_is_array, leaves))
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
     others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
-    static = Static(tree, others, is_array, family.make)
+    static = Static(tree, others, is_array, make)
     try:
         hash(static)
     except TypeError as error:

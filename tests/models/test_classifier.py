@@ -58,3 +58,47 @@ def test_weights_are_leaves_and_the_rest_is_static(classifier):
     masks = np.ones((2, 20, 24), bool)
     jitted = jax.jit(lambda c, x, m: c.apply(x, m))(classifier, IMAGES, masks)
     np.testing.assert_allclose(jitted, classifier.apply(IMAGES, masks), rtol=1e-5)
+
+
+# -- cut in two
+
+
+@pytest.fixture(scope="module")
+def deeper():
+    module = ResNet((1, 2), BasicBlock, num_classes=3, width=4)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(abs(rng.normal(size=leaf.shape)) / np.sqrt(leaf.size)),
+        checkpoints.abstract_variables(module),
+    )
+    return Classifier(variables, module, Preprocessing())
+
+
+@pytest.mark.parametrize("layer", ["bn1", "layer1.0", "layer2.1"])
+def test_the_two_parts_of_a_cut_network_make_the_whole(deeper, layer):
+    features, head = deeper.cut(layer)
+    image = np.random.default_rng(1).random((20, 24, 3)).astype(np.float32)
+    activations = jax.jit(lambda part, image: part(image))(features, image)
+    size, width = {"bn1": ((10, 12), 4), "layer1.0": ((5, 6), 4), "layer2.1": ((3, 3), 8)}[layer]
+    assert activations.shape == (*size, width)
+    whole = deeper.apply(deeper.normalise(image)[None])[0]
+    logits = jax.jit(lambda part, activations: part(activations))(head, activations)
+    np.testing.assert_allclose(logits, whole, rtol=1e-5)
+    assert not np.allclose(head(jnp.roll(activations, 1, axis=-1)), whole, rtol=1e-3)
+
+
+def test_gradcam_behind_the_last_block_is_cam(deeper):
+    """Where only a mean and a linear layer follow, the weights of the channels are that layer's."""
+    features, head = deeper.cut("layer2.1")
+    image = np.random.default_rng(1).random((20, 24, 3)).astype(np.float32)
+    found = lmjax.attribution.gradcam(features, head, image, target=[0, 2])
+    weights = deeper.variables["params"]["fc"]["kernel"][:, np.array([0, 2])]
+    maps = jnp.einsum("hwd,dt->thw", features(image), weights) / 9
+    expected = jax.image.resize(jax.nn.relu(maps), (2, 20, 24), "bilinear")
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    assert found.predicted_class == deeper.apply(deeper.normalise(image)[None])[0].argmax()
+
+
+def test_a_layer_that_is_not_there(deeper):
+    with pytest.raises(ValueError, match=r"layer must be one of .*layer2\.1.*; got 'layer4'"):
+        deeper.cut("layer4")
