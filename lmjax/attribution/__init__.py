@@ -13,6 +13,7 @@ from lmjax.attribution.hsic import hsic
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime, lime_regression
 from lmjax.attribution.occlusion import leave_one_in, leave_one_out, occlusion
+from lmjax.attribution.optimised_mask import extremal_perturbation, meaningful_perturbation
 from lmjax.attribution.rise import rise
 from lmjax.attribution.running import stable_ranking
 from lmjax.attribution.shapley import exact_shapley, permutation_shapley
@@ -22,6 +23,7 @@ __all__ = [
     "Attribution",
     "banzhaf",
     "exact_shapley",
+    "extremal_perturbation",
     "gradcam",
     "gradient",
     "gradient_times_input",
@@ -32,6 +34,7 @@ __all__ = [
     "leave_one_out",
     "lime",
     "lime_regression",
+    "meaningful_perturbation",
     "occlusion",
     "permutation_shapley",
     "rise",
