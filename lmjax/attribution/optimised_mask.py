@@ -84,9 +84,8 @@ def meaningful_perturbation(
       tv: weight of the differences.
       beta: their power, 1 or more.
       learning_rate: of Adam, above 0.
-      jitter: the image is shifted under the mask by up to so many pixels, anew at each step
-        (offsets -jitter // 2 up to below jitter - jitter // 2; border pixels are repeated). 1 does
-        not shift.
+      jitter: at each step the image is shifted under the mask, to one of so many rows and as many
+        columns about its place (border pixels are repeated). 1 does not shift.
       output: what to lower: "probability" (softmax over all classes) or "logit". The weights are
         made for probabilities.
 
@@ -241,17 +240,18 @@ def _meaningful(arrays, image, targets, key, *, static, settings):
             logits = predictor(image, enlarge(mask)[None])[0]
             return as_output(logits.astype(jnp.float32), settings.output)[target]
 
+        def penalty(mask):
+            return settings.l1 * (1 - mask).sum() + settings.tv * _variation(mask, settings.beta)
+
         def slope(mask, key):
             offset = jax.random.randint(key, (2,), 0, settings.jitter)
             shifted = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
-            return jax.grad(score)(mask, shifted)
-
-        def penalty(mask, t):
-            return settings.l1 * (1 - mask).sum() + settings.tv * _variation(mask, settings.beta)
+            asked = jax.grad(score)(mask, shifted)
+            return asked + jax.grad(penalty)(mask), (asked != 0).any()
 
         start = _disc(lambda mask: score(mask, image), settings.grid)
         keys = jax.random.split(key, settings.iterations)
-        mask, depends = _descend(start, slope, penalty, keys, optax.adam(settings.learning_rate))
+        mask, depends = _descend(start, slope, keys, optax.adam(settings.learning_rate))
         return jnp.clip(1 - enlarge(mask), 0, 1), depends  # rounding
 
     return jax.lax.map(one, targets)
@@ -304,26 +304,26 @@ def _extremal(arrays, image, targets, *, static, settings):
     optimiser = optax.sgd(settings.learning_rate * (1 - _MOMENTUM), _MOMENTUM)
 
     def one(target):
-        def slope(nodes, t):
+        def loss(masks, t):
             mirrored = settings.mirror & (t % 2 == 0)
+            picture = jnp.where(mirrored, image[:, ::-1], image)
+            masks = jnp.where(mirrored, masks[:, :, ::-1], masks)
+            logits = predictor(picture, masks).astype(jnp.float32)
+            return -as_output(logits, settings.output)[:, target].sum()
 
-            def loss(nodes):
-                masks = masks_of(nodes)
-                picture = jnp.where(mirrored, image[:, ::-1], image)
-                masks = jnp.where(mirrored, masks[:, :, ::-1], masks)
-                logits = predictor(picture, masks).astype(jnp.float32)
-                return -as_output(logits, settings.output)[:, target].sum()
-
-            return jax.grad(loss)(nodes)
-
-        def penalty(nodes, t):
-            values = masks_of(nodes).reshape(len(nodes), -1)
+        def penalty(masks, t):
+            values = masks.reshape(len(masks), -1)
             wanted = jax.vmap(_upper_share)(jax.lax.stop_gradient(values), areas)
             weight = _AREA_WEIGHT * _AREA_GROWTH**t
             return weight * ((values - wanted) ** 2).mean(axis=1).sum()
 
+        def slope(nodes, t):
+            masks, pull_back = jax.vjp(masks_of, nodes)
+            asked = jax.grad(loss)(masks, t)
+            return pull_back(asked + jax.grad(penalty)(masks, t))[0], (asked != 0).any()
+
         numbers = jnp.arange(settings.iterations)
-        found, depends = _descend(nodes, slope, penalty, numbers, optimiser)
+        found, depends = _descend(nodes, slope, numbers, optimiser)
         return masks_of(found).sum(axis=0), depends
 
     return jax.lax.map(one, targets)
@@ -363,28 +363,25 @@ def _smooth_masks(nodes: jax.Array, *, shape: tuple[int, int], step: int, sigma:
     return masks[:, : shape[0], : shape[1]]
 
 
-def _descend(start, slope: Callable, penalty: Callable, steps, optimiser):
-    """Gradient descent in [0, 1], and whether any slope was other than 0.
+def _descend(start, slope: Callable, steps, optimiser):
+    """Gradient descent in [0, 1]: the result, and whether it ever depended on the network.
 
     Args:
       start: masks to begin with.
-      slope: (masks, step) -> gradient of what is asked of the network.
-      penalty: (masks, step number) -> what the masks cost themselves.
+      slope: (masks, step) -> gradient, and whether the network has a part in it.
       steps: `[N, ...]`, what `slope` takes at each step.
       optimiser: of optax.
     """
 
     def step(carry, each):
         masks, state, depends = carry
-        argument, t = each
-        asked = slope(masks, argument)
-        gradient = asked + jax.grad(penalty)(masks, t)
+        gradient, depends_here = slope(masks, each)
         updates, state = optimiser.update(gradient, state, masks)
         masks = jnp.clip(optax.apply_updates(masks, updates), 0, 1)
-        return (masks, state, depends | (asked != 0).any()), None
+        return (masks, state, depends | depends_here), None
 
     carry = start, optimiser.init(start), jnp.array(False)
-    (masks, _, depends), _ = jax.lax.scan(step, carry, (steps, jnp.arange(len(steps))))
+    (masks, _, depends), _ = jax.lax.scan(step, carry, steps)
     return masks, depends
 
 
