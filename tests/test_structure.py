@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import lmjax
@@ -147,6 +149,35 @@ def test_public_names_are_documented_and_options_keyword_only(name, value):
         assert options[0] == "key", f"{name}: key comes first among the options"
     for parameter in parameters:
         assert parameter.name in inspect.getdoc(value), f"{name}: {parameter.name}"
+
+
+EVALUATING = [
+    pytest.param(value, id=name)
+    for name, value in public_names()
+    if name.split(".")[0] in ("attribution", "metrics")
+    and inspect.isfunction(value)
+    and {"predictor", "batch_size", "engine"} & set(inspect.signature(value).parameters)
+]
+
+
+@pytest.mark.parametrize("function", EVALUATING)
+def test_what_evaluates_takes_the_options_of_evaluate_and_hands_them_on(function):
+    parameters = inspect.signature(function).parameters
+    for option in ("batch_size", "progress", "engine"):
+        expected = inspect.signature(lmjax.evaluate).parameters[option].default
+        assert parameters[option].default == expected, option
+    arguments = {
+        "predictor": lambda image, masks: masks.mean(axis=(1, 2))[:, None],
+        "image": np.zeros((16, 16, 3), np.float32),
+        "segments": np.arange(256).reshape(16, 16) // 32,
+        "heatmap": np.ones((16, 16)),
+        "masks": np.ones((2, 16, 16)),
+        "key": jax.random.key(0),
+    }
+    given = {name: arguments[name] for name in arguments if name in parameters}
+    for option, value in {"batch_size": -1, "engine": "none"}.items():
+        with pytest.raises(ValueError, match=f"{option} must be"):
+            function(**given, **{option: value})
 
 
 def test_public_surface():

@@ -32,6 +32,7 @@ def banzhaf(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Banzhaf values: how much higher the output is, on average, where a segment is visible.
 
@@ -52,8 +53,7 @@ def banzhaf(
       previous: attribution of the same call with fewer coalitions, to go on from. Not needed, and
         not used, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -70,8 +70,16 @@ def banzhaf(
     check_image(image)
     segments = check_segments(segments, np.shape(image)[:2])
     num_segments = int(segments.max()) + 1
-    asked = {"target": target, "output": output, "batch_size": batch_size, "progress": progress}
-    ask = functools.partial(answer, predictor, image, **asked)
+    ask = functools.partial(
+        answer,
+        predictor,
+        image,
+        target=target,
+        output=output,
+        batch_size=batch_size,
+        progress=progress,
+        engine=engine,
+    )
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)
         exact = from_all_coalitions(signs / 2 ** (num_segments - 1), segments, ask)

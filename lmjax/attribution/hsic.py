@@ -30,6 +30,7 @@ def hsic(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of segments: Hilbert-Schmidt independence criterion of visibility and output.
 
@@ -51,8 +52,7 @@ def hsic(
         median output, as the authors' code and Xplique do: made for probabilities. For logits a
         typical difference of outputs is a better width.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors
@@ -84,6 +84,7 @@ def hsic(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     outputs = answers.values.reshape(num_samples, -1).T
     widths = _median_widths(outputs) if kernel_width is None else kernel_width

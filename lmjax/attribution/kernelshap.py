@@ -39,6 +39,7 @@ def kernelshap(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Shapley values from a regression on coalitions drawn from the Shapley kernel, in pairs.
 
@@ -61,8 +62,7 @@ def kernelshap(
       previous: attribution of the same call with fewer samples, to go on from. Not needed, and not
         used, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -84,8 +84,16 @@ def kernelshap(
     segments = check_segments(segments, np.shape(image)[:2])
     num_segments = int(segments.max()) + 1
     num_samples = 2 * num_segments + 2048 if num_samples is None else num_samples
-    asked = {"target": target, "output": output, "batch_size": batch_size, "progress": progress}
-    ask = functools.partial(answer, predictor, image, **asked)
+    ask = functools.partial(
+        answer,
+        predictor,
+        image,
+        target=target,
+        output=output,
+        batch_size=batch_size,
+        progress=progress,
+        engine=engine,
+    )
     if num_samples >= 2**num_segments - 2:
         exact = from_all_coalitions(shapley_weights(num_segments), segments, ask)
         return dataclasses.replace(exact, standard_error=np.zeros_like(exact.scores))

@@ -64,9 +64,7 @@ def lime(
         from infinity, as long as they are no more than `num_features`.
       num_features: how many segments to keep; for selections other than "none".
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
-      engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are of

@@ -26,6 +26,7 @@ def occlusion(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of pixels: by how much the output falls when a window over them is hidden.
 
@@ -44,8 +45,7 @@ def occlusion(
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -74,6 +74,7 @@ def occlusion(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     effects = (answers.whole - answers.values).reshape(len(corners), -1)
     windows = Windows(shape, corners, size, keep_inside=True)
@@ -95,13 +96,14 @@ def leave_one_out(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of segments: by how much the output falls when the segment alone is hidden.
 
     Captum's FeatureAblation with segments as its feature mask.
 
     Args:
-      predictor, image, target, output, batch_size, progress: as in `occlusion`.
+      predictor, image, target, output, batch_size, progress, engine: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -119,6 +121,7 @@ def leave_one_out(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     return Attribution(
         scores=(answers.whole - answers.values).T,
@@ -137,6 +140,7 @@ def leave_one_in(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of segments: by how much the output rises when the segment alone is shown.
 
@@ -145,7 +149,7 @@ def leave_one_in(
     with the segment alone is score + intercept.
 
     Args:
-      predictor, image, target, output, batch_size, progress: as in `occlusion`.
+      predictor, image, target, output, batch_size, progress, engine: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -164,6 +168,7 @@ def leave_one_in(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     nothing, *alone = answers.values
     return Attribution(

@@ -28,6 +28,7 @@ def rise(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of pixels: the expected output, given that the pixel is visible.
 
@@ -48,8 +49,7 @@ def rise(
       soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
         them); a function that does not say gets binary masks, which any function can take.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[H, W]` for one target, `[T, H, W]` for
@@ -80,6 +80,7 @@ def rise(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     values = answers.values.reshape(num_samples, -1)
     if soft:

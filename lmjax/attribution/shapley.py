@@ -35,6 +35,7 @@ def exact_shapley(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Shapley values from all 2^S coalitions of up to 12 segments.
 
@@ -45,8 +46,7 @@ def exact_shapley(
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -67,8 +67,16 @@ def exact_shapley(
             f"{num_segments}; take kernelshap or permutation_shapley, or fewer segments: "
             f"lmjax.segments.merge(image, segments, num_segments={_MOST_SEGMENTS})"
         )
-    asked = {"target": target, "output": output, "batch_size": batch_size, "progress": progress}
-    ask = functools.partial(answer, predictor, image, **asked)
+    ask = functools.partial(
+        answer,
+        predictor,
+        image,
+        target=target,
+        output=output,
+        batch_size=batch_size,
+        progress=progress,
+        engine=engine,
+    )
     return from_all_coalitions(shapley_weights(num_segments), segments, ask)
 
 
@@ -86,6 +94,7 @@ def permutation_shapley(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Shapley values estimated from random orders in which the segments appear.
 
@@ -106,8 +115,7 @@ def permutation_shapley(
         on. None takes all orders.
       previous: attribution of the same call with fewer orders, to go on from.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -144,8 +152,16 @@ def permutation_shapley(
         return Estimate(scores.mean(axis=0), scores.std(axis=0, ddof=1) / math.sqrt(count))
 
     settings = ("permutation_shapley", ("antithetic", bool(antithetic)))
-    asked = {"target": target, "output": output, "batch_size": batch_size, "progress": progress}
-    ask = functools.partial(answer, predictor, image, **asked)
+    ask = functools.partial(
+        answer,
+        predictor,
+        image,
+        target=target,
+        output=output,
+        batch_size=batch_size,
+        progress=progress,
+        engine=engine,
+    )
     return run(
         Sampling(draw, estimate, settings, _FIRST_CHECK),
         ask,

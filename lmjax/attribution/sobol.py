@@ -32,6 +32,7 @@ def sobol(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Attribution:
     """Scores of segments: total-order Sobol indices, by Jansen's estimator.
 
@@ -57,8 +58,7 @@ def sobol(
       soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
         them); a function that does not say gets binary masks, which any function can take.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is
@@ -92,6 +92,7 @@ def sobol(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     values = answers.values[which]
     scores, errors = jansen(values[:num_designs], values[num_designs:])

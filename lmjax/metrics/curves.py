@@ -52,6 +52,7 @@ def deletion(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Curve:
     """The output while the most salient pixels or segments are removed first; lower is better.
 
@@ -70,8 +71,7 @@ def deletion(
       step: features to remove in each step. None: as many pixels as the image is wide (224 at
         224 x 224, the setting of RISE's code), or one segment.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` from the whole image (fraction 0) to none of it (fraction 1); the metric is its
@@ -95,6 +95,7 @@ def deletion(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
 
 
@@ -109,6 +110,7 @@ def insertion(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Curve:
     """The output while the most salient pixels or segments appear first; higher is better.
 
@@ -125,8 +127,7 @@ def insertion(
       step: features that appear in each step; None: as many pixels as the image is wide, or one
         segment.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` from none of the image (fraction 0) to the whole (fraction 1); the metric is its
@@ -150,6 +151,7 @@ def insertion(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
 
 

@@ -40,6 +40,7 @@ def mu_fidelity(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> float | np.ndarray:
     """MuFidelity: correlation of scores and drops over random subsets of one size.
 
@@ -57,8 +58,7 @@ def mu_fidelity(
       num_subsets: how many to draw.
       correlation: "pearson" or "spearman".
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       A number in [-1, 1], or `[T]` for T targets; higher is better. NaN where scores or drops are
@@ -98,6 +98,7 @@ def mu_fidelity(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )[..., 0][()]
 
 
@@ -128,6 +129,7 @@ def sensitivity_n(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> SensitivityN:
     """Sensitivity-n: Pearson's correlation of scores and drops, for subsets of n features.
 
@@ -146,8 +148,7 @@ def sensitivity_n(
         at equal distances.
       num_subsets: random subsets of each size.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `SensitivityN`.
@@ -179,6 +180,7 @@ def sensitivity_n(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     return SensitivityN(np.array(sizes), correlations)
 
@@ -194,6 +196,7 @@ def infidelity(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> float | np.ndarray:
     """Infidelity: mean squared difference between the scores of what is hidden and the drop.
 
@@ -212,8 +215,7 @@ def infidelity(
       rescale: multiply the heatmap by the number that makes the result smallest, so that its scale
         does not count.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       A number, 0 or more, or `[T]` for T targets; lower is better.
@@ -239,6 +241,7 @@ def infidelity(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     drops = _drops(answers)
     sums = np.broadcast_to(sums, drops.shape)
@@ -260,6 +263,7 @@ def sufficiency(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> np.ndarray:
     """What the output loses when only the most salient features stay visible; lower is better.
 
@@ -273,8 +277,7 @@ def sufficiency(
       segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
       budgets: shares of the features, above 0 and at most 1; their number is rounded up.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -298,6 +301,7 @@ def sufficiency(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
 
 
@@ -312,6 +316,7 @@ def necessity(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> np.ndarray:
     """What the output loses when the most salient features are hidden; higher is better.
 
@@ -325,8 +330,7 @@ def necessity(
       segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
       budgets: shares of the features, above 0 and at most 1; their number is rounded up.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -348,6 +352,7 @@ def necessity(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
 
 

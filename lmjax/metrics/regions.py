@@ -29,6 +29,7 @@ def region_perturbation(
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> Curve:
     """The output while regions are removed one after the other, in an order a heatmap gives.
 
@@ -47,8 +48,7 @@ def region_perturbation(
         at the right and lower border may be smaller.
       steps: L, regions to remove, at most; None removes all.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.
@@ -87,6 +87,7 @@ def region_perturbation(
         output=output,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
 
 
@@ -142,6 +143,7 @@ def irof(
     target: int | Sequence[int] | None = None,
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> float | np.ndarray:
     """IROF: the area over the curve of segments removed one by one, relative to the whole image.
 
@@ -155,8 +157,7 @@ def irof(
       heatmap: `[H, W]`, or `[S]`, the segments' own scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing; the paper takes SLIC.
       target: class or classes; None takes the predicted class.
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       A number, at most 1, or `[T]` for T targets; higher is better.
@@ -176,6 +177,7 @@ def irof(
         target=target,
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     return 1 - curve.normalised_auc / curve.values[..., 0].astype(np.float64)
 
@@ -189,6 +191,7 @@ def top_k_ablation(
     max_k: int | None = None,
     batch_size: int | None = None,
     progress: bool | None = None,
+    engine: str = "dense",
 ) -> np.ndarray:
     """Whether the prediction is unchanged after the k segments of highest score are removed.
 
@@ -201,8 +204,7 @@ def top_k_ablation(
       heatmap: `[S]`, the segments' scores, or `[H, W]`, whose mean over a segment is its score.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       max_k: the largest k; None takes S, where nothing is left.
-      batch_size: as in `lmjax.evaluate`.
-      progress: as in `lmjax.evaluate`.
+      batch_size, progress, engine: as in `lmjax.evaluate`.
 
     Returns:
       bool `[max_k + 1]`, for k = 0 (True), 1, ..., max_k.
@@ -220,6 +222,8 @@ def top_k_ablation(
     count = len(found.scores)
     ks = np.arange((count if max_k is None else check_count(max_k, "max_k", count)) + 1)
     family = RankRanges(found.ranks(), np.stack([ks, np.full_like(ks, count)], axis=1))
-    logits = evaluate(predictor, image, family, batch_size=batch_size, progress=progress)
+    logits = evaluate(
+        predictor, image, family, batch_size=batch_size, progress=progress, engine=engine
+    )
     predicted = logits.argmax(axis=1)
     return predicted == predicted[0]
