@@ -9,7 +9,7 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Sampling, Until, run
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.shapley import from_all_coalitions
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions
@@ -95,8 +95,8 @@ def banzhaf(
     def draw(first: int, last: int) -> Coalitions:
         return Coalitions(segments, keep(first, last))
 
-    def estimate(count: int, values: np.ndarray, whole: np.ndarray) -> Estimate:
-        return reuse_all(keep(0, count), values)
+    def estimate(samples: Samples) -> Estimate:
+        return reuse_all(keep(0, samples.count), samples.values)
 
     return run(
         Sampling(draw, estimate, ("banzhaf",), _FEWEST_SAMPLES),

@@ -4,6 +4,7 @@ Novello, Fel & Vigouroux 2022, "Making Sense of Dependence: Efficient Black-box 
 Dependence Measure" (arXiv 2206.06219).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,9 +13,16 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.sobol import segments_or_grid
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions, check_memory
+from lmjax.perturbation.samplers import numbered
+
+_FIRST_CHECK = 100
+# Samples of one Latin hypercube: a segment is visible in half of them. The next follow in another,
+# so that a run can go on.
+_HYPERCUBE = 50
 
 
 def hsic(
@@ -27,6 +35,8 @@ def hsic(
     num_samples: int = 500,
     grid: int | tuple[int, int] = 8,
     kernel_width: float | None = None,
+    until: Until | None = None,
+    previous: Attribution | None = None,
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
@@ -45,12 +55,18 @@ def hsic(
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
-      num_samples: variants evaluated besides the whole image, 2 or more. In half of them a segment
-        is visible (Latin hypercube sampling, as in the paper).
+      num_samples: variants evaluated besides the whole image, 2 or more, with those of `previous`.
+        In half of any 50 a segment is visible (Latin hypercube sampling; the paper has one
+        hypercube of all samples, which could not go on).
       grid: cells of the even grid along each side, or (h, w).
       kernel_width: of the output's kernel exp(-(y - y')^2 / (2 width^2)), above 0. None takes the
         median output, as the authors' code and Xplique do: made for probabilities. For logits a
         typical difference of outputs is a better width.
+      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 100
+        variants on. It holds for segments that count; of those whose score is about 0 the errors
+        tell too little to rank them. None takes all.
+      previous: attribution of the same call with fewer samples, to go on from; the kernel's width
+        is free.
       output: what to explain: "probability" (softmax over all classes) or "logit".
       batch_size, progress, engine: as in `lmjax.evaluate`.
 
@@ -59,8 +75,9 @@ def hsic(
       (to first order: near a score of 0 they tell no more than its size).
 
     Raises:
-      ValueError: options out of range, target not a class of the network, more samples than memory
-        allows, non-finite outputs, and all that `lmjax.evaluate` raises.
+      ValueError: options out of range, more samples than memory allows, `previous` that does not
+        fit, target not a class of the network, non-finite outputs, and all that `lmjax.evaluate`
+        raises.
 
     References:
       Novello et al. 2022, section 3; grid and number of samples are Xplique's defaults. The
@@ -75,36 +92,49 @@ def hsic(
     segments = segments_or_grid(segments, np.shape(image)[:2], grid)
     num_segments = int(segments.max()) + 1
     check_memory(12 * num_samples * (num_samples + num_segments), num_segments, num_samples)
-    keep = _half_visible(num_segments, num_samples, key)
-    answers = answer(
-        predictor,
-        image,
-        Coalitions(segments, keep),
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-    )
-    outputs = answers.values.reshape(num_samples, -1).T
-    widths = _median_widths(outputs) if kernel_width is None else kernel_width
-    results = _hsic(keep, outputs, np.broadcast_to(np.float32(widths), len(outputs)))
-    shape = (*answers.whole.shape, num_segments)
-    scores, errors = (np.asarray(each).reshape(shape) for each in results)
-    return Attribution(
-        scores=scores,
+
+    def keep(first: int, last: int) -> np.ndarray:
+        return _half_visible(num_segments, first, last, key)
+
+    def draw(first: int, last: int) -> Coalitions:
+        return Coalitions(segments, keep(first, last))
+
+    def estimate(samples: Samples) -> Estimate:
+        outputs = samples.values.T
+        widths = _median_widths(outputs) if kernel_width is None else kernel_width
+        widths = np.broadcast_to(np.float32(widths), len(outputs))
+        return Estimate(*map(np.asarray, _hsic(keep(0, samples.count), outputs, widths)))
+
+    return run(
+        Sampling(draw, estimate, ("hsic",), _FIRST_CHECK),
+        functools.partial(
+            answer,
+            predictor,
+            image,
+            target=target,
+            output=output,
+            batch_size=batch_size,
+            progress=progress,
+            engine=engine,
+        ),
+        int(num_samples),
+        key=key,
         segments=segments,
-        standard_error=errors,
-        num_variants=num_samples + 1,
-        **answers.about(),
+        until=until,
+        previous=previous,
     )
 
 
-def _half_visible(num_segments: int, num_samples: int, key: jax.Array) -> np.ndarray:
-    """bool `[N, S]`: each segment visible in half of the samples, independently of the others."""
-    half = jnp.arange(num_samples) < num_samples // 2
-    columns = jnp.broadcast_to(half[:, None], (num_samples, num_segments))
-    return np.asarray(jax.random.permutation(key, columns, independent=True))
+def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> np.ndarray:
+    """bool `[last - first, S]`: samples of that number, of one hypercube after the other."""
+    start, stop = first // _HYPERCUBE * _HYPERCUBE, -(-last // _HYPERCUBE) * _HYPERCUBE
+
+    def draw(key):
+        return jax.random.bits(key, (num_segments,))
+
+    bits = numbered(draw, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
+    keep = (bits.argsort(axis=1) < _HYPERCUBE // 2).reshape(-1, num_segments)
+    return keep[first - start : last - start]
 
 
 def _median_widths(outputs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Sampling, Until, run
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions, check_memory
@@ -117,8 +117,8 @@ def kernelshap(
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
         return Coalitions(segments, np.concatenate([empty, complement_pairs(keep)]))
 
-    def estimate(count: int, values: np.ndarray, whole: np.ndarray) -> Estimate:
-        return estimate_from_pairs(drawn(0, count), values, whole)
+    def estimate(samples: Samples) -> Estimate:
+        return estimate_from_pairs(drawn(0, samples.count), samples.values, samples.whole)
 
     return run(
         Sampling(draw, estimate, ("kernelshap",), _FIRST_CHECK),

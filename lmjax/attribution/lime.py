@@ -14,8 +14,10 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions, check_memory, random_keep
+from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.segments import check_segments
 
 DISTANCES = ("cosine", "euclidean")
@@ -36,6 +38,8 @@ def lime(
     alpha: float = 1.0,
     selection: str = "none",
     num_features: int | None = None,
+    until: Until | None = None,
+    previous: Attribution | None = None,
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
@@ -50,7 +54,8 @@ def lime(
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
-      num_samples: variants evaluated, the whole image among them; 2 or more.
+      num_samples: variants evaluated, the whole image and those of `previous` among them; 2 or
+        more.
       keep_probability: how likely a segment stays visible in a variant.
       distance: of a variant from the whole image, "cosine" or "euclidean"; see `lime_regression`.
       kernel_width: width of the kernel that weighs variants by their distance. None takes 0.25 for
@@ -63,6 +68,10 @@ def lime(
         the weighted R^2 most. "lasso_path": those that a lasso keeps when its penalty is lowered
         from infinity, as long as they are no more than `num_features`.
       num_features: how many segments to keep; for selections other than "none".
+      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 10
+        samples a segment on. None takes all.
+      previous: attribution of the same call with fewer samples, to go on from. The regression is
+        done anew, and may be another one: distance, kernel, penalty and selection are free.
       output: what to explain: "probability" (softmax over all classes) or "logit".
       batch_size, progress, engine: as in `lmjax.evaluate`.
 
@@ -73,7 +82,8 @@ def lime(
 
     Raises:
       ValueError: options out of range, target not a class of the network, more segments than memory
-        allows, non-finite outputs, and all that `lmjax.evaluate` raises.
+        allows, `previous` that does not fit, non-finite outputs, and all that `lmjax.evaluate`
+        raises.
 
     Warns:
       UserWarning: fewer than 10 samples a segment.
@@ -90,32 +100,64 @@ def lime(
     check_memory(needed, num_segments, num_samples)
     _warn_few_samples(num_samples, num_segments)
 
-    keep = random_keep(num_segments, num_samples, key=key, keep_probability=keep_probability)
-    answers = answer(
-        predictor,
-        image,
-        Coalitions(segments, keep[1:]),  # the first is the whole image
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-    )
-    values = np.concatenate([answers.whole[None], answers.values]).reshape(num_samples, -1)
-    weights = _weights(keep, kernel_width, distance)
-    used = _select(keep, values, weights, selection, num_features)
-    results = _fit(keep, used, values, weights, alpha)
-    shape = answers.whole.shape
-    scores, intercept, r2, errors = (np.asarray(x).reshape((*shape, *x.shape[1:])) for x in results)
-    return Attribution(
-        scores=scores,
+    def keep(first: int, last: int) -> np.ndarray:
+        options = {"key": key, "keep_probability": keep_probability, "first": first}
+        return np.asarray(random_keep(num_segments, last - first, **options))
+
+    def draw(first: int, last: int) -> Coalitions:
+        return Coalitions(segments, keep(max(first, 1), last))  # number 0 is the whole image
+
+    def estimate(samples: Samples) -> Estimate:
+        values = np.concatenate([samples.whole[None], samples.values])
+        options = {"kernel_width": kernel_width, "alpha": alpha, "distance": distance}
+        return surrogate(keep(0, samples.count), values, selection, num_features, **options)
+
+    return run(
+        Sampling(
+            draw,
+            estimate,
+            ("lime", ("keep_probability", keep_probability)),
+            _SAMPLES_PER_SEGMENT * num_segments,
+        ),
+        functools.partial(
+            answer,
+            predictor,
+            image,
+            target=target,
+            output=output,
+            batch_size=batch_size,
+            progress=progress,
+            engine=engine,
+        ),
+        int(num_samples),
+        key=key,
         segments=segments,
-        standard_error=errors,
-        intercept=intercept,
-        r2=r2,
-        num_variants=num_samples,
-        **answers.about(),
+        until=until,
+        previous=previous,
     )
+
+
+def surrogate(
+    keep: np.ndarray,
+    outputs: np.ndarray,
+    selection: str,
+    num_features: int | None,
+    *,
+    kernel_width: float,
+    alpha: float,
+    distance: str,
+) -> Estimate:
+    """The regression of `lime` on coalitions `[N, S]` and outputs `[N, T]`, with its options."""
+    count, missing = len(keep), power_of_two(len(keep)) - len(keep)
+    # Up to a power of two, so that a run that stops early compiles seldom.
+    keep, outputs = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (keep, outputs))
+    weights = _weights(keep, kernel_width, distance).at[count:].set(0)
+    real = slice(count)
+    used = _select(keep[real], outputs[real], weights[real], selection, num_features)
+    scores, intercept, r2, errors = map(
+        np.asarray, _fit(keep, used, outputs, weights, alpha, count)
+    )
+    return Estimate(scores, errors, intercept, r2)
 
 
 @functools.partial(jax.jit, static_argnames="distance")
@@ -147,7 +189,7 @@ def lime_regression(
     """
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)
-    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha)[:3]
+    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, len(keep))[:3]
     return results if outputs.ndim == 2 else jax.tree.map(lambda x: x[0], results)
 
 
@@ -160,21 +202,22 @@ def _weights(keep: jax.Array, kernel_width: float, distance: str) -> jax.Array:
 
 
 @jax.jit
-def _fit(keep, used, outputs, weights, alpha):
+def _fit(keep, used, outputs, weights, alpha, count):
     """As `_ridge`, where all targets use all segments (None) or each its own (bool `[T, S]`)."""
     x = keep.astype(jnp.float32)
     if used is None:
-        return _ridge(x, outputs, weights, alpha)
+        return _ridge(x, outputs, weights, alpha, count)
 
     def one(arguments):
         used, outputs = arguments  # a column of zeros has coefficient 0
-        return _ridge(x * used[None], outputs[:, None], weights, alpha)
+        return _ridge(x * used[None], outputs[:, None], weights, alpha, count)
 
     return jax.tree.map(lambda each: each[:, 0], jax.lax.map(one, (used, outputs.T)))
 
 
-def _ridge(x, outputs, weight, alpha):
-    """Scores `[T, S]`, intercept `[T]`, R^2 `[T]` and standard errors `[T, S]`."""
+def _ridge(x, outputs, weight, alpha, count):
+    """Scores `[T, S]`, intercept `[T]`, R^2 `[T]` and standard errors `[T, S]`, of so many samples;
+    rows beyond them have weight 0."""
     # Counted from the first output, constant outputs are exactly 0 and small effects keep digits.
     y = outputs - outputs[:1]
     with jax.default_matmul_precision("highest"):
@@ -190,8 +233,8 @@ def _ridge(x, outputs, weight, alpha):
         influence = jax.scipy.linalg.cho_solve(factor, weighted.T)  # [S, N]
         variance = influence**2 @ residual**2
     r2 = jnp.where(total > 0, 1 - left / jnp.where(total > 0, total, 1), 1)
-    free = jnp.maximum(len(x) - x.shape[1] - 1, 1)
-    return scores.T, intercept, r2, jnp.sqrt(variance * len(x) / free).T
+    free = jnp.maximum(count - x.shape[1] - 1, 1)
+    return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
 
 
 def _select(keep, outputs, weights, selection: str, num_features: int | None):

@@ -5,8 +5,7 @@ A method that samples is two pure functions, put together in `Sampling`:
 - `draw(first, last)`: the variants of its samples number `first` to `last - 1`. Sample i depends on
   the key and on i alone (`lmjax.perturbation.numbered`), so it does not matter in which portions
   samples are drawn.
-- `estimate(count, values, whole)`: scores and standard errors from the answers to the samples
-  0 to `count - 1`.
+- `estimate(samples)`: scores and standard errors from the answers to all samples so far.
 
 `run` does the rest: it draws, evaluates, asks `until` whether that is enough, and goes on. What it
 keeps is the answers themselves, `Samples`, a few bytes for each variant; the variants can be drawn
@@ -14,13 +13,14 @@ again. They travel in `Attribution.samples`, so that the same call with a larger
 `previous=` the attribution evaluates only what is new, and gives what one long run gives (to the
 rounding of the network in batches).
 
-`lmjax.attribution.banzhaf` is the shortest example. Methods that score pixels do the same with
-another family: `draw` makes one of `numbered` rows, `estimate` calls `weighted_sum` on it.
+`lmjax.attribution.banzhaf` is the shortest example. Where an estimate needs all masks again, sums
+over them are kept as well: a third function, `add`, carries them from portion to portion
+(`lmjax.attribution.rise`).
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +29,6 @@ from lmjax.attribution.answers import Answers
 from lmjax.attribution.attribution import Attribution
 from lmjax.perturbation.mask_families import MaskFamily
 
-# `until` is asked each time the samples have grown by this factor: so, however long the run, what
-# is estimated in vain costs a few times the last estimate.
-_GROWTH = 1.25
 # Two runs of a predictor on one image agree at least so well.
 _SAME = {"rtol": 1e-3, "atol": 1e-4}
 
@@ -39,27 +36,13 @@ Until = Callable[[np.ndarray, np.ndarray], bool]
 
 
 class Estimate(NamedTuple):
-    """Scores and their standard errors, `[T, S]` both (or `[T, H, W]`)."""
+    """Scores and their standard errors, `[T, S]` both (or `[T, H, W]`); of a surrogate also its
+    intercept and R^2, `[T]`."""
 
     scores: np.ndarray
     standard_error: np.ndarray
-
-
-class Sampling(NamedTuple):
-    """A method that samples.
-
-    Attributes:
-      draw: (first, last) -> variants of these samples, in order. With first = 0, what the method
-        needs once, such as the empty coalition, comes before them.
-      estimate: (count, values `[N, T]` of all variants up to there, whole `[T]`) -> `Estimate`.
-      settings: the method's name and whatever decides, besides the key, what sample i is; hashable.
-      first_check: from how many samples on `until` is asked.
-    """
-
-    draw: Callable[[int, int], MaskFamily]
-    estimate: Callable[[int, np.ndarray, np.ndarray], Estimate]
-    settings: tuple
-    first_check: int
+    intercept: np.ndarray | None = None
+    r2: np.ndarray | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +56,7 @@ class Samples:
       key_data: of the random key.
       count: how many samples these are.
       settings: as in `Sampling`.
+      sums: what `Sampling.add` has added up, where the method has it; a pytree of arrays.
     """
 
     values: np.ndarray
@@ -80,6 +64,30 @@ class Samples:
     key_data: np.ndarray
     count: int = dataclasses.field(metadata={"static": True})
     settings: tuple = dataclasses.field(metadata={"static": True})
+    sums: Any = None
+
+
+class Sampling(NamedTuple):
+    """A method that samples.
+
+    Attributes:
+      draw: (first, last) -> variants of these samples, in order. With first = 0, what the method
+        needs once, such as the empty coalition, comes before them; what has been evaluated before
+        may be left out.
+      estimate: `Samples` -> `Estimate`.
+      settings: the method's name and whatever decides, besides the key, what sample i is; hashable.
+      first_check: from how many samples on `until` is asked.
+      growth: `until` is asked each time the samples have grown by this factor: so, however long the
+        run, what is estimated in vain costs a few times the last estimate.
+      add: (sums so far or None, variants, their values `[n, T]`) -> sums, for `Samples.sums`.
+    """
+
+    draw: Callable[[int, int], MaskFamily]
+    estimate: Callable[[Samples], Estimate]
+    settings: tuple
+    first_check: int
+    growth: float = 1.25
+    add: Callable[[Any, MaskFamily, np.ndarray], Any] | None = None
 
 
 def run(
@@ -116,23 +124,20 @@ def run(
     else:
         about, samples = _resume(previous, sampling.settings, key_data, segments, num_samples)
     for stop in _stops(0 if samples is None else samples.count, num_samples, sampling, until):
-        first = 0 if samples is None else samples.count
-        if stop > first:
-            answers = ask(sampling.draw(first, stop))
-            values, whole = _with_targets(answers)
-            if samples is not None:
-                _check_same(answers.target, whole, about["target"], samples.whole)
-                values, whole = np.concatenate([samples.values, values]), samples.whole
-            about = answers.about()
-            samples = Samples(values, whole, key_data, stop, sampling.settings)
-        estimate = sampling.estimate(stop, samples.values, samples.whole)
-        if until is not None and stop >= sampling.first_check and until(*estimate):
+        if samples is None or stop > samples.count:
+            samples, about = _extend(samples, about, sampling, ask, stop, key_data)
+        estimate = sampling.estimate(samples)
+        enough = until is not None and stop >= sampling.first_check
+        if enough and until(estimate.scores, estimate.standard_error):
             break
     several = np.ndim(about["target"]) > 0
-    scores, errors = (np.float32(x if several else x[0]) for x in estimate)
+    found = {
+        name: np.asarray(value if several else value[0], np.float32)
+        for name, value in estimate._asdict().items()
+        if value is not None
+    }
     return Attribution(
-        scores=scores,
-        standard_error=errors,
+        **found,
         segments=segments,
         num_variants=len(samples.values) + 1,
         samples=samples,
@@ -140,7 +145,7 @@ def run(
     )
 
 
-def stable_ranking(top: int, *, errors: float = 2.0) -> Until:
+def stable_ranking(top: int, *, errors: float = 2.0, cells: int | tuple[int, int] = 7) -> Until:
     """For `until`: stop when the highest segments and their order are unlikely to change.
 
     That is when each of the `top` segments is ahead of all that rank below it by more than
@@ -149,32 +154,68 @@ def stable_ranking(top: int, *, errors: float = 2.0) -> Until:
     the number of samples remains the limit. The rule is asked many times in a run, so the ranking
     is wrong a little more often than one test would be.
 
+    Scores of pixels are ranked as cells of an even grid, by their means: the order of neighbouring
+    pixels, which nearly all masks show or hide together, is never settled and says nothing. The
+    standard error of a cell is taken as the mean of its pixels', the most it can be.
+
     Args:
-      top: how many segments, from the highest score down.
+      top: how many segments (or cells), from the highest score down.
       errors: how many standard errors are enough.
+      cells: of the grid along each side, or (h, w), for scores of pixels; 7 is RISE's. Finer than
+        the masks, it has neighbours that are never settled either.
 
     Returns:
-      Function (scores `[T, S]`, standard errors `[T, S]`) -> bool.
+      Function (scores `[T, S]` or `[T, H, W]`, their standard errors) -> bool.
 
     Raises:
       ValueError: numbers out of range.
     """
     if top < 1 or top != int(top):
         raise ValueError(f"top must be a whole number, 1 or more, got {top!r}")
+    grid = (cells, cells) if np.ndim(cells) == 0 else tuple(cells)
+    if len(grid) != 2 or any(side < 1 or side != int(side) for side in grid):
+        raise ValueError(f"cells must be a whole number or two, 1 or more, got {cells!r}")
     if not errors > 0:
         raise ValueError(f"errors must be above 0, got {errors!r}")
 
     def until(scores: np.ndarray, standard_error: np.ndarray) -> bool:
-        scores = scores.reshape(len(scores), -1)
+        if np.ndim(scores) == 3:
+            scores, standard_error = (_cell_means(x, grid) for x in (scores, standard_error))
         order = np.argsort(-scores, axis=1)
         ranked = np.take_along_axis(scores, order, axis=1)
-        variance = np.take_along_axis(standard_error.reshape(scores.shape), order, axis=1) ** 2
+        variance = np.take_along_axis(standard_error, order, axis=1) ** 2
         lead = ranked[:, :top, None] - ranked[:, None, :]
         error = np.sqrt(variance[:, :top, None] + variance[:, None, :])
         below = np.arange(scores.shape[1])[None, :] > np.arange(lead.shape[1])[:, None]
         return bool((lead >= errors * error)[:, below].all())
 
     return until
+
+
+def _cell_means(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Means `[T, C]` of maps `[T, H, W]` over an even grid, at most a cell for each pixel."""
+    for axis, cells in zip((1, 2), grid):
+        parts = np.array_split(maps, min(cells, maps.shape[axis]), axis=axis)
+        maps = np.stack([part.mean(axis=axis) for part in parts], axis=axis)
+    return maps.reshape(len(maps), -1)
+
+
+def _extend(
+    samples: Samples | None, about: dict, sampling: Sampling, ask: Callable, stop: int, key_data
+) -> tuple[Samples, dict]:
+    """Samples up to number `stop`, of which only the new are evaluated, and about the image."""
+    variants = sampling.draw(0 if samples is None else samples.count, stop)
+    if len(variants) == 0:
+        return dataclasses.replace(samples, count=stop), about
+    answers = ask(variants)
+    new, whole = _with_targets(answers)
+    values, sums = new, None
+    if samples is not None:
+        _check_same(answers.target, whole, about["target"], samples.whole)
+        values, whole, sums = np.concatenate([samples.values, new]), samples.whole, samples.sums
+    if sampling.add is not None:
+        sums = sampling.add(sums, variants, new)
+    return Samples(values, whole, key_data, stop, sampling.settings, sums), answers.about()
 
 
 def _stops(count: int, num_samples: int, sampling: Sampling, until: Until | None) -> Iterator[int]:
@@ -185,7 +226,7 @@ def _stops(count: int, num_samples: int, sampling: Sampling, until: Until | None
     while until is not None and stop < num_samples:
         if stop > count:
             yield stop
-        stop = int(np.ceil(_GROWTH * stop))
+        stop = int(np.ceil(sampling.growth * stop))
     if count < num_samples:
         yield num_samples
 

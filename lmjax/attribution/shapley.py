@@ -15,7 +15,7 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Sampling, Until, run
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions
 from lmjax.perturbation.orders import prefixes, random_orders
@@ -147,9 +147,10 @@ def permutation_shapley(
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
         return Coalitions(segments, np.concatenate([empty, keep]))
 
-    def estimate(count: int, values: np.ndarray, whole: np.ndarray) -> Estimate:
-        scores = contributions(orders(0, count), values[1:], values[0], whole)
-        return Estimate(scores.mean(axis=0), scores.std(axis=0, ddof=1) / math.sqrt(count))
+    def estimate(samples: Samples) -> Estimate:
+        empty, values = samples.values[0], samples.values[1:]
+        scores = contributions(orders(0, samples.count), values, empty, samples.whole)
+        return Estimate(scores.mean(axis=0), scores.std(axis=0, ddof=1) / math.sqrt(len(scores)))
 
     settings = ("permutation_shapley", ("antithetic", bool(antithetic)))
     ask = functools.partial(

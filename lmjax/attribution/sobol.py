@@ -4,6 +4,7 @@ Fel, Cadene, Chalvidal, Cord, Vigouroux & Serre 2021, "Look at the Variance! Eff
 Explanations with Sobol-based Sensitivity Analysis" (arXiv 2111.04138).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,11 +12,13 @@ import numpy as np
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
 from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.mask_families import SoftCoalitions
+from lmjax.perturbation.mask_families import MaskFamily, SoftCoalitions
 from lmjax.perturbation.segments import check_segments
 
+_FIRST_CHECK = 32
 _MOST_DIMENSIONS = 21_201  # of SciPy's table of direction numbers
 
 
@@ -29,6 +32,8 @@ def sobol(
     num_designs: int = 32,
     grid: int | tuple[int, int] = 8,
     soft: bool | None = None,
+    until: Until | None = None,
+    previous: Attribution | None = None,
     output: str = "probability",
     batch_size: int | None = None,
     progress: bool | None = None,
@@ -53,10 +58,15 @@ def sobol(
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
       num_designs: points n of the quasi-random sequence, a power of two for its full balance;
-        n (S + 1) variants are evaluated.
+        n (S + 1) variants are evaluated, with those of `previous`.
       grid: cells of the even grid along each side, or (h, w).
       soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
         them); a function that does not say gets binary masks, which any function can take.
+      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked at 32, 64,
+        128, ... designs, where the sequence is balanced. As the standard errors are those of
+        random designs, it stops late rather than early. None takes all.
+      previous: attribution of the same call with fewer designs, to go on from: the sequence goes
+        on too.
       output: what to explain: "probability" (softmax over all classes) or "logit".
       batch_size, progress, engine: as in `lmjax.evaluate`.
 
@@ -65,8 +75,9 @@ def sobol(
       constant. The standard errors hold for random designs; quasi-random ones err less.
 
     Raises:
-      ValueError: options out of range, target not a class of the network, more segments than memory
-        allows, non-finite outputs, and all that `lmjax.evaluate` raises.
+      ValueError: options out of range, more segments than memory allows, `previous` that does not
+        fit, target not a class of the network, non-finite outputs, and all that `lmjax.evaluate`
+        raises.
 
     References:
       Fel et al. 2021, section 3.3; Jansen 1999. Grid, designs and estimator are Xplique's defaults,
@@ -78,30 +89,42 @@ def sobol(
         raise ValueError(f"num_designs must be 2 or more, got {num_designs!r}")
     soft = getattr(predictor, "takes_soft_masks", False) if soft is None else soft
     segments = segments_or_grid(segments, np.shape(image)[:2], grid)
-    degrees = _designs(int(segments.max()) + 1, num_designs, key)
-    if soft:
-        masks, which = SoftCoalitions(segments, degrees), slice(None)
-    else:
-        keep, which = _distinct(degrees > 0.5)
-        masks = Coalitions(segments, keep)
-    answers = answer(
-        predictor,
-        image,
-        masks,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-    )
-    values = answers.values[which]
-    scores, errors = jansen(values[:num_designs], values[num_designs:])
-    return Attribution(
-        scores=scores,
+    num_segments = int(segments.max()) + 1
+    # Of all variants the degrees, and what is made of them.
+    num_variants = num_designs * (num_segments + 1)
+    check_memory(12 * num_variants * num_segments, num_segments, num_variants)
+
+    def draw(first: int, last: int) -> MaskFamily:
+        if soft:
+            return SoftCoalitions(segments, designs(num_segments, last, key, first=first))
+        keep = designs(num_segments, last, key) > 0.5
+        places, _ = _distinct(keep)
+        return Coalitions(segments, keep[places[places >= first * (num_segments + 1)]])
+
+    def estimate(samples: Samples) -> Estimate:
+        values = samples.values
+        if not soft:
+            values = values[_distinct(designs(num_segments, samples.count, key) > 0.5)[1]]
+        points, *mixed = values.reshape(samples.count, num_segments + 1, -1).swapaxes(0, 1)
+        return Estimate(*jansen(points, np.stack(mixed)))
+
+    return run(
+        Sampling(draw, estimate, ("sobol", ("soft", soft)), _FIRST_CHECK, growth=2),
+        functools.partial(
+            answer,
+            predictor,
+            image,
+            target=target,
+            output=output,
+            batch_size=batch_size,
+            progress=progress,
+            engine=engine,
+        ),
+        int(num_designs),
+        key=key,
         segments=segments,
-        standard_error=errors,
-        num_variants=len(masks) + 1,
-        **answers.about(),
+        until=until,
+        previous=previous,
     )
 
 
@@ -125,31 +148,29 @@ def jansen(first: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     Args:
       first: `[n]` or `[n, T]`, outputs at n points.
-      mixed: `[S n]` or `[S n, T]`, outputs at the same points with one coordinate drawn anew: n for
-        the first coordinate, then n for the second, ...
+      mixed: `[S, n]` or `[S, n, T]`, outputs at the same points with one coordinate drawn anew.
 
     Returns:
       both `[S]` or `[T, S]`.
     """
     count = len(first)
     variance = 2 * first.var(axis=0, ddof=1)
-    squares = (mixed.reshape(-1, *first.shape) - first) ** 2
+    squares = (mixed - first) ** 2
     scale = np.divide(1, variance, out=np.zeros_like(variance), where=variance > 0)
     scores = squares.mean(axis=1) * scale
     errors = squares.std(axis=1, ddof=1) * scale / count**0.5
     return scores.T, errors.T
 
 
-def _designs(num_segments: int, num_designs: int, key: jax.Array) -> np.ndarray:
-    """`[n (S + 1), S]` degrees: n points, then for each segment the same with its column anew."""
-    num_variants = num_designs * (num_segments + 1)
-    check_memory(12 * num_variants * num_segments, num_segments, num_variants)
-    both = _sequence(num_designs, 2 * num_segments, key)
-    first, second = both[:, :num_segments], both[:, num_segments:]
-    mixed = np.repeat(first[None], num_segments, axis=0)
+def designs(num_segments: int, last: int, key: jax.Array, *, first: int = 0) -> np.ndarray:
+    """`[(last - first) (S + 1), S]` degrees: each point, and it with one coordinate after the other
+    drawn anew."""
+    both = _sequence(last, 2 * num_segments, key)[first:]
+    points, others = both[:, :num_segments], both[:, num_segments:]
+    mixed = np.repeat(points[:, None], num_segments + 1, axis=1)
     each = np.arange(num_segments)
-    mixed[each, :, each] = second.T
-    return np.concatenate([first, mixed.reshape(-1, num_segments)])
+    mixed[:, 1 + each, each] = others
+    return mixed.reshape(-1, num_segments)
 
 
 def _sequence(num_points: int, num_dimensions: int, key: jax.Array) -> np.ndarray:
@@ -169,8 +190,9 @@ def _sequence(num_points: int, num_dimensions: int, key: jax.Array) -> np.ndarra
 
 
 def _distinct(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows, and for each row which of them it is."""
-    _, first, which = np.unique(
+    """Where distinct rows occur first, in order, and for each row which of them it is."""
+    _, places, which = np.unique(
         np.packbits(keep, axis=1), axis=0, return_index=True, return_inverse=True
     )
-    return keep[first], which.reshape(-1)
+    order = np.argsort(places)
+    return places[order], np.argsort(order)[which.reshape(-1)]

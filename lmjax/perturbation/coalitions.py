@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.mask_families import MaskFamily
 from lmjax.perturbation.segments import check_segments
 
@@ -67,8 +68,11 @@ def random_keep(
     key: jax.Array,
     keep_probability: float = 0.5,
     first_all_visible: bool = True,
+    first: int = 0,
 ) -> jax.Array:
     """Random coalitions: every segment stays visible independently of the others.
+
+    They are numbered: a coalition depends on the key and on its number alone.
 
     Args:
       num_segments: S.
@@ -76,7 +80,8 @@ def random_keep(
       key: random key; the same key gives the same coalitions.
       keep_probability: how likely a segment stays, above 0 and below 1. 0.5 and
         `first_all_visible` are LIME's (Ribeiro et al. 2016; `lime` package 0.2.0.1).
-      first_all_visible: row 0 keeps every segment.
+      first_all_visible: coalition 0 keeps every segment.
+      first: number of the first coalition.
 
     Returns:
       bool `[N, S]`.
@@ -89,10 +94,13 @@ def random_keep(
             raise ValueError(f"{name} must be 1 or more, got {value!r}")
     if not 0 < keep_probability < 1:
         raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
+    last = first + num_samples
     # 32 random bits, a float and a bool for each entry
-    check_memory(9 * num_segments * num_samples, num_segments, num_samples)
-    keep = jax.random.bernoulli(key, keep_probability, (num_samples, num_segments))
-    return keep.at[0].set(True) if first_all_visible else keep
+    check_memory(9 * num_segments * last, num_segments, last)
+    with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape
+        keep = jax.random.bernoulli(key, keep_probability, (power_of_two(last), num_segments))
+    keep = keep.at[0].set(True) if first_all_visible else keep
+    return keep[first:last]
 
 
 def check_memory(needed: int, num_segments: int, num_samples: int) -> None:

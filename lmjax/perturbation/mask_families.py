@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking.checks import check_mask
+from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.segments import check_segments
 
 # Pixels of the masks that exist at once in `weighted_sum`.
@@ -275,8 +276,11 @@ def random_grids(
     grid: int | tuple[int, int] = 7,
     keep_probability: float = 0.5,
     soft: bool = False,
+    first: int = 0,
 ) -> Grids:
     """Random `Grids`, with the defaults of RISE (Petsiuk et al. 2018, arXiv 1806.07421, section 4).
+
+    They are numbered: a grid depends on the key and on its number alone.
 
     Args:
       spatial_shape: (H, W).
@@ -285,6 +289,7 @@ def random_grids(
       grid: cells along each side, or (h, w).
       keep_probability: how likely a cell is visible, above 0 and below 1.
       soft: as in `Grids`.
+      first: number of the first grid.
 
     Raises:
       ValueError: options out of range.
@@ -296,10 +301,12 @@ def random_grids(
     grid = (grid, grid) if np.ndim(grid) == 0 else tuple(grid)
     _check_grid(grid, spatial_shape, "grid")
     cell_key, shift_key = jax.random.split(key)
-    cells = jax.random.bernoulli(cell_key, keep_probability, (num_samples, *grid))
     limit = jnp.asarray(_cell_size(grid, spatial_shape))
-    shifts = jax.random.randint(shift_key, (num_samples, 2), 0, limit[None])
-    return Grids(spatial_shape, np.asarray(cells), np.asarray(shifts), soft=soft)
+    drawn, these = power_of_two(first + num_samples), slice(first, first + num_samples)
+    with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape
+        cells = jax.random.bernoulli(cell_key, keep_probability, (drawn, *grid))
+        shifts = jax.random.randint(shift_key, (drawn, 2), 0, limit[None])
+    return Grids(spatial_shape, np.asarray(cells)[these], np.asarray(shifts)[these], soft=soft)
 
 
 class WholeFirst(MaskFamily):

@@ -6,7 +6,7 @@ from scipy.stats import sobol_indices
 
 import lmjax
 from lmjax.attribution import sobol
-from lmjax.attribution.sobol import _designs, jansen, segments_or_grid
+from lmjax.attribution.sobol import designs, jansen, segments_or_grid
 from lmjax.perturbation import Predictor
 from tests.segment_networks import shares
 from tests.small_classifier import small_classifier
@@ -66,7 +66,7 @@ def test_the_estimator_is_scipys():
         },
         n=64,
     )
-    scores, _ = jansen(function(first), function(np.moveaxis(mixed, 0, 1)).ravel())
+    scores, _ = jansen(function(first), function(np.moveaxis(mixed, 0, 1)))
     # SciPy takes the variance over both sets of points, Xplique and we over the first.
     both = np.var([function(first), function(second)])
     np.testing.assert_allclose(
@@ -97,10 +97,11 @@ def test_coinciding_variants_change_no_score():
     predictor = Predictor(small_classifier((H, W, 3)), lmjax.LayerMasking())
     found = sobol(predictor, IMAGE, key=KEY, target=1, grid=4)
     assert found.num_variants < 0.6 * 32 * 17
-    keep = _designs(16, 32, KEY) > 0.5
+    keep = designs(16, 32, KEY) > 0.5
     values = np.asarray(predictor(IMAGE, keep[:, found.segments]), np.float64)
     values = (np.exp(values) / np.exp(values).sum(axis=1, keepdims=True))[:, 1]
-    np.testing.assert_allclose(found.scores, jansen(values[:32], values[32:])[0], rtol=1e-4)
+    points, *mixed = values.reshape(32, 17).T
+    np.testing.assert_allclose(found.scores, jansen(points, np.array(mixed))[0], rtol=1e-4)
 
 
 def test_standard_errors_bound_the_spread_over_keys():

@@ -50,6 +50,14 @@ def test_the_key_decides():
     assert (random_keep(9, 50, key=KEY) != random_keep(9, 50, key=jax.random.key(1))).any()
 
 
+def test_coalitions_are_those_of_one_draw_whatever_their_number_and_the_stretch():
+    expected = np.array(jax.random.bernoulli(KEY, 0.4, (1000, 7)))
+    expected[0] = True
+    for first, last in ((0, 1000), (0, 3), (1, 300), (511, 600)):
+        found = random_keep(7, last - first, key=KEY, keep_probability=0.4, first=first)
+        np.testing.assert_array_equal(found, expected[first:last])
+
+
 def test_the_first_row_can_be_random_too():
     first = [
         random_keep(8, 1, key=jax.random.key(seed), first_all_visible=False) for seed in range(9)

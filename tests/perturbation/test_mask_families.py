@@ -135,6 +135,14 @@ def test_same_key_same_grids_and_another_key_others():
     assert (one.shifts != other.shifts).any()
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 7), (5, 64), (60, 70)])
+def test_a_stretch_of_grids_is_that_of_the_whole_row(first, last):
+    whole = random_grids(100, grid=(2, 3))
+    found = random_grids(last - first, grid=(2, 3), first=first)
+    np.testing.assert_array_equal(found.cells, whole.cells[first:last])
+    np.testing.assert_array_equal(found.shifts, whole.shifts[first:last])
+
+
 def random_grids(num_samples=9, **options):
     return families.random_grids(SHAPE, num_samples, key=jax.random.key(0), **options)
 
