@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import bench
+from benchmarks import attribution, bench
 from lmjax.cli import main
 
 IMAGE = bench.photograph(64)
@@ -45,3 +45,14 @@ def test_a_small_run_leaves_its_tables_and_figure(tmp_path):
     assert all(row["error"] < 1e-5 for row in rows)
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     assert "| blob, 2% |" in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.slow
+def test_attributions_are_measured_without_the_network(capsys):
+    attribution.main(model="resnet18", variants=120, size=32, cells=3, network_variants=2, rounds=1)
+    table = capsys.readouterr().out
+    image, labels = np.zeros((32, 32, 3), np.float32), np.arange(1024).reshape(32, 32) // 114
+    for name in attribution.methods(image, labels, 120):
+        assert f"| {name} |" in table
+    assert "| lime | 120 |" in table
+    assert "| rise, soft masks | 121 |" in table

@@ -127,7 +127,7 @@ def wordnet_similarity(wnids) -> np.ndarray:
         synsets = [wordnet.synset_from_pos_and_offset(each[0], int(each[1:])) for each in wnids]
     except (ImportError, LookupError) as error:
         raise ImportError(
-            "wordnet_similarity needs NLTK with WordNet: pip install nltk, and then "
+            'wordnet_similarity needs NLTK with WordNet: pip install "lmjax[wordnet]", and then '
             "python -m nltk.downloader wordnet"
         ) from error
     return np.array([[first.wup_similarity(second) for second in synsets] for first in synsets])

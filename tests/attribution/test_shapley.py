@@ -22,6 +22,7 @@ from lmjax.perturbation import (
     random_orders,
     segments,
     shapley_keep,
+    shapley_kernel,
 )
 from tests.games import (
     TABLES,
@@ -294,13 +295,12 @@ def test_the_key_decides(method):
     assert abs(one.scores - other.scores).max() > 1e-4
 
 
-def test_captum_agrees():
-    captum = pytest.importorskip("captum.attr")
+def pair_of_networks():
+    """The same network for Captum and for us, on the image and its five segments."""
     import torch
 
     rng = np.random.default_rng(5)
     first, second = rng.normal(size=(H, W, 3, 8)), rng.normal(size=(8, 4))
-    labels = segments.boxes(IMAGE, size=1)  # 5 segments
 
     def network(image, masks):
         images = jnp.where(masks[..., None], image[None], 0)
@@ -311,13 +311,59 @@ def test_captum_agrees():
         hidden = torch.tanh(torch.einsum("nhwc,hwcd->nd", images, torch.tensor(first)))
         return hidden @ torch.tensor(second)
 
+    labels = segments.boxes(IMAGE, size=1)
+    asked = {
+        "inputs": torch.tensor(IMAGE[None], dtype=torch.float64),
+        "target": 2,
+        "feature_mask": torch.tensor(np.repeat(labels[None, ..., None], 3, axis=-1)),
+    }
+    return network, labels, torch_network, asked
+
+
+def test_captum_agrees():
+    captum = pytest.importorskip("captum.attr")
+    network, labels, torch_network, asked = pair_of_networks()
     found = exact_shapley(network, IMAGE, labels, target=2, output="logit")
-    expected = captum.ShapleyValues(torch_network).attribute(
-        torch.tensor(IMAGE[None], dtype=torch.float64),
-        target=2,
-        feature_mask=torch.tensor(np.repeat(labels[None, ..., None], 3, axis=-1)),
-    )
+    expected = captum.ShapleyValues(torch_network).attribute(**asked)
     np.testing.assert_allclose(found.heatmap, expected[0, ..., 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_captum_agrees_on_the_same_permutations(antithetic):
+    captum = pytest.importorskip("captum.attr")
+    network, labels, torch_network, asked = pair_of_networks()
+    options = {"target": 2, "output": "logit", "antithetic": antithetic, "num_permutations": 6}
+    found = permutation_shapley(network, IMAGE, labels, key=KEY, **options)
+    orders = random_orders(5, 6, key=KEY)
+    orders = np.concatenate([orders, orders[:, ::-1]]) if antithetic else orders
+    sampling = captum.ShapleyValueSampling(torch_network)
+    sampling.permutation_generator = lambda num_features, num_samples: orders.tolist()
+    expected = sampling.attribute(**asked, n_samples=len(orders))
+    np.testing.assert_allclose(found.heatmap, expected[0, ..., 0], atol=1e-4)
+
+
+def test_captum_draws_coalitions_with_the_weights_of_our_kernel():
+    captum = pytest.importorskip("captum.attr")
+    import torch
+
+    network, labels, torch_network, asked = pair_of_networks()
+    caught = {}
+
+    class Watched(captum.KernelShap):
+        def _attribute_kwargs(self, **options):
+            caught.update(options)
+            return super()._attribute_kwargs(**options)
+
+    torch.manual_seed(0)
+    expected = Watched(torch_network).attribute(
+        **asked, n_samples=1000, perturbations_per_eval=1000
+    )
+    sizes = caught["num_select_distribution"].probs
+    np.testing.assert_allclose(sizes, np.append(0, shapley_kernel(5)), rtol=1e-6)
+    found = kernelshap(network, IMAGE, labels, key=KEY, target=2, output="logit")
+    # All coalitions here, 1000 random ones there.
+    error = abs(found.heatmap - expected[0, ..., 0].numpy()).max()
+    assert error < 0.1 * np.ptp(found.scores)
 
 
 # -- speed: no Python per sample

@@ -81,7 +81,7 @@ def test_without_wordnet_the_error_says_how_to_get_it(monkeypatch):
     for corpus in (SimpleNamespace(wordnet=wordnet), None):
         monkeypatch.setitem(sys.modules, "nltk", SimpleNamespace())
         monkeypatch.setitem(sys.modules, "nltk.corpus", corpus)
-        with pytest.raises(ImportError, match=r"python -m nltk\.downloader wordnet"):
+        with pytest.raises(ImportError, match=r"lmjax\[wordnet\].*nltk\.downloader wordnet"):
             wordnet_similarity(["n01440764"])
 
 

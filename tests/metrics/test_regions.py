@@ -147,6 +147,21 @@ def test_irof_is_that_of_a_plain_loop():
     assert several[1] == pytest.approx(irof(PREDICTOR, IMAGE, MEANS, SEGMENTS, target=0), rel=1e-5)
 
 
+def test_quantuss_numbers_follow_by_the_relations_in_the_docstrings():
+    """Quantus 0.6.0: outputs after each step, without the whole image; sums, not means."""
+    after = softmax(removed_one_by_one(np.argsort(MEANS)[::-1]))[1:, 3]
+    whole = softmax(np.asarray(logits(IMAGE)))[3]
+    ratios = after / whole  # irof.py: len(ratios) - trapezoid(ratios)
+    theirs = len(ratios) - np.trapezoid(ratios)
+    ours = irof(PREDICTOR, IMAGE, HEATMAP, SEGMENTS, target=3)
+    assert theirs == pytest.approx(9 * ours + (1 + ratios[0]) / 2, rel=1e-4)
+
+    after = softmax(removed_one_by_one(np.argsort(SUMS)[::-1]))[1:, 3]
+    theirs = np.mean(whole - after)  # region_perturbation.py: the drops, one for each step
+    ours = aopc(region_perturbation(PREDICTOR, IMAGE, HEATMAP, size=3, target=3))
+    assert theirs == pytest.approx(10 / 9 * ours, rel=1e-4)
+
+
 # -- top-k ablation
 
 
