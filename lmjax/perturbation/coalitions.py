@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from lmjax.perturbation.engines import power_of_two
+from lmjax.perturbation.keys import threefry
 from lmjax.perturbation.mask_families import MaskFamily
 from lmjax.perturbation.segments import check_segments
 
@@ -89,16 +90,18 @@ def random_keep(
     Raises:
       ValueError: options out of range, or more coalitions than memory allows.
     """
-    for name, value in (("num_segments", num_segments), ("num_samples", num_samples)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value!r}")
+    names = "num_segments", "num_samples", "first"
+    for name, value, least in zip(names, (num_segments, num_samples, first), (1, 1, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value!r}")
     if not 0 < keep_probability < 1:
         raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
     last = first + num_samples
     # 32 random bits, a float and a bool for each entry
     check_memory(9 * num_segments * last, num_segments, last)
     with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape
-        keep = jax.random.bernoulli(key, keep_probability, (power_of_two(last), num_segments))
+        shape = power_of_two(last), num_segments
+        keep = jax.random.bernoulli(threefry(key), keep_probability, shape)
     keep = keep.at[0].set(True) if first_all_visible else keep
     return keep[first:last]
 

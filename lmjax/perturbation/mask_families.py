@@ -17,6 +17,7 @@ import numpy as np
 
 from lmjax.masking.checks import check_mask
 from lmjax.perturbation.engines import power_of_two
+from lmjax.perturbation.keys import threefry
 from lmjax.perturbation.segments import check_segments
 
 # Pixels of the masks that exist at once in `weighted_sum`.
@@ -296,11 +297,13 @@ def random_grids(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be 1 or more, got {num_samples!r}")
+    if first < 0:
+        raise ValueError(f"first must be 0 or more, got {first!r}")
     if not 0 < keep_probability < 1:
         raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
     grid = (grid, grid) if np.ndim(grid) == 0 else tuple(grid)
     _check_grid(grid, spatial_shape, "grid")
-    cell_key, shift_key = jax.random.split(key)
+    cell_key, shift_key = jax.random.split(threefry(key))
     limit = jnp.asarray(_cell_size(grid, spatial_shape))
     drawn, these = power_of_two(first + num_samples), slice(first, first + num_samples)
     with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape

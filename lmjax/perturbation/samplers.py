@@ -14,6 +14,7 @@ import numpy as np
 
 from lmjax.perturbation.coalitions import check_memory
 from lmjax.perturbation.engines import power_of_two
+from lmjax.perturbation.keys import threefry
 
 SEQUENCES = ("sobol", "halton")
 # Numbers drawn together: of one shape always, so that nothing compiles twice.
@@ -32,7 +33,7 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
     Returns:
       What `draw` gives, as NumPy arrays with a leading axis of `last - first`.
     """
-    blocks = []
+    key, blocks = threefry(key), []
     for start in range(first, max(last, first + 1), _BLOCK):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(_BLOCK))
         blocks.append(jax.tree.map(np.asarray, jax.vmap(draw)(keys)))

@@ -70,6 +70,7 @@ def test_the_first_row_can_be_random_too():
     [
         ((0, 5), {}, "num_segments must be 1 or more"),
         ((5, 0), {}, "num_samples must be 1 or more"),
+        ((5, 5), {"first": -1}, "first must be 0 or more"),
         ((5, 5), {"keep_probability": 1.0}, "keep_probability must be above 0 and below 1"),
         ((5, 5), {"keep_probability": 0}, "keep_probability"),
     ],

@@ -167,6 +167,7 @@ def random_grids(num_samples=9, **options):
         (lambda: random_grids(grid=7), "grid must have from 1 x 1 to 6 x 5 cells, .* got 7 x 7"),
         (lambda: random_grids(grid=0), "got 0 x 0"),
         (lambda: random_grids(num_samples=0), "num_samples must be 1 or more"),
+        (lambda: random_grids(grid=2, first=-1), "first must be 0 or more"),
         (lambda: random_grids(grid=2, keep_probability=1), "keep_probability must be above 0"),
         (lambda: families.weighted_sum(FAMILIES["ranks"][0], np.ones(3)), "weights must be"),
     ],

@@ -14,6 +14,7 @@ from lmjax.perturbation import (
     numbered,
     quasi_random,
     quasi_random_keep,
+    random_keep,
     shapley_keep,
     shapley_kernel,
 )
@@ -21,6 +22,7 @@ from lmjax.perturbation import (
 KEY = jax.random.key(0)
 RANDOM = {
     "bernoulli": bernoulli_keep,
+    "lime": random_keep,
     "shapley": shapley_keep,
     "sobol": quasi_random_keep,
     "halton": lambda *numbers, **options: quasi_random_keep(*numbers, sequence="halton", **options),
@@ -30,14 +32,15 @@ RANDOM = {
 # -- what all have in common
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("name", RANDOM)
-def test_any_stretch_can_be_drawn_alone(name):
-    sample = RANDOM[name]
-    whole = sample(7, 600, key=KEY)
+def test_any_stretch_can_be_drawn_alone(name, kind):
+    sample, key = RANDOM[name], jax.random.key(0, impl=kind)
+    whole = sample(7, 600, key=key)
     assert whole.shape == (600, 7)
     assert whole.dtype == bool
     for first, count in ((0, 1), (1, 5), (250, 20), (255, 2), (513, 87)):
-        part = sample(7, count, key=KEY, first=first)
+        part = sample(7, count, key=key, first=first)
         np.testing.assert_array_equal(part, whole[first : first + count])
 
 
