@@ -151,9 +151,9 @@ def surrogate(
     count, missing = len(keep), power_of_two(len(keep)) - len(keep)
     # Up to a power of two, so that a run that stops early compiles seldom.
     keep, outputs = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (keep, outputs))
-    weights = _weights(keep, kernel_width, distance).at[count:].set(0)
-    real = slice(count)
-    used = _select(keep[real], outputs[real], weights[real], selection, num_features)
+    weights = np.array(_weights(keep, kernel_width, distance))
+    weights[count:] = 0
+    used = _select(keep[:count], outputs[:count], weights[:count], selection, num_features)
     scores, intercept, r2, errors = map(
         np.asarray, _fit(keep, used, outputs, weights, alpha, count)
     )
