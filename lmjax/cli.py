@@ -14,13 +14,15 @@ OptionalInt = Annotated[int | None, arg(metavar="INT")]
 def explain(
     image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
     *,
+    method: tuple[str, ...] = ("lime",),
     model: str = "resnet18_digits",
     weights: Annotated[str | None, arg(metavar="FILE")] = None,
     num_classes: OptionalInt = None,
     segments: str = "slic",
     n_segments: int = 50,
-    samples: int = 1000,
+    samples: OptionalInt = None,
     removal: tuple[str, ...] = ("layer", "grey", "black"),
+    metrics: bool = False,
     target: Annotated[str | None, arg(metavar="CLASS")] = None,
     seed: int = 0,
     batch_size: OptionalInt = None,
@@ -30,14 +32,18 @@ def explain(
 
     Args:
         image: a photograph, or scene:N for the N-th bundled digit scene; the first by default.
+        method: lime, kernelshap, shapley, banzhaf, occlusion, leave_one_out, leave_one_in, rise,
+            sobol, hsic; one or more, for a grid of methods and removals.
         model: network; `lmjax models` lists them.
         weights: .safetensors, .pth or a weight tag; the bundled weights by default.
         num_classes: of the weights; by default 1000, or 10 for digits.
         segments: slic, grid, quickshift or felzenszwalb.
         n_segments: about how many segments slic makes.
-        samples: masked variants evaluated under each removal.
+        samples: masked variants that a method evaluates under each removal, about; by default the
+            method's own number (lime: 1000). occlusion, leave_one_out and leave_one_in have none.
         removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
             image_mean, segment_mean, blur, gaussian_noise, uniform_noise; one or more.
+        metrics: measure deletion and insertion as well.
         target: class to explain, by number or name; the predicted one by default.
         seed: of everything random.
         batch_size: variants computed together; chosen by default.
@@ -47,6 +53,7 @@ def explain(
 
     explanation = command.explain(
         image,
+        method=method,
         model=model,
         weights=weights,
         num_classes=num_classes,
@@ -54,6 +61,7 @@ def explain(
         n_segments=n_segments,
         samples=samples,
         removal=removal,
+        metrics=metrics,
         target=target,
         seed=seed,
         batch_size=batch_size,

@@ -1,21 +1,25 @@
 """Tables and heatmaps as figures. The only module that imports matplotlib."""
 
-import dataclasses
 import os
+import textwrap
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 _MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
-_COLOURS = "RdBu_r"  # blue: speaks against the class; red: speaks for it
+_SMALL_PANEL = 1.9
+_SIGNED = "RdBu_r"  # blue: speaks against the class; red: speaks for it
+_UNSIGNED = "Reds"
 _OBJECT = "#00b050"
+_SMALL = 8.5  # points
+_BESIDE = {"ha": "right", "va": "center", "rotation": 90}
+_LABEL_WIDTH = 28  # letters beside the colour bar of a row of small panels
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One heatmap of a figure.
 
     Attributes:
@@ -27,6 +31,22 @@ class Panel:
     heatmap: np.ndarray
 
 
+class Row(NamedTuple):
+    """Heatmaps on one colour scale, a row of `comparison`.
+
+    Attributes:
+      title: one line or two.
+      panels: one for each column, or None.
+      colour_label: beside the colour bar.
+      signed: whether the scale has colours for values below 0.
+    """
+
+    title: str
+    panels: Sequence[Panel | None]
+    colour_label: str
+    signed: bool = True
+
+
 def explanation(
     image: np.ndarray,
     segments: np.ndarray,
@@ -36,6 +56,7 @@ def explanation(
     image_title: str,
     colour_label: str,
     object_mask: np.ndarray | None = None,
+    signed: bool = True,
 ) -> Figure:
     """The image, its segments, and heatmaps over the image, all on one colour scale.
 
@@ -47,39 +68,105 @@ def explanation(
       image_title: over the image.
       colour_label: beside the colour bar.
       object_mask: `[H, W]` bool, outlined in green where given.
+      signed: whether the scale has colours for values below 0.
 
     Returns:
       A figure, to be saved with `save`.
     """
-    from skimage.segmentation import mark_boundaries
-
-    image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
-    limit = max(np.abs(panel.heatmap).max() for panel in panels) or 1.0
     count = len(panels) + 2
     rows = -(-count // _MOST_COLUMNS)
     columns = -(-count // rows)
     aspect = image.shape[0] / image.shape[1]
     size = (_PANEL * columns + 0.8, (_PANEL * aspect + 0.7) * rows + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.set_axis_off()
-
-    axes[0].imshow(image)
-    axes[0].set_title(image_title)
-    axes[1].imshow(mark_boundaries(image, segments, color=(1, 0.9, 0)))
-    axes[1].set_title(f"{segments.max() + 1} segments")
-    grey = image.mean(axis=-1)
-    for ax, panel in zip(axes[2:], panels):
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=1)
-        drawn = ax.imshow(panel.heatmap, cmap=_COLOURS, vmin=-limit, vmax=limit, alpha=0.65)
-        ax.set_title(panel.title)
-    if object_mask is not None:
-        for ax in axes[2:count]:
-            ax.contour(object_mask, levels=[0.5], colors=_OBJECT, linewidths=1.2)
+    figure, axes = _axes(size, rows, columns)
+    axes = axes.ravel()
+    _draw_image(axes[:2], image, segments, image_title)
+    drawn = _draw_heatmaps(axes[2:], image, panels, signed, object_mask)
     figure.colorbar(drawn, ax=axes.tolist(), label=colour_label, shrink=0.85)
     figure.suptitle(title)
     return figure
+
+
+def comparison(
+    image: np.ndarray,
+    segments: np.ndarray,
+    rows: Sequence[Row],
+    *,
+    columns: Sequence[str],
+    title: str,
+    image_title: str,
+    object_mask: np.ndarray | None = None,
+) -> Figure:
+    """The image and its segments once, and a grid of heatmaps, a colour scale for each row.
+
+    Args:
+      image: `[H, W, C]` in [0, 1], C 1 or 3.
+      segments: `[H, W]` ints.
+      rows: two or more.
+      columns: headings of the grid.
+      title: of the figure.
+      image_title: over the image.
+      object_mask: `[H, W]` bool, outlined in green where given.
+
+    Returns:
+      A figure, to be saved with `save`.
+    """
+    aspect = image.shape[0] / image.shape[1]
+    size = (
+        _SMALL_PANEL * (len(columns) + 1) + 1.4,
+        (_SMALL_PANEL * aspect + 0.3) * len(rows) + 0.8,
+    )
+    figure, axes = _axes(size, len(rows), len(columns) + 1)
+    _draw_image(axes[:2, 0], image, segments, image_title)
+    for row, line in zip(rows, axes[:, 1:]):
+        drawn = _draw_heatmaps(line, image, row.panels, row.signed, object_mask)
+        line[0].text(-0.06, 0.5, row.title, transform=line[0].transAxes, **_BESIDE)
+        label = textwrap.fill(row.colour_label, _LABEL_WIDTH)
+        figure.colorbar(drawn, ax=line.tolist()).set_label(label, size=_SMALL)
+        for ax in line:
+            ax.title.set_size(_SMALL)
+    for heading, ax in zip(columns, axes[0, 1:]):
+        ax.set_title(f"{heading}\n{ax.get_title()}".strip(), size=_SMALL)
+    figure.suptitle(title)
+    return figure
+
+
+def _axes(size: tuple[float, float], rows: int, columns: int):
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    return figure, axes
+
+
+def _draw_image(axes, image: np.ndarray, segments: np.ndarray, title: str) -> None:
+    """The image and its segments, on two axes."""
+    from skimage.segmentation import mark_boundaries
+
+    image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+    axes[0].imshow(image)
+    axes[0].set_title(title)
+    axes[1].imshow(mark_boundaries(image, segments, color=(1, 0.9, 0)))
+    axes[1].set_title(f"{segments.max() + 1} segments")
+
+
+def _draw_heatmaps(axes, image: np.ndarray, panels: Sequence[Panel | None], signed, object_mask):
+    """Heatmaps over the image, on one scale; gives the last, for a colour bar."""
+    limit = max(np.abs(panel.heatmap).max() for panel in panels if panel) or 1.0
+    scale = {
+        "cmap": _SIGNED if signed else _UNSIGNED,
+        "vmin": -limit if signed else 0,
+        "vmax": limit,
+    }
+    for ax, panel in zip(axes, panels):
+        if panel is None:
+            continue
+        ax.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+        drawn = ax.imshow(panel.heatmap, alpha=0.65, **scale)
+        ax.set_title(panel.title)
+        if object_mask is not None:
+            ax.contour(object_mask, levels=[0.5], colors=_OBJECT, linewidths=1.2)
+    return drawn
 
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:

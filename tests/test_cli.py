@@ -1,9 +1,13 @@
 """The command line in processes of its own: start-up, errors in one line, exit codes."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+from lmjax.explain import REMOVALS
+from lmjax.methods import METHODS
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli import main; main()"]
 
@@ -34,11 +38,20 @@ def test_every_command_has_help(command):
     assert "usage: lmjax" in done.stdout
 
 
+def test_help_names_all_methods_and_removals():
+    done = run("explain", "--help")
+    described = done.stdout.split("--method")[1].split("--model")[0]
+    assert set(METHODS) <= set(re.findall(r"\w+", described))
+    described = done.stdout.split("--removal")[1].split("--metrics")[0]
+    assert set(REMOVALS) <= set(re.findall(r"\w+", described))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["explain", "nowhere.png"], "nowhere.png"),
         (["explain", "--target", "11"], "target"),
+        (["explain", "--method", "lime", "shap"], "kernelshap"),
         (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
         (["convert", "x.pth", "x.safetensors"], "x.pth"),
         (["train", "digit-scenes", "--epochs", "0"], "epochs"),

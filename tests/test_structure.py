@@ -27,9 +27,16 @@ MAY_IMPORT = {
     "data": set(),
     "training": {"masking", "models", "data"},
     "plots": set(),
+    "methods": {"masking", "attribution"},
+    "picture": {"models", "data"},
+    "judging": {"masking", "models", "perturbation", "attribution", "metrics"},
+    "explanation": {
+        *("models", "attribution", "metrics"),
+        *("plots", "methods", "picture", "judging"),
+    },
     "explain": {
-        *("masking", "models", "perturbation", "attribution", "metrics"),
-        *("data", "plots", "training"),
+        *("masking", "models", "perturbation"),
+        *("methods", "picture", "judging", "explanation"),
     },
 }
 ONLY_IN = {
