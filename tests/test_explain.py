@@ -1,6 +1,5 @@
 """The explain command as a function: what it computes, what it writes, what it refuses."""
 
-import dataclasses
 import json
 
 import jax
@@ -12,8 +11,6 @@ import lmjax
 from lmjax import explain as command
 from lmjax import plots
 from lmjax.data import DigitScenes
-from lmjax.judging import HEADINGS
-from lmjax.methods import METHODS, WHOLE
 from lmjax.picture import read_picture
 
 FAST = {"samples": 40, "segments": "grid", "removal": ("layer", "black")}
@@ -91,118 +88,6 @@ def test_a_photograph_and_a_named_target(tmp_path):
     assert result.numbers == {}
     assert "relevance" not in command.summary(explanation)
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """Segments and pixels, a method that samples and one that does not, with all metrics."""
-    explanation = command.explain(
-        method=("hsic", "leave_one_out"),
-        metrics=True,
-        **FAST,
-        output=tmp_path_factory.mktemp("compared") / "d.png",
-    )
-    return explanation, json.loads(explanation.files[2].read_text())["results"]
-
-
-def test_several_methods_make_a_grid(compared, written):
-    explanation, results = compared
-    asked = [(m, r) for m in ("hsic", "leave_one_out") for r in ("layer", "black")]
-    assert list(explanation.results) == asked
-    assert list(results) == ["/".join(pair) for pair in asked]
-    assert [results[name]["variants"] for name in results] == [41, 41, 65, 65]
-    with Image.open(explanation.files[0]) as grid, Image.open(written[0] / "a.png") as row:
-        assert grid.height > row.height
-        assert np.asarray(grid.convert("RGB")).std() > 10
-    with np.load(explanation.files[1]) as arrays:
-        assert arrays["hsic/black/standard_error"].shape == (64,)
-        assert "leave_one_out/black/standard_error" not in arrays
-        assert arrays["leave_one_out/layer/heatmap"].shape == (128, 128)
-
-
-def test_metrics_are_those_of_the_library(compared, classifier):
-    explanation, results = compared
-    attribution = explanation.results["hsic", "layer"].attribution
-    given = explanation.picture.image, attribution.heatmap
-    predictors = {
-        "deletion_black": lmjax.Replace("black"),
-        "insertion_blur": lmjax.Replace("blur", sigma=5, radius=5),
-        "deletion": lmjax.LayerMasking(),
-        "insertion": lmjax.LayerMasking(),
-    }
-    with np.load(explanation.files[1]) as arrays:
-        for name, removal in predictors.items():
-            metric = getattr(lmjax.metrics, name.split("_")[0])
-            curve = metric(lmjax.Predictor(classifier, removal), *given, target=attribution.target)
-            assert results["hsic/layer"][name] == pytest.approx(curve.normalised_auc, abs=1e-5)
-            np.testing.assert_allclose(arrays[f"hsic/layer/{name}"], curve.values, atol=1e-4)
-    mask = explanation.picture.object_mask
-    assert (
-        results["hsic/layer"]
-        | {
-            "relevance_rank_accuracy": lmjax.metrics.relevance_rank_accuracy(given[1], mask),
-            "pointing_game": lmjax.metrics.pointing_game(given[1], mask, tolerance=0),
-            "alignment": pytest.approx(
-                lmjax.metrics.alignment(attribution.scores, explanation.segments, mask)
-            ),
-        }
-        == results["hsic/layer"]
-    )
-
-
-def test_the_table_shows_every_number(compared):
-    explanation, results = compared
-    first, second, *rows = command.summary(explanation).split("\n\n")[0].splitlines()
-    assert len({len(line) for line in rows}) == 1
-    assert "deletion" in first
-    assert second.split()[:2] == ["method", "removal"]
-    for row, numbers in zip(rows, results.values()):
-        for name in HEADINGS:
-            assert f" {numbers[name]:.2f}" in row
-        assert f" {numbers['variants']} " in row
-
-
-def test_what_was_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch):
-    attribute = command.attribute
-
-    def fails_at_rise(name, *arguments, **options):
-        if name == "rise":
-            raise ValueError("no more memory")
-        return attribute(name, *arguments, **options)
-
-    monkeypatch.setattr(command, "attribute", fails_at_rise)
-    with (
-        pytest.warns(UserWarning, match="wrote what was done before"),
-        pytest.raises(ValueError, match="no more memory"),
-    ):
-        command.explain(method=("hsic", "rise"), **FAST, output=tmp_path / "e.png")
-    assert list(json.loads((tmp_path / "e.json").read_text())["results"]) == [
-        "hsic/layer",
-        "hsic/black",
-    ]
-    assert (tmp_path / "e.png").exists()
-    assert (tmp_path / "e.npz").exists()
-
-
-@pytest.mark.filterwarnings(FEW_SAMPLES)
-def test_methods_that_remove_nothing_or_must_paint(tmp_path, monkeypatch):
-    """Stand-ins for gradients and optimised masks: LIME, as if it could not do all."""
-    lime = METHODS["lime"]
-    for name in ("none", "painted"):
-        monkeypatch.setitem(METHODS, name, dataclasses.replace(lime, removals=name))
-    explanation = command.explain(
-        method=("lime", "none", "painted"), metrics=True, **FAST, output=tmp_path / "f.png"
-    )
-    assert list(explanation.results) == [
-        ("lime", "layer"),
-        ("lime", "black"),
-        ("none", WHOLE),
-        ("painted", "black"),
-    ]
-    assert set(explanation.results["none", WHOLE].curves) == {"deletion_black", "insertion_blur"}
-    assert " - " in command.summary(explanation)
-    with pytest.raises(ValueError, match="removal must hold one that paints for method painted"):
-        command.explain(method=("painted",), removal=("layer",), output=tmp_path / "g.png")
 
 
 @pytest.mark.parametrize("name", command.REMOVALS)
