@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 _MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
-_SMALL_PANEL = 1.9
+_SMALL_PANEL = 1.3  # in grids: three columns are as wide as a page
+_SMALL_FONT = 6.5  # points
+_DPI = 150
 _SIGNED = "RdBu_r"  # blue: speaks against the class; red: speaks for it
 _UNSIGNED = "Reds"
 _OBJECT = "#00b050"
-_SMALL = 8.5  # points
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
 _LABEL_WIDTH = 28  # letters beside the colour bar of a row of small panels
 
@@ -113,21 +115,26 @@ def comparison(
     """
     aspect = image.shape[0] / image.shape[1]
     size = (
-        _SMALL_PANEL * (len(columns) + 1) + 1.4,
-        (_SMALL_PANEL * aspect + 0.3) * len(rows) + 0.8,
+        _SMALL_PANEL * (len(columns) + 1) + 0.9,
+        (_SMALL_PANEL * aspect + 0.2) * len(rows) + 0.5,
     )
-    figure, axes = _axes(size, len(rows), len(columns) + 1)
-    _draw_image(axes[:2, 0], image, segments, image_title)
-    for row, line in zip(rows, axes[:, 1:]):
-        drawn = _draw_heatmaps(line, image, row.panels, row.signed, object_mask)
-        line[0].text(-0.06, 0.5, row.title, transform=line[0].transAxes, **_BESIDE)
-        label = textwrap.fill(row.colour_label, _LABEL_WIDTH)
-        figure.colorbar(drawn, ax=line.tolist()).set_label(label, size=_SMALL)
-        for ax in line:
-            ax.title.set_size(_SMALL)
-    for heading, ax in zip(columns, axes[0, 1:]):
-        ax.set_title(f"{heading}\n{ax.get_title()}".strip(), size=_SMALL)
-    figure.suptitle(title)
+    # Pixels that are enlarged stay what they are.
+    enlarged = image.shape[1] < _SMALL_PANEL * _DPI
+    style = {"font.size": _SMALL_FONT, "image.interpolation": "nearest" if enlarged else "auto"}
+    with rc_context(style):
+        figure, axes = _axes(size, len(rows), len(columns) + 1)
+        _draw_image(axes[:2, 0], image, segments, image_title)
+        for row, line in zip(rows, axes[:, 1:]):
+            # On a faint image, where small heatmaps stand out.
+            drawn = _draw_heatmaps(line, (1 + image) / 2, row.panels, row.signed, object_mask)
+            line[0].text(-0.06, 0.5, row.title, transform=line[0].transAxes, **_BESIDE)
+            label = textwrap.fill(row.colour_label, _LABEL_WIDTH)
+            figure.colorbar(drawn, ax=line.tolist(), label=label)
+            for ax in line:
+                ax.title.set_size("medium")
+        for heading, ax in zip(columns, axes[0, 1:]):
+            ax.set_title(f"{heading}\n{ax.get_title()}".strip(), size="medium")
+        figure.suptitle(title)
     return figure
 
 
@@ -171,4 +178,4 @@ def _draw_heatmaps(axes, image: np.ndarray, panels: Sequence[Panel | None], sign
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
     """Writes a figure; `format` ("png", "pdf", "svg") defaults to the suffix of a path."""
-    figure.savefig(file, format=format, dpi=150)
+    figure.savefig(file, format=format, dpi=_DPI)
