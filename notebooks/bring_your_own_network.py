@@ -101,7 +101,7 @@ def answers(weights, removal, image, masks):
 
 
 image, label = images[test][0], labels[test][0]
-segments = lmjax.segments.grid(image, size=4)
+segments = lmjax.segments.grid(image, size=8)
 key = jax.random.key(0)
 found = {}
 for name in ("black", "white", "blur"):
@@ -175,7 +175,7 @@ lmjax.plots.explanation(
 # The weights are the same in every line, and have never seen anything hidden.
 
 # %%
-keep = lmjax.perturbation.random_keep(64, 16, key=key, first_all_visible=False)
+keep = lmjax.perturbation.random_keep(16, 16, key=key, first_all_visible=False)
 hidden = lmjax.Coalitions(segments, keep)
 removals = {name: lmjax.Replace(name) for name in ("black", "white", "blur")}
 removals["layer masking"] = lmjax.LayerMasking()
