@@ -171,10 +171,7 @@ def draw(explanation: Explanation, classifier: Classifier):
     return plots.explanation(
         picture.image,
         explanation.segments,
-        [
-            panel._replace(title=f"{removal_title(removal)}\n{panel.title}")
-            for removal, panel in zip(explanation.removals, row.panels)
-        ],
+        [_with_title(panel, *each) for panel, each in zip(row.panels, explanation.results.items())],
         title=", ".join(filter(None, (f"{asked} {method.title}", variants, outlined))),
         colour_label=row.colour_label,
         signed=method.signed,
@@ -207,7 +204,7 @@ def _row(explanation: Explanation, name: str, target: str) -> plots.Row:
     method, panels = METHODS[name], []
     for removal in explanation.removals:
         result = explanation.results.get((name, removal))
-        panels.append(result and plots.Panel(_caption(result), _shown(result, method.level)))
+        panels.append(result and plots.Panel(_found(result), _shown(result, method.level)))
     return plots.Row(
         f"{method.title}\n{_variants(explanation, name)}",
         panels,
@@ -216,13 +213,16 @@ def _row(explanation: Explanation, name: str, target: str) -> plots.Row:
     )
 
 
-def _caption(result: Result) -> str:
-    parts = []
-    if result.attribution.r2 is not None:
-        parts.append(f"R² {result.attribution.r2:.2f}")
-    if "relevance_rank_accuracy" in result.numbers:
-        parts.append(f"object found {result.numbers['relevance_rank_accuracy']:.0%}")
-    return ", ".join(parts)
+def _with_title(panel: plots.Panel, pair: tuple[str, str], result: Result) -> plots.Panel:
+    """A panel under the name of its removal, with all that is known of its heatmap."""
+    r2 = "" if result.attribution.r2 is None else f"R² {result.attribution.r2:.2f}"
+    second = ", ".join(filter(None, (r2, panel.title)))
+    return panel._replace(title=f"{removal_title(pair[1])}\n{second}".strip())
+
+
+def _found(result: Result) -> str:
+    found = result.numbers.get("relevance_rank_accuracy")
+    return "" if found is None else f"object found {found:.0%}"
 
 
 def _shown(result: Result, level: bool) -> np.ndarray:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmjax.methods import METHODS
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
@@ -20,6 +22,11 @@ def test_readme_snippets_run():
     assert names["logits"].shape == (2, 10)
     assert names["attribution"].heatmap.shape == (128, 128)
     assert np.argmax(names["logits"][0]) == names["scene"].label  # the object alone is enough
+
+
+def test_every_method_is_on_the_page_of_methods():
+    described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/methods.md").read_text(), re.M)
+    assert described == list(METHODS)
 
 
 def test_there_are_notebooks():
