@@ -144,17 +144,14 @@ def record(explanation: Explanation, classifier: Classifier, settings: dict) -> 
 
 def draw(explanation: Explanation, classifier: Classifier):
     """The figure: one row of panels for one method, a grid of methods and removals for several."""
-    picture, first = explanation.picture, _first(explanation)
-    image_title = (
-        f"predicted: {class_name(first.predicted_class, classifier)} "
-        f"({first.predicted_probability:.0%})"
-    )
-    if picture.label is not None:
-        image_title += f"\ntrue class: {class_name(picture.label, classifier)}"
-    target = f"“{class_name(first.target, classifier)}”"
+    picture = explanation.picture
+    target = f"“{class_name(_first(explanation).target, classifier)}”"
     asked = f"What does {target} depend on?"
     outlined = "" if picture.object_mask is None else "outlined in green: the object"
-    shown = {"image_title": image_title, "object_mask": picture.object_mask}
+    shown = {
+        "image_title": _image_title(explanation, classifier),
+        "object_mask": picture.object_mask,
+    }
     if len(explanation.methods) > 1:
         return plots.comparison(
             picture.image,
@@ -197,6 +194,13 @@ def summary(explanation: Explanation) -> str:
         del columns["\nmethod"]
     lines = _table({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
     return "\n".join([*lines, "", *(f"wrote {file}" for file in explanation.files)])
+
+
+def _image_title(explanation: Explanation, classifier: Classifier) -> str:
+    first, label = _first(explanation), explanation.picture.label
+    predicted = class_name(first.predicted_class, classifier)
+    title = f"predicted: {predicted} ({first.predicted_probability:.0%})"
+    return title if label is None else f"{title}\ntrue class: {class_name(label, classifier)}"
 
 
 def _row(explanation: Explanation, name: str, target: str) -> plots.Row:
