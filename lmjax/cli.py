@@ -33,14 +33,15 @@ def explain(
     Args:
         image: a photograph, or scene:N for the N-th bundled digit scene; the first by default.
         method: lime, kernelshap, shapley, banzhaf, occlusion, leave_one_out, leave_one_in, rise,
-            sobol, hsic; one or more, for a grid of methods and removals.
+            sobol, hsic, meaningful, extremal, gradient, gradient_times_input, integrated_gradients,
+            smoothgrad, gradcam; one or more, for a grid of methods and removals.
         model: network; `lmjax models` lists them.
         weights: .safetensors, .pth or a weight tag; the bundled weights by default.
         num_classes: of the weights; by default 1000, or 10 for digits.
         segments: slic, grid, quickshift or felzenszwalb.
         n_segments: about how many segments slic makes.
         samples: masked variants that a method evaluates under each removal, about; by default the
-            method's own number (lime: 1000). occlusion, leave_one_out and leave_one_in have none.
+            method's own number (lime: 1000). Methods that do not sample have none.
         removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
             image_mean, segment_mean, blur, gaussian_noise, uniform_noise; one or more.
         metrics: measure deletion and insertion as well.

@@ -70,6 +70,11 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
     return {"num_designs": 2 ** (count.bit_length() - 1)} if count >= 2 else None
 
 
+def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
+    """Behind the last block."""
+    return attribution.gradcam(*predictor.classifier.cut(), image, target=target)
+
+
 _EFFECT = "effect of a segment on the probability of {}"
 _FALL = "fall of the probability of {} where hidden"
 
@@ -115,6 +120,49 @@ METHODS = {
         "dependence (HSIC) of the probability of {}",
         spend=_samples,
         signed=False,
+    ),
+    "meaningful": Method(
+        "meaningful perturbation",
+        attribution.meaningful_perturbation,
+        "how far hidden, so that the probability of {} falls",
+        signed=False,
+        removals="painted",
+    ),
+    "extremal": Method(
+        "extremal perturbation",
+        attribution.extremal_perturbation,
+        "how many of the masks that raise the logit of {} show it",
+        signed=False,
+        removals="painted",
+    ),
+    "gradient": Method(
+        "gradient",
+        attribution.gradient,
+        "gradient of the logit of {}, its size",
+        signed=False,
+        removals="none",
+    ),
+    "gradient_times_input": Method(
+        "gradient x input",
+        attribution.gradient_times_input,
+        "gradient of the logit of {}, times the colour",
+        removals="none",
+    ),
+    "integrated_gradients": Method(
+        "integrated gradients",
+        attribution.integrated_gradients,
+        "share in the logit of {}, from black on",
+        removals="none",
+    ),
+    "smoothgrad": Method(
+        "SmoothGrad",
+        attribution.smoothgrad,
+        "gradient of the logit of {} under noise, its size",
+        signed=False,
+        removals="none",
+    ),
+    "gradcam": Method(
+        "Grad-CAM", _gradcam, "Grad-CAM of the logit of {}", signed=False, removals="none"
     ),
 }
 

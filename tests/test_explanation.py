@@ -12,7 +12,7 @@ import lmjax
 from lmjax import explain as command
 from lmjax.explanation import draw
 from lmjax.judging import HEADINGS
-from lmjax.methods import METHODS, WHOLE
+from lmjax.methods import WHOLE
 from lmjax.picture import Picture
 from tests.small_classifier import SmallClassifier, small_classifier
 
@@ -158,21 +158,18 @@ def test_what_was_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
-def test_methods_that_remove_nothing_or_must_paint(tmp_path, monkeypatch):
-    """Stand-ins for gradients and optimised masks: LIME, as if it could not do all."""
-    lime = METHODS["lime"]
-    for name in ("none", "painted"):
-        monkeypatch.setitem(METHODS, name, dataclasses.replace(lime, removals=name))
+def test_methods_that_remove_nothing_or_must_paint(tmp_path):
     explanation = command.explain(
-        method=("lime", "none", "painted"), metrics=True, **FAST, output=tmp_path / "f.png"
+        method=("lime", "gradient", "meaningful"), metrics=True, **FAST, output=tmp_path / "f.png"
     )
     assert list(explanation.results) == [
         ("lime", "layer"),
         ("lime", "black"),
-        ("none", WHOLE),
-        ("painted", "black"),
+        ("gradient", WHOLE),
+        ("meaningful", "black"),
     ]
-    assert set(explanation.results["none", WHOLE].curves) == {"deletion_black", "insertion_blur"}
+    curves = explanation.results["gradient", WHOLE].curves
+    assert set(curves) == {"deletion_black", "insertion_blur"}
     assert " - " in command.summary(explanation)
-    with pytest.raises(ValueError, match="removal must hold one that paints for method painted"):
-        command.explain(method=("painted",), removal=("layer",), output=tmp_path / "g.png")
+    with pytest.raises(ValueError, match="removal must hold one that paints for method meaningful"):
+        command.explain(method=("meaningful",), removal=("layer",), output=tmp_path / "g.png")

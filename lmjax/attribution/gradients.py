@@ -219,8 +219,8 @@ def gradcam(
     """Scores of pixels: Grad-CAM, a layer's channels weighted by their mean gradients.
 
     The network comes in two functions, cut behind the layer, usually the last convolutional one:
-    `gradcam(*classifier.cut("layer4.1"), image)` for a ResNet-18 of `lmjax.models`. The map is
-    rectified and then resized bilinearly to the image.
+    `gradcam(*classifier.cut(), image)` for a classifier of `lmjax.models`. The map is rectified and
+    then resized bilinearly to the image.
 
     Args:
       features: image `[H, W, C]` in [0, 1] -> the layer's activations `[h, w, D]`. Arrays of a

@@ -43,6 +43,9 @@ _AREA_WEIGHT = 300
 _AREA_GROWTH = 1.0035
 _MOMENTUM = 0.9
 _EQUAL = 1e-3  # values of a mask that differ by less count as equal
+# Lengths in pixels, for images of `_SIDE` pixels: smoothing of a meaningful perturbation; from node
+# to node, and radius of their discs, of an extremal one.
+_SIDE, _SMOOTH, _STEP, _SIGMA = 224, 5, 7, 21
 _COLDNESS = 20  # of the smooth maximum: 1 / temperature
 
 
@@ -54,7 +57,7 @@ def meaningful_perturbation(
     target: int | Sequence[int] | None = None,
     iterations: int = 300,
     grid: int | tuple[int, int] = 28,
-    smooth: float = 5.0,
+    smooth: float | None = None,
     l1: float = 1e-4,
     tv: float = 1e-2,
     beta: float = 3.0,
@@ -78,8 +81,8 @@ def meaningful_perturbation(
         class.
       iterations: steps of Adam, 1 or more.
       grid: cells of the coarse mask along each side, or (h, w).
-      smooth: standard deviation in pixels of the Gaussian over the enlarged mask, 0 for none. The
-        default is for images of 224 pixels.
+      smooth: standard deviation in pixels of the Gaussian over the enlarged mask, 0 for none. None
+        takes 5 for an image of 224 pixels (the longer side), and for others in proportion.
       l1: weight of the hidden cells.
       tv: weight of the differences.
       beta: their power, 1 or more.
@@ -103,6 +106,8 @@ def meaningful_perturbation(
       0.2: on 28 x 28 cells about 1e-5 and 3e-4 here.)
     """
     _check_at_least(1, iterations=iterations, jitter=jitter)
+    check_image(image)
+    smooth = _in_proportion(_SMOOTH, image) if smooth is None else smooth
     _check_range(0, smooth=smooth, l1=l1, tv=tv)
     _check_range(1, beta=beta)
     _check_above_0(learning_rate=learning_rate)
@@ -123,10 +128,10 @@ def extremal_perturbation(
     target: int | Sequence[int] | None = None,
     areas: Sequence[float] = (0.025, 0.05, 0.1, 0.2),
     iterations: int = 800,
-    step: int = 7,
-    sigma: float = 21.0,
+    step: int | None = None,
+    sigma: float | None = None,
     learning_rate: float = 0.01,
-    mirror: bool = True,
+    mirror: bool = False,
     output: str = "logit",
 ) -> Attribution:
     """Scores of pixels: how many of the best masks of several areas show them.
@@ -150,12 +155,12 @@ def extremal_perturbation(
         class.
       areas: shares of the image, above 0 and below 1.
       iterations: steps of gradient descent with momentum 0.9, 1 or more.
-      step: pixels from node to node.
-      sigma: radius of a node's smooth disc, in pixels, above 0. The default is for images of 224
-        pixels, as is that of `step`.
+      step: pixels from node to node. None takes 7 for an image of 224 pixels (the longer side), and
+        for others in proportion.
+      sigma: radius of a node's smooth disc, in pixels, above 0. None takes 21 for 224 pixels.
       learning_rate: above 0.
       mirror: show the network the picture's mirror image at every other step, which finds masks
-        that work for both. Not for pictures with writing.
+        that work for both, as TorchRay does. Not for digits and writing.
       output: what to raise: "logit" or "probability" (softmax over all classes).
 
     Returns:
@@ -168,8 +173,12 @@ def extremal_perturbation(
       Fong, Patrick & Vedaldi 2019, "Understanding Deep Networks via Extremal Perturbations and
       Smooth Masks" (arXiv 1910.08485), section 3; the numbers, and the sum over areas, are
       TorchRay's. There areas are of the image with a margin of sigma, no nodes lie beyond the
-      border, and equal values are in the order of a sort, which here would favour corners.
+      border, equal values are in the order of a sort, which here would favour corners, and lengths
+      are for 224 pixels, whatever the size.
     """
+    check_image(image)
+    step = max(round(_in_proportion(_STEP, image)), 1) if step is None else step
+    sigma = _in_proportion(_SIGMA, image) if sigma is None else sigma
     _check_at_least(1, iterations=iterations, step=step)
     _check_above_0(sigma=sigma, learning_rate=learning_rate)
     areas = tuple(map(float, areas))
@@ -182,9 +191,13 @@ def extremal_perturbation(
     return _attribution(*maps, answers, num_variants=evaluated)
 
 
+def _in_proportion(pixels: float, image) -> float:
+    """A length that is so many pixels in an image of `_SIDE` pixels."""
+    return pixels * max(np.shape(image)[:2]) / _SIDE
+
+
 def _start(predictor: Callable, image, target, output: str) -> tuple[Answers, tuple, NamedTuple]:
     """Answers for the whole image; arguments and static part for a compiled function."""
-    check_image(image)
     if not getattr(predictor, "takes_soft_masks", True):
         raise ValueError(
             "predictor takes binary masks only, and a mask cannot be optimised where nothing lies "

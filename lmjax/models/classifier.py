@@ -89,12 +89,12 @@ class Classifier:
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))
         return self._run(Pixels(images, masks, ledger), masking)
 
-    def cut(self, layer: str) -> tuple["Features", "Head"]:
+    def cut(self, layer: str | None = None) -> tuple["Features", "Head"]:
         """The plain network in two functions, cut behind a layer; see `lmjax.attribution.gradcam`.
 
         Args:
           layer: a submodule of the network whose output everything behind it is computed from, such
-            as a residual block: `"layer4.1"` is the last one of ResNet-18.
+            as a residual block: `"layer4.1"` is the last one of ResNet-18. None takes the last.
 
         Returns:
           features: image `[H, W, C]` in [0, 1] -> activations `[h, w, D]`.
@@ -104,6 +104,7 @@ class Classifier:
           ValueError: no such layer.
         """
         layers = self.variables["params"]
+        layer = self.module.last_block if layer is None else layer
         if layer not in layers:
             raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
         return Features(self, layer), Head(self, layer)

@@ -151,6 +151,11 @@ class ResNet(nn.Module):
         logits = nn.Dense(self.num_classes, name="fc", **options)(features)
         return logits.astype(jnp.float32)
 
+    @property
+    def last_block(self) -> str:
+        """The block behind which positions are averaged: where Grad-CAM looks."""
+        return f"layer{len(self.stage_sizes)}.{self.stage_sizes[-1] - 1}"
+
     def _check_depth(self) -> None:
         blocks = sum(self.stage_sizes)
         if self.masking.depth is not None and self.masking.depth > blocks:

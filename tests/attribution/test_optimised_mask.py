@@ -159,8 +159,7 @@ IN_USE = {
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("segment", [5, 11])
 def test_a_network_that_reads_one_segment_is_pointed_at(name, segment):
-    mirror = {"mirror": False} if name == "extremal" else {}
-    found = ALL[name](reads_one(LABELS, segment), LARGE, target=0, **IN_USE[name], **mirror)
+    found = ALL[name](reads_one(LABELS, segment), LARGE, target=0, **IN_USE[name])
     means = np.array([found.scores[label == LABELS].mean() for label in range(16)])
     assert means.argmax() == segment
     assert means[segment] > 1.5 * np.delete(means, segment).max()

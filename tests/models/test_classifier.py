@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax.methods import attribute
 from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.resnet import BasicBlock, ResNet
 
@@ -89,7 +90,8 @@ def test_the_two_parts_of_a_cut_network_make_the_whole(deeper, layer):
 
 def test_gradcam_behind_the_last_block_is_cam(deeper):
     """Where only a mean and a linear layer follow, the weights of the channels are that layer's."""
-    features, head = deeper.cut("layer2.1")
+    features, head = deeper.cut()
+    assert features.layer == head.layer == "layer2.1"
     image = np.random.default_rng(1).random((20, 24, 3)).astype(np.float32)
     found = lmjax.attribution.gradcam(features, head, image, target=[0, 2])
     weights = deeper.variables["params"]["fc"]["kernel"][:, np.array([0, 2])]
@@ -97,6 +99,9 @@ def test_gradcam_behind_the_last_block_is_cam(deeper):
     expected = jax.image.resize(jax.nn.relu(maps), (2, 20, 24), "bilinear")
     np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5 * expected.max())
     assert found.predicted_class == deeper.apply(deeper.normalise(image)[None])[0].argmax()
+    whole = np.zeros(image.shape[:2], int)
+    named = attribute("gradcam", lmjax.Predictor(deeper), image, whole, key=None, target=2)
+    np.testing.assert_allclose(named.scores, found.scores[1], rtol=1e-5)
 
 
 def test_a_layer_that_is_not_there(deeper):
