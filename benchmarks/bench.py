@@ -17,11 +17,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import torch
 import tyro
 
 import lmjax
 from benchmarks import torch_layer_masking
+from benchmarks.memory import peak_memory
+from lmjax.masking.visible import Capacities, Positions
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.perturbation import Coalitions, engines, planning, segments
 from lmjax.perturbation.evaluate import _prepare
@@ -196,14 +199,17 @@ def measure(
                 milliseconds[name].append(1e3 * _seconds(run) / count)
         milliseconds = {name: np.array(each) for name, each in milliseconds.items()}
         work = _work(networks, image, masks)
-        expected = runs[RECIPE].run()
+        logits, memory = _logits_and_memory(runs)
+        expected = logits[RECIPE]
         scale = np.abs(expected).max()
         for name, times in milliseconds.items():
             ratios = np.percentile(milliseconds[RECIPE] / times, (25, 50, 75))
             # What hidden positions cost the others is no use of theirs.
             kept = work["multiplications"] if name in (*ENGINES, RECIPE) else work["all"]
             floor = 1e3 * 2 * kept / rate
-            logits = runs[name].run()[: len(expected)] if name in ENGINES else expected
+            error = 0.0
+            if name in ENGINES:
+                error = np.abs(logits[name][: len(expected)] - expected).max() / scale
             rows.append(
                 {
                     "masks": kind,
@@ -220,11 +226,25 @@ def measure(
                     "gflops": float(2 * kept / np.median(times) / 1e6),
                     "share_of_floor": float(floor / np.median(times)),
                     "floor_ms": float(floor),
-                    "error": float(np.abs(logits - expected).max() / scale),
+                    "index_ms": work["index_ms"] if name == "visible" else 0.0,
+                    "memory_mb": memory[name],
+                    "error": float(error),
                 }
             )
             print(_line(rows[-1]), flush=True)
     return rows
+
+
+def _logits_and_memory(runs: dict[str, Contender]) -> tuple[dict, dict]:
+    """Of each contender its logits, and by how many MB the process grows while it runs."""
+    logits, memory = {}, {}
+    for name, (run, _) in runs.items():
+        before = psutil.Process().memory_info().rss / 1e6
+        peak: dict[str, float] = {}
+        with peak_memory(peak, name):
+            logits[name] = run()
+        memory[name] = peak[name] - before
+    return logits, memory
 
 
 def _work(networks: Networks, image: np.ndarray, masks: MaskFamily) -> dict[str, float]:
@@ -240,7 +260,52 @@ def _work(networks: Networks, image: np.ndarray, masks: MaskFamily) -> dict[str,
         "all": everything,
         "multiplications": share * everything,
         "counting_ms": 1e3 * seconds / len(masks),
+        "index_ms": 1e3 * _seconds_for_index_maps(job) / len(masks),
     }
+
+
+class _Recording(Capacities):
+    """Keeps the positions that all others follow from."""
+
+    def first(self, mask, touched, reach):
+        self.root = super().first(mask, touched, reach)
+        return self.root
+
+
+def _seconds_for_index_maps(job: engines.Job) -> float:
+    """To find visible positions' rows, and which of them windows read, without computing them."""
+    plan = planning.make_plan(job, "visible", able=True)
+
+    @jax.jit
+    def find(arrays, image, shared, rows):
+        rows, real = rows
+        ledger = _Recording(plan.room.rows)
+        masks = job.static.make(shared, rows) & real[:, None, None]
+        job.static.predictor(arrays).on_visible(image, masks, ledger)
+        return [x.sum() for x in _index_maps(ledger.root)]
+
+    def find_all():
+        for batch in plan.visible:
+            numbers = np.full(plan.room.variants, -1)
+            numbers[: len(batch)] = batch
+            rows = job.take(numbers), numbers >= 0
+            jax.block_until_ready(find(*job.arguments(rows)))
+
+    find_all()
+    return _seconds(find_all)
+
+
+def _index_maps(positions: Positions) -> list[jax.Array]:
+    """All arrays that were made of the positions."""
+    found, waiting, seen = [], [positions], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, jax.Array):
+            found.append(each)
+        elif id(each) not in seen:
+            seen.add(id(each))
+            waiting += [each.index, each.flat, *each._made.values()]
+    return found
 
 
 def end_to_end(networks: Networks, image: np.ndarray, *, samples: int, rounds: int) -> list[dict]:
@@ -334,8 +399,8 @@ def _line(row: dict) -> str:
     return (
         f"| {kind} | {row['kept']:.2f} | {row['contender']} | {row['ms']:.1f} | "
         f"{row['against_recipe']:.2f} ({quartiles}) | {row['gflops']:.0f} | "
-        f"{row['share_of_floor']:.0%} | {row['counting_ms']:.1f} | {row['compile_s']:.0f} | "
-        f"{row['error']:.0e} |"
+        f"{row['share_of_floor']:.0%} | {row['counting_ms']:.1f} | {row['index_ms']:.1f} | "
+        f"{row['compile_s']:.0f} | {row['memory_mb']:.0f} | {row['error']:.0e} |"
     )
 
 
@@ -343,8 +408,9 @@ def markdown(rows: list[dict], tasks: list[dict]) -> str:
     """Both tables."""
     lines = [
         "| masks | kept work | contender | ms a variant | against the recipe (quartiles) "
-        "| GFLOP/s | of the floor | counting, ms | compiling, s | error |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| GFLOP/s | of the floor | counting, ms | index maps, ms | compiling, s | memory, MB "
+        "| error |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         *map(_line, rows),
     ]
     if tasks:

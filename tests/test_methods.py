@@ -15,6 +15,7 @@ IMAGE = np.full((SIZE, SIZE, 3), 0.5, np.float32)
 SEGMENTS = np.arange(SIZE)[:, None] // 8 * 4 + np.arange(SIZE)[None] // 8  # 16 squares
 KEY = jax.random.key(0)
 PLAIN = [name for name in METHODS if name != "gradcam"]  # which needs a network in layers
+BATCHED = [n for n in PLAIN if "batch_size" in inspect.signature(METHODS[n].run).parameters]
 SAMPLING = [name for name in METHODS if METHODS[name].spend is not None]
 
 
@@ -33,6 +34,26 @@ def test_every_method_points_at_the_segment_that_is_read(name):
     assert found.heatmap.shape == (SIZE, SIZE)
     inside = found.heatmap[SEGMENTS == 5].mean()
     assert inside == max(found.heatmap[s == SEGMENTS].mean() for s in range(16))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
+def test_the_batch_size_changes_nothing(name):
+    samples = None if METHODS[name].spend is None else 100
+    few, many = (
+        attribute(
+            name,
+            reads_one_segment,
+            IMAGE,
+            SEGMENTS,
+            key=KEY,
+            target=0,
+            samples=samples,
+            batch_size=batch_size,
+        )
+        for batch_size in (5, 64)
+    )
+    np.testing.assert_allclose(few.heatmap, many.heatmap, atol=1e-5 * abs(many.heatmap).max())
 
 
 @pytest.mark.parametrize("name", SAMPLING)
