@@ -11,7 +11,9 @@ from pathlib import Path
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, moved there when the block ends well, else removed.
 
-    Writers do not meet: each has a temporary path of its own, and the last to finish wins.
+    What is there after a crash, even of the machine, is whole: contents reach the disk before the
+    name does. Writers do not meet: each has a temporary path of its own, and the last to finish
+    wins.
 
     Args:
       path: where the file is to appear; its folder must exist.
@@ -20,6 +22,17 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
