@@ -240,7 +240,8 @@ def _variants(explanation: Explanation, name: str) -> str:
         for (method, _), result in explanation.results.items()
         if method == name
     }
-    return f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} variants"
+    unit = "variant" if max(counts) == 1 else "variants"
+    return f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} {unit}"
 
 
 def _table(columns: dict[str, list[str]]) -> list[str]:

@@ -293,7 +293,9 @@ def _reduce(gradients, channels: str) -> np.ndarray:
 
 def _outputs(predictor: Callable, image: jax.Array, targets: jax.Array, output: str) -> jax.Array:
     """`[T]`, for the whole image."""
-    logits = predictor(image, jnp.ones((1, *image.shape[:2]), bool))[0]
+    # Not a constant to the compiler, which would work out for seconds what follows from it.
+    whole = jax.lax.optimization_barrier(jnp.ones((1, *image.shape[:2]), bool))
+    logits = predictor(image, whole)[0]
     return as_output(logits.astype(jnp.float32), output)[targets]
 
 
