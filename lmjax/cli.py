@@ -43,7 +43,8 @@ def explain(
         samples: masked variants that a method evaluates under each removal, about; by default the
             method's own number (lime: 1000). Methods that do not sample have none.
         removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
-            image_mean, segment_mean, blur, gaussian_noise, uniform_noise; one or more.
+            image_mean, segment_mean, blur, gaussian_noise, uniform_noise, red, green, blue; one or
+            more. The first three take a depth, as in layer@2.
         metrics: measure deletion and insertion as well.
         target: class to explain, by number or name; the predicted one by default.
         seed: of everything random.

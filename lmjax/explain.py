@@ -12,8 +12,7 @@ import numpy as np
 
 from lmjax import judging
 from lmjax.explanation import Explanation, Result, summary, write
-from lmjax.masking import LayerMasking, PartialConvolution, Replace
-from lmjax.masking.replace import BASELINES
+from lmjax.masking import by_name
 from lmjax.methods import WHOLE, attribute, check_methods, check_samples, pairs
 from lmjax.models import Classifier, load
 from lmjax.perturbation import Predictor
@@ -23,12 +22,6 @@ from lmjax.picture import Picture, read_picture
 __all__ = ["explain", "summary"]
 
 SEGMENTERS = ("slic", "grid", "quickshift", "felzenszwalb")
-INSIDE_NETWORK = {
-    "layer": LayerMasking(),
-    "no_padding": LayerMasking(padding="none"),
-    "partial": PartialConvolution(),
-}
-REMOVALS = (*INSIDE_NETWORK, *BASELINES)
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -64,8 +57,8 @@ def explain(
       n_segments: about how many; `"slic"` only.
       samples: variants that each method that samples evaluates under each removal, about; None
         leaves it to the methods.
-      removal: some of `REMOVALS`. A method that needs a removal that paints runs under those among
-        them; one that removes nothing runs once.
+      removal: some of `lmjax.masking.by_name.NAMES`. A method that needs a removal that paints runs
+        under those among them; one that removes nothing runs once.
       metrics: follow deletion and insertion too, `lmjax.judging.follow`.
       target: class to explain, an index or a class name; None explains the predicted class.
       seed: of everything random; the same seed gives the same result.
@@ -121,7 +114,7 @@ def _result(
     key, noise_key = jax.random.split(jax.random.key(settings["seed"]))
     predictor = Predictor(classifier)
     if removal != WHOLE:
-        predictor = Predictor(classifier, make_removal(removal, key=noise_key, segments=labels))
+        predictor = Predictor(classifier, by_name.make(removal, key=noise_key, segments=labels))
     start = time.perf_counter()
     attribution = attribute(
         method,
@@ -157,13 +150,6 @@ def make_segments(image: np.ndarray, name: str, *, n_segments: int = 50) -> np.n
     return getattr(segmenters, name)(image, **options)
 
 
-def make_removal(name: str, *, key: jax.Array, segments: np.ndarray):
-    """A removal by its name, one of `REMOVALS`."""
-    if name in INSIDE_NETWORK:
-        return INSIDE_NETWORK[name]
-    return Replace(name, key=key, segments=segments)
-
-
 def find_class(target: str | int | None, classifier: Classifier) -> int | None:
     """A class by its index or its name; None stays None."""
     if target is None:
@@ -185,12 +171,10 @@ def find_class(target: str | int | None, classifier: Classifier) -> int | None:
 
 
 def _check_removals(names: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in REMOVALS]
-    if unknown or not names:
-        raise ValueError(
-            f"removal must be one or more of {', '.join(REMOVALS)}; got "
-            f"{', '.join(unknown) or 'none'}"
-        )
+    if not names:
+        raise ValueError(f"removal must be one or more of {', '.join(by_name.NAMES)}; got none")
+    for name in names:
+        by_name.check_name(name)
     return tuple(dict.fromkeys(names))
 
 

@@ -1,6 +1,5 @@
 """What the explain command found, and how it is shown and kept: figure, arrays, record, table."""
 
-import hashlib
 import io
 import json
 import platform
@@ -15,18 +14,14 @@ from lmjax import plots
 from lmjax.atomic import atomic_write
 from lmjax.attribution import Attribution
 from lmjax.judging import HEADINGS
+from lmjax.masking import by_name
 from lmjax.methods import METHODS, WHOLE
 from lmjax.metrics import Curve
 from lmjax.models import Classifier
+from lmjax.models.checkpoints import weights_sha256
 from lmjax.picture import Picture
 
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
-_TITLES = {
-    "layer": "layer masking",
-    "no_padding": "masking without padding",
-    "partial": "partial convolution",
-    WHOLE: "nothing removed",
-}
 
 
 class Result(NamedTuple):
@@ -90,7 +85,7 @@ def class_name(index: int, classifier: Classifier) -> str:
 
 def removal_title(name: str) -> str:
     """The name of a removal as figures and tables show it."""
-    return _TITLES.get(name, name.replace("_", " "))
+    return "nothing removed" if name == WHOLE else by_name.title(name)
 
 
 def arrays(explanation: Explanation) -> dict[str, np.ndarray]:
@@ -127,7 +122,7 @@ def record(explanation: Explanation, classifier: Classifier, settings: dict) -> 
         "settings": settings,
         "image": explanation.picture.name,
         "image_sha256": explanation.picture.sha256,
-        "weights_sha256": _weights_hash(classifier),
+        "weights_sha256": weights_sha256(classifier.variables),
         "target": first.target,
         "target_name": class_name(first.target, classifier),
         "target_probability": float(first.probability),
@@ -262,12 +257,3 @@ def _number(value) -> str:
 def _first(explanation: Explanation) -> Attribution:
     """All attributions are of one image and one class: the first tells which."""
     return next(iter(explanation.results.values())).attribution
-
-
-def _weights_hash(classifier: Classifier) -> str:
-    """sha256 over all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.variables):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()

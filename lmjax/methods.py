@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lmjax import attribution
-from lmjax.masking.replace import BASELINES
+from lmjax.masking.by_name import PAINTS
 
 WHOLE = "whole"  # in the place of a removal's name, for methods that remove nothing
 
@@ -237,13 +237,13 @@ def pairs(methods: Sequence[str], removals: Sequence[str]) -> list[tuple[str, st
     for name in methods:
         under = {
             "every": removals,
-            "painted": [removal for removal in removals if removal in BASELINES],
+            "painted": [removal for removal in removals if removal in PAINTS],
             "none": [WHOLE],
         }[METHODS[name].removals]
         if not under:
             raise ValueError(
                 f"removal must hold one that paints for method {name}, one of "
-                f"{', '.join(BASELINES)}; got {', '.join(removals)}"
+                f"{', '.join(PAINTS)}; got {', '.join(removals)}"
             )
         chosen += [(name, removal) for removal in under]
     return chosen

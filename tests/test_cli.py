@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lmjax.explain import REMOVALS
+from lmjax.masking.by_name import NAMES
 from lmjax.methods import METHODS
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli import main; main()"]
@@ -43,7 +43,7 @@ def test_help_names_all_methods_and_removals():
     described = done.stdout.split("--method")[1].split("--model")[0]
     assert set(METHODS) <= set(re.findall(r"\w+", described))
     described = done.stdout.split("--removal")[1].split("--metrics")[0]
-    assert set(REMOVALS) <= set(re.findall(r"\w+", described))
+    assert set(NAMES) <= set(re.findall(r"\w+", described))
 
 
 @pytest.mark.parametrize(

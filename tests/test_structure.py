@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "picture": {"models", "data"},
     "judging": {"masking", "models", "perturbation", "attribution", "metrics"},
     "explanation": {
-        *("models", "attribution", "metrics"),
+        *("masking", "models", "attribution", "metrics"),
         *("plots", "methods", "picture", "judging"),
     },
     "explain": {

@@ -15,6 +15,7 @@ Porting is strict both ways: nothing is re-initialised, dropped or reshaped in s
 counter `num_batches_tracked` is ignored: evaluation does not use it.
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -223,6 +224,17 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     leaves = flatten_dict(variables)
     return {_torch_key(path): _to_torch(np.asarray(leaf)) for path, leaf in leaves.items()}
+
+
+def weights_sha256(variables: Any) -> str:
+    """sha256 over all arrays of a pytree, such as a classifier's variables, by their names."""
+    import jax
+
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Removals by name, as commands and studies call them."""
+
+import jax
+import numpy as np
+
+from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.masking.replace import BASELINES, Replace
+
+_INSIDE_NETWORK = {
+    "layer": LayerMasking(),
+    "no_padding": LayerMasking(padding="none"),
+    "partial": PartialConvolution(),
+}
+_COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
+NAMES = (*_INSIDE_NETWORK, *BASELINES, *_COLOURS)
+"""All names. The first three may go on with a depth: `"layer@2"` is `LayerMasking(depth=2)`."""
+
+PAINTS = (*BASELINES, *_COLOURS)
+"""Those that paint a baseline, and so can blend it with the image."""
+
+_TITLES = {
+    "layer": "layer masking",
+    "no_padding": "masking without padding",
+    "partial": "partial convolution",
+}
+
+
+def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None = None):
+    """A removal by its name.
+
+    Args:
+      name: one of `NAMES`; those inside the network also with a depth, `"layer@2"`.
+      key: of the baselines that draw noise.
+      segments: `[H, W]` ints, of `"segment_mean"`.
+
+    Raises:
+      ValueError: another name, or what the removal itself refuses.
+    """
+    base, depth = check_name(name)
+    if base in _INSIDE_NETWORK:
+        removal = _INSIDE_NETWORK[base]
+        if depth is None:
+            return removal
+        options = {} if base == "partial" else {"padding": removal.padding}
+        return type(removal)(depth=depth, **options)
+    return Replace(_COLOURS.get(base, base), key=key, segments=segments)
+
+
+def check_name(name: str, argument: str = "removal") -> tuple[str, int | None]:
+    """The name without its depth, and the depth; raises ValueError for a name that is none."""
+    base, at, depth = str(name).partition("@")
+    if base not in NAMES or (at and (base not in _INSIDE_NETWORK or not depth.isdecimal())):
+        raise ValueError(
+            f"{argument} must be one of {', '.join(NAMES)}, or with a depth one of "
+            f"{', '.join(f'{each}@2' for each in _INSIDE_NETWORK)}; got {name!r}"
+        )
+    return base, int(depth) if at else None
+
+
+def title(name: str) -> str:
+    """A removal's name as figures and tables show it."""
+    base, _, depth = name.partition("@")
+    shown = _TITLES.get(base, base.replace("_", " "))
+    return f"{shown}, depth {depth}" if depth else shown
