@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = attach(
         "perturbation": "lmjax.perturbation",
         "plots": "lmjax.plots",
         "segments": "lmjax.perturbation.segments",
+        "studies": "lmjax.studies",
         "training": "lmjax.training",
         "Coalitions": "lmjax.perturbation",
         "LayerMasking": "lmjax.masking",

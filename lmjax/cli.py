@@ -161,8 +161,12 @@ def bench(
     command.main(out=out, masks=masks, variants=variants, rounds=rounds, size=size, samples=samples)
 
 
-def build() -> tyro.extras.SubcommandApp:
-    """The commands by name."""
+def study() -> None:
+    """Run a study over many images, or report on some."""
+
+
+def build(arguments: list[str]) -> tyro.extras.SubcommandApp:
+    """The commands by name. Studies bring their own, which take a second to import."""
     train = tyro.extras.SubcommandApp()
     train.command(train_digit_scenes, name="digit-scenes")
     app = tyro.extras.SubcommandApp()
@@ -171,14 +175,21 @@ def build() -> tyro.extras.SubcommandApp:
     app.command(convert)
     app.command(models)
     app.command(bench)
+    if arguments[:1] == ["study"]:
+        from lmjax.studies import commands
+
+        app.command(commands.build(), name="study", help=study.__doc__)
+    else:
+        app.command(study)
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command. Bad input ends in one line on standard error and exit status 1."""
     warnings.showwarning = _show_warning
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        build().cli(
+        build(arguments).cli(
             prog="lmjax",
             description="Layer masking: what does a network see when part of an image is missing?",
             args=arguments,

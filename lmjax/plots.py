@@ -138,6 +138,70 @@ def comparison(
     return figure
 
 
+class Line(NamedTuple):
+    """A curve of a chart.
+
+    Attributes:
+      label: in the legend; curves of one label have one colour in all charts of a figure.
+      x, y: `[n]`.
+      low, high: `[n]`, its interval, or None.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+class Chart(NamedTuple):
+    """Curves on one pair of axes.
+
+    Attributes:
+      title: over it.
+      x_label, y_label: along the axes.
+      lines: the curves.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+
+
+def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
+    """Charts in rows, with one legend for all; rows of one y label have one scale.
+
+    Args:
+      grid: rows of charts, all of one length.
+      title: of the figure.
+
+    Returns:
+      A figure, to be saved with `save`.
+    """
+    columns = len(grid[0])
+    figure = Figure(figsize=(3.0 * columns + 1.6, 2.3 * len(grid) + 0.6), layout="constrained")
+    alike = all(len({chart.y_label for chart in row}) == 1 for row in grid)
+    axes = figure.subplots(len(grid), columns, squeeze=False, sharey="row" if alike else False)
+    labels = list(
+        dict.fromkeys(line.label for row in grid for chart in row for line in chart.lines)
+    )
+    for row, line_of_axes in zip(grid, axes):
+        for chart, ax in zip(row, line_of_axes):
+            for line in chart.lines:
+                colour = f"C{labels.index(line.label)}"
+                ax.plot(line.x, line.y, color=colour, label=line.label, marker="o", markersize=3)
+                if line.low is not None:
+                    ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
+            ax.set(title=chart.title, xlabel=chart.x_label)
+            ax.grid(alpha=0.3)
+            if ax is line_of_axes[0] or not alike:
+                ax.set_ylabel(chart.y_label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+    figure.suptitle(title)
+    return figure
+
+
 def _axes(size: tuple[float, float], rows: int, columns: int):
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)

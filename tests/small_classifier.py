@@ -24,7 +24,8 @@ class SmallClassifier:
     preprocessing: Preprocessing = dataclasses.field(metadata=_STATIC, default=Preprocessing())
 
     def normalise(self, images):
-        mean, std = (jnp.asarray(each, images.dtype) for each in self.preprocessing)
+        known = self.preprocessing.mean, self.preprocessing.std
+        mean, std = (jnp.asarray(each, images.dtype) for each in known)
         shape = (1,) * (images.ndim - 1) + (-1,)
         return (images - mean.reshape(shape)) / std.reshape(shape)
 

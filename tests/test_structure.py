@@ -26,6 +26,10 @@ MAY_IMPORT = {
     "metrics": {"masking", "perturbation", "attribution"},
     "data": set(),
     "training": {"masking", "models", "data"},
+    "studies": {
+        *("masking", "models", "perturbation", "attribution", "metrics", "data"),
+        *("plots", "__version__"),
+    },
     "plots": set(),
     "methods": {"masking", "attribution"},
     "picture": {"models", "data"},
@@ -45,7 +49,7 @@ ONLY_IN = {
     "tensorflow_datasets": {"data/digit_scenes_builder.py"},
 }
 HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
-PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation"]
+PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation", "studies"]
 
 
 def name_of(path):

@@ -115,6 +115,11 @@ class DigitScenes:
         self.length = length
         self.seed = seed
 
+    @property
+    def version(self) -> str:
+        """Names the scenes, however many there are; another number at the end, other scenes."""
+        return f"digit_scenes/{self.split}/{self.seed}/1"
+
     def __len__(self) -> int:
         return self.length
 

@@ -1,0 +1,258 @@
+"""A few images of a study, and what networks see in them and answer about them.
+
+A study asks about one block of images at a time. Whatever it draws is keyed by an image's index, so
+that answers are the same however images are divided into blocks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lmjax import attribution
+from lmjax.masking import by_name
+from lmjax.perturbation import Predictor
+from lmjax.perturbation import segments as segmenters
+from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
+
+SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
+
+
+class Sample(NamedTuple):
+    """An image of a source.
+
+    Attributes:
+      index: in the source.
+      id: as the source names it, or its index.
+      image: uint8 `[H, W, C]`.
+      label: the true class, where known.
+      object_mask: `[H, W]` bool, where known.
+    """
+
+    index: int
+    id: str
+    image: np.ndarray
+    label: int | None = None
+    object_mask: np.ndarray | None = None
+
+
+def read(source: Sequence, index: int) -> Sample:
+    """Item `index` of a source, an object or a mapping: see `lmjax.studies.run`."""
+    item = source[index]
+    get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
+    label, name = get("label", None), get("id", None)
+    return Sample(
+        index=index,
+        id=str(index if name is None else name),
+        image=np.asarray(get("image")),
+        label=None if label is None else int(label),
+        object_mask=get("object_mask", None),
+    )
+
+
+def _get(item, name: str, *default):
+    return getattr(item, name, *default)
+
+
+class Block:
+    """Images and the networks to ask about them; what was seen and answered once is kept.
+
+    Attributes:
+      samples: M images.
+      networks: by name, as `lmjax.models.load` gives them.
+      evaluations: how many variants networks have been asked about.
+    """
+
+    def __init__(self, samples: Sequence[Sample], networks: Mapping[str, Any], *, key: jax.Array):
+        self.samples, self.networks, self._key = tuple(samples), networks, key
+        self.evaluations = 0
+        self._kept = {}
+
+    @property
+    def keys(self) -> jax.Array:
+        """`[M]`, a random key for each image, for what a study draws."""
+        return self._two_keys()[:, 0]
+
+    def images(self, network: str) -> np.ndarray:
+        """float32 `[M, H, W, C]` in [0, 1], as a network sees them."""
+        preprocessing = self.networks[network].preprocessing
+        return self._once(
+            ("images", _geometry(preprocessing)),
+            lambda: _stack([preprocessing(sample.image) for sample in self.samples]),
+        )
+
+    def object_masks(self, network: str) -> np.ndarray:
+        """bool `[M, H, W]`, in the images as a network sees them."""
+        for sample in self.samples:
+            if sample.object_mask is None:
+                raise ValueError(f"image {sample.id} has no object mask, which this study needs")
+        preprocessing = self.networks[network].preprocessing
+        return self._once(
+            ("objects", _geometry(preprocessing)),
+            lambda: np.stack([preprocessing.for_mask(s.object_mask) for s in self.samples]),
+        )
+
+    def segments(self, network: str, segmenter: str, **options) -> np.ndarray:
+        """int32 `[M, H, W]`, the label map of each image as a network sees it.
+
+        Args:
+          network: its name.
+          segmenter: one of `SEGMENTERS`.
+          options: of the segmenter.
+        """
+        segment = functools.partial(getattr(segmenters, segmenter), **options)
+        geometry = _geometry(self.networks[network].preprocessing)
+        return self._once(
+            ("segments", geometry, segmenter, tuple(options.items())),
+            lambda: np.stack([segment(image) for image in self.images(network)]),
+        )
+
+    def gradients(self, network: str, of: str) -> np.ndarray:
+        """float32 `[M, H, W]`: `lmjax.attribution.gradient` for the class that `of` predicts.
+
+        Args:
+          network: whose images they are.
+          of: the network whose gradients they are.
+        """
+        predictor = Predictor(self.networks[of])
+        geometry = _geometry(self.networks[network].preprocessing)
+        return self._once(
+            ("gradients", geometry, of),
+            lambda: np.stack(
+                [attribution.gradient(predictor, image).heatmap for image in self.images(network)]
+            ),
+        )
+
+    def whole(self, network: str) -> np.ndarray:
+        """Logits `[M, K]` of the whole images."""
+
+        def ask():
+            images = self.images(network)
+            masks = np.ones(images.shape[:3], bool)
+            return self._ask(network, _Whole(self.networks[network]), images, masks, None)
+
+        return self._once(("whole", network), ask)
+
+    def logits(
+        self, network: str, removal: str, masks: np.ndarray | ImageCoalitions, image_of: np.ndarray
+    ) -> np.ndarray:
+        """Logits `[N, K]` of variants.
+
+        Args:
+          network: its name.
+          removal: one of `lmjax.masking.by_name.NAMES`.
+          masks: bool `[N, H, W]`, or coalitions of the images' segments.
+          image_of: `[N]`, which of the block's images each variant shows.
+        """
+        segments = masks.segments if isinstance(masks, ImageCoalitions) else None
+        shown = _Shown(self.images(network), self._two_keys()[:, 1], segments)
+        predictor = _Removing(self.networks[network], removal)
+        return self._ask(network, predictor, shown, masks, image_of)
+
+    def answers(self, network: str, logits: np.ndarray, image_of: Sequence[int]) -> list[dict]:
+        """What most studies keep of a variant: a row for each.
+
+        Args:
+          network: its name.
+          logits: `[N, K]`, its answers.
+          image_of: `[N]`, which of the block's images each variant shows.
+
+        Returns:
+          Dicts of `image` (its index), `id`, `network`, `label`, `whole_prediction` (the class
+          predicted on the whole image), `prediction`, its `probability`, `correct` (prediction is
+          label) and `unchanged` (prediction is whole prediction).
+        """
+        labels, reference = self._labels(), self.whole(network).argmax(axis=1).tolist()
+        predictions = logits.argmax(axis=1).tolist()
+        probabilities = np.exp(logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)).tolist()
+        return [
+            {
+                "image": self.samples[i].index,
+                "id": self.samples[i].id,
+                "network": network,
+                "label": labels[i],
+                "whole_prediction": reference[i],
+                "prediction": prediction,
+                "probability": probability,
+                "correct": prediction == labels[i],
+                "unchanged": prediction == reference[i],
+            }
+            for i, prediction, probability in zip(image_of, predictions, probabilities)
+        ]
+
+    def _labels(self) -> list[int]:
+        for sample in self.samples:
+            if sample.label is None:
+                raise ValueError(f"image {sample.id} has no label, which this study needs")
+        return [sample.label for sample in self.samples]
+
+    def _ask(self, network: str, predictor, images, masks, image_of) -> np.ndarray:
+        image_of = np.arange(len(self.samples)) if image_of is None else image_of
+        logits = evaluate_images(predictor, images, masks, image_of=image_of)
+        self.evaluations += len(logits)
+        bad = ~np.isfinite(logits).all(axis=1)
+        if bad.any():
+            name = self.samples[image_of[bad.argmax()]].id
+            raise ValueError(f"network {network} gives NaN or infinity for image {name}")
+        return logits
+
+    def _two_keys(self) -> jax.Array:
+        """`[M, 2]`: of the study's draws, and of noise."""
+        indices = np.array([sample.index for sample in self.samples], np.uint32)
+        split = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(self._key, index)))
+        return self._once("keys", lambda: split(indices))
+
+    def _once(self, key, make):
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+class _Shown(NamedTuple):
+    """What a predictor is given of an image."""
+
+    image: Any
+    key: Any
+    segments: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Whole:
+    """A classifier that is shown whole images."""
+
+    classifier: Any
+
+    def __call__(self, image, masks):
+        return self.classifier.apply(self.classifier.normalise(image[None]))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Removing:
+    """A classifier and a removal that is made for each image."""
+
+    classifier: Any
+    removal: str = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, shown: _Shown, masks):
+        removal = by_name.make(self.removal, key=shown.key, segments=shown.segments)
+        return Predictor(self.classifier, removal)(shown.image, masks)
+
+
+def _geometry(preprocessing) -> tuple:
+    """What of a preprocessing decides how an image looks before normalisation."""
+    return preprocessing.resize, preprocessing.crop, preprocessing.interpolation
+
+
+def _stack(images: list[np.ndarray]) -> np.ndarray:
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"images of a study must have one size, got {sorted(shapes)}; give networks whose "
+            "preprocessing resizes and crops"
+        )
+    return np.stack(images)

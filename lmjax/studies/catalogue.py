@@ -1,0 +1,7 @@
+"""The studies there are, by name."""
+
+from lmjax.studies.removal import SegmentRemoval
+from lmjax.studies.shape import MaskShape
+from lmjax.studies.study import Study
+
+STUDIES: dict[str, type[Study]] = {study.name: study for study in (SegmentRemoval, MaskShape)}

@@ -1,0 +1,112 @@
+"""`lmjax study`: a command for each study, with an option for each of its settings."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from lmjax.data import DigitScenes
+from lmjax.models import load
+from lmjax.studies import reporting
+from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.running import DEFAULT_NETWORKS, Cost, default_out, estimate, run
+from lmjax.studies.study import Study
+
+_SCENES = 500
+SOURCES = {"digit-scenes": lambda images: DigitScenes("test", length=images or _SCENES)}
+
+
+def build() -> tyro.extras.SubcommandApp:
+    """The commands by name."""
+    app = tyro.extras.SubcommandApp()
+    for name, study in STUDIES.items():
+        app.command(_command(study), name=name)
+    app.command(report)
+    return app
+
+
+def _command(kind: type[Study]) -> Callable[..., None]:
+    def command(
+        study: Annotated[kind, arg(name="")] = kind(),  # noqa: B008
+        *,
+        source: str = "digit-scenes",
+        models: tuple[str, ...] = DEFAULT_NETWORKS,
+        images: Annotated[int | None, arg(metavar="INT")] = None,
+        out: Annotated[Path | None, arg(metavar="DIR")] = None,
+        shard: str = "0/1",
+        dry_run: bool = False,
+    ) -> None:
+        networks = load_networks(models)
+        scenes = open_source(source, images)
+        if dry_run:
+            print(describe(estimate(study, scenes, networks=networks, images=images)))
+            return
+        out = default_out(study) if out is None else out
+        part = parse_shard(shard)
+        rows = run(study, scenes, networks=networks, images=images, out=out, shard=part)
+        for file in reporting.write(study, rows, out) if rows.num_rows else ():
+            print(f"wrote {file}")
+
+    summary = (kind.__doc__ or "").split("\n")[0]
+    command.__doc__ = f"""{summary}
+
+    Args:
+        source: of images: {", ".join(SOURCES)}.
+        models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file or a tag.
+        images: how many, from the first; all by default ({_SCENES} digit scenes).
+        out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
+        shard: i/n does every n-th part of the work, from the i-th: n processes share it.
+        dry_run: only say how many evaluations it takes and how long.
+    """
+    return command
+
+
+def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
+    """Write one HTML file with the settings, figures and tables of some runs.
+
+    Args:
+        runs: their folders.
+        output: the file.
+    """
+    print(f"wrote {reporting.report(runs, output)}")
+
+
+def open_source(name: str, images: int | None):
+    """A source by its name, one of `SOURCES`, with so many images."""
+    if name not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {name!r}")
+    if images is not None and images < 1:
+        raise ValueError(f"images must be 1 or more, got {images}")
+    return SOURCES[name](images)
+
+
+def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:
+    """Networks by `NAME` or `NAME=WEIGHTS`; those with weights are called `NAME=` and the weights,
+    of a file its name without suffix."""
+    networks = {}
+    for spec in specs:
+        name, given, weights = spec.partition("=")
+        label = f"{name}={Path(weights).stem if Path(weights).is_file() else weights}"
+        label = label if given else name
+        if label in networks:
+            raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
+        networks[label] = load(name, weights=weights or None)
+    return networks
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """`"0/2"` as `(0, 2)`."""
+    number, _, of = shard.partition("/")
+    if not (number.isdecimal() and of.isdecimal()):
+        raise ValueError(f"shard must be i/n, such as 0/2; got {shard!r}")
+    return int(number), int(of)
+
+
+def describe(cost: Cost) -> str:
+    """A sentence."""
+    minutes = math.ceil(cost.seconds / 60)
+    time = f"{cost.seconds:.0f} seconds" if cost.seconds < 100 else f"{minutes} minutes"
+    return f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"

@@ -1,0 +1,263 @@
+"""The removal study: what networks answer while more and more segments of images are removed."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from lmjax.masking import by_name
+from lmjax.metrics import class_similarity
+from lmjax.perturbation.engines import power_of_two
+from lmjax.perturbation.evaluate_images import ImageCoalitions
+from lmjax.perturbation.orders import random_orders, segment_salience
+from lmjax.studies.block import SEGMENTERS, Block
+from lmjax.studies.study import Study, check_choices, check_removals, for_tables
+from lmjax.studies.summaries import Bootstrap, estimate, groups
+
+ORDERS = ("random", "most_salient", "least_salient")
+OBJECT = "object"
+_CURVE = ("network", "segmenter", "order", "removal")
+_METRICS = {
+    "accuracy": "accuracy",
+    "unchanged": "unchanged predictions",
+    "entropy": "entropy of predicted classes",
+    "similarity": "class similarity",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentRemoval(Study):
+    """Growing fractions of an image's segments are removed, in several orders and several ways.
+
+    A row for each image, network, segmenter, order, removal and fraction, with `prediction`, its
+    `probability`, `label`, `correct` and `unchanged` (whether it is the class predicted on the
+    whole image). Segments of equal salience go in the image's random order.
+
+    Attributes:
+      removals: names as in `lmjax explain` (`lmjax.masking.by_name.NAMES`), layer, no_padding and
+        partial also with a depth, as in layer@2; comparisons are with the first.
+      segmenters: "grid", "slic", "quickshift" or "felzenszwalb".
+      orders: "random", "most_salient" (first) or "least_salient" (first).
+      fractions: of the segments to remove, from 0 to 1.
+      saliency: "object", the share of a segment that is the object's; or the name of a network,
+        for the gradient of its prediction: the mean over a segment.
+      grid_size: side of the squares of "grid", in pixels.
+      n_segments: about how many segments "slic" makes.
+      similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
+        lmjax.metrics.wordnet_similarity gives, for the metric of that name.
+
+    References:
+      Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 3: 16 x 16
+      patches, three orders, metrics. Balasubramanian & Feizi 2022 (arXiv 2211.14646), section 4.1,
+      whose ablation of padding and depth is this study with removals such as "no_padding" and
+      "layer@2".
+    """
+
+    name: ClassVar[str] = "removal"
+    title: ClassVar[str] = "Removing segments"
+    removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
+    segmenters: tuple[str, ...] = ("grid",)
+    orders: tuple[str, ...] = ORDERS
+    fractions: tuple[float, ...] = tuple(i / 10 for i in range(11))
+    saliency: str = OBJECT
+    grid_size: int = 16
+    n_segments: int = 50
+    similarity: str | None = for_tables(None)
+
+    def __post_init__(self):
+        check_removals(self.removals)
+        check_choices("segmenters", self.segmenters, SEGMENTERS)
+        check_choices("orders", self.orders, ORDERS)
+        steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
+        if len(self.fractions) == 0 or (steps <= 0).any():
+            raise ValueError(f"fractions must rise from 0 to 1 at most, got {self.fractions!r}")
+        for option in ("grid_size", "n_segments"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} must be 1 or more, got {getattr(self, option)!r}")
+
+    def check(self, networks) -> None:
+        if self.saliency not in (OBJECT, *networks):
+            raise ValueError(
+                f"saliency must be {OBJECT!r} or one of the networks {', '.join(networks)}; got "
+                f"{self.saliency!r}"
+            )
+
+    def rows(self, block: Block) -> list[dict[str, Any]]:
+        rows = []
+        for network, segmenter in itertools.product(block.networks, self.segmenters):
+            segments = block.segments(network, segmenter, **self._options(segmenter))
+            variants = self._variants(block, network, segments)
+            for removal in self.removals:
+                logits = _logits(block, network, removal, segments, variants)
+                about = {"segmenter": segmenter, "removal": removal}
+                answers = block.answers(network, logits, variants.image_of)
+                rows += [
+                    {**answer, **about, **row}
+                    for answer, row in zip(answers, variants.rows(), strict=True)
+                ]
+        return rows
+
+    def _options(self, segmenter: str) -> dict[str, int]:
+        options = {"grid": {"size": self.grid_size}, "slic": {"n_segments": self.n_segments}}
+        return options.get(segmenter, {})
+
+    def _variants(self, block: Block, network: str, segments: np.ndarray) -> "_Variants":
+        salience = [None] * len(segments)
+        if set(self.orders) != {"random"}:
+            maps = (
+                block.object_masks(network)
+                if self.saliency == OBJECT
+                else block.gradients(network, of=self.saliency)
+            )
+            salience = [segment_salience(*each) for each in zip(maps, segments)]
+        columns = power_of_two(int(segments.max()) + 1)
+        made = []
+        for i, (labels, scores) in enumerate(zip(segments, salience)):
+            count = int(labels.max()) + 1
+            shuffled = _random_order(count, block.keys[i])
+            area = np.bincount(labels.ravel(), minlength=columns) / labels.size
+            for order in self.orders:
+                ranks = np.full(columns, columns)
+                ranks[_ordered(shuffled, scores, order)] = np.arange(count)
+                for fraction in self.fractions:
+                    removed = int(fraction * count + 0.5)
+                    keep = (ranks >= removed) & (ranks < columns)
+                    made.append((i, order, float(fraction), removed, float(area @ keep), keep))
+        return _Variants(*map(list, zip(*made)))
+
+    def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        similarity = None if self.similarity is None else np.load(Path(self.similarity))
+        curves, means, differences, first = [], [], [], {}
+        for group in groups(rows, _CURVE):
+            fractions = np.unique(group.columns["fraction"])
+            statistics = _statistics(group, similarity)
+            images = len(group.matrix("correct", "fraction"))
+            visible = group.matrix("visible", "fraction").mean(axis=0)
+            for i, fraction in enumerate(fractions):
+                row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
+                curves.append(row | _estimates(statistics, lambda x: x[:, i]))  # noqa: B023
+            overall = {name: x.mean(axis=1) for name, x in statistics.items()}
+            means.append({**group.key, "images": images, **_estimates(overall)})
+            others = tuple(v for k, v in group.key.items() if k != "removal")
+            if others not in first:
+                first[others] = group.key["removal"], overall
+                continue
+            against, reference = first[others]
+            gained = {name: reference[name] - x for name, x in overall.items()}
+            differences.append(
+                {**group.key, "against": against, "images": images, **_estimates(gained)}
+            )
+        tables = {"curves": curves, "means": means, "differences": differences}
+        return {name: table for name, table in tables.items() if table}
+
+    def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        from lmjax import plots
+
+        shown = {}
+        for network, segmenter in dict.fromkeys(
+            (row["network"], row["segmenter"]) for row in tables["curves"]
+        ):
+            rows = [
+                row
+                for row in tables["curves"]
+                if (row["network"], row["segmenter"]) == (network, segmenter)
+            ]
+            metrics = [name for name in _METRICS if name in rows[0]]
+            shown[f"{network} {segmenter}"] = plots.charts(
+                [[_chart(rows, metric, order) for order in self.orders] for metric in metrics],
+                title=f"{network}, {segmenter} segments, {rows[0]['images']} images",
+            )
+        return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variants:
+    """Variants of a block's images, each a list."""
+
+    image_of: list[int]
+    order: list[str]
+    fraction: list[float]
+    removed: list[int]
+    visible: list[float]
+    keep: list[np.ndarray]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What rows say of a variant."""
+        names = ("order", "fraction", "removed", "visible")
+        return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
+
+
+def _random_order(count: int, key: jax.Array) -> np.ndarray:
+    """Few shapes compile: an order of a power of two segments, of which `count` are there."""
+    (order,) = random_orders(power_of_two(count), 1, key=key)
+    return order[order < count]
+
+
+def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:
+    """Segments in the order in which they go."""
+    if order == "random":
+        return shuffled
+    salience = salience if order == "least_salient" else -salience
+    return shuffled[np.argsort(salience[shuffled], kind="stable")]
+
+
+def _logits(block: Block, network: str, removal: str, segments, variants: _Variants) -> np.ndarray:
+    """Logits `[N, K]`. What shows everything, or the same as another, is not asked again."""
+    image_of, removed = np.array(variants.image_of), np.array(variants.removed)
+    logits = block.whole(network)[image_of]
+    asked = np.flatnonzero(removed > 0)
+    if len(asked) == 0:
+        return logits
+    rows = np.column_stack([image_of, np.array(variants.keep)])[asked]
+    different, which = np.unique(rows, axis=0, return_inverse=True)
+    coalitions = ImageCoalitions(segments, different[:, 1:].astype(bool))
+    answers = block.logits(network, removal, coalitions, different[:, 0])
+    logits[asked] = answers[which.reshape(-1)]
+    return logits
+
+
+def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Metrics `[1 + draws, fractions]` by name."""
+    predictions = group.matrix("prediction", "fraction")
+    bootstrap = Bootstrap(len(predictions))
+    statistics = {
+        "accuracy": bootstrap.means(group.matrix("correct", "fraction")),
+        "unchanged": bootstrap.means(group.matrix("unchanged", "fraction")),
+        "entropy": bootstrap.entropies(predictions),
+    }
+    if similarity is not None:
+        labels = group.matrix("label", "fraction")
+        alike = class_similarity(predictions[..., None], labels[..., None], similarity)
+        statistics["similarity"] = bootstrap.means(alike)
+    return statistics
+
+
+def _estimates(statistics: dict[str, np.ndarray], part=lambda x: x) -> dict[str, float]:
+    found = {}
+    for name, statistic in statistics.items():
+        found |= estimate(name, part(statistic))
+    return found
+
+
+def _chart(rows: list[dict], metric: str, order: str):
+    from lmjax import plots
+
+    lines = []
+    for removal in dict.fromkeys(row["removal"] for row in rows):
+        chosen = [row for row in rows if (row["removal"], row["order"]) == (removal, order)]
+        columns = [[row[name] for row in chosen] for name in _columns(metric)]
+        lines.append(plots.Line(by_name.title(removal), *columns))
+    return plots.Chart(
+        title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
+        x_label="fraction of segments removed",
+        y_label=_METRICS[metric],
+        lines=lines,
+    )
+
+
+def _columns(metric: str) -> tuple[str, ...]:
+    return "fraction", metric, f"{metric}_low", f"{metric}_high"

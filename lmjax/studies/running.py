@@ -1,0 +1,307 @@
+"""Runs a study: block after block of images, each kept when it is done."""
+
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from lmjax import __version__
+from lmjax.models import load
+from lmjax.models.checkpoints import weights_sha256
+from lmjax.studies.block import Block, Sample, read
+from lmjax.studies.results import Range, Results, ranges, read_manifest
+from lmjax.studies.study import Study
+
+DEFAULT_NETWORKS = ("resnet18_digits",)
+IMAGES_PER_SHARD = 16
+# What is said of an image that makes no sense. Anything else (no memory, a mistake in the code)
+# ends the run.
+_IMAGE_ERRORS = (ValueError, OSError)
+_RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow", "pyarrow")
+_MEASURED_IMAGES = 2
+
+
+def run(
+    study: Study,
+    source: Sequence,
+    *,
+    networks: Sequence[str] | Mapping[str, Any] | None = None,
+    out: str | os.PathLike | None = None,
+    images: int | None = None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+    shard: tuple[int, int] = (0, 1),
+    progress: bool | None = None,
+) -> pa.Table:
+    """All rows of a study, computed or, where a run before has finished them, read.
+
+    Example:
+      >>> study = lmjax.studies.SegmentRemoval(removals=("layer", "black"))
+      >>> source = lmjax.data.DigitScenes("test", length=500)
+      >>> table = lmjax.studies.run(study, source, out="runs/removal")
+
+    Args:
+      study: its settings.
+      source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`; where known `label`, an
+        int, `object_mask`, `[H, W]`, and `id` (attributes, or keys of a mapping). Its `version`
+        names what it holds; rows of another version are not mixed.
+      networks: names of networks whose weights come with the package, or a mapping from names of
+        your own to classifiers (`lmjax.models.load`). None takes the bundled one.
+      out: folder for the rows, `runs/NAME` by default. A run goes on with what is there, and
+        refuses a folder whose rows depend on anything else.
+      images: how many, from the first; None takes all. More images later go on with the same rows.
+      images_per_shard: what a kill can cost at most.
+      shard: (i, n) does every n-th shard, from the i-th: n processes share the work.
+      progress: show progress and the time left. None does on a terminal.
+
+    Returns:
+      Rows in the order of images. Images that cannot be read or evaluated have none: a warning
+      counts them, `lmjax.studies.errors(out)` tells what is wrong.
+
+    Raises:
+      ValueError: arguments out of range, a folder of other rows, no image that can be evaluated.
+      OSError: the folder cannot be written.
+    """
+    job = _Job(study, source, networks, images, images_per_shard)
+    results = Results(default_out(study) if out is None else out, job.identity())
+    chosen = job.shards[_check_shard(shard)]
+    results.claim(job.about())
+    mine = [each for each in chosen if not results.has(each)]
+    with _progress_bar(study, mine, progress) as bar:
+        for number, each in enumerate(mine):
+            rows, errors = job.rows(each)
+            if not rows and number == 0 and results.read(job.shards)[0].num_rows == 0:
+                raise ValueError(
+                    f"none of the first {len(errors)} images can be evaluated: {errors[0]['error']}"
+                )
+            results.write(each, rows, errors)
+            bar.update(each.stop - each.start)
+    table, errors = results.read(job.shards)
+    _warn(job.shards, results, errors)
+    return table
+
+
+class Cost(NamedTuple):
+    """What a run would cost.
+
+    Attributes:
+      images: how many.
+      evaluations: variants that networks answer.
+      seconds: how long, compilation included, as measured on a few images.
+    """
+
+    images: int
+    evaluations: int
+    seconds: float
+
+
+def estimate(
+    study: Study,
+    source: Sequence,
+    *,
+    networks: Sequence[str] | Mapping[str, Any] | None = None,
+    images: int | None = None,
+) -> Cost:
+    """How many evaluations a run would make and how long it would take; nothing is written.
+
+    Args:
+      study, source, networks, images: as in `run`.
+
+    Raises:
+      ValueError: as `run`.
+    """
+    job = _Job(study, source, networks, images, IMAGES_PER_SHARD)
+    few = Range(0, min(_MEASURED_IMAGES, job.images))
+    seconds = []
+    for _ in range(2):  # the first compiles
+        start = time.perf_counter()
+        samples, errors = job.read(few)
+        if not samples:
+            raise ValueError(f"none of the first images can be read: {errors[0]['error']}")
+        block = job.block(samples)
+        study.rows(block)
+        seconds.append(time.perf_counter() - start)
+    share = job.images / len(samples)
+    compiling = max(seconds[0] - seconds[1], 0)
+    return Cost(job.images, round(block.evaluations * share), compiling + seconds[1] * share)
+
+
+def errors(out: str | os.PathLike) -> list[dict[str, Any]]:
+    """Images that a run could not evaluate: dicts of `image` (its index), `id` and `error`.
+
+    Args:
+      out: folder of the run.
+    """
+    return open_run(out)[2]
+
+
+def open_run(out: str | os.PathLike) -> tuple[dict[str, Any], pa.Table, list[dict[str, Any]]]:
+    """Manifest, rows and errors of a run, from its folder; also of one that is not finished."""
+    manifest = read_manifest(out)
+    identity = manifest["identity"]
+    shards = ranges(manifest["images"], identity["images_per_shard"])
+    return manifest, *Results(out, identity).read(shards)
+
+
+def default_out(study: Study) -> Path:
+    """Where a study's results go unless a folder is given."""
+    return Path("runs") / study.name
+
+
+class _Job:
+    """Checked arguments of a run."""
+
+    def __init__(self, study, source, networks, images, images_per_shard):
+        if not isinstance(study, Study):
+            raise ValueError(
+                "study must be one of lmjax.studies, such as lmjax.studies.SegmentRemoval(); got "
+                f"{study!r}"
+            )
+        if isinstance(images_per_shard, bool) or images_per_shard < 1:
+            raise ValueError(f"images_per_shard must be 1 or more, got {images_per_shard!r}")
+        self.study, self.source = study, source
+        self.networks = _check_networks(networks)
+        study.check(self.networks)
+        self.images = _check_images(images, source)
+        self.images_per_shard = images_per_shard
+        self.shards = ranges(self.images, images_per_shard)
+
+    def identity(self) -> dict[str, Any]:
+        """All that rows depend on."""
+        return {
+            "study": self.study.name,
+            "settings": self.study.settings_of_rows(),
+            "networks": [
+                {"name": name, **_identify(network)} for name, network in self.networks.items()
+            ],
+            "source": str(getattr(self.source, "version", type(self.source).__name__)),
+            "lmjax": __version__,
+            "images_per_shard": self.images_per_shard,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What the manifest records besides."""
+        versions = {name: version(name) for name in _RECORDED}
+        return {
+            "images": self.images,
+            "settings": self.study.settings(),
+            "versions": versions | {"python": platform.python_version()},
+            "device": jax.devices()[0].device_kind,
+        }
+
+    def block(self, samples: Sequence[Sample]) -> Block:
+        return Block(samples, self.networks, key=jax.random.key(self.study.seed))
+
+    def read(self, images: Range) -> tuple[list[Sample], list[dict]]:
+        """Images, and errors of those that cannot be read."""
+        samples, errors = [], []
+        for index in range(*images):
+            try:
+                samples.append(read(self.source, index))
+            except Exception as error:  # sources are others' code
+                errors.append(_record(index, str(index), error))
+        return samples, errors
+
+    def rows(self, images: Range) -> tuple[list[dict], list[dict]]:
+        """Rows of some images, and errors of those that have none."""
+        samples, errors = self.read(images)
+        try:
+            return self._rows(samples), errors
+        except _IMAGE_ERRORS:
+            good = []
+        for sample in samples:
+            try:
+                self._rows([sample])
+                good.append(sample)
+            except _IMAGE_ERRORS as error:
+                errors.append(_record(sample.index, sample.id, error))
+        return self._rows(good), sorted(errors, key=lambda error: error["image"])
+
+    def _rows(self, samples: list[Sample]) -> list[dict]:
+        return self.study.rows(self.block(samples)) if samples else []
+
+
+def _identify(network) -> dict[str, str]:
+    """What a network's answers depend on."""
+    dtype = getattr(getattr(network, "module", None), "dtype", np.float32)
+    return {
+        "weights_sha256": weights_sha256(getattr(network, "variables", network)),
+        "preprocessing": str(network.preprocessing),
+        "dtype": np.dtype(dtype).name,
+    }
+
+
+def _record(index: int, name: str, error: Exception) -> dict[str, Any]:
+    text = " ".join(str(error).split())
+    return {"image": index, "id": name, "error": f"{type(error).__name__}: {text}"}
+
+
+def _check_networks(networks) -> Mapping[str, Any]:
+    if networks is None:
+        networks = DEFAULT_NETWORKS
+    if isinstance(networks, str):
+        networks = (networks,)
+    if not isinstance(networks, Mapping):
+        networks = {name: load(name) for name in networks}
+    if not networks:
+        raise ValueError("networks must be one or more, got none")
+    for name, network in networks.items():
+        if not hasattr(network, "apply") or not hasattr(network, "preprocessing"):
+            raise ValueError(
+                f"networks[{name!r}] must be a classifier such as lmjax.models.load gives, got "
+                f"{type(network).__name__}"
+            )
+    return networks
+
+
+def _check_images(images: int | None, source) -> int:
+    if images is None:
+        images = len(source)
+    if isinstance(images, bool) or images != int(images) or not 1 <= images <= len(source):
+        raise ValueError(
+            f"images must be from 1 to the {len(source)} that the source has, got {images!r}"
+        )
+    return int(images)
+
+
+def _check_shard(shard) -> slice:
+    number, of = shard
+    if not 0 <= number < of:
+        raise ValueError(f"shard must be (i, n) with i from 0 to n - 1, got {shard!r}")
+    return slice(number, None, of)
+
+
+def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=sum(stop - start for start, stop in shards),
+        desc=study.name,
+        unit=" images",
+        disable=not (sys.stderr.isatty() if progress is None else progress),
+    )
+
+
+def _warn(shards: list[Range], results: Results, errors: list[dict]) -> None:
+    if errors:
+        first = errors[0]
+        warnings.warn(
+            f"{len(errors)} of {shards[-1].stop} images could not be evaluated and are left out; "
+            f"the first is {first['id']}: {first['error']}",
+            stacklevel=3,
+        )
+    missing = sum(not results.has(each) for each in shards)
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(shards)} shards are not finished; another process may be at work "
+            "on them. Run again without shard= for all rows",
+            stacklevel=3,
+        )

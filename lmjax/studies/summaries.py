@@ -1,0 +1,97 @@
+"""Tables of rows: groups, and bootstrap intervals over images."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lmjax.atomic import atomic_write
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+class Group(NamedTuple):
+    """Rows that agree in some columns.
+
+    Attributes:
+      key: these columns and their values.
+      columns: the other columns, `[rows]` each.
+    """
+
+    key: dict[str, Any]
+    columns: dict[str, np.ndarray]
+
+    def matrix(self, name: str, along: str) -> np.ndarray:
+        """A column as `[images, values of along]`, both in rising order."""
+        images, steps = self.columns["image"], self.columns[along]
+        order = np.lexsort((steps, images))
+        return self.columns[name][order].reshape(len(np.unique(images)), -1)
+
+
+def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
+    """Rows that agree in the columns `by`, in the order in which they are first met."""
+    codes = [_codes(table.column(name)) for name in by]
+    sizes = [code.max() + 1 for code in codes]
+    code = np.ravel_multi_index(codes, sizes)
+    others = {n: _values(table.column(n)) for n in table.column_names if n not in by}
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    for i in np.argsort(first):
+        rows = np.flatnonzero(which == i)
+        key = {name: table.column(name)[int(first[i])].as_py() for name in by}
+        yield Group(key, {name: values[rows] for name, values in others.items()})
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy()
+
+
+class Bootstrap:
+    """Images drawn with replacement, again and again; the same draws for all that is compared.
+
+    Statistics have a leading axis: entry 0 is of the images themselves, the others of the draws. So
+    the difference of two statistics is a paired one.
+
+    Args:
+      num_images: N.
+      seed: of the draws.
+    """
+
+    def __init__(self, num_images: int, *, seed: int = 0):
+        draws = np.random.default_rng(seed).integers(num_images, size=(RESAMPLES, num_images))
+        counts = [np.bincount(draw, minlength=num_images) for draw in draws]
+        self.weights = np.stack([np.ones(num_images), *counts]) / num_images
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws, ...]`: means over images of `[N, ...]`."""
+        return np.tensordot(self.weights, values.astype(np.float64), 1)
+
+    def entropies(self, predictions: np.ndarray) -> np.ndarray:
+        """`[1 + draws, F]`: entropies in nats of the histograms of classes `[N, F]`."""
+        return np.stack([self._entropies(column) for column in predictions.T], axis=1)
+
+    def _entropies(self, predictions: np.ndarray) -> np.ndarray:
+        shares = self.weights @ (predictions[:, None] == np.unique(predictions)[None])
+        return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+
+
+def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
+    """A statistic `[1 + draws]` as three columns: its value, and its 95% interval."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(statistic[1:], [tail, 1 - tail])
+    return {name: float(statistic[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+    """A table as text, whole or not at all."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

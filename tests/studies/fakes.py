@@ -1,0 +1,91 @@
+"""A small network and a small source, for fast tests of studies."""
+
+import dataclasses
+import functools
+import time
+from typing import ClassVar
+
+import numpy as np
+
+from lmjax import plots
+from lmjax.models import Preprocessing
+from lmjax.studies import summaries
+from lmjax.studies.study import Study, for_tables
+from tests.small_classifier import small_classifier
+
+SIZE = 32
+AS_IT_IS = Preprocessing(resize=None, crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+@functools.cache  # what is compiled for one serves all tests
+def network(seed: int = 0):
+    """Ten classes, told by all visible pixels."""
+    classifier = small_classifier((SIZE, SIZE, 3), num_classes=10, seed=seed)
+    return dataclasses.replace(classifier, preprocessing=AS_IT_IS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Brightness(Study):
+    """A row for each image and colour, with its mean; asks no network.
+
+    Attributes:
+      colours: channels.
+      seconds: to wait for each image.
+      unit: of the table.
+    """
+
+    name: ClassVar[str] = "brightness"
+    title: ClassVar[str] = "Brightness"
+    colours: tuple[int, ...] = (0, 1, 2)
+    seconds: float = 0.0
+    unit: str = for_tables("grey levels")
+
+    def rows(self, block):
+        found = []
+        for sample in block.samples:
+            if sample.image.ndim != 3:
+                raise ValueError(f"image {sample.id} has shape {sample.image.shape}")
+            time.sleep(self.seconds)
+            for colour in self.colours:
+                mean = float(sample.image[..., colour].mean())
+                found.append({"image": sample.index, "colour": colour, "mean": mean})
+        return found
+
+    def tables(self, rows):
+        groups = summaries.groups(rows, ["colour"])
+        return {"means": [{**g.key, "mean": float(g.columns["mean"].mean())} for g in groups]}
+
+    def figures(self, tables):
+        line = plots.Line(
+            "mean", *([row[k] for row in tables["means"]] for k in ("colour", "mean"))
+        )
+        return {
+            "means": plots.charts([[plots.Chart("means", "colour", self.unit, [line])]], title="")
+        }
+
+
+class Source:
+    """Random images with an object, a square; indices in `broken` cannot be read."""
+
+    version = "fake/1"
+
+    def __init__(self, length: int, *, broken=(), misshapen=()):
+        self.length, self.broken, self.misshapen = length, broken, misshapen
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise OSError(f"image {index} is truncated")
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        mask = np.zeros((SIZE, SIZE), bool)
+        top, left = rng.integers(SIZE // 2, size=2)
+        mask[top : top + SIZE // 4, left : left + SIZE // 4] = True
+        return {
+            "id": f"fake/{index}",
+            "image": image[..., 0].astype(float) if index in self.misshapen else image,
+            "label": index % 10,
+            "object_mask": mask,
+        }

@@ -1,0 +1,99 @@
+"""`lmjax study`: what it makes of its options."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lmjax.cli import main
+from lmjax.studies import commands
+from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.running import Cost
+from tests.studies import fakes
+
+FEW = ("--removals", "black", "--orders", "random", "--fractions", "0.5", "--images", "9")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_setting_is_an_option_with_help(name):
+    code = "from lmjax.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "study", name, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    text = re.sub(r"[│\s]+", " ", done.stdout)
+    for field in dataclasses.fields(STUDIES[name]):
+        option = "--" + field.name.replace("_", "-")
+        assert re.search(rf"{option} [^-]*[A-Za-z]", text), option
+    for option in ("--source", "--models", "--images", "--out", "--shard", "--dry-run"):
+        assert option in text
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, capsys):
+    """A function that runs `lmjax study` on small things, and gives what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "load_networks", lambda models: {"a": fakes.network()})
+    monkeypatch.setitem(commands.SOURCES, "digit-scenes", lambda images: fakes.Source(images))
+
+    def run(*arguments):
+        main(["study", *arguments])
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_study_runs_goes_on_and_is_reported(study, tmp_path):
+    printed = study("removal", *FEW)
+    names = ["a-grid.png", "curves.csv", "manifest.json", "means.csv", "rows.parquet"]
+    folder = tmp_path / "runs" / "removal"
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == names
+    assert "wrote runs/removal/curves.csv" in printed
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("rows-*/*")}
+    assert study("removal", *FEW) == printed
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("rows-*/*")}
+    with pytest.raises(SystemExit, match=r"holds rows .* settings.grid_size is 16"):
+        study("removal", *FEW, "--grid-size", "8")
+    assert study("report", "runs/removal") == "wrote report.html\n"
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+
+def test_dry_runs_write_nothing(study, tmp_path):
+    assert study("removal", *FEW, "--dry-run").startswith("9 images, 18 evaluations, about ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:1 of 2 shards")
+def test_shards_share_the_work(study, tmp_path):
+    options = (*FEW[:-1], "20")
+    for shard in ("0/2", "1/2"):
+        study("removal", *options, "--shard", shard)
+    assert len(list(tmp_path.glob("runs/removal/rows-*/*.parquet"))) == 2
+
+
+def test_sentences():
+    assert commands.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
+    assert "about 3 minutes" in commands.describe(Cost(5, 100, 121))
+
+
+def test_options_out_of_range_are_errors():
+    with pytest.raises(ValueError, match="shard must be i/n"):
+        commands.parse_shard("2")
+    with pytest.raises(ValueError, match="source must be one of"):
+        commands.open_source("imagenet", None)
+    with pytest.raises(ValueError, match="images must be 1 or more"):
+        commands.open_source("digit-scenes", 0)
+    with pytest.raises(ValueError, match="like another"):
+        commands.load_networks(("resnet18_digits", "resnet18_digits"))
+
+
+def test_names_of_networks_tell_their_weights(tmp_path):
+    from lmjax.models import registry
+
+    bundled = registry.network("resnet18_digits").bundled
+    copy = tmp_path / "second.safetensors"
+    copy.write_bytes(bundled.read_bytes())
+    networks = commands.load_networks(("resnet18_digits", f"resnet18_digits={copy}"))
+    assert list(networks) == ["resnet18_digits", "resnet18_digits=second"]

@@ -1,0 +1,212 @@
+"""Runs that are killed, resumed, shared, and that meet broken images and disks."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmjax
+from lmjax import studies
+from lmjax.studies.results import MANIFEST
+from tests.studies import fakes
+
+ROOT = Path(__file__).parents[2]
+NETWORKS = {"a": fakes.network()}
+
+
+def run(out, source=None, study=None, **options):
+    source = fakes.Source(10) if source is None else source
+    study = fakes.Brightness() if study is None else study
+    options = {"networks": NETWORKS, "images_per_shard": 3} | options
+    return studies.run(study, source, out=out, **options)
+
+
+def shards(out):
+    return {path.name: path.read_bytes() for path in out.glob("rows-*/*.parquet")}
+
+
+def test_rows_are_those_of_the_study_in_the_order_of_images(tmp_path):
+    table = run(tmp_path)
+    assert table.column("image").to_pylist() == [i for i in range(10) for _ in range(3)]
+    image = fakes.Source(10)[4]["image"]
+    assert table.column("mean").to_pylist()[12:15] == [image[..., c].mean() for c in range(3)]
+    names = ["00000000-00000003", "00000003-00000006", "00000006-00000009", "00000009-00000010"]
+    assert sorted(shards(tmp_path)) == [f"{name}.parquet" for name in names]
+
+
+def test_kills_cost_the_shard_under_way_and_nothing_else(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.studies.killed", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["statuses"] == [0, 0]
+    finished = report["finished"]
+    assert finished == sorted(finished)
+    assert len(finished) > 5, "too few kills to tell anything"
+    assert list(tmp_path.glob("killed/rows-*/.*.part")), "no kill met a shard being written"
+    whole = shards(tmp_path / "whole")
+    assert len(whole) == 40
+    for other in ("killed", "two"):
+        assert shards(tmp_path / other) == whole
+        assert errors_of(tmp_path / other) == [7]
+
+
+def errors_of(out):
+    return [error["image"] for error in studies.errors(out)]
+
+
+def test_finished_shards_are_not_computed_again(tmp_path, monkeypatch):
+    whole = run(tmp_path)
+    next(tmp_path.glob("rows-*/*06.parquet")).unlink()
+    asked = []
+    rows = fakes.Brightness.rows
+    monkeypatch.setattr(
+        fakes.Brightness, "rows", lambda self, block: asked.append(block) or rows(self, block)
+    )
+    assert run(tmp_path).equals(whole)
+    assert [[sample.index for sample in block.samples] for block in asked] == [[3, 4, 5]]
+
+
+def test_more_images_go_on_with_the_same_rows(tmp_path):
+    few = run(tmp_path, images=6)
+    before = shards(tmp_path)
+    assert run(tmp_path).slice(0, few.num_rows).equals(few)
+    assert before.items() <= shards(tmp_path).items()
+    assert run(tmp_path, images=6).equals(few)
+
+
+def test_processes_share_the_work(tmp_path):
+    with pytest.warns(UserWarning, match="2 of 4 shards are not finished"):
+        run(tmp_path, shard=(0, 2))
+    assert run(tmp_path, shard=(1, 2)).num_rows == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": fakes.Brightness(colours=(0, 1))}, r"settings.colours is \[0, 1, 2\] there and"),
+        ({"study": fakes.Brightness(seed=1)}, "settings.seed is 0 there and 1 here"),
+        ({"networks": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
+        ({"networks": {"a": fakes.network(1)}}, "weights_sha256"),
+        ({"images_per_shard": 4}, "images_per_shard is 3 there and 4 here"),
+        ({"source": "other"}, 'source is "fake/1" there and "fake/2" here'),
+    ],
+    ids=["settings", "seed", "name", "weights", "shards", "source"],
+)
+def test_a_folder_of_other_rows_is_refused(tmp_path, change, message):
+    run(tmp_path)
+    before = shards(tmp_path), (tmp_path / MANIFEST).read_bytes()
+    if "source" in change:
+        change = {"source": fakes.Source(10)}
+        change["source"].version = "fake/2"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **change)
+    assert before == (shards(tmp_path), (tmp_path / MANIFEST).read_bytes())
+
+
+def test_another_version_of_lmjax_is_refused(tmp_path, monkeypatch):
+    run(tmp_path)
+    monkeypatch.setattr("lmjax.studies.running.__version__", "9.9.9")
+    with pytest.raises(ValueError, match=f'lmjax is "{lmjax.__version__}" there and "9.9.9" here'):
+        run(tmp_path)
+
+
+def test_settings_of_tables_alone_go_on_with_the_same_rows(tmp_path):
+    study = fakes.Brightness()
+    assert run(tmp_path, study=dataclasses.replace(study, unit="lux")).equals(run(tmp_path))
+
+
+def test_broken_images_are_recorded_and_left_out(tmp_path):
+    source = fakes.Source(10, broken=(4, 9), misshapen=(5,))
+    with pytest.warns(UserWarning, match="3 of 10 images could not be evaluated.*truncated"):
+        table = run(tmp_path, source)
+    left = [0, 1, 2, 3, 6, 7, 8]
+    assert table.column("image").to_pylist() == [i for i in left for _ in range(3)]
+    errors = studies.errors(tmp_path)
+    assert [error["image"] for error in errors] == [4, 5, 9]
+    assert errors[0]["error"] == "OSError: image 4 is truncated"
+    assert errors[1]["id"] == "fake/5"
+    assert "shape" in errors[1]["error"]
+
+
+def test_no_good_image_at_all_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"none of the first 3 images.*truncated"):
+        run(tmp_path, fakes.Source(10, broken=range(10)))
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 6:  # manifest, its folder, two shards and theirs
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*run again to go on"):
+        run(tmp_path / "full")
+    assert len(shards(tmp_path / "full")) == 2
+    assert not list(tmp_path.glob("full/rows-*/.*"))
+    monkeypatch.undo()
+    assert run(tmp_path / "full").equals(whole)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(fakes.Brightness, "rows", lambda self, block: pytest.fail("ran"))
+    with pytest.raises(OSError, match=r"out .*file/below cannot be written: Not a directory"):
+        run(tmp_path / "file" / "below")
+
+
+def test_damaged_files_are_named(tmp_path):
+    run(tmp_path)
+    path = next(tmp_path.glob("rows-*/*03.parquet"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"00000003\.parquet is damaged"):
+        run(tmp_path)
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        run(tmp_path)
+
+
+def test_estimates_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)
+    cost = studies.estimate(study, fakes.Source(10), networks=NETWORKS)
+    # Four squares: 0.1 removes none, 0.2 and 0.3 one; so whole, three in between, and nothing.
+    assert cost.images == 10
+    assert cost.evaluations == 10 * (1 + 4)
+    assert cost.seconds > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": 11}, "images must be from 1 to the 10"),
+        ({"images": 0}, "images must be from 1"),
+        ({"shard": (2, 2)}, "shard must be"),
+        ({"images_per_shard": 0}, "images_per_shard must be"),
+        ({"networks": {}}, "networks must be one or more"),
+        ({"networks": {"a": "resnet50"}}, "must be a classifier"),
+        ({"networks": "resnet9"}, "no network 'resnet9'"),
+        ({"study": "removal"}, "study must be"),
+    ],
+    ids=["more", "none", "shard", "length", "networks", "name", "unknown", "study"],
+)
+def test_arguments_out_of_range_are_errors(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
