@@ -28,8 +28,8 @@ _VISIBLE_VARIANT = 0.05
 _SHARED_WORK = 1.1
 _SHARED_POSITION = 400
 _SHARED_VARIANT = 0.03
-# Another way is compiled when it is so much faster, and would have saved so many multiplications, of
-# which there are 7e10 a second: compiling its programs takes several seconds.
+# Another way is compiled when it is so much faster, and would have saved so many multiplications
+# (there are 7e10 a second): compiling its programs takes several seconds.
 _WORTHWHILE = 0.95
 _LEAST_SAVED = 2e11
 # Sharing saves at most what comes before the deepest cut: of fast runs, nothing worth counting.
