@@ -89,16 +89,18 @@ def convert(source: Positional[Path], target: Positional[Path], *, tag: str | No
 
 
 def models(*, tags: bool = False) -> None:
-    """List the networks.
+    """List the networks: parameters, input size, how many published weights.
 
     Args:
         tags: list the weight tags of each network too.
     """
-    from lmjax import models as registry
+    from lmjax.models import registry
 
     for name in registry.names():
-        print(name)
-        for tag in registry.tags(name) if tags else ():
+        network, weights = registry.network(name), registry.tags(name)
+        size = network.preprocessing.crop
+        print(f"{name:<20}{network.parameters:>12,}{size:>6} x {size}{len(weights):>4} weights")
+        for tag in weights if tags else ():
             print(f"  {tag}")
 
 

@@ -27,23 +27,28 @@ def neighbor_padding(x, mask, rings):
     return x
 
 
-def windows(size, kernel, stride, padding, dilation=1):
+def windows(size, kernel, stride, padding, dilation=1, ceil_mode=False):
     """For each output position along one axis: (input positions, kernel taps) inside the image."""
     reach = dilation * (kernel - 1) + 1
-    for start in range(-padding, size + padding - reach + 1, stride):
+    # In ceil mode a window may reach beyond the padding, if it begins before the right padding.
+    end = size if ceil_mode else size + padding - reach + 1
+    for i, start in enumerate(range(-padding, end, stride)):
+        if i and start - stride + reach >= size + padding:  # the last one has reached the end
+            break
         taps = [t for t in range(kernel) if 0 <= start + dilation * t < size]
         yield [start + dilation * t for t in taps], taps
 
 
-def over_windows(shape, kernel, stride, padding, dilation, function):
-    """Calls `function(rows, columns, taps)` for each output position; stacks what it returns."""
+def over_windows(shape, *options_and_function):
+    """Calls `function(positions, taps)` for each output position; stacks what it returns."""
+    *options, function = options_and_function
     return np.array(
         [
             [
                 function(np.ix_(rows, columns), np.ix_(row_taps, column_taps))
-                for columns, column_taps in windows(shape[1], kernel, stride, padding, dilation)
+                for columns, column_taps in windows(shape[1], *options)
             ]
-            for rows, row_taps in windows(shape[0], kernel, stride, padding, dilation)
+            for rows, row_taps in windows(shape[0], *options)
         ]
     )
 
@@ -55,16 +60,14 @@ def conv(x, mask, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=
     x = np.where(mask[..., None], x, 0)
     if fill == "neighbor":
         x = neighbor_padding(x, mask, dilation * (kernel - 1) + 1)
-    weight_groups = np.split(weight.transpose(2, 3, 1, 0), groups, axis=-1)
+    x = x.reshape(*mask.shape, groups, -1)
+    weight = weight.reshape(groups, -1, *weight.shape[1:]).transpose(3, 4, 0, 2, 1)
 
     def at(here, taps):
-        x_groups = np.split(x[here], groups, axis=-1)
-        y = np.concatenate(
-            [np.einsum("ijc,ijco->o", a, w[taps]) for a, w in zip(x_groups, weight_groups)]
-        )
         visible = mask[here].sum()
         if not visible:
-            return np.zeros(len(weight))
+            return np.zeros(len(bias))
+        y = np.einsum("ijgc,ijgco->go", x[here], weight[taps]).reshape(-1)
         return y * (kernel**2 / visible if fill == "partial" else 1) + bias
 
     options = (mask.shape, kernel, stride, padding, dilation)
@@ -72,13 +75,38 @@ def conv(x, mask, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=
     return y, over_windows(*options, lambda here, taps: mask[here].any())
 
 
-def max_pool(x, mask, *, window, stride, padding):
+def pool(x, mask, function, *, window, stride, padding=0, ceil_mode=False):
+    """`function` of the visible values `[P, C]` of each window."""
+
     def at(here, taps):
         values = x[here][mask[here]]
-        return values.max(axis=0) if len(values) else np.zeros(x.shape[-1])
+        return function(values, axis=0) if len(values) else np.zeros(x.shape[-1])
 
-    options = (mask.shape, window, stride, padding, 1)
+    options = (mask.shape, window, stride, padding, 1, ceil_mode)
     return over_windows(*options, at), over_windows(*options, lambda here, taps: mask[here].any())
+
+
+def max_pool(x, mask, **options):
+    return pool(x, mask, np.max, **options)
+
+
+def average_pool(x, mask, **options):
+    return pool(x, mask, np.mean, **options)
+
+
+def adaptive_average_pool(x, mask, size):
+    """`[size, size, C]`: cell i of n takes rows floor(i * H / n) to ceil((i + 1) * H / n)."""
+    cells = np.zeros((size, size, x.shape[-1]))
+    for i in range(size):
+        for j in range(size):
+            rows, columns = (
+                slice(int(np.floor(k * n / size)), int(np.ceil((k + 1) * n / size)))
+                for k, n in zip((i, j), mask.shape)
+            )
+            values = x[rows, columns][mask[rows, columns]]
+            if len(values):
+                cells[i, j] = values.mean(axis=0)
+    return cells
 
 
 def batch_norm(x, mask, state, name):

@@ -75,8 +75,9 @@ def test_unknown_options_are_refused():
 
 def test_models_lists_networks_and_tags():
     done = run("models", "--tags")
-    assert "resnet50\n  " in done.stdout
-    assert "torchvision/resnet50.IMAGENET1K_V2" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("resnet50 "))
+    assert line.split()[:4] == ["resnet50", "25,557,032", "224", "x"]
+    assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in done.stdout
 
 
 def test_explain_prints_a_table(tmp_path):

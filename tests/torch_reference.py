@@ -33,27 +33,44 @@ torchvision = _import_torchvision()
 
 
 def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Draws batch-norm statistics and affine parameters at random, in place; evaluation mode.
+    """Draws weights, biases and statistics at random, in place; evaluation mode.
 
     Fresh networks have mean 0, variance 1, scale 1 and bias 0: a port that mixes them up, or drops
-    them, still gives the right logits. With these it does not.
+    them, still gives the right logits. With these it does not. Kernels are drawn so that every
+    layer keeps the size of what it is given: else little of the image would reach the logits.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            inputs = module.weight[0].numel()
+            module.weight.data.normal_(0.0, (2 / inputs) ** 0.5, generator=generator)
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0.0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
+        if getattr(module, "bias", None) is not None:
             module.bias.data.normal_(0.0, 0.1, generator=generator)
+        if hasattr(module, "layer_scale"):
+            module.layer_scale.data.uniform_(0.5, 1.5, generator=generator)
     return model.eval()
 
 
 def build(name: str, seed: int, **options) -> torch.nn.Module:
     """torchvision's network of that name, random and in evaluation mode; the same for one seed."""
+    if name == "googlenet":
+        options = {"init_weights": False, "aux_logits": False, **options}  # else it warns
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(torchvision.models, name)(weights=None, **options)
     return randomised(model, seed)
+
+
+def ported(name: str, model: torch.nn.Module):
+    """The network of that name here, and the model's weights as its variables."""
+    module = registry.network(name).build()
+    target = checkpoints.abstract_variables(module)
+    return module, checkpoints.to_variables(state_dict(model), target)
 
 
 def state_dict(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -84,9 +101,7 @@ def parity(name: str, *, size: tuple[int, int], seed: int = 0) -> Parity:
     images = random_images((1, *size, 3), seed)
     with torch.inference_mode():
         expected = model(to_torch(images)).numpy()
-    module = registry.network(name).build()
-    target = checkpoints.abstract_variables(module)
-    variables = checkpoints.to_variables(state_dict(model), target)
+    module, variables = ported(name, model)
     logits = jax.jit(lambda v, x: module.apply(v, Masked(x)))(variables, images)
     error = np.abs(np.asarray(logits) - expected).max() / np.abs(expected).max()
     return Parity(sum(p.numel() for p in model.parameters()), float(error))

@@ -18,8 +18,8 @@ def _check_depth(depth: int | None) -> None:
         isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0
     ):
         raise ValueError(
-            f"depth must be None (mask all the way) or the number of residual blocks to mask, "
-            f"0 or more; got {depth!r}"
+            f"depth must be None (mask all the way) or the number of blocks to mask, 0 or more; "
+            f"got {depth!r}"
         )
 
 
@@ -61,9 +61,9 @@ class LayerMasking(_InsideNetwork):
       padding: what a convolution sees just outside the visible region. `"neighbor"` (default, the
         paper's) fills hidden positions ring by ring with the mean of their known neighbours;
         `"none"` leaves zeros there (the paper's ablation "masking only").
-      depth: mask through the stem and the first `depth` residual blocks, then go on with plain
-        layers (the activations, zeros included, as they stand). 0 masks the stem only. None
-        (default) masks all the way.
+      depth: mask through the stem and the first `depth` blocks, then go on with plain layers (the
+        activations, zeros included, as they stand). 0 masks the stem only. None (default) masks
+        all the way. What the blocks are says the network: residual blocks in a ResNet.
 
     Raises:
       ValueError: for another `padding`, or a negative `depth`.

@@ -89,9 +89,14 @@ class SharedPositions(Positions):
         owner = jnp.where(ring.mask, ring.owner, self.owner)
         return SharedPositions(both.mask, both.index, both.flat, self.ledger, self.number, owner)
 
+    def variants(self) -> jax.Array:
+        raise TypeError("shared rows belong to several variants: no image's own rows can be told")
+
     def both(self, other: "SharedPositions") -> "SharedPositions":
         if other is self or other is self.finer_than:  # which has the same mask
             return self
+        if self is other.finer_than:
+            return other
         mask, alike = self.mask & other.mask, [self.owner, other.owner]
         make = functools.partial(SharedPositions.of_alike, mask, alike, self.ledger)
         return self._once(("both", other), make)
@@ -117,8 +122,8 @@ def _window_hashes(owner: jax.Array, window: Window) -> list[jax.Array]:
     Random linear functions modulo 2^32. Two windows of different owners agree in both with a
     probability of at most N^2 / 2^64, for N variants.
     """
-    size, stride, padding, dilation = window
-    pad = ((0, 0), (padding, padding), (padding, padding))
+    size, stride, _, dilation, _ = window
+    pad = ((0, 0), *window.pads(owner.shape[1:]))
     owner = jnp.pad(owner, pad, constant_values=_NOBODY).astype(jnp.uint32)
     factors = np.random.default_rng(0).integers(2**32, size=(_HASHES, size, size), dtype=np.uint32)
     rows, columns = ((n - dilation * (size - 1) - 1) // stride + 1 for n in owner.shape[1:])
@@ -136,8 +141,8 @@ def _window_hashes(owner: jax.Array, window: Window) -> list[jax.Array]:
 
 def _mask_hashes(mask: jax.Array, window: Window) -> list[jax.Array]:
     """Hashes of the mask in each window: sums of a random number for each visible pixel."""
-    size, stride, padding, _ = window
-    pad = ((0, 0), (padding, padding), (padding, padding))
+    size, stride, *_ = window
+    pad = ((0, 0), *window.pads(mask.shape[1:]))
     numbers = jax.random.bits(jax.random.key(0), (_HASHES, *mask.shape[1:]), jnp.uint32)
     sums = []
     for each in numbers:

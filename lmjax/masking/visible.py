@@ -43,6 +43,13 @@ class Window(NamedTuple):
     stride: int = 1
     padding: int = 0
     dilation: int = 1
+    ceil_mode: bool = False
+
+    def pads(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """As `dense.window_pads`."""
+        return dense.window_pads(
+            shape, window=self.size, ceil_mode=self.ceil_mode, **_keywords(self)
+        )
 
 
 _NEIGHBOURS = Window(3, padding=1)
@@ -56,9 +63,12 @@ class Counting:
       full: for each set, how many rows a wholly visible variant has.
       noted: (seams passed, set, multiplications for a row of it), of each convolution.
       sets_at_seam: how many sets there were at each seam that was passed.
+      mixed: whether positions have been mixed over whole images (squeeze-and-excitation). Behind
+        that there are no more seams: rows differ in all variants, and sharing ends.
     """
 
     def __init__(self):
+        self.mixed = False
         self.counts: list[jax.Array] = []
         self.full: list[int] = []
         self.noted: list[tuple[int, int, int]] = []
@@ -87,6 +97,10 @@ class Counting:
         """What goes on behind a seam of the network (`dense.seam`)."""
         self.sets_at_seam.append(len(self.counts))
         return rows
+
+    def mix(self) -> None:
+        """Positions of whole images are mixed now."""
+        self.mixed = True
 
     def products(self) -> np.ndarray:
         """`[seams + 1, P]`: multiplications for a row of each set, between any two seams."""
@@ -142,6 +156,10 @@ class Positions:
             self._made[key] = make()
         return self._made[key]
 
+    def variants(self) -> jax.Array:
+        """`[R]` int: which variant each row belongs to; N and above for rows not in use."""
+        return self.flat // (self.mask.shape[1] * self.mask.shape[2])
+
     def in_use(self) -> jax.Array:
         """`[R]` bool: which rows stand for a position."""
         return self.flat < self.mask.size
@@ -190,12 +208,11 @@ class Positions:
 
 def _rows_read(index: jax.Array, target: Positions, window: Window) -> jax.Array:
     """`[k * k, R]`: entries of `index` `[N, H, W]` that the windows of the target's rows read."""
-    size, stride, padding, dilation = window
-    pad = ((0, 0), (padding, padding), (padding, padding))
+    pad = ((0, 0), *window.pads(index.shape[1:]))
     index = jnp.pad(index, pad, constant_values=_NOWHERE)
-    steps = np.arange(size, dtype=np.int32) * dilation
+    steps = np.arange(window.size, dtype=np.int32) * window.dilation
     offsets = (steps[:, None] * index.shape[2] + steps[None]).reshape(-1, 1)
-    corner = _corners(target, index.shape[1:], stride)
+    corner = _corners(target, index.shape[1:], window.stride)
     return _take(index.reshape(-1), corner[None] + offsets, _NOWHERE)
 
 
@@ -208,7 +225,9 @@ def _corners(target: Positions, padded: tuple[int, int], stride: int) -> jax.Arr
 
 
 def _touched(mask: jax.Array, window: Window) -> jax.Array:
-    return dense.pool_mask(mask, window=window.size, **_keywords(window))
+    return dense.pool_mask(
+        mask, window=window.size, ceil_mode=window.ceil_mode, **_keywords(window)
+    )
 
 
 def _take(x: jax.Array, rows: jax.Array, missing=0) -> jax.Array:
@@ -309,7 +328,7 @@ def _windows(x: jax.Array, target: Positions, window: Window) -> jax.Array:
 
     As slices, one for each row of a window.
     """
-    size, stride, padding, dilation = window
+    size, stride, padding, dilation, _ = window
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x, channels = jnp.pad(x, pad), x.shape[-1]
     corner = _corners(target, x.shape[1:3], stride)
@@ -358,11 +377,15 @@ def _fill_rings(inputs: Rows, rings: int) -> Rows:
     """Adds rows for rings of neighbor padding; constants with respect to gradients."""
     for _ in range(rings):
         x, mask = inputs
-        read = mask.read_by(mask.ring(), _NEIGHBOURS)
-        total = sum(_take(lax.stop_gradient(x), rows) for rows in read)
-        count = jnp.maximum((read != _NOWHERE).sum(axis=0), 1).astype(x.dtype)
-        inputs = Rows(jnp.concatenate([x, total / count[:, None]]), mask.with_ring())
+        total, count = _read_sum(lax.stop_gradient(x), mask.read_by(mask.ring(), _NEIGHBOURS))
+        inputs = Rows(jnp.concatenate([x, total / count]), mask.with_ring())
     return inputs
+
+
+def _read_sum(x: jax.Array, read: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sums `[R, C]` of the rows that windows read, and how many these are `[R, 1]`, at least 1."""
+    count = jnp.maximum((read != _NOWHERE).sum(axis=0), 1).astype(x.dtype)
+    return sum(_take(x, rows) for rows in read), count[:, None]
 
 
 def _products(inputs: Rows, target, kernel, window, groups, precision) -> jax.Array:
@@ -384,6 +407,8 @@ def _product(x: jax.Array, kernel: jax.Array, *, groups: int, precision) -> jax.
     """`[R, C]` by `[C / groups, C_out]`, group by group."""
     if groups == 1:
         return jnp.matmul(x, kernel, precision=precision)
+    if groups == kernel.shape[1]:  # depthwise
+        return x * kernel
     x = x.reshape(len(x), groups, -1)
     kernel = kernel.reshape(len(kernel), groups, -1)
     return jnp.einsum("rgi,igo->rgo", x, kernel, precision=precision).reshape(len(x), -1)
@@ -401,15 +426,26 @@ def _pointwise(inputs: Rows, function) -> Rows:
 
 
 @dense.max_pool.register
-def _max_pool(inputs: Rows, *, window: int, stride: int, padding: int = 0) -> Rows:
+def _max_pool(
+    inputs: Rows, *, window: int, stride: int, padding: int = 0, ceil_mode: bool = False
+) -> Rows:
     """Rows of windows, then columns, as in `dense`: so ties share the gradient in the same way."""
     x, mask = inputs
-    target = mask.after(Window(window, stride, padding))
-    read = mask.read_by(target, Window(window, stride, padding))
+    sliding = Window(window, stride, padding, ceil_mode=ceil_mode)
+    target = mask.after(sliding)
+    read = mask.read_by(target, sliding)
     largest = functools.partial(functools.reduce, jnp.maximum)
     columns = [read[i::window] for i in range(window)]
     y = largest([largest([_take(x, rows, -jnp.inf) for rows in column]) for column in columns])
     return Rows(dense.select(target.in_use(), y), target)
+
+
+@dense.average_pool.register
+def _average_pool(inputs: Rows, *, window: int, stride: int) -> Rows:
+    x, mask = inputs
+    target = mask.after(Window(window, stride))
+    total, count = _read_sum(x, mask.read_by(target, Window(window, stride)))
+    return Rows(total / count, target)
 
 
 @dense.residual.register
@@ -424,9 +460,23 @@ def _on(rows: Rows, mask: Positions) -> jax.Array:
     return _take(rows.x, rows.mask.read_by(mask, Window(1))[0])
 
 
+@dense.concatenate.register
+def _concatenate(first: Rows, *others: Rows) -> Rows:
+    branches = (first, *others)
+    mask = functools.reduce(lambda one, other: one.both(other), (rows.mask for rows in branches))
+    return Rows(jnp.concatenate([_on(rows, mask) for rows in branches], axis=-1), mask)
+
+
+@dense.scale_channels.register
+def _scale_channels(inputs: Rows, factors: jax.Array) -> Rows:
+    x, mask = inputs
+    return Rows(x * _take(factors.astype(x.dtype), mask.variants()), mask)
+
+
 @dense.seam.register
 def _seam(inputs: Rows):
-    return inputs.mask.ledger.seam(inputs)
+    ledger = inputs.mask.ledger
+    return inputs if ledger.mixed else ledger.seam(inputs)
 
 
 @dense.unmask.register
@@ -437,9 +487,15 @@ def _unmask(inputs: Rows) -> Masked:
 @dense.global_average_pool.register
 def _global_average_pool(inputs: Rows) -> jax.Array:
     x, mask = inputs
-    variants, height, width = mask.mask.shape
+    mask.ledger.mix()
     total = jax.ops.segment_sum(
-        x.astype(jnp.float32), mask.flat // (height * width), variants, indices_are_sorted=True
+        x.astype(jnp.float32), mask.variants(), len(mask.mask), indices_are_sorted=True
     )
     visible = mask.mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
     return total / jnp.maximum(visible, 1)
+
+
+@dense.adaptive_average_pool.register
+def _adaptive_average_pool(inputs: Rows, size: int) -> jax.Array:
+    x, mask = inputs
+    return dense.adaptive_average_pool(Masked(_take(x, mask.index), mask.mask), size)

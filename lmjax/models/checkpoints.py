@@ -21,7 +21,7 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def _hint(missing, surplus, misshapen) -> str:
         return ""
     options, explained = [], set()
     for key, (shape, wanted) in misshapen.items():
-        if len(shape) == len(wanted) == 2 and shape[1] == wanted[1]:
+        if shape[1:] == wanted[1:] and shape[2:] in ((), (1, 1)):  # a dense layer, or as one
             options.append(f"num_classes={shape[0]} (now {wanted[0]})")
             explained |= {key, key.removesuffix("weight") + "bias"}
         elif len(shape) == len(wanted) == 4 and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
@@ -171,6 +171,25 @@ def save_safetensors(
     }
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=entry))  # save_file would make it private
+
+
+def rename(
+    state_dict: Mapping[str, np.ndarray], rules: Sequence[tuple[str, str | None]]
+) -> dict[str, np.ndarray]:
+    """The state dict by other keys, as published files of some networks need it.
+
+    Args:
+      state_dict: torch's keys -> arrays.
+      rules: regular expression -> what takes the place of what it finds; None drops the key.
+    """
+    renamed = {}
+    for key, value in state_dict.items():
+        for pattern, replacement in rules:
+            if key is not None and re.search(pattern, key):
+                key = None if replacement is None else re.sub(pattern, replacement, key)
+        if key is not None:
+            renamed[key] = value
+    return renamed
 
 
 def to_variables(

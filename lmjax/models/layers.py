@@ -5,6 +5,9 @@ that a classifier's last layers end in plain arrays. Write a network in these la
 submodules as its checkpoint does, and it runs plain, layer-masked and under partial convolution.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,8 +15,9 @@ from jax import lax
 
 from lmjax.masking import dense
 from lmjax.masking.masked import Masked
+from lmjax.masking.removal import LayerMasking, PartialConvolution
 
-# He et al. 2015 (arXiv 1502.01852), fan out: torchvision's initialisation of ResNets.
+# He et al. 2015 (arXiv 1502.01852), fan out: torchvision's initialisation of most networks.
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -83,3 +87,78 @@ class BatchNorm(nn.BatchNorm):
 def relu(inputs: Masked) -> Masked:
     """Rectified linear unit."""
     return dense.pointwise(inputs, nn.relu)
+
+
+class Network(nn.Module, kw_only=True):
+    """What all networks have in common.
+
+    Attributes:
+      num_classes: number of logits.
+      masking: how hidden neighbours are treated and how deep masks go.
+      dtype: of the computation (float32 or bfloat16); weights and logits are float32.
+      precision: of the products. The default keeps float32 at full precision on every device;
+        `lax.Precision.DEFAULT` allows TF32 on GPU and bfloat16 passes on TPU.
+    """
+
+    num_classes: int = 1000
+    masking: LayerMasking | PartialConvolution = LayerMasking()
+    dtype: jnp.dtype = jnp.float32
+    precision: lax.Precision = lax.Precision.HIGHEST
+
+    @property
+    def conv(self) -> Callable[..., Conv]:
+        """Constructor of convolutions, with the network's settings filled in."""
+        options = {"dtype": self.dtype, "precision": self.precision}
+        return partial(Conv, fill=self.masking.padding, **options)
+
+    @property
+    def norm(self) -> Callable[..., BatchNorm]:
+        """Constructor of batch norms, for inference."""
+        return partial(BatchNorm, use_running_average=True, dtype=self.dtype)
+
+    def begin(self, inputs: Masked) -> Masked:
+        """Starts masking."""
+        return dense.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
+
+    def run(self, x: Masked, blocks: Sequence[Callable[[Masked], Masked]]) -> Masked:
+        """Blocks one after the other, masked as far as `masking.depth` says; seams in between."""
+        depth = self.masking.depth
+        if depth is not None and depth > len(blocks):
+            raise ValueError(
+                f"masking depth is {depth}, but the network has {len(blocks)} blocks; use 0 to "
+                f"{len(blocks)}, or None to mask all the way"
+            )
+        x = dense.seam(x)
+        for i, block in enumerate(blocks):
+            x = dense.seam(block(dense.unmask(x) if i == depth else x))
+        return dense.unmask(x) if depth == len(blocks) else x
+
+    def linear(self, features: jax.Array, size: int, name: str) -> jax.Array:
+        """A dense layer over features `[N, D]`."""
+        return nn.Dense(size, dtype=self.dtype, precision=self.precision, name=name)(features)
+
+    def classify(self, features: jax.Array, name: str) -> jax.Array:
+        """Logits `[N, num_classes]`: the last dense layer."""
+        return self.linear(features, self.num_classes, name).astype(jnp.float32)
+
+    def classify_grid(self, x: Masked, size: int, names: Sequence[str]) -> jax.Array:
+        """Logits from a grid of features: dense layers of 4096, and the last one.
+
+        The grid is flattened as torch has it, channel by channel.
+        """
+        features = dense.adaptive_average_pool(x, size)
+        features = jnp.moveaxis(features, -1, 1).reshape(len(features), -1)
+        for name in names[:-1]:
+            features = nn.relu(self.linear(features, 4096, name))
+        return self.classify(features, names[-1])
+
+
+def sequence(*steps: Callable[[Masked], Masked]) -> Callable[[Masked], Masked]:
+    """Functions one after the other."""
+
+    def run(x: Masked) -> Masked:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run

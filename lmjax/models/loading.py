@@ -1,5 +1,7 @@
 """Networks with weights: `load` builds a classifier, `convert` turns a `.pth` into safetensors."""
 
+import contextlib
+import math
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -201,7 +203,8 @@ def _check_channels(preprocessing: Preprocessing, in_channels: int) -> None:
 
 def _port(state_dict, target, path: Path, network: Network) -> dict[str, Any]:
     try:
-        return checkpoints.to_variables(state_dict, target, source=path)
+        renamed = checkpoints.rename(state_dict, network.renamed)
+        return checkpoints.to_variables(renamed, target, source=path)
     except checkpoints.StateDictMismatch as error:
         other = None if error.hint else _whose(state_dict, except_for=network)
         if other is None:
@@ -215,16 +218,24 @@ def _port(state_dict, target, path: Path, network: Network) -> dict[str, Any]:
 def _whose(state_dict, *, except_for: Network) -> str | None:
     """The first other network of the registry that a state dict fits, classifier apart."""
     for name in registry.names():
-        if name == except_for.name:
-            continue
         network = registry.network(name)
-        target = checkpoints.abstract_variables(network.build())
-        try:
-            checkpoints.to_variables(state_dict, target)
-        except checkpoints.StateDictMismatch as error:
-            if error.missing or error.surplus or len(error.misshapen) > 2:
-                continue
-            if not all(key.startswith("fc.") for key in error.misshapen):
-                continue
-        return name
+        renamed = checkpoints.rename(state_dict, network.renamed)
+        surplus = _count_parameters(renamed) - network.parameters
+        # Counting first: to trace all networks takes minutes.
+        sizes = {value.shape for key, value in renamed.items() if key.endswith("weight")}
+        possible = {
+            size[0]
+            for size in sizes
+            if surplus == (size[0] - network.num_classes) * (math.prod(size[1:]) + 1)
+        }
+        for num_classes in possible if name != except_for.name else ():
+            target = checkpoints.abstract_variables(network.build(num_classes=num_classes))
+            with contextlib.suppress(checkpoints.StateDictMismatch):
+                checkpoints.to_variables(renamed, target)
+                return name
     return None
+
+
+def _count_parameters(state_dict) -> int:
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(value.size for key, value in state_dict.items() if not key.endswith(statistics))

@@ -31,22 +31,35 @@ class Network:
 
     Attributes:
       name: of the network, and of its constructor.
+      module: the module of `lmjax.models` that defines the constructor; one for each family.
+      parameters: how many there are, with the classifier for `classes`.
       preprocessing: for weights that do not state their own. For ImageNet networks, that of
         torchvision's first weights (`IMAGENET1K_V1`).
-      module: the module that defines the constructor.
       classes: which class names its weights use by default, see `class_names`.
       bundled: file of the weights that come with the package, or None.
     """
 
     name: str
+    module: str
+    parameters: int
     preprocessing: Preprocessing
-    module: str = "lmjax.models.resnet"
     classes: str = "imagenet"
     bundled: Path | None = None
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes by default."""
+        return len(class_names(self.classes))
+
+    @property
+    def renamed(self) -> tuple[tuple[str, str | None], ...]:
+        """Keys of published files that are called otherwise here; see `checkpoints.rename`."""
+        return _RENAMED.get(self.module, ())
+
     def build(self, **options):
         """The Flax module; `options` are those of its constructor."""
-        constructor: Callable = getattr(importlib.import_module(self.module), self.name)
+        module = importlib.import_module(f"lmjax.models.{self.module}")
+        constructor: Callable = getattr(module, self.name)
         return constructor(**options)
 
 
@@ -88,29 +101,38 @@ class WeightSource:
         return name if name.startswith(self.network) else self.tag.split("/")[1] + ".safetensors"
 
 
-_IMAGENET_NETWORKS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
+# Parameters as torchvision publishes them with its weights, by family.
+_IMAGENET_NETWORKS = {
+    "resnet": {
+        "resnet18": 11_689_512,
+        "resnet34": 21_797_672,
+        "resnet50": 25_557_032,
+        "resnet101": 44_549_160,
+        "resnet152": 60_192_808,
+        "resnext50_32x4d": 25_028_904,
+        "resnext101_32x8d": 88_791_336,
+        "resnext101_64x4d": 83_455_272,
+        "wide_resnet50_2": 68_883_240,
+        "wide_resnet101_2": 126_886_696,
+    },
+    "alexnet": {"alexnet": 61_100_840},
+}
+
+_RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {}
 
 
 @cache
 def _networks() -> dict[str, Network]:
     sources = _sources()
     networks = [
-        Network(name, sources[f"torchvision/{name}.IMAGENET1K_V1"].preprocessing)
-        for name in _IMAGENET_NETWORKS
+        Network(name, family, count, sources[f"torchvision/{name}.IMAGENET1K_V1"].preprocessing)
+        for family, counts in _IMAGENET_NETWORKS.items()
+        for name, count in counts.items()
     ]
     digits = Network(
         "resnet18_digits",
+        "resnet",
+        2_801_450,
         Preprocessing(resize=128, crop=128, mean=(0.5,) * 3, std=(0.5,) * 3),
         classes="digits",
         bundled=_FOLDER / "weights" / "resnet18_digits.safetensors",

@@ -13,14 +13,11 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from lmjax.masking import dense
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import LayerMasking, PartialConvolution
-from lmjax.models.layers import BatchNorm, Conv, relu
+from lmjax.models.layers import BatchNorm, Conv, Network, relu
 
 
 class BasicBlock(nn.Module):
@@ -95,27 +92,19 @@ def shortcut(block: BasicBlock | Bottleneck, inputs: Masked) -> Masked:
     return block.norm(name="downsample.1")(x)
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A residual network over `Masked` images.
 
     Attributes:
       stage_sizes: number of blocks in each stage.
       block: `BasicBlock` or `Bottleneck` (for ResNeXt and Wide ResNet a partial of it).
-      num_classes: number of logits.
       width: channels of the stem and planes of the first stage; doubles each stage.
-      masking: how hidden neighbours are treated and how deep masks go.
-      dtype: of the computation (float32 or bfloat16); weights and logits are float32.
-      precision: of the products. The default keeps float32 at full precision on every device;
-        `lax.Precision.DEFAULT` allows TF32 on GPU and bfloat16 passes on TPU.
+      The others are those of `Network`.
     """
 
     stage_sizes: tuple[int, ...]
     block: Callable[..., nn.Module]
-    num_classes: int = 1000
     width: int = 64
-    masking: LayerMasking | PartialConvolution = LayerMasking()
-    dtype: jnp.dtype = jnp.float32
-    precision: lax.Precision = lax.Precision.HIGHEST
 
     @nn.compact
     def __call__(self, inputs: Masked, *, train: bool = False) -> jax.Array:
@@ -125,44 +114,27 @@ class ResNet(nn.Module):
           inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
           train: use the batch's statistics in batch norm, and update the running ones.
         """
-        self._check_depth()
-        options = {"dtype": self.dtype, "precision": self.precision}
-        conv = partial(Conv, fill=self.masking.padding, **options)
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-
-        x = dense.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
-        x = conv(self.width, 7, 2, name="conv1")(x)
+        norm = partial(self.norm, use_running_average=not train)
+        x = self.conv(self.width, 7, 2, name="conv1")(self.begin(inputs))
         x = relu(norm(name="bn1")(x))
-        x = dense.seam(dense.max_pool(x, window=3, stride=2, padding=1))
-
-        blocks_done = 0
-        for stage, size in enumerate(self.stage_sizes):
-            for i in range(size):
-                if blocks_done == self.masking.depth:
-                    x = dense.unmask(x)
-                stride = 2 if stage > 0 and i == 0 else 1
-                name = f"layer{stage + 1}.{i}"
-                x = dense.seam(self.block(self.width * 2**stage, stride, conv, norm, name=name)(x))
-                blocks_done += 1
-        if blocks_done == self.masking.depth:
-            x = dense.unmask(x)
-
-        features = dense.global_average_pool(x)
-        logits = nn.Dense(self.num_classes, name="fc", **options)(features)
-        return logits.astype(jnp.float32)
+        x = dense.max_pool(x, window=3, stride=2, padding=1)
+        blocks = [
+            self.block(
+                self.width * 2**stage,
+                2 if stage > 0 and i == 0 else 1,
+                self.conv,
+                norm,
+                name=f"layer{stage + 1}.{i}",
+            )
+            for stage, size in enumerate(self.stage_sizes)
+            for i in range(size)
+        ]
+        return self.classify(dense.global_average_pool(self.run(x, blocks)), "fc")
 
     @property
     def last_block(self) -> str:
         """The block behind which positions are averaged: where Grad-CAM looks."""
         return f"layer{len(self.stage_sizes)}.{self.stage_sizes[-1] - 1}"
-
-    def _check_depth(self) -> None:
-        blocks = sum(self.stage_sizes)
-        if self.masking.depth is not None and self.masking.depth > blocks:
-            raise ValueError(
-                f"masking depth is {self.masking.depth}, but the network has {blocks} residual "
-                f"blocks; use 0 to {blocks}, or None to mask all the way"
-            )
 
 
 def resnet18(**options) -> ResNet:

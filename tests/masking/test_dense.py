@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,14 +72,66 @@ def test_conv_equals_the_reference(
     height=st.integers(3, 12),
     width=st.integers(3, 12),
     window=st.integers(1, 3),
-    stride=st.integers(1, 2),
+    stride=st.integers(1, 3),
+    padded=st.booleans(),
+    ceil_mode=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_max_pool_equals_the_reference(height, width, window, stride, seed):
+def test_pools_equal_the_reference(height, width, window, stride, padded, ceil_mode, seed):
     inputs = masked_input(height, width, 3, seed)  # negative values too: zeros must not win
-    options = {"window": window, "stride": stride, "padding": window // 2}
+    options = {"window": window, "stride": stride}
+    expected = one_by_one(lambda x, m: reference.average_pool(x, m, **options), inputs)
+    assert_masked_close(dense.average_pool(inputs, **options), expected)
+    options |= {"padding": window // 2 if padded else 0, "ceil_mode": ceil_mode}
     expected = one_by_one(lambda x, m: reference.max_pool(x, m, **options), inputs)
     assert_masked_close(dense.max_pool(inputs, **options), expected)
+    # unmasked, against torch itself
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    pooled = torch.nn.functional.max_pool2d(
+        images, window, stride, options["padding"], 1, ceil_mode
+    )
+    plain = dense.max_pool(Masked(inputs.x), **options).x
+    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1))
+
+
+@plain_settings
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    size=st.integers(1, 7),
+    visible=st.sampled_from([0.2, 0.7, 2]),
+)
+def test_adaptive_average_pool_equals_the_reference_and_torch(height, width, size, visible):
+    inputs = masked_input(height, width, 3, seed=0, visible=visible)
+    expected = [
+        reference.adaptive_average_pool(*map(np.asarray, each), size) for each in zip(*inputs)
+    ]
+    actual = dense.adaptive_average_pool(inputs, size)
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-5)
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    plain = torch.nn.functional.adaptive_avg_pool2d(images, size).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(
+        dense.adaptive_average_pool(Masked(inputs.x), size), plain, atol=1e-5
+    )
+
+
+def test_concatenation_keeps_what_all_branches_know():
+    a, b, c = (masked_input(6, 6, channels, seed=channels, visible=0.7) for channels in (1, 2, 3))
+    joined = dense.concatenate(a, b, c)
+    all_know = np.asarray(a.mask & b.mask & c.mask)
+    x = np.concatenate([a.x, b.x, c.x], axis=-1)
+    np.testing.assert_array_equal(np.asarray(joined.mask), all_know)
+    np.testing.assert_array_equal(np.asarray(joined.x), np.where(all_know[..., None], x, 0))
+    assert dense.concatenate(Masked(a.x), Masked(b.x)).x.shape == (2, 6, 6, 3)
+
+
+def test_channels_are_scaled_image_by_image():
+    inputs = masked_input(4, 5, 3, seed=0)
+    factors = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    scaled = dense.scale_channels(inputs, jnp.asarray(factors))
+    for x, factor, expected in zip(inputs.x, factors, scaled.x):
+        np.testing.assert_allclose(expected, np.asarray(x) * factor)
+    assert scaled.mask is inputs.mask
 
 
 @pytest.mark.parametrize("fill", ["neighbor", "none", "partial"])

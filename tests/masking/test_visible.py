@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking import Masked, dense
+from lmjax.masking.shared import SharedCounting
 from lmjax.masking.visible import Capacities, Counting, Pixels
 
 plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
@@ -111,12 +112,14 @@ def test_further_convolutions(height, width, size, stride, dilation, groups, fil
     width=st.integers(7, 13),
     window=st.integers(1, 3),
     stride=st.integers(1, 3),
+    ceil_mode=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_pools_residuals_and_pointwise(height, width, window, stride, seed):
+def test_pools_residuals_and_pointwise(height, width, window, stride, ceil_mode, seed):
     def pooled(inputs):
         x = dense.pointwise(stem(inputs, fill="none"), jnp.tanh)
-        return dense.max_pool(x, window=window, stride=stride, padding=window // 2)
+        padding = window // 2
+        return dense.max_pool(x, window=window, stride=stride, padding=padding, ceil_mode=ceil_mode)
 
     def summed(inputs):
         x = pooled(inputs)
@@ -131,6 +134,48 @@ def test_pools_residuals_and_pointwise(height, width, window, stride, seed):
     actual, mean = on_visible(ended, inputs), jax.jit(ended)(inputs)
     chex.assert_trees_all_close(actual, mean, atol=1e-5 * np.abs(mean).max())
     assert not actual[3].any()  # all hidden
+
+
+@plain_settings
+@given(
+    height=st.integers(8, 13),
+    width=st.integers(8, 13),
+    window=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    seed=st.integers(0, 100),
+)
+def test_concatenation_average_pools_and_scales(height, width, window, stride, seed):
+    def joined(inputs):
+        x = stem(inputs)
+        wider = dense.conv(x, random_kernel((3, 3, 8, 4)), padding=1)
+        return dense.concatenate(wider, x, dense.conv(x, random_kernel((1, 1, 8, 2))))
+
+    def network(inputs):
+        x = dense.average_pool(joined(inputs), window=window, stride=stride)
+        return dense.scale_channels(x, jnp.tanh(dense.global_average_pool(x)))
+
+    inputs = random_pixels(height, width, seed)
+    assert_same(network, inputs)
+
+    def ended(inputs):
+        return dense.adaptive_average_pool(joined(inputs), 5)
+
+    actual, grid = on_visible(ended, inputs), jax.jit(ended)(inputs)
+    chex.assert_trees_all_close(actual, grid, atol=1e-5 * np.abs(grid).max())
+    assert not actual[3].any()  # all hidden
+
+
+def test_no_seams_behind_a_squeeze():
+    """Rows of several variants cannot be squeezed, so nothing behind that may be shared."""
+
+    def network(inputs):
+        x = dense.seam(stem(inputs))
+        return dense.seam(dense.scale_channels(x, dense.global_average_pool(x)))
+
+    inputs = random_pixels(8, 9, 0)
+    assert counted(network, inputs).seams == 1
+    with pytest.raises(TypeError, match="belong to several variants"):
+        network(Pixels(*inputs, SharedCounting(until=2)))
 
 
 def test_convolution_on_kept_positions():

@@ -232,7 +232,7 @@ def test_calls_outside_jit_compile_once():
 
 def test_depth_beyond_the_network_is_refused():
     module = network("basic", masking=LayerMasking(depth=6))
-    with pytest.raises(ValueError, match="depth is 6, but the network has 5 residual"):
+    with pytest.raises(ValueError, match="depth is 6, but the network has 5 blocks"):
         checkpoints.abstract_variables(module)
 
 

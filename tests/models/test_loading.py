@@ -136,9 +136,9 @@ def test_checkpoint_of_another_network(folder, file):
 
 def test_checkpoint_of_no_network_of_the_registry(tmp_path):
     weights = {"features.0.weight": np.zeros((64, 3, 11, 11), np.float32)}
-    checkpoints.save_safetensors(tmp_path / "alexnet.safetensors", weights)
+    checkpoints.save_safetensors(tmp_path / "other.safetensors", weights)
     with pytest.raises(checkpoints.StateDictMismatch, match=r"1 surplus: features.0.weight$"):
-        load("resnet18", weights=tmp_path / "alexnet.safetensors")
+        load("resnet18", weights=tmp_path / "other.safetensors")
 
 
 def test_names_must_fit(folder):

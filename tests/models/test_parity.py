@@ -1,5 +1,7 @@
 """The ported networks give torchvision's numbers, at the end and at every stage."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -8,37 +10,38 @@ from flax import linen as nn
 
 from lmjax.masking import Masked
 from lmjax.models import checkpoints, registry
-from tests.torch_reference import build, parity, random_images, state_dict, to_torch
+from tests.networks import EVERY, NAMES, SMALLEST
+from tests.torch_reference import (
+    build,
+    parity,
+    ported,
+    random_images,
+    state_dict,
+    to_torch,
+    torchvision,
+)
 
 TOLERANCE = 1e-4  # of the largest value
-PARAMETERS = {  # as torchvision publishes them with its weights
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnext50_32x4d": 25_028_904,
-    "resnext101_32x8d": 88_791_336,
-    "resnext101_64x4d": 83_455_272,
-    "wide_resnet50_2": 68_883_240,
-    "wide_resnet101_2": 126_886_696,
-}
+CHANNELS_LAST = (torch.nn.Linear, torch.nn.GELU, torch.nn.LayerNorm)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_parameter_count(name):
+    """The registry's counts are those that torchvision publishes, and those of the networks."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
     params = checkpoints.abstract_variables(registry.network(name).build())["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == weights.meta["num_params"] == registry.network(name).parameters
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "wide_resnet50_2"])
 def test_logits(name):
     assert parity(name, size=(96, 80)).error <= TOLERANCE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_logits_of_the_whole_family(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_of_every_network(name):
     assert parity(name, size=(224, 224)).error <= TOLERANCE
 
 
@@ -50,7 +53,9 @@ def _torch_stages(model: torch.nn.Module, images: np.ndarray) -> dict[str, np.nd
         def hook(module, inputs, output):
             # torchvision's ReLU works in place, so what comes out must be copied at once
             output = output.clone().numpy()
-            stages.setdefault(name, output.transpose(0, 2, 3, 1) if output.ndim == 4 else output)
+            if output.ndim == 4 and type(module) not in CHANNELS_LAST:
+                output = output.transpose(0, 2, 3, 1)
+            stages.setdefault(name, output)
 
         return hook
 
@@ -61,41 +66,36 @@ def _torch_stages(model: torch.nn.Module, images: np.ndarray) -> dict[str, np.nd
     return stages
 
 
-def _flax_stages(module: nn.Module, variables, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Output of every submodule, and what the stages between them hand on."""
+@partial(jax.jit, static_argnames="module")
+def _flax_stages(module: nn.Module, variables, images: np.ndarray) -> dict[str, jax.Array]:
+    """Output of every submodule."""
     stages = {}
 
     def keep(call, args, kwargs, context):
         output = call(*args, **kwargs)
-        name = ".".join(context.module.path)
-        stages[name] = output.x if isinstance(output, Masked) else output
-        handed_on = {"layer1.0": "maxpool", "fc": "avgpool"}  # functions here, not modules
-        if name in handed_on:
-            stages[handed_on[name]] = args[0].x if isinstance(args[0], Masked) else args[0]
+        if context.method_name == "__call__":
+            name = ".".join(context.module.path)
+            stages[name] = output.x if isinstance(output, Masked) else output
         return output
 
     with nn.intercept_methods(keep):
         module.apply(variables, Masked(images))
-    stages["relu"] = nn.relu(stages["bn1"])
-    return {name: np.asarray(value) for name, value in stages.items()}
+    return stages
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", [*SMALLEST, "resnet50"])
 def test_stage_by_stage(name):
+    """Every convolution, norm and block; and between them, pools, by what comes next."""
     model = build(name, seed=1)
-    images = random_images((2, 64, 80, 3), seed=1)
-    module = registry.network(name).build()
-    target = checkpoints.abstract_variables(module)
-    variables = checkpoints.to_variables(state_dict(model), target)
-
-    ours = _flax_stages(module, variables, images)
-    theirs = _torch_stages(model, images)
-    blocks = {f"layer{s + 1}.{i}" for s, n in enumerate(module.stage_sizes) for i in range(n)}
-    expected_stages = {"conv1", "bn1", "relu", "maxpool", *blocks, "avgpool", "fc"}
-    assert expected_stages <= ours.keys() & theirs.keys()
+    images = random_images((2, 96, 80, 3), seed=1)
+    module, variables = ported(name, model)
+    ours, theirs = _flax_stages(module, variables, images), _torch_stages(model, images)
+    weighted = {key.rpartition(".")[0] for key in state_dict(model)} - {""}
+    assert weighted <= ours.keys() & theirs.keys()
     for stage in ours.keys() & theirs.keys():
-        value, expected = ours[stage], theirs[stage]
-        expected = expected.reshape(value.shape) if stage == "avgpool" else expected
+        value, expected = np.asarray(ours[stage]), theirs[stage]
+        if value.size == expected.size:  # squeezes are [N, 1, 1, C] or [N, C]
+            expected = expected.reshape(value.shape)
         assert value.shape == expected.shape, stage
         assert np.abs(value - expected).max() <= TOLERANCE * np.abs(expected).max(), stage
 

@@ -1,0 +1,76 @@
+"""The identities of layer masking on every network of the registry, against the plain reference."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax.masking import Masked
+from lmjax.masking.visible import Capacities, Counting, Pixels
+from tests import graph_reference
+from tests.networks import EVERY
+from tests.torch_reference import build, ported, random_images
+
+SIZE = (75, 61)
+LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 61
+
+
+def random_masks(size, seed=0):
+    """Blocks of 9 pixels at random; one pixel at the border; everything; nothing."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.random((-(-size[0] // 9), -(-size[1] // 9))) < 0.4
+    masks = np.zeros((4, *size), bool)
+    masks[0] = np.kron(blocks, np.ones((9, 9), bool))[: size[0], : size[1]]
+    masks[1, 0, size[1] // 2] = True
+    masks[2] = True
+    return masks
+
+
+@partial(jax.jit, static_argnames="module")
+def dense_logits(module, variables, images, masks):
+    return module.apply(variables, Masked(images, masks))
+
+
+@partial(jax.jit, static_argnames="module")
+def counts(module, variables, images, masks):
+    ledger = Counting()
+    module.apply(variables, Pixels(images, masks, ledger))
+    return ledger.counts
+
+
+@partial(jax.jit, static_argnames=("module", "sizes"))
+def visible_logits(module, variables, images, masks, sizes):
+    return module.apply(variables, Pixels(images, masks, Capacities(sizes)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_identities(name):
+    size = LARGER.get(name, SIZE)
+    model = build(name, seed=3)
+    module, variables = ported(name, model)
+    variables = jax.tree.map(jnp.asarray, variables)
+    image, masks = random_images((1, *size, 3), seed=3), random_masks(size)
+    images = np.broadcast_to(image, (4, *size, 3))
+    batch = np.asarray(dense_logits(module, variables, images, masks))
+    largest = np.abs(batch).max()
+    assert np.abs(batch[:3] - batch[3]).max(axis=1).min() > 1e-2 * largest  # images are seen
+
+    # 1: everything visible is the plain network
+    plain = dense_logits(module, variables, image, None)
+    np.testing.assert_allclose(batch[2], plain[0], atol=1e-4 * largest)
+    # 3: what lies under the mask is never read, bit for bit
+    poisoned = np.where(masks[..., None], images, np.float32(np.nan))
+    np.testing.assert_array_equal(dense_logits(module, variables, poisoned, masks), batch)
+    # 2 and 6: the full recipe, position by position; nothing visible gives its answer to zeros
+    for i in (0, 1, 3):
+        expected = graph_reference.logits(model, image[0], masks[i])
+        np.testing.assert_allclose(batch[i], expected, atol=1e-4 * largest)
+    # 4, on visible positions only, hidden ones poisoned: so other variants beside a variant, and
+    # the way of computing, change nothing
+    order = [1, 3, 0]
+    few = variables, poisoned[order], masks[order]
+    sizes = tuple(int(count.sum()) + 1 for count in counts(module, *few))
+    rows = visible_logits(module, *few, sizes)
+    np.testing.assert_allclose(rows, batch[order], atol=1e-5 * largest)
