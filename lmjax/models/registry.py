@@ -116,6 +116,7 @@ _IMAGENET_NETWORKS = {
         "wide_resnet101_2": 126_886_696,
     },
     "alexnet": {"alexnet": 61_100_840},
+    "squeezenet": {"squeezenet1_0": 1_248_424, "squeezenet1_1": 1_235_496},
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {}

@@ -15,7 +15,7 @@ from lmjax.models import checkpoints, registry
 from lmjax.models.download import DownloadError
 from lmjax.models.loading import convert, load
 from lmjax.models.preprocess import Preprocessing
-from tests.torch_reference import build, random_images, to_torch
+from tests.torch_reference import build, random_images, state_dict, to_torch
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,15 @@ def test_checkpoint_of_another_network(folder, file):
     with pytest.raises(checkpoints.StateDictMismatch, match="It fits resnet18: load it") as error:
         load("resnet34", weights=folder / file)
     assert "layer1.2.conv1.weight" in error.value.missing
+
+
+@pytest.mark.parametrize("num_classes", [7, 1000])
+def test_checkpoint_of_another_family(tmp_path, num_classes):
+    model = build("squeezenet1_1", seed=0, num_classes=num_classes)
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save_safetensors(path, state_dict(model))
+    with pytest.raises(checkpoints.StateDictMismatch, match="It fits squeezenet1_1: load it"):
+        load("squeezenet1_0", weights=path, num_classes=num_classes)
 
 
 def test_checkpoint_of_no_network_of_the_registry(tmp_path):
