@@ -117,9 +117,18 @@ _IMAGENET_NETWORKS = {
     },
     "alexnet": {"alexnet": 61_100_840},
     "squeezenet": {"squeezenet1_0": 1_248_424, "squeezenet1_1": 1_235_496},
+    "densenet": {
+        "densenet121": 7_978_856,
+        "densenet161": 28_681_000,
+        "densenet169": 14_149_480,
+        "densenet201": 20_013_928,
+    },
 }
 
-_RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {}
+_RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
+    # torchvision's files are older than its names.
+    "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),),
+}
 
 
 @cache

@@ -46,6 +46,7 @@ def in_two_parts(predictor, image, masks, *, seam, on_visible):
         ("grouped", lmjax.LayerMasking(padding="none")),
         ("bottleneck", lmjax.PartialConvolution()),
         ("basic", lmjax.LayerMasking(depth=1)),
+        ("concatenated", lmjax.LayerMasking()),
     ],
     ids=str,
 )

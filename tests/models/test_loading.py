@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import re
 import threading
 
 import jax
@@ -141,6 +142,19 @@ def test_checkpoint_of_another_family(tmp_path, num_classes):
     checkpoints.save_safetensors(path, state_dict(model))
     with pytest.raises(checkpoints.StateDictMismatch, match="It fits squeezenet1_1: load it"):
         load("squeezenet1_0", weights=path, num_classes=num_classes)
+
+
+def test_published_keys_that_are_called_otherwise_here(tmp_path):
+    state = state_dict(build("densenet121", seed=0))
+    published = {
+        re.sub(r"(denselayer\d+\.\w+)([12])\.", r"\1.\2.", key): value
+        for key, value in state.items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in published
+    torch.save({k: torch.from_numpy(v) for k, v in published.items()}, tmp_path / "densenet.pth")
+    variables = load("densenet121", weights=tmp_path / "densenet.pth").variables
+    for key, value in checkpoints.to_state_dict(variables).items():
+        np.testing.assert_array_equal(value, state[key])
 
 
 def test_checkpoint_of_no_network_of_the_registry(tmp_path):

@@ -10,20 +10,23 @@ import pytest
 
 import lmjax
 from lmjax.models import Classifier, checkpoints, registry
+from lmjax.models.densenet import DenseNet
 from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
 from lmjax.perturbation import Coalitions, engines, planning, random_keep, segments
 from tests import compilations
 
-BLOCKS = {
-    "basic": BasicBlock,
-    "bottleneck": Bottleneck,
-    "grouped": partial(Bottleneck, groups=2, width_per_group=32),
+small_resnet = partial(ResNet, (1, 1), num_classes=5, width=8)
+MODULES = {
+    "basic": small_resnet(BasicBlock),
+    "bottleneck": small_resnet(Bottleneck),
+    "grouped": small_resnet(partial(Bottleneck, groups=2, width_per_group=32)),
+    "concatenated": DenseNet((1, 2), 4, 8, num_classes=5),
 }
 SIZE = (44, 37)
 
 
 def random_predictor(kind, masking):
-    module = ResNet((1, 1), BLOCKS[kind], num_classes=5, width=8)
+    module = MODULES[kind]
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -53,7 +56,7 @@ IMAGE = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
 @pytest.mark.parametrize(
     ("kind", "masking"),
     [
-        *((kind, lmjax.LayerMasking()) for kind in BLOCKS),
+        *((kind, lmjax.LayerMasking()) for kind in MODULES),
         *((kind, lmjax.LayerMasking(padding="none")) for kind in ("basic", "bottleneck")),
         *((kind, lmjax.PartialConvolution()) for kind in ("basic", "bottleneck")),
         *(("bottleneck", lmjax.LayerMasking(depth=depth)) for depth in (0, 1)),
