@@ -133,7 +133,7 @@ class ResNet(Network):
 
     @property
     def last_block(self) -> str:
-        """The block behind which positions are averaged: where Grad-CAM looks."""
+        """The last layer whose values have positions: where Grad-CAM looks."""
         return f"layer{len(self.stage_sizes)}.{self.stage_sizes[-1] - 1}"
 
 

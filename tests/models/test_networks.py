@@ -9,8 +9,9 @@ import pytest
 
 from lmjax.masking import Masked
 from lmjax.masking.visible import Capacities, Counting, Pixels
+from lmjax.models import Classifier, registry
 from tests import graph_reference
-from tests.networks import EVERY
+from tests.networks import EVERY, SMALLEST
 from tests.torch_reference import build, ported, random_images
 
 SIZE = (75, 61)
@@ -74,3 +75,14 @@ def test_identities(name):
     sizes = tuple(int(count.sum()) + 1 for count in counts(module, *few))
     rows = visible_logits(module, *few, sizes)
     np.testing.assert_allclose(rows, batch[order], atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_network_cut_behind_its_last_block_is_the_network(name):
+    module, variables = ported(name, build(name, seed=3))
+    classifier = Classifier(variables, module, registry.network(name).preprocessing)
+    features, head = classifier.cut()
+    image = random_images((*LARGER.get(name, SIZE), 3), seed=3)
+    logits = jax.jit(lambda features, head: head(features(image)))(features, head)
+    whole = classifier.apply(classifier.normalise(image)[None])[0]
+    np.testing.assert_allclose(logits, whole, atol=1e-4 * np.abs(whole).max())
