@@ -46,7 +46,9 @@ def _command(kind: type[Study]) -> Callable[..., None]:
             return
         out = default_out(study) if out is None else out
         part = parse_shard(shard)
-        rows = run(study, scenes, networks=networks, images=images, out=out, shard=part)
+        rows = run(
+            study, scenes, networks=networks, images=images, out=out, shard=part, progress=True
+        )
         for file in reporting.write(study, rows, out) if rows.num_rows else ():
             print(f"wrote {file}")
 

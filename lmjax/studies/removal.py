@@ -139,7 +139,7 @@ class SegmentRemoval(Study):
             visible = group.matrix("visible", "fraction").mean(axis=0)
             for i, fraction in enumerate(fractions):
                 row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
-                curves.append(row | _estimates(statistics, lambda x: x[:, i]))  # noqa: B023
+                curves.append(row | _estimates({k: x[:, i] for k, x in statistics.items()}))
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
             means.append({**group.key, "images": images, **_estimates(overall)})
             others = tuple(v for k, v in group.key.items() if k != "removal")
@@ -147,7 +147,7 @@ class SegmentRemoval(Study):
                 first[others] = group.key["removal"], overall
                 continue
             against, reference = first[others]
-            gained = {name: reference[name] - x for name, x in overall.items()}
+            gained = {name: x - reference[name] for name, x in overall.items()}
             differences.append(
                 {**group.key, "against": against, "images": images, **_estimates(gained)}
             )
@@ -236,10 +236,10 @@ def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
     return statistics
 
 
-def _estimates(statistics: dict[str, np.ndarray], part=lambda x: x) -> dict[str, float]:
+def _estimates(statistics: dict[str, np.ndarray]) -> dict[str, float]:
     found = {}
     for name, statistic in statistics.items():
-        found |= estimate(name, part(statistic))
+        found |= estimate(name, statistic)
     return found
 
 

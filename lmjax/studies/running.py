@@ -282,11 +282,13 @@ def _check_shard(shard) -> slice:
 def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
     from tqdm import tqdm
 
+    on_terminal = sys.stderr.isatty()
     return tqdm(
         total=sum(stop - start for start, stop in shards),
         desc=study.name,
         unit=" images",
-        disable=not (sys.stderr.isatty() if progress is None else progress),
+        mininterval=0.1 if on_terminal else 60,  # in a log, a line a minute
+        disable=not (on_terminal if progress is None else progress),
     )
 
 

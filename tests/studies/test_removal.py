@@ -191,7 +191,7 @@ def test_differences_are_paired(rows):
         assert row["accuracy_low"] == row["accuracy"] == row["accuracy_high"] == 0
     (difference,) = pick(tables["differences"], removal="black", order="random")
     means = {row["removal"]: row for row in pick(tables["means"], order="random")}
-    gained = means["layer"]["unchanged"] - means["black"]["unchanged"]
+    gained = means["black"]["unchanged"] - means["layer"]["unchanged"]
     assert difference["unchanged"] == pytest.approx(gained)
 
 
