@@ -195,6 +195,8 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
                     ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
             ax.set(title=chart.title, xlabel=chart.x_label)
             ax.grid(alpha=0.3)
+            if min(min(line.y) for line in chart.lines) >= 0:
+                ax.set_ylim(bottom=0)
             if ax is line_of_axes[0] or not alike:
                 ax.set_ylabel(chart.y_label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")

@@ -30,6 +30,7 @@ class Sample(NamedTuple):
       image: uint8 `[H, W, C]`.
       label: the true class, where known.
       object_mask: `[H, W]` bool, where known.
+      tight_mask: `[H, W]` bool, the object without a soft edge, where known.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Sample(NamedTuple):
     image: np.ndarray
     label: int | None = None
     object_mask: np.ndarray | None = None
+    tight_mask: np.ndarray | None = None
 
 
 def read(source: Sequence, index: int) -> Sample:
@@ -50,6 +52,7 @@ def read(source: Sequence, index: int) -> Sample:
         image=np.asarray(get("image")),
         label=None if label is None else int(label),
         object_mask=get("object_mask", None),
+        tight_mask=get("tight_mask", None),
     )
 
 
@@ -84,15 +87,22 @@ class Block:
             lambda: _stack([preprocessing(sample.image) for sample in self.samples]),
         )
 
-    def object_masks(self, network: str) -> np.ndarray:
-        """bool `[M, H, W]`, in the images as a network sees them."""
-        for sample in self.samples:
-            if sample.object_mask is None:
-                raise ValueError(f"image {sample.id} has no object mask, which this study needs")
+    def object_masks(self, network: str, *, tight: bool = False) -> np.ndarray:
+        """bool `[M, H, W]`, in the images as a network sees them.
+
+        Args:
+          network: its name.
+          tight: `tight_mask` of samples, not `object_mask`.
+        """
+        name = "tight_mask" if tight else "object_mask"
+        masks = [getattr(sample, name) for sample in self.samples]
+        for sample, mask in zip(self.samples, masks):
+            if mask is None:
+                raise ValueError(f"image {sample.id} has no {name}, which this study needs")
         preprocessing = self.networks[network].preprocessing
         return self._once(
-            ("objects", _geometry(preprocessing)),
-            lambda: np.stack([preprocessing.for_mask(s.object_mask) for s in self.samples]),
+            (name, _geometry(preprocessing)),
+            lambda: np.stack([preprocessing.for_mask(mask) for mask in masks]),
         )
 
     def segments(self, network: str, segmenter: str, **options) -> np.ndarray:

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -116,7 +115,7 @@ def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out:
         "lmjax": identity["lmjax"],
         "software": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
         "device": manifest["device"],
-        "folder": out,
+        "folder": str(out),
     }
     lines = "\n".join(
         f"<tr><th>{_text(name)}</th><td><code>{_text(_setting(value))}</code></td></tr>"
@@ -129,7 +128,7 @@ def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out:
 def _setting(value) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return "none" if value is None else str(value)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -14,10 +14,10 @@ from lmjax.studies.study import Study, check_removals, for_tables
 from lmjax.studies.summaries import Bootstrap, Group, estimate, groups
 
 HOLES = ("object", "swapped")
-_Y_LABELS = {
-    "object": "accuracy, object removed",
-    "swapped": "accuracy, swapped mask removed",
-    "ratio": "ratio of the two",
+_LABELS = {
+    "object": ("object removed", "accuracy"),
+    "swapped": ("swapped mask removed", "accuracy"),
+    "ratio": ("object / swapped", "ratio of accuracies"),
 }
 
 
@@ -35,6 +35,8 @@ class MaskShape(Study):
         partial also with a depth, as in layer@2; comparisons are with the first.
       margins: pixels by which the object's mask is grown, before anything is swapped: all within
         that distance of it. The papers take none, and do not report others.
+      tight: take the source's tight masks (digit scenes have them: where the digit is at least half
+        opaque), not those of every pixel that the object had a part in.
       least_images: classes with more images than this have rows of their own.
 
     References:
@@ -45,6 +47,7 @@ class MaskShape(Study):
     title: ClassVar[str] = "Mask-shape bias"
     removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
     margins: tuple[int, ...] = (0, 2, 4, 8)
+    tight: bool = False
     least_images: int = for_tables(10)
 
     def __post_init__(self):
@@ -55,7 +58,7 @@ class MaskShape(Study):
     def rows(self, block: Block) -> list[dict[str, Any]]:
         rows = []
         for network in block.networks:
-            objects = block.object_masks(network)
+            objects = block.object_masks(network, tight=self.tight)
             made = [
                 (i, {"margin": margin, "hole": hole}, _hole(grow(objects[i], margin), hole))
                 for i, margin, hole in itertools.product(range(len(objects)), self.margins, HOLES)
@@ -154,4 +157,5 @@ def _chart(rows: list[dict], metric: str):
         names = ("margin", metric, f"{metric}_low", f"{metric}_high")
         columns = [[row[name] for row in chosen] for name in names]
         lines.append(plots.Line(by_name.title(removal), *columns))
-    return plots.Chart("", "margin (pixels)", _Y_LABELS[metric], lines)
+    title, y_label = _LABELS[metric]
+    return plots.Chart(title, "margin (pixels)", y_label, lines)

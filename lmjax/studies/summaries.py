@@ -67,18 +67,19 @@ class Bootstrap:
     def __init__(self, num_images: int, *, seed: int = 0):
         draws = np.random.default_rng(seed).integers(num_images, size=(RESAMPLES, num_images))
         counts = [np.bincount(draw, minlength=num_images) for draw in draws]
-        self.weights = np.stack([np.ones(num_images), *counts]) / num_images
+        self.counts = np.stack([np.ones(num_images), *counts])
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """`[1 + draws, ...]`: means over images of `[N, ...]`."""
-        return np.tensordot(self.weights, values.astype(np.float64), 1)
+        return np.tensordot(self.counts, values.astype(np.float64), 1) / len(values)
 
     def entropies(self, predictions: np.ndarray) -> np.ndarray:
         """`[1 + draws, F]`: entropies in nats of the histograms of classes `[N, F]`."""
         return np.stack([self._entropies(column) for column in predictions.T], axis=1)
 
     def _entropies(self, predictions: np.ndarray) -> np.ndarray:
-        shares = self.weights @ (predictions[:, None] == np.unique(predictions)[None])
+        counts = self.counts @ (predictions[:, None] == np.unique(predictions)[None])
+        shares = counts / len(predictions)
         return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
 
 

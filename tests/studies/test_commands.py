@@ -26,7 +26,7 @@ def test_every_setting_is_an_option_with_help(name):
     text = re.sub(r"[│\s]+", " ", done.stdout)
     for field in dataclasses.fields(STUDIES[name]):
         option = "--" + field.name.replace("_", "-")
-        assert re.search(rf"{option} [^-]*[A-Za-z]", text), option
+        assert re.search(rf"{option}(, --no-[a-z-]+)? [^-]*[A-Za-z]", text), option
     for option in ("--source", "--models", "--images", "--out", "--shard", "--dry-run"):
         assert option in text
 

@@ -46,6 +46,23 @@ def test_rows_are_those_of_a_plain_loop(rows):
                 assert row["hidden"] == pytest.approx(hidden.mean())
 
 
+def test_tight_masks_are_the_sources_own():
+    class Tight(fakes.Source):
+        def __getitem__(self, index):
+            item = super().__getitem__(index)
+            return item | {"tight_mask": item["object_mask"] & (np.arange(fakes.SIZE) % 2 == 0)}
+
+    def hidden(study, source):
+        block = Block([read(source, 3)], {"a": fakes.network()}, key=jax.random.key(0))
+        return study.rows(block)[0]["hidden"]
+
+    tight = MaskShape(removals=("black",), margins=(0,), tight=True)
+    loose = MaskShape(removals=("black",), margins=(0,))
+    assert hidden(tight, Tight(9)) == hidden(loose, Tight(9)) / 2
+    with pytest.raises(ValueError, match="fake/3 has no tight_mask"):
+        hidden(tight, fakes.Source(9))
+
+
 def test_growing_by_nothing_is_nothing():
     mask = np.random.default_rng(0).random((9, 7)) < 0.2
     np.testing.assert_array_equal(grow(mask, 0), mask)
