@@ -96,7 +96,8 @@ def _hint(missing, surplus, misshapen) -> str:
         return ""
     options, explained = [], set()
     for key, (shape, wanted) in misshapen.items():
-        if shape[1:] == wanted[1:] and shape[2:] in ((), (1, 1)):  # a dense layer, or as one
+        # A dense layer, or a 1x1 convolution in its place.
+        if len(shape) > 1 and shape[1:] == wanted[1:] and shape[2:] in ((), (1, 1)):
             options.append(f"num_classes={shape[0]} (now {wanted[0]})")
             explained |= {key, key.removesuffix("weight") + "bias"}
         elif len(shape) == len(wanted) == 4 and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:

@@ -141,7 +141,7 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
         return _shared(job, _best_cut(job, counts, experience), experience)
 
     def pays(way: str, time: float, other: float, *, compiled: bool) -> bool:
-        if time > (1 if compiled else _WORTHWHILE) * other:
+        if time >= (1 if compiled else _WORTHWHILE) * other:
             return False
         experience.missed[way] += (other - time) * work
         return compiled or experience.missed[way] > _LEAST_SAVED
