@@ -117,6 +117,9 @@ def _plain_conv(
         return jnp.einsum(
             "nhwi,io->nhwo", x[:, ::stride, ::stride], kernel[0, 0], precision=precision
         )
+    if x.shape[-1] == 3 and groups == 1 and 16 < kernel.shape[-1] <= 32:
+        # XLA on CPU is 2 to 7 times as fast with a fourth channel, of zeros, for 17 to 32 outputs.
+        x, kernel = _zeros_behind(x, axis=3), _zeros_behind(kernel, axis=2)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -127,6 +130,10 @@ def _plain_conv(
         feature_group_count=groups,
         precision=precision,
     )
+
+
+def _zeros_behind(x: jax.Array, *, axis: int) -> jax.Array:
+    return jnp.pad(x, [(0, int(i == axis)) for i in range(x.ndim)])
 
 
 @functools.singledispatch

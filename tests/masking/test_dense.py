@@ -134,6 +134,16 @@ def test_channels_are_scaled_image_by_image():
     assert scaled.mask is inputs.mask
 
 
+@pytest.mark.parametrize("outputs", [17, 32])
+def test_a_conv_with_a_fourth_channel_of_zeros_equals_the_reference(outputs):
+    inputs = masked_input(9, 8, 3, seed=0)
+    kernel = random_kernel((7, 7, 3, outputs))
+    options = {"stride": 2, "padding": 3}
+    weights = kernel.transpose(3, 2, 0, 1)
+    expected = one_by_one(lambda x, m: reference.conv(x, m, weights, None, **options), inputs)
+    assert_masked_close(dense.conv(inputs, jnp.asarray(kernel), **options), expected)
+
+
 @pytest.mark.parametrize("fill", ["neighbor", "none", "partial"])
 def test_an_all_visible_conv_is_the_plain_one(fill):
     inputs = masked_input(9, 8, 4, seed=0, visible=2)
