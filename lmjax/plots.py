@@ -16,6 +16,8 @@ _SMALL_FONT = 6.5  # points
 _DPI = 150
 _SIGNED = "RdBu_r"  # blue: speaks against the class; red: speaks for it
 _UNSIGNED = "Reds"
+_DIVERGING = "RdBu"  # blue: above a half
+_SHARES = "Blues"
 _OBJECT = "#00b050"
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
 _LABEL_WIDTH = 28  # letters beside the colour bar of a row of small panels
@@ -173,7 +175,7 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
     """Charts in rows, with one legend for all; rows of one y label have one scale.
 
     Args:
-      grid: rows of charts, all of one length.
+      grid: rows of charts, none longer than the first.
       title: of the figure.
 
     Returns:
@@ -199,9 +201,73 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
                 ax.set_ylim(bottom=0)
             if ax is line_of_axes[0] or not alike:
                 ax.set_ylabel(chart.y_label)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+        for ax in line_of_axes[len(row) :]:
+            ax.set_axis_off()
+    handles = {
+        label: handle
+        for ax in axes.ravel()
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right center")
     figure.suptitle(title)
     return figure
+
+
+class Matrix(NamedTuple):
+    """Numbers from 0 to 1 for pairs, as coloured squares.
+
+    Attributes:
+      title: over it.
+      rows, columns: their names.
+      values: `[rows, columns]`, NaN where there is none.
+      diverging: whether the colour changes at a half, as for shares of wins.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+    diverging: bool = False
+
+
+def matrices(grid: Sequence[Sequence[Matrix]], *, title: str) -> Figure:
+    """Matrices in rows, all of one size.
+
+    Args:
+      grid: rows of matrices.
+      title: of the figure.
+
+    Returns:
+      A figure, to be saved with `save`.
+    """
+    columns = max(map(len, grid))
+    largest = grid[0][0]
+    side = (0.5 * len(largest.columns) + 1.1, 0.42 * len(largest.rows) + 1.4)
+    size = (max(side[0], 2.8) * columns + 1.0, side[1] * len(grid) + 0.4)
+    figure, axes = _axes(size, len(grid), columns)
+    for row, line_of_axes in zip(grid, axes):
+        for matrix, ax in zip(row, line_of_axes):
+            ax.set_axis_on()
+            _draw_matrix(ax, matrix)
+            if ax is not line_of_axes[0]:
+                ax.set_yticklabels([])
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_matrix(ax, matrix: Matrix) -> None:
+    values = np.asarray(matrix.values, float)
+    drawn = ax.imshow(values, cmap=_DIVERGING if matrix.diverging else _SHARES, vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = np.dot(drawn.cmap(value)[:3], (0.299, 0.587, 0.114)) < 0.5
+            colour = "white" if dark else "black"
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    ax.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(matrix.rows)), matrix.rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(matrix.title, size="medium")
 
 
 def _axes(size: tuple[float, float], rows: int, columns: int):

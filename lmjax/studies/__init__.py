@@ -5,7 +5,9 @@ from lmjax.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Consistency": "lmjax.studies.consistency",
         "Cost": "lmjax.studies.running",
+        "LimeQuality": "lmjax.studies.lime_quality",
         "MaskShape": "lmjax.studies.shape",
         "SegmentRemoval": "lmjax.studies.removal",
         "Study": "lmjax.studies.study",

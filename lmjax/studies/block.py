@@ -21,6 +21,12 @@ from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
 SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
 
 
+def segmenter_options(segmenter: str, *, grid_size: int, n_segments: int) -> dict[str, int]:
+    """Of these settings, those that a segmenter takes."""
+    options = {"grid": {"size": grid_size}, "slic": {"n_segments": n_segments}}
+    return options.get(segmenter, {})
+
+
 class Sample(NamedTuple):
     """An image of a source.
 
@@ -161,6 +167,36 @@ class Block:
         shown = _Shown(self.images(network), self._two_keys()[:, 1], segments)
         predictor = _Removing(self.networks[network], removal)
         return self._ask(network, predictor, shown, masks, image_of)
+
+    def coalition_logits(
+        self,
+        network: str,
+        removal: str,
+        segments: np.ndarray,
+        keep: np.ndarray,
+        image_of: Sequence[int],
+    ) -> np.ndarray:
+        """Logits `[N, K]`. What shows everything, or the same as another, is not asked again.
+
+        Args:
+          network: its name.
+          removal: one of `lmjax.masking.by_name.NAMES`.
+          segments: `[M, H, W]`, a label map for each image.
+          keep: bool `[N, S]`, which of its image's segments a variant shows; False beyond them.
+          image_of: `[N]`, which of the block's images each variant shows.
+        """
+        image_of = np.asarray(image_of)
+        logits = self.whole(network)[image_of]
+        counts = segments.max(axis=(1, 2)) + 1
+        asked = np.flatnonzero(keep.sum(axis=1) < counts[image_of])
+        if len(asked) == 0:
+            return logits
+        rows = np.column_stack([image_of, keep])[asked]
+        different, which = np.unique(rows, axis=0, return_inverse=True)
+        coalitions = ImageCoalitions(segments, different[:, 1:].astype(bool))
+        answers = self.logits(network, removal, coalitions, different[:, 0])
+        logits[asked] = answers[which.reshape(-1)]
+        return logits
 
     def answers(self, network: str, logits: np.ndarray, image_of: Sequence[int]) -> list[dict]:
         """What most studies keep of a variant: a row for each.

@@ -12,11 +12,10 @@ import pyarrow as pa
 from lmjax.masking import by_name
 from lmjax.metrics import class_similarity
 from lmjax.perturbation.engines import power_of_two
-from lmjax.perturbation.evaluate_images import ImageCoalitions
 from lmjax.perturbation.orders import random_orders, segment_salience
-from lmjax.studies.block import SEGMENTERS, Block
+from lmjax.studies.block import SEGMENTERS, Block, segmenter_options
 from lmjax.studies.study import Study, check_choices, check_removals, for_tables
-from lmjax.studies.summaries import Bootstrap, estimate, groups
+from lmjax.studies.summaries import Bootstrap, estimates, groups
 
 ORDERS = ("random", "most_salient", "least_salient")
 OBJECT = "object"
@@ -89,10 +88,15 @@ class SegmentRemoval(Study):
     def rows(self, block: Block) -> list[dict[str, Any]]:
         rows = []
         for network, segmenter in itertools.product(block.networks, self.segmenters):
-            segments = block.segments(network, segmenter, **self._options(segmenter))
+            options = segmenter_options(
+                segmenter, grid_size=self.grid_size, n_segments=self.n_segments
+            )
+            segments = block.segments(network, segmenter, **options)
             variants = self._variants(block, network, segments)
             for removal in self.removals:
-                logits = _logits(block, network, removal, segments, variants)
+                logits = block.coalition_logits(
+                    network, removal, segments, np.array(variants.keep), variants.image_of
+                )
                 about = {"segmenter": segmenter, "removal": removal}
                 answers = block.answers(network, logits, variants.image_of)
                 rows += [
@@ -100,10 +104,6 @@ class SegmentRemoval(Study):
                     for answer, row in zip(answers, variants.rows(), strict=True)
                 ]
         return rows
-
-    def _options(self, segmenter: str) -> dict[str, int]:
-        options = {"grid": {"size": self.grid_size}, "slic": {"n_segments": self.n_segments}}
-        return options.get(segmenter, {})
 
     def _variants(self, block: Block, network: str, segments: np.ndarray) -> "_Variants":
         salience = [None] * len(segments)
@@ -118,7 +118,7 @@ class SegmentRemoval(Study):
         made = []
         for i, (labels, scores) in enumerate(zip(segments, salience)):
             count = int(labels.max()) + 1
-            shuffled = _random_order(count, block.keys[i])
+            shuffled = random_order(count, block.keys[i])
             area = np.bincount(labels.ravel(), minlength=columns) / labels.size
             for order in self.orders:
                 ranks = np.full(columns, columns)
@@ -139,9 +139,9 @@ class SegmentRemoval(Study):
             visible = group.matrix("visible", "fraction").mean(axis=0)
             for i, fraction in enumerate(fractions):
                 row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
-                curves.append(row | _estimates({k: x[:, i] for k, x in statistics.items()}))
+                curves.append(row | estimates({k: x[:, i] for k, x in statistics.items()}))
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
-            means.append({**group.key, "images": images, **_estimates(overall)})
+            means.append({**group.key, "images": images, **estimates(overall)})
             others = tuple(v for k, v in group.key.items() if k != "removal")
             if others not in first:
                 first[others] = group.key["removal"], overall
@@ -149,7 +149,7 @@ class SegmentRemoval(Study):
             against, reference = first[others]
             gained = {name: x - reference[name] for name, x in overall.items()}
             differences.append(
-                {**group.key, "against": against, "images": images, **_estimates(gained)}
+                {**group.key, "against": against, "images": images, **estimates(gained)}
             )
         tables = {"curves": curves, "means": means, "differences": differences}
         return {name: table for name, table in tables.items() if table}
@@ -191,7 +191,7 @@ class _Variants:
         return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
 
 
-def _random_order(count: int, key: jax.Array) -> np.ndarray:
+def random_order(count: int, key: jax.Array) -> np.ndarray:
     """Few shapes compile: an order of a power of two segments, of which `count` are there."""
     (order,) = random_orders(power_of_two(count), 1, key=key)
     return order[order < count]
@@ -203,21 +203,6 @@ def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> n
         return shuffled
     salience = salience if order == "least_salient" else -salience
     return shuffled[np.argsort(salience[shuffled], kind="stable")]
-
-
-def _logits(block: Block, network: str, removal: str, segments, variants: _Variants) -> np.ndarray:
-    """Logits `[N, K]`. What shows everything, or the same as another, is not asked again."""
-    image_of, removed = np.array(variants.image_of), np.array(variants.removed)
-    logits = block.whole(network)[image_of]
-    asked = np.flatnonzero(removed > 0)
-    if len(asked) == 0:
-        return logits
-    rows = np.column_stack([image_of, np.array(variants.keep)])[asked]
-    different, which = np.unique(rows, axis=0, return_inverse=True)
-    coalitions = ImageCoalitions(segments, different[:, 1:].astype(bool))
-    answers = block.logits(network, removal, coalitions, different[:, 0])
-    logits[asked] = answers[which.reshape(-1)]
-    return logits
 
 
 def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -234,13 +219,6 @@ def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
         alike = class_similarity(predictions[..., None], labels[..., None], similarity)
         statistics["similarity"] = bootstrap.means(alike)
     return statistics
-
-
-def _estimates(statistics: dict[str, np.ndarray]) -> dict[str, float]:
-    found = {}
-    for name, statistic in statistics.items():
-        found |= estimate(name, statistic)
-    return found
 
 
 def _chart(rows: list[dict], metric: str, order: str):

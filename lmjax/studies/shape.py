@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lmjax.masking import by_name
 from lmjax.studies.block import Block
 from lmjax.studies.study import Study, check_removals, for_tables
-from lmjax.studies.summaries import Bootstrap, Group, estimate, groups
+from lmjax.studies.summaries import Bootstrap, Group, estimate, groups, on_correct
 
 HOLES = ("object", "swapped")
 _LABELS = {
@@ -75,9 +74,7 @@ class MaskShape(Study):
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        rows = _on_correct(rows)
-        if rows.num_rows == 0:
-            raise ValueError("no image is classified correctly: there is no accuracy to lose")
+        rows = on_correct(rows)
         overall, differences, first = [], [], {}
         for group in groups(rows, ("network", "margin", "removal")):
             object_removed, swapped = _accuracies(group)
@@ -121,11 +118,6 @@ def _hole(mask: np.ndarray, hole: str) -> np.ndarray:
     """The mask, or its quadrants swapped diagonally."""
     height, width = mask.shape
     return mask if hole == "object" else np.roll(mask, (height // 2, width // 2), axis=(0, 1))
-
-
-def _on_correct(rows: pa.Table) -> pa.Table:
-    """Rows of images that are classified correctly as they are."""
-    return rows.filter(pc.equal(rows.column("whole_prediction"), rows.column("label")))
 
 
 def _accuracies(group: Group) -> tuple[np.ndarray, np.ndarray]:

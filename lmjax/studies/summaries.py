@@ -2,11 +2,12 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lmjax.atomic import atomic_write
 
@@ -88,6 +89,31 @@ def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(statistic[1:], [tail, 1 - tail])
     return {name: float(statistic[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
+    return {name: Bootstrap(len(each)).means(each) for name, each in values.items()}
+
+
+def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Statistics by name, three columns each."""
+    found = {}
+    for name, statistic in statistics.items():
+        found |= estimate(name, statistic)
+    return found
+
+
+def on_correct(rows: pa.Table) -> pa.Table:
+    """Rows of images that are classified correctly as they are.
+
+    Raises:
+      ValueError: there are none.
+    """
+    rows = rows.filter(pc.equal(rows.column("whole_prediction"), rows.column("label")))
+    if rows.num_rows == 0:
+        raise ValueError("no image is classified correctly: there is no accuracy to lose")
+    return rows
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
