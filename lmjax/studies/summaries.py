@@ -35,6 +35,8 @@ class Group(NamedTuple):
 
 def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
     """Rows that agree in the columns `by`, in the order in which they are first met."""
+    if table.num_rows == 0:
+        return
     codes = [_codes(table.column(name)) for name in by]
     sizes = [code.max() + 1 for code in codes]
     code = np.ravel_multi_index(codes, sizes)
