@@ -197,10 +197,13 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
                     ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
             ax.set(title=chart.title, xlabel=chart.x_label)
             ax.grid(alpha=0.3)
-            if min(min(line.y) for line in chart.lines) >= 0:
-                ax.set_ylim(bottom=0)
             if ax is line_of_axes[0] or not alike:
                 ax.set_ylabel(chart.y_label)
+        # Once all is drawn: axes may be shared, and a limit that is set stays.
+        lowest = [min(min(line.y) for line in chart.lines) for chart in row]
+        for low, ax in zip(lowest, line_of_axes):
+            if (min(lowest) if alike else low) >= 0:
+                ax.set_ylim(bottom=0)
         for ax in line_of_axes[len(row) :]:
             ax.set_axis_off()
     handles = {

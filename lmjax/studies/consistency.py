@@ -160,8 +160,9 @@ class Consistency(ExplanationStudy):
                     "(diagonal: from another matrix of coalitions)",
                 )
             charts = [_ablation_chart(found["ablation_curves"], name) for name in self.removals]
+            columns = -(-len(charts) // -(-len(charts) // _CHARTS_BESIDE))
             shown[f"{network} ablation"] = plots.charts(
-                [charts[i : i + _CHARTS_BESIDE] for i in range(0, len(charts), _CHARTS_BESIDE)],
+                [charts[i : i + columns] for i in range(0, len(charts), columns)],
                 title=f"Top segments removed from what {network} is shown, {images}",
             )
         return shown

@@ -147,7 +147,7 @@ class LimeQuality(ExplanationStudy):
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
                 [[_chart(of_network["curves"], under) for under in self.evaluated_under]],
-                title=f"LIME's top segments removed: {about}",
+                title=f"Accuracy without LIME's top segments: {about}",
             )
             if len(of_network["means"]) > 1:
                 shown[f"{network} wins"] = plots.matrices(
@@ -199,11 +199,11 @@ def _chart(rows: list[dict], under: str):
         names = ("k", "accuracy", "accuracy_low", "accuracy_high")
         columns = [[row[n] for row in chosen if row["removal"] == removal] for n in names]
         lines.append(plots.Line(f"explained by {by_name.title(removal)}", *columns))
-    return plots.Chart(f"evaluated {_title(under)}", "top segments removed", "accuracy", lines)
+    return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
 
 
 def _title(under: str) -> str:
-    return "under their own removal" if under == OWN else f"under {by_name.title(under)}"
+    return "under its own removal" if under == OWN else f"under {by_name.title(under)}"
 
 
 def _matrices(rows: list[dict]) -> list[list]:
