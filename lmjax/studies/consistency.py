@@ -59,9 +59,9 @@ class Consistency(ExplanationStudy):
         costs as much as one removal more.
 
     References:
-      Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 4: eight
-      colours, 16 x 16 patches, 1000 samples, k up to 49; ablation under black only, k up to 189.
-      Which colours they are is not said; six of our baselines are colours.
+      Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 4, and
+      their code: eight colours (it does not say which), 16 x 16 patches, 1000 samples, k from 1 to
+      49; ablation under black only, of two networks and a random order.
     """
 
     name: ClassVar[str] = "consistency"

@@ -161,12 +161,10 @@ def _curve(group: Group) -> Iterator[dict[str, Any]]:
     """A row for each k."""
     correct = group.matrix("correct", "k")
     accuracy = Bootstrap(len(correct)).means(correct)
-    for i, k in enumerate(np.unique(group.columns["k"])):
-        averages = {
-            name: float(group.matrix(name, "k")[:, i].mean()) for name in ("removed", "visible")
-        }
-        key = {**group.key, "k": int(k), **averages, "images": len(correct)}
-        yield {**key, **estimate("accuracy", accuracy[:, i])}
+    removed, visible = (group.matrix(name, "k").mean(axis=0) for name in ("removed", "visible"))
+    for i, k in enumerate(np.unique(group.columns["k"]).tolist()):
+        key = {**group.key, "k": k, "removed": float(removed[i]), "visible": float(visible[i])}
+        yield {**key, "images": len(correct), **estimate("accuracy", accuracy[:, i])}
 
 
 def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:

@@ -219,11 +219,23 @@ def test_figures_show_every_set_pair_and_removal(rows):
     assert list(figures) == [f"{n} {what}" for n in NETWORKS for what in _FIGURES]
     same, redrawn = figures["a agreement"].axes
     assert len(same.lines) == len(redrawn.lines) == 3
+    for ax in (same, redrawn):  # which share an axis
+        assert ax.get_ylim()[1] >= max(line.get_ydata().max() for line in ax.lines)
     labels = [text.get_text() for text in figures["a agreement"].legends[0].get_texts()]
     assert "layer masking again" in labels
     for ax in figures["a pairs"].axes:
         assert len(ax.texts) == 3 * 2 + 1  # of the diagonal, what was redrawn
     assert [len(ax.lines) for ax in figures["a ablation"].axes] == [3, 3, 3]
+
+
+def test_charts_of_four_removals_are_two_by_two(rows):
+    fourth = [row | {"removal": "blur"} for row in rows if row["removal"] == "black"]
+    study = dataclasses.replace(SMALL, removals=(*SMALL.removals, "blur"))
+    tables = study.tables(pa.Table.from_pylist([*rows, *fourth]))
+    axes = study.figures(tables)["a ablation"].axes
+    assert [ax.get_title() for ax in axes] == ["layer masking", "black", "grey", "blur"]
+    assert axes[0].get_position().y0 > axes[2].get_position().y0
+    assert axes[0].get_position().x0 == axes[2].get_position().x0
 
 
 _FIGURES = ("agreement", "pairs", "ablation")
