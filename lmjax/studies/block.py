@@ -6,6 +6,7 @@ that answers are the same however images are divided into blocks.
 
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from lmjax.masking import by_name
 from lmjax.perturbation import Predictor
 from lmjax.perturbation import segments as segmenters
 from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
+from lmjax.studies.penultimate import Penultimate
 
+_SAMPLED_VARIANTS = 256
 SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
 
 
@@ -163,10 +166,26 @@ class Block:
           masks: bool `[N, H, W]`, or coalitions of the images' segments.
           image_of: `[N]`, which of the block's images each variant shows.
         """
-        segments = masks.segments if isinstance(masks, ImageCoalitions) else None
-        shown = _Shown(self.images(network), self._two_keys()[:, 1], segments)
         predictor = _Removing(self.networks[network], removal)
-        return self._ask(network, predictor, shown, masks, image_of)
+        return self._ask(network, predictor, self._shown(network, masks), masks, image_of)
+
+    def features(
+        self,
+        network: str,
+        removal: str,
+        masks: np.ndarray | ImageCoalitions,
+        image_of: np.ndarray,
+        *,
+        images: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Features `[N, D]` of variants, as they go into the network's last layer (`Penultimate`).
+
+        Args:
+          network, removal, masks, image_of: as in `logits`.
+          images: `[M, H, W, C]` in [0, 1], shown instead of the block's.
+        """
+        predictor = _Removing(Penultimate(self.networks[network]), removal)
+        return self._ask(network, predictor, self._shown(network, masks, images), masks, image_of)
 
     def coalition_logits(
         self,
@@ -235,15 +254,23 @@ class Block:
                 raise ValueError(f"image {sample.id} has no label, which this study needs")
         return [sample.label for sample in self.samples]
 
+    def _shown(self, network: str, masks, images: np.ndarray | None = None) -> "_Shown":
+        segments = masks.segments if isinstance(masks, ImageCoalitions) else None
+        images = self.images(network) if images is None else images
+        return _Shown(images, self._two_keys()[:, 1], segments)
+
     def _ask(self, network: str, predictor, images, masks, image_of) -> np.ndarray:
         image_of = np.arange(len(self.samples)) if image_of is None else image_of
-        logits = evaluate_images(predictor, images, masks, image_of=image_of)
-        self.evaluations += len(logits)
-        bad = ~np.isfinite(logits).all(axis=1)
+        answers = self._evaluate(predictor, images, masks, image_of)
+        self.evaluations += len(answers)
+        bad = ~np.isfinite(answers).all(axis=1)
         if bad.any():
             name = self.samples[image_of[bad.argmax()]].id
             raise ValueError(f"network {network} gives NaN or infinity for image {name}")
-        return logits
+        return answers
+
+    def _evaluate(self, predictor, images, masks, image_of) -> np.ndarray:
+        return evaluate_images(predictor, images, masks, image_of=image_of)
 
     def _two_keys(self) -> jax.Array:
         """`[M, 2]`: of the study's draws, and of noise."""
@@ -287,6 +314,32 @@ class _Removing:
     def __call__(self, shown: _Shown, masks):
         removal = by_name.make(self.removal, key=shown.key, segments=shown.segments)
         return Predictor(self.classifier, removal)(shown.image, masks)
+
+
+class SampledBlock(Block):
+    """A block that asks about few of many variants and repeats their answers: to tell costs.
+
+    Attributes:
+      seconds_spared: what the variants it did not ask about would have taken.
+    """
+
+    seconds_spared = 0.0
+
+    def _evaluate(self, predictor, images, masks, image_of) -> np.ndarray:
+        count = len(image_of)
+        if count <= _SAMPLED_VARIANTS:
+            return super()._evaluate(predictor, images, masks, image_of)
+        chosen = np.linspace(0, count - 1, _SAMPLED_VARIANTS).astype(int)
+        few = (
+            dataclasses.replace(masks, keep=masks.keep[chosen])
+            if isinstance(masks, ImageCoalitions)
+            else masks[chosen]
+        )
+        start = time.perf_counter()
+        answers = super()._evaluate(predictor, images, few, image_of[chosen])
+        seconds = time.perf_counter() - start
+        self.seconds_spared += seconds * (count / _SAMPLED_VARIANTS - 1)
+        return answers[np.arange(count) % _SAMPLED_VARIANTS]
 
 
 def _geometry(preprocessing) -> tuple:

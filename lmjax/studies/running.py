@@ -17,7 +17,7 @@ import pyarrow as pa
 from lmjax import __version__
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
-from lmjax.studies.block import Block, Sample, read
+from lmjax.studies.block import Block, Sample, SampledBlock, read
 from lmjax.studies.results import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study
 
@@ -126,12 +126,13 @@ def estimate(
         samples, errors = job.read(few)
         if not samples:
             raise ValueError(f"none of the first images can be read: {errors[0]['error']}")
-        block = job.block(samples)
+        block = job.block(samples, SampledBlock)
         study.rows(block)
         seconds.append(time.perf_counter() - start)
     share = job.images / len(samples)
     compiling = max(seconds[0] - seconds[1], 0)
-    return Cost(job.images, round(block.evaluations * share), compiling + seconds[1] * share)
+    answering = (seconds[1] + block.seconds_spared) * share
+    return Cost(job.images, round(block.evaluations * share), compiling + answering)
 
 
 def errors(out: str | os.PathLike) -> list[dict[str, Any]]:
@@ -197,8 +198,8 @@ class _Job:
             "device": jax.devices()[0].device_kind,
         }
 
-    def block(self, samples: Sequence[Sample]) -> Block:
-        return Block(samples, self.networks, key=jax.random.key(self.study.seed))
+    def block(self, samples: Sequence[Sample], kind: type[Block] = Block) -> Block:
+        return kind(samples, self.networks, key=jax.random.key(self.study.seed))
 
     def read(self, images: Range) -> tuple[list[Sample], list[dict]]:
         """Images, and errors of those that cannot be read."""
