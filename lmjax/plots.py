@@ -163,12 +163,14 @@ class Chart(NamedTuple):
       title: over it.
       x_label, y_label: along the axes.
       lines: the curves.
+      doubling: x by powers of two, with ticks where the curves have points.
     """
 
     title: str
     x_label: str
     y_label: str
     lines: Sequence[Line]
+    doubling: bool = False
 
 
 def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
@@ -197,6 +199,10 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
                     ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
             ax.set(title=chart.title, xlabel=chart.x_label)
             ax.grid(alpha=0.3)
+            if chart.doubling:
+                ticks = sorted({x for line in chart.lines for x in line.x})
+                ax.set_xscale("log", base=2)
+                ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
             if ax is line_of_axes[0] or not alike:
                 ax.set_ylabel(chart.y_label)
         # Once all is drawn: axes may be shared, and a limit that is set stays.
@@ -212,6 +218,74 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    figure.suptitle(title)
+    return figure
+
+
+class Dots(NamedTuple):
+    """Values with intervals, one for each name of a panel.
+
+    Attributes:
+      label: in the legend; dots of one label have one colour in all panels of a figure.
+      values, low, high: `[names]`; NaN draws nothing.
+    """
+
+    label: str
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+class DotPanel(NamedTuple):
+    """Named values, a line for each name.
+
+    Attributes:
+      title: over it.
+      x_label: along the axis.
+      names: of the lines, from the top.
+      dots: the values; several lie beside each other.
+    """
+
+    title: str
+    x_label: str
+    names: Sequence[str]
+    dots: Sequence[Dots]
+
+
+def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
+    """Named values with their intervals, in panels side by side with the same names.
+
+    Args:
+      panels: one or more.
+      title: of the figure.
+
+    Returns:
+      A figure, to be saved with `save`.
+    """
+    names, labels = panels[0].names, [each.label for each in panels[0].dots]
+    height = 0.34 * len(names) * max(len(labels), 2) ** 0.5 + 1.4
+    figure = Figure(figsize=(3.0 * len(panels) + 2.6, height), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    places = np.arange(len(names))
+    shifts = (np.arange(len(labels)) - (len(labels) - 1) / 2) * 0.7 / max(len(labels), 2)
+    for panel, ax in zip(panels, axes):
+        for shift, each in zip(shifts, panel.dots):
+            values, ends = np.array(each.values), np.array([each.low, each.high])
+            ax.errorbar(
+                values,
+                places + shift,
+                xerr=np.maximum((ends - values) * [[-1], [1]], 0),
+                fmt="o",
+                markersize=4,
+                color=f"C{labels.index(each.label)}",
+                label=each.label,
+            )
+        ax.set(title=panel.title, xlabel=panel.x_label)
+        ax.grid(alpha=0.3)
+    axes[0].set_yticks(places, names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    if len(labels) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
     return figure
 
@@ -233,12 +307,15 @@ class Matrix(NamedTuple):
     diverging: bool = False
 
 
-def matrices(grid: Sequence[Sequence[Matrix]], *, title: str) -> Figure:
+def matrices(
+    grid: Sequence[Sequence[Matrix]], *, title: str, colour_label: str | None = None
+) -> Figure:
     """Matrices in rows, all of one size.
 
     Args:
       grid: rows of matrices.
       title: of the figure.
+      colour_label: what the numbers are, where titles do not say it.
 
     Returns:
       A figure, to be saved with `save`.
@@ -254,6 +331,9 @@ def matrices(grid: Sequence[Sequence[Matrix]], *, title: str) -> Figure:
             _draw_matrix(ax, matrix)
             if ax is not line_of_axes[0]:
                 ax.set_yticklabels([])
+    if colour_label is not None:
+        colours = axes[0, 0].images[0]
+        figure.colorbar(colours, ax=axes.ravel().tolist(), label=colour_label, shrink=0.8)
     figure.suptitle(title)
     return figure
 

@@ -77,11 +77,11 @@ def check_choices(argument: str, chosen: Iterable[str], allowed: Iterable[str]) 
         )
 
 
-def check_removals(removals: Iterable[str]) -> None:
+def check_removals(removals: Iterable[str], argument: str = "removals") -> None:
     """Raises ValueError unless there are removals, each once, all known by name."""
     from lmjax.masking import by_name
 
     removals = tuple(removals)
     for name in removals:
-        by_name.check_name(name, "removals")
-    check_choices("removals", removals, dict.fromkeys(removals))
+        by_name.check_name(name, argument)
+    check_choices(argument, removals, dict.fromkeys(removals))

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,22 @@ class Bootstrap:
         """`[1 + draws, ...]`: means over images of `[N, ...]`."""
         return np.tensordot(self.counts, values.astype(np.float64), 1) / len(values)
 
+    def known_means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws]`: means over images of `[N]`, those with NaN left out."""
+        known = np.isfinite(values)
+        shares, totals = self.means(known), self.means(np.where(known, values, 0))
+        return np.divide(totals, shares, out=np.full_like(totals, np.nan), where=shares > 0)
+
+    def pair_means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws]`: means of `[N, N]`, symmetric, over all pairs of different images.
+
+        An image that is drawn twice makes no pair with itself.
+        """
+        pairs = self.counts.sum(axis=1) ** 2 - (self.counts**2).sum(axis=1)
+        off_diagonal = np.where(np.eye(len(values), dtype=bool), 0, values.astype(np.float64))
+        totals = ((self.counts @ off_diagonal) * self.counts).sum(axis=1)
+        return np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0)
+
     def entropies(self, predictions: np.ndarray) -> np.ndarray:
         """`[1 + draws, F]`: entropies in nats of the histograms of classes `[N, F]`."""
         return np.stack([self._entropies(column) for column in predictions.T], axis=1)
@@ -87,9 +103,13 @@ class Bootstrap:
 
 
 def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
-    """A statistic `[1 + draws]` as three columns: its value, and its 95% interval."""
+    """A statistic `[1 + draws]` as three columns: its value, and its 95% interval.
+
+    Draws for which it is NaN (they miss all images that have a value) are left out.
+    """
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(statistic[1:], [tail, 1 - tail])
+    draws = statistic[1:][np.isfinite(statistic[1:])]
+    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
     return {name: float(statistic[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
@@ -115,6 +135,28 @@ def on_correct(rows: pa.Table) -> pa.Table:
     rows = rows.filter(pc.equal(rows.column("whole_prediction"), rows.column("label")))
     if rows.num_rows == 0:
         raise ValueError("no image is classified correctly: there is no accuracy to lose")
+    return rows
+
+
+def differences(
+    found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]], along: str = "removal"
+) -> list[dict[str, Any]]:
+    """Statistics minus those of the first that differs from them in one column only: paired.
+
+    Args:
+      found: keys of groups, and statistics `[1 + draws]` by name.
+      along: the column.
+
+    Returns:
+      Rows with the name of that first one as `against`.
+    """
+    rows, first = [], {}
+    for key, statistics in found:
+        others = tuple(value for name, value in key.items() if name != along)
+        against, reference = first.setdefault(others, (key[along], statistics))
+        if against != key[along]:
+            gained = {name: each - reference[name] for name, each in statistics.items()}
+            rows.append({**key, "against": against, **estimates(gained)})
     return rows
 
 
