@@ -1,5 +1,6 @@
 """Occlusion: what changes when one part of the image is hidden, or when it alone is shown."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -61,30 +62,47 @@ def occlusion(
     check_image(image)
     if overlaps not in OVERLAPS:
         raise ValueError(f"overlaps must be one of {', '.join(OVERLAPS)}; got {overlaps!r}")
-    shape = np.shape(image)[:2]
-    size = _pair("size", size, shape, "the image's height and width")
-    stride = tuple(-(-n // 2) for n in size) if stride is None else stride
-    stride = _pair("stride", stride, size, "the size, or pixels are left out")
-    corners = _corners(shape, size, stride)
+    windows = sliding_windows(np.shape(image)[:2], size, stride)
     answers = answer(
         predictor,
         image,
-        Windows(shape, corners, size),
+        windows,
         target=target,
         output=output,
         batch_size=batch_size,
         progress=progress,
         engine=engine,
     )
-    effects = (answers.whole - answers.values).reshape(len(corners), -1)
-    windows = Windows(shape, corners, size, keep_inside=True)
-    *totals, count = weighted_sum(windows, np.c_[effects, np.ones(len(corners))])
-    scores = np.stack(totals) / (count if overlaps == "mean" else 1)
+    effects = (answers.whole - answers.values).reshape(len(windows), -1)
+    scores = effects_of_pixels(windows, effects, overlaps)
     return Attribution(
-        scores=scores.reshape(*answers.whole.shape, *shape),
-        num_variants=len(corners) + 1,
+        scores=scores.reshape(*answers.whole.shape, *windows.spatial_shape),
+        num_variants=len(windows) + 1,
         **answers.about(),
     )
+
+
+def sliding_windows(
+    shape: tuple[int, int],
+    size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+) -> Windows:
+    """The windows of `occlusion`, for an image of (H, W).
+
+    Raises:
+      ValueError: a size or stride out of range.
+    """
+    size = _pair("size", size, shape, "the image's height and width")
+    stride = tuple(-(-n // 2) for n in size) if stride is None else stride
+    stride = _pair("stride", stride, size, "the size, or pixels are left out")
+    return Windows(shape, _corners(shape, size, stride), size)
+
+
+def effects_of_pixels(windows: Windows, effects: np.ndarray, overlaps: str = "mean") -> np.ndarray:
+    """The scores of `occlusion`: `[T, H, W]`, from the windows' effects `[N, T]`."""
+    inside = dataclasses.replace(windows, keep_inside=True)
+    *totals, count = weighted_sum(inside, np.c_[effects, np.ones(len(effects))])
+    return np.stack(totals) / (count if overlaps == "mean" else 1)
 
 
 def leave_one_out(
