@@ -5,8 +5,11 @@ from lmjax.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "BaselineDependence": "lmjax.studies.baselines",
+        "Concordance": "lmjax.studies.concordance",
         "Consistency": "lmjax.studies.consistency",
         "Cost": "lmjax.studies.running",
+        "FeatureLinearity": "lmjax.studies.linearity",
         "LimeQuality": "lmjax.studies.lime_quality",
         "MaskShape": "lmjax.studies.shape",
         "SegmentRemoval": "lmjax.studies.removal",
