@@ -24,7 +24,7 @@ from lmjax.studies.summaries import Bootstrap, Group, differences, estimates, gr
 GENERATORS = ("rise", "occlusion")
 _NOT_HERE = dict.fromkeys(
     (
-        *("generator", "setting", "removal", "against", "masks"),
+        *("kind", "generator", "setting", "removal", "against", "masks"),
         *(*MEASURES, "scorer", "metric", "score"),
     )
 )
@@ -117,78 +117,69 @@ class BaselineDependence(Study):
                     *converging,
                     *self._scores(block, network, i, maps),
                 ]
-                rows += [about | {"kind": kind} | _NOT_HERE | row for kind, row in found]
+                rows += [about | _NOT_HERE | row for row in found]
         return rows
 
-    def settings_of_maps(self) -> dict[str, list[Rise] | list[Occlusion]]:
-        """For each generator its settings, the one all others are varied from first."""
+    def settings_of_maps(self) -> list[Rise | Occlusion]:
+        """Settings of generators, for each first the one that all others are varied from."""
         rise = _one_at_a_time(self.rise_grids, self.rise_keeps)
         windows = _one_at_a_time(self.windows, self.strides)
         found = {
             "rise": [Rise(size, keep, self.rise_masks) for size, keep in rise],
             "occlusion": [Occlusion(w, max(round(share * w), 1)) for w, share in windows],
         }
-        return {name: list(dict.fromkeys(found[name])) for name in self.generators}
+        return [each for name in self.generators for each in dict.fromkeys(found[name])]
 
     def _maps(self, block: Block, network: str) -> Iterator[tuple[int, dict, list]]:
-        """For each image maps by (generator, setting, removal), and rows on their convergence."""
+        """For each image maps by setting and removal, and rows on their convergence."""
         shape = block.images(network).shape[1:3]
-        logits = block.whole(network)
-        classes = logits.argmax(axis=1)
-        whole = probability(logits, classes)
-        asked, settings = [], self.settings_of_maps()
-        for i, key in enumerate(block.keys):
-            for number, setting in enumerate(settings.get("rise", ())):
-                asked.append((i, setting, setting.family(shape, jax.random.fold_in(key, number))))
-            for setting in settings.get("occlusion", ()):
-                asked.append((i, setting, setting.family(shape)))
-        families = [(i, family) for i, _, family in asked]
+        classes, whole = _predicted(block, network)
+        asked = {
+            (i, setting): setting.family(shape, jax.random.fold_in(key, number))
+            for i, key in enumerate(block.keys)
+            for number, setting in enumerate(self.settings_of_maps())
+        }
+        families = [(i, family) for (i, _), family in asked.items()]
         values = probabilities(block, network, self.removals, families, classes)
+        values = dict(zip(asked, zip(*values.values())))
         for i in range(len(block.samples)):
             maps, converging = {}, []
-            for n, (_, setting, family) in enumerate(asked):
-                if asked[n][0] != i:
-                    continue
-                for removal in self.removals:
-                    answers = values[removal][n]
-                    if isinstance(setting, Occlusion):
-                        found = setting.map(family, answers, whole[i])
-                        maps["occlusion", str(setting), removal] = found
-                        continue
-                    nested = setting.maps(family, answers)
-                    maps["rise", str(setting), removal] = nested[0, self.rise_masks[-1]]
-                    converging += self._converging(nested, str(setting), removal)
+            for setting in self.settings_of_maps():
+                family = asked[i, setting]
+                found = setting.maps(family, np.stack(values[i, setting], axis=1), whole[i])
+                for number, removal in enumerate(self.removals):
+                    nested = {masks: each[number] for masks, each in found.items()}
+                    maps[setting, removal] = nested[0, len(family)]
+                    converging += self._converging(nested, setting, removal)
             yield i, maps, converging
 
-    def _between_removals(self, maps: dict) -> Iterator[tuple[str, dict]]:
-        for name, settings in self.settings_of_maps().items():
-            for setting, (removal, against) in itertools.product(
-                map(str, settings), itertools.combinations(self.removals, 2)
-            ):
-                pair = (maps[name, setting, each] for each in (removal, against))
-                about = {"generator": name, "setting": setting}
-                about |= {"removal": removal, "against": against}
-                yield "removals", about | self._alike(*pair)
+    def _between_removals(self, maps: dict) -> Iterator[dict[str, Any]]:
+        for setting, (removal, against) in itertools.product(
+            self.settings_of_maps(), itertools.combinations(self.removals, 2)
+        ):
+            alike = self._alike(maps[setting, removal], maps[setting, against])
+            about = {"setting": str(setting), "removal": removal, "against": against}
+            yield {"kind": "removals", "generator": setting.generator, **about, **alike}
 
-    def _between_settings(self, maps: dict) -> Iterator[tuple[str, dict]]:
-        for name, settings in self.settings_of_maps().items():
-            for (setting, against), removal in itertools.product(
-                itertools.combinations(map(str, settings), 2), self.removals
-            ):
-                pair = (maps[name, each, removal] for each in (setting, against))
-                about = {"generator": name, "setting": setting}
-                about |= {"removal": removal, "against": against}
-                yield "settings", about | self._alike(*pair)
+    def _between_settings(self, maps: dict) -> Iterator[dict[str, Any]]:
+        for (setting, against), removal in itertools.product(
+            itertools.combinations(self.settings_of_maps(), 2), self.removals
+        ):
+            if setting.generator == against.generator:
+                alike = self._alike(maps[setting, removal], maps[against, removal])
+                about = {"setting": str(setting), "removal": removal, "against": str(against)}
+                yield {"kind": "settings", "generator": setting.generator, **about, **alike}
 
-    def _converging(self, nested: dict, setting: str, removal: str) -> list[tuple[str, dict]]:
-        about = {"generator": "rise", "setting": setting, "removal": removal}
-        rows = []
-        for masks in self.rise_masks[:-1]:
-            others = {"all": (0, self.rise_masks[-1]), "others": (masks, 2 * masks)}
-            for against, those in others.items():
-                if those in nested:
-                    alike = self._alike(nested[0, masks], nested[those])
-                    rows.append(("masks", about | {"masks": masks, "against": against} | alike))
+    def _converging(self, nested: dict, setting: Rise | Occlusion, removal: str) -> list[dict]:
+        last, rows = max(stop for _, stop in nested), []
+        for start, stop in nested:
+            if (start, stop) == (0, last):
+                continue
+            masks, against = (start, "others") if start else (stop, "all")
+            other = nested[start, stop] if start else nested[0, last]
+            about = {"setting": str(setting), "removal": removal, "against": against}
+            about |= {"kind": "masks", "generator": setting.generator, "masks": masks}
+            rows.append(about | self._alike(nested[0, masks], other))
         return rows
 
     def _alike(self, first: np.ndarray, second: np.ndarray) -> dict[str, float]:
@@ -198,11 +189,10 @@ class BaselineDependence(Study):
             "top": top_k_jaccard(first, second, k=max(round(self.top * first.size), 1)),
         }
 
-    def _scores(self, block: Block, network: str, i: int, maps: dict) -> Iterator[tuple[str, dict]]:
+    def _scores(self, block: Block, network: str, i: int, maps: dict) -> Iterator[dict[str, Any]]:
         if not self.metrics:
             return
-        classes = block.whole(network).argmax(axis=1)
-        whole = probability(block.whole(network), classes)[i]
+        classes, whole = _predicted(block, network)
         regions = grid(block.images(network)[i], size=self.region)
         paths = {
             (*about, metric): path(metric, found, steps=self.steps, regions=regions)
@@ -211,23 +201,12 @@ class BaselineDependence(Study):
         }
         asked = [(i, each.family) for each in paths.values()]
         asked.append((i, _nothing(regions.shape)))
-        for scorer, (*values, (nothing,)) in probabilities(
-            block, network, self.scorers, asked, classes
-        ).items():
-            for (generator, setting, removal, metric), each, answers in zip(
-                paths, paths.values(), values
-            ):
-                yield (
-                    "scores",
-                    {
-                        "generator": generator,
-                        "setting": setting,
-                        "removal": removal,
-                        "scorer": scorer,
-                        "metric": metric,
-                        "score": each.score(answers, whole, nothing),
-                    },
-                )
+        values = probabilities(block, network, self.scorers, asked, classes)
+        for scorer, (*answers, (nothing,)) in values.items():
+            for ((setting, removal, metric), each), own in zip(paths.items(), answers):
+                about = {"setting": str(setting), "removal": removal, "scorer": scorer}
+                about |= {"kind": "scores", "generator": setting.generator, "metric": metric}
+                yield about | {"score": each.score(own, whole[i], nothing)}
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         maps = ("network", "generator")
@@ -285,6 +264,12 @@ def _check_shares(argument: str, given: tuple[float, ...], *, below: float | Non
             f"{argument} must be above 0 and {'at most 1' if below is None else f'below {below:g}'}"
             f", each once; got {given!r}"
         )
+
+
+def _predicted(block: Block, network: str) -> tuple[np.ndarray, np.ndarray]:
+    """`[M]` each: the classes predicted on whole images, and their probabilities."""
+    classes = block.whole(network).argmax(axis=1)
+    return classes, probability(block.whole(network), classes)
 
 
 def _nothing(shape: tuple[int, int]) -> Masks:

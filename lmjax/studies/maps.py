@@ -6,6 +6,7 @@ Everything is asked of a `Block` in binary masks, the same for all removals.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -24,6 +25,9 @@ from lmjax.perturbation.mask_families import (
 from lmjax.studies.block import Block
 
 METRICS = ("morf", "lerf", "deletion", "insertion")
+# For T columns of values `[N, T]` maps `[T, H, W]`, by the masks they are of: from one to another.
+Maps = dict[tuple[int, int], np.ndarray]
+
 # Masks in one call, and masks made at once: pieces are of few different lengths, since each length
 # is compiled.
 _PIXELS_PER_CALL = 2**27
@@ -37,9 +41,10 @@ class Rise:
     Attributes:
       grid: cells along each side.
       keep: how likely a cell is visible.
-      masks: how many masks, rising: a map for each number, of the first of the same masks.
+      masks: how many masks, rising.
     """
 
+    generator: ClassVar[str] = "rise"
     grid: int
     keep: float
     masks: tuple[int, ...]
@@ -48,38 +53,34 @@ class Rise:
         return f"grid {self.grid}, keep {self.keep:g}"
 
     def family(self, shape: tuple[int, int], key: jax.Array) -> Grids:
-        """The masks of an image."""
+        """The masks of an image of (H, W)."""
         options = {"grid": self.grid, "keep_probability": self.keep}
         return random_grids(shape, self.masks[-1], key=key, **options)
 
-    def maps(self, family: Grids, values: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-        """`[H, W]`, mean value of the variants that show a pixel.
+    def maps(self, family: Grids, values: np.ndarray, whole: float) -> Maps:
+        """The mean value of the variants that show a pixel.
 
-        Args:
-          family: the masks.
-          values: `[N]`, the network's answers.
-
-        Returns:
-          By the masks' numbers, from one up to another: (0, n) for each number of masks n, and
-          (n, 2 n) where there are so many.
+        There is a map of the first n masks for each number n, and where there are 2 n masks one of
+        as many others, (n, 2 n).
         """
         ranges = [(0, n) for n in self.masks]
         ranges += [(n, 2 * n) for n in self.masks if 2 * n <= self.masks[-1]]
         cuts = sorted({end for each in ranges for end in each})
-        centre, sums = values.mean(), {0: np.zeros((2, *family.spatial_shape))}
+        centre = values.mean(axis=0)  # counted from it, small differences keep their digits
+        sums = {0: np.zeros((1 + values.shape[1], *family.spatial_shape))}
         for start, stop in itertools.pairwise(cuts):
             part = dataclasses.replace(
                 family, cells=family.cells[start:stop], shifts=family.shifts[start:stop]
             )
             weights = np.c_[np.ones(stop - start), values[start:stop] - centre]
             sums[stop] = sums[start] + weighted_sum(part, weights)
-        maps = {}
+        found = {}
         for start, stop in ranges:
-            count, total = sums[stop] - sums[start]
-            unseen = values[start:stop].mean() - centre
-            mean = np.where(count > 0, total / np.maximum(count, 1), unseen)
-            maps[start, stop] = centre + mean
-        return maps
+            count, *totals = sums[stop] - sums[start]
+            unseen = values[start:stop].mean(axis=0) - centre
+            means = np.where(count > 0, totals / np.maximum(count, 1), unseen[:, None, None])
+            found[start, stop] = centre[:, None, None] + means
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,19 +92,20 @@ class Occlusion:
       stride: step in pixels.
     """
 
+    generator: ClassVar[str] = "occlusion"
     window: int
     stride: int
 
     def __str__(self) -> str:
         return f"window {self.window}, stride {self.stride}"
 
-    def family(self, shape: tuple[int, int]) -> Windows:
-        """The masks of any image."""
+    def family(self, shape: tuple[int, int], key: jax.Array) -> Windows:
+        """The masks of any image of (H, W); nothing is drawn."""
         return sliding_windows(shape, self.window, self.stride)
 
-    def map(self, family: Windows, values: np.ndarray, whole: float) -> np.ndarray:
-        """`[H, W]`, by how much the output falls when windows over a pixel are hidden."""
-        return effects_of_pixels(family, (whole - values)[:, None])[0]
+    def maps(self, family: Windows, values: np.ndarray, whole: float) -> Maps:
+        """By how much the value falls from `whole` when windows over a pixel are hidden."""
+        return {(0, len(family)): effects_of_pixels(family, whole - values)}
 
 
 def probabilities(

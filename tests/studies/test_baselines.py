@@ -48,14 +48,14 @@ def asked():
 def test_maps_of_rise_are_means_over_the_first_masks():
     setting = Rise(3, 0.4, (1, 4, 9, 20))
     family = setting.family((10, 8), jax.random.key(2))
-    masks, values = np.asarray(family.masks()), np.random.default_rng(0).random(20)
-    maps = setting.maps(family, values)
+    masks, values = np.asarray(family.masks()), np.random.default_rng(0).random((20, 2))
+    maps = setting.maps(family, values, 1.0)
     assert set(maps) == {(0, 1), (0, 4), (0, 9), (0, 20), (1, 2), (4, 8), (9, 18)}
     for (start, stop), found in maps.items():
         for y, x in itertools.product(range(10), range(8)):
             shown = masks[start:stop, y, x]
             chosen = values[start:stop][shown] if shown.any() else values[start:stop]
-            assert found[y, x] == pytest.approx(chosen.mean(), abs=1e-5)
+            np.testing.assert_allclose(found[:, y, x], chosen.mean(axis=0), atol=1e-5)
 
 
 def test_maps_are_those_of_the_public_functions():
@@ -66,21 +66,22 @@ def test_maps_are_those_of_the_public_functions():
 
     def values(family):
         answers = lmjax.evaluate(predictor, image, family)
-        return np.asarray(jax.nn.softmax(answers))[:, target].astype(np.float64)
+        return np.asarray(jax.nn.softmax(answers))[:, [target]].astype(np.float64)
 
     setting, key = Rise(4, 0.5, (30,)), jax.random.key(4)
     family = setting.family(SHAPE, key)
     expected = lmjax.attribution.rise(
         predictor, image, key=key, num_samples=30, grid=4, soft=False
     ).heatmap
-    found = setting.maps(family, values(family))[0, 30]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    found = setting.maps(family, values(family), 1.0)[0, 30]
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
     setting = Occlusion(12, 5)
-    family = setting.family(SHAPE)
+    family = setting.family(SHAPE, key)
     whole = float(jax.nn.softmax(logits[0])[target])
     expected = lmjax.attribution.occlusion(predictor, image, size=12, stride=5).heatmap
-    np.testing.assert_allclose(setting.map(family, values(family), whole), expected, atol=1e-5)
+    ((found,),) = setting.maps(family, values(family), whole).values()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_scores_are_those_of_the_public_metrics():
