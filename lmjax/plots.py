@@ -346,7 +346,8 @@ def _draw_matrix(ax, matrix: Matrix) -> None:
             dark = np.dot(drawn.cmap(value)[:3], (0.299, 0.587, 0.114)) < 0.5
             colour = "white" if dark else "black"
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    ax.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=45, ha="right")
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(len(matrix.columns)), matrix.columns, **slanted)
     ax.set_yticks(range(len(matrix.rows)), matrix.rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

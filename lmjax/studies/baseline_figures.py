@@ -13,6 +13,7 @@ MEASURES = {
     "top": "overlap of top pixels",
 }
 _METRICS = {"morf": "MoRF", "lerf": "LeRF", "deletion": "deletion", "insertion": "insertion"}
+_BETTER = {"morf": "lower", "lerf": "higher", "deletion": "lower", "insertion": "higher"}
 _GENERATORS = {"rise": "RISE", "occlusion": "occlusion"}
 _AGAINST = {"all": "against the map of all masks", "others": "against as many other masks"}
 
@@ -59,7 +60,7 @@ def _settings(rows: list[dict], about: str):
             for each in generators
         ]
         panels.append(plots.DotPanel("", label, list(map(by_name.title, removals)), dots))
-    return plots.dots(panels, title=f"{about}: maps of different settings, by removal")
+    return plots.dots(panels, title=f"{about}\nmaps of different settings, by removal")
 
 
 def _removals(rows: list[dict], removals: Sequence[str], about: str):
@@ -80,7 +81,7 @@ def _removals(rows: list[dict], removals: Sequence[str], about: str):
         ]
         for generator in dict.fromkeys(row["generator"] for row in rows)
     ]
-    title = f"{about}: maps of different removals"
+    title = f"{about}\nmaps of different removals"
     return plots.matrices(cells, title=title, colour_label="mean over images and settings")
 
 
@@ -95,7 +96,7 @@ def _rankings(rows: list[dict], scorers: Sequence[str], about: str):
         )
         for metric in dict.fromkeys(row["metric"] for row in rows)
     ]
-    title = f"{about}: rankings of maps, by the removal that scores them"
+    title = f"{about}\nrankings of maps, by the removal that scores them"
     label = "Kendall's tau, mean over images"
     return plots.matrices([cells], title=title, colour_label=label)
 
@@ -127,7 +128,7 @@ def _convergence(rows: list[dict], about: str):
                 columns = ([row[name] for row in points] for name in ("masks", *_ends(measure)))
                 lines.append(plots.Line(by_name.title(removal), *columns))
             cells[-1].append(plots.Chart(_AGAINST[each], "masks", label, lines, doubling=True))
-    return plots.charts(cells, title=f"{about}: convergence of RISE, {setting}")
+    return plots.charts(cells, title=f"{about}\nconvergence of RISE, {setting}")
 
 
 def _scores(rows: list[dict], about: str):
@@ -145,8 +146,9 @@ def _scores(rows: list[dict], about: str):
             )
             for scorer in dict.fromkeys(row["scorer"] for row in chosen)
         ]
-        panels.append(plots.DotPanel(_METRICS[metric], "area under the curve", removals, dots))
-    return plots.dots(panels, title=f"{about}: scores of maps, by the removal that made them")
+        heading = f"{_METRICS[metric]} ({_BETTER[metric]} is better)"
+        panels.append(plots.DotPanel(heading, "area under the curve", removals, dots))
+    return plots.dots(panels, title=f"{about}\nscores of maps, by the removal that made them")
 
 
 def _dots(label: str, rows: list[dict], name: str):

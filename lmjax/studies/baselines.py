@@ -1,7 +1,6 @@
 """The study of baselines: how much do maps and their scores depend on how pixels are hidden?"""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from lmjax.studies.baseline_figures import MEASURES
 from lmjax.studies.block import Block
 from lmjax.studies.maps import METRICS, Occlusion, Rise, path, probabilities, probability
 from lmjax.studies.study import Study, check_choices, check_removals
-from lmjax.studies.summaries import Bootstrap, Group, differences, estimates, groups
+from lmjax.studies.summaries import Group, bootstrap, differences, estimates, groups
 
 GENERATORS = ("rise", "occlusion")
 _NOT_HERE = dict.fromkeys(
@@ -310,17 +309,13 @@ def _means(rows: pa.Table, by: tuple[str, ...], names: tuple[str, ...]) -> list[
     for group in groups(rows, by):
         values = {name: _known_mean(_by_image(group, name)) for name in names}
         images = len(values[names[0]])
-        bootstrap = _bootstrap(images)
-        statistics = {name: bootstrap.known_means(each) for name, each in values.items()}
+        statistics = {k: bootstrap(images).known_means(each) for k, each in values.items()}
         found.append((group.key, images, statistics))
     return found
 
 
 def _similarities(rows: pa.Table, by: tuple[str, ...]) -> list[tuple]:
     return _means(rows, by, tuple(MEASURES))
-
-
-_bootstrap = functools.lru_cache(maxsize=1)(Bootstrap)
 
 
 def _summaries(found: list[tuple]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The study of concordance: are shrunk images as alike as the images themselves?"""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 from lmjax.masking import by_name
 from lmjax.studies.block import Block
 from lmjax.studies.study import Study, check_removals
-from lmjax.studies.summaries import Bootstrap, Group, differences, estimates, groups
+from lmjax.studies.summaries import Group, bootstrap, differences, estimates, groups
 
 _WHOLE = "none"
 _MEASURES = {
@@ -75,12 +75,12 @@ class Concordance(Study):
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         changes, whole, found = [], {}, []
         for group in groups(rows, ("network", "share", "removal")):
-            network, cosines = group.key["network"], _cosines(group)
+            network, moments = group.key["network"], _moments(_cosines(group))
             if group.key["removal"] == _WHOLE:
-                whole[network] = cosines
+                whole[network] = moments
                 continue
-            statistics = _statistics(cosines, whole[network])
-            changes.append({**group.key, "images": len(cosines), **estimates(statistics)})
+            statistics = _statistics(moments, whole[network])
+            changes.append({**group.key, "images": len(moments.cosines), **estimates(statistics)})
             found.append((group.key, statistics))
         tables = {"changes": changes, "differences": differences(found)}
         return {name: table for name, table in tables.items() if table}
@@ -128,18 +128,31 @@ def _cosines(group: Group) -> np.ndarray:
     return unit @ unit.T
 
 
-def _statistics(cosines: np.ndarray, whole: np.ndarray) -> dict[str, np.ndarray]:
+class _Moments(NamedTuple):
+    """Cosines `[N, N]`, and over pairs `[1 + draws]` their mean and their variance."""
+
+    cosines: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def _moments(cosines: np.ndarray) -> _Moments:
+    means_of = bootstrap(len(cosines)).pair_means
+    mean = means_of(cosines)
+    return _Moments(cosines, mean, means_of(cosines**2) - mean**2)
+
+
+def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
     """`[1 + draws]` each, by name."""
-    bootstrap = Bootstrap(len(cosines))
-    x, y = bootstrap.pair_means(cosines), bootstrap.pair_means(whole)
-    covariance = bootstrap.pair_means(cosines * whole) - x * y
-    variance = (bootstrap.pair_means(cosines**2) - x**2) * (bootstrap.pair_means(whole**2) - y**2)
-    correlation = np.full_like(x, np.nan)
+    means_of = bootstrap(len(whole.cosines)).pair_means
+    covariance = means_of(shrunk.cosines * whole.cosines) - shrunk.mean * whole.mean
+    variance = shrunk.variance * whole.variance
+    correlation = np.full_like(covariance, np.nan)
     np.divide(covariance, np.sqrt(np.maximum(variance, 0)), out=correlation, where=variance > 1e-20)
     return {
-        "change": bootstrap.pair_means(np.abs(cosines - whole)),
+        "change": means_of(np.abs(shrunk.cosines - whole.cosines)),
         "correlation": correlation,
-        "similarity": x,
+        "similarity": shrunk.mean,
     }
 
 

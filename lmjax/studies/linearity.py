@@ -11,7 +11,7 @@ from lmjax.masking import by_name
 from lmjax.metrics import cosine_similarity
 from lmjax.studies.block import Block
 from lmjax.studies.study import Study, check_removals
-from lmjax.studies.summaries import Bootstrap, differences, estimates, groups
+from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
 _MEASURES = {
     "cosine": "cosine",
@@ -92,8 +92,8 @@ class FeatureLinearity(Study):
         means, found = [], []
         for group in groups(rows, ("network", "size", "removal")):
             images = len(group.columns["image"])
-            bootstrap = Bootstrap(images)
-            statistics = {name: bootstrap.known_means(group.columns[name]) for name in _MEASURES}
+            means_of = bootstrap(images).known_means
+            statistics = {name: means_of(group.columns[name]) for name in _MEASURES}
             means.append({**group.key, "images": images, **estimates(statistics)})
             found.append((group.key, statistics))
         tables = {"means": means, "differences": differences(found)}
@@ -125,9 +125,9 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
         )
 
     def draw(key):
-        return jax.random.choice(jax.random.fold_in(key, size), high * wide, (count,), False)
+        return jax.random.bits(jax.random.fold_in(key, size), (high * wide,))
 
-    cells = np.asarray(jax.vmap(draw)(keys))
+    cells = np.argsort(np.asarray(jax.vmap(draw)(keys)), axis=1)[:, :count]
     cell_of = np.full(shape, -1)
     grid = np.arange(high * wide).reshape(high, wide)
     cell_of[: high * size, : wide * size] = grid.repeat(size, axis=0).repeat(size, axis=1)

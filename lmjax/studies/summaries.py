@@ -1,6 +1,7 @@
 """Tables of rows: groups, and bootstrap intervals over images."""
 
 import csv
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -100,6 +101,12 @@ class Bootstrap:
         counts = self.counts @ (predictions[:, None] == np.unique(predictions)[None])
         shares = counts / len(predictions)
         return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def bootstrap(num_images: int) -> Bootstrap:
+    """`Bootstrap` with seed 0, the last one kept: the same draws for all tables of a study."""
+    return Bootstrap(num_images)
 
 
 def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:

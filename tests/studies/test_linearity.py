@@ -13,6 +13,7 @@ from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Conv, relu
 from lmjax.studies.block import Block, read
 from lmjax.studies.linearity import FeatureLinearity, linearity, random_patches
+from lmjax.studies.penultimate import Penultimate
 from tests.studies import fakes, linear_network
 
 SMALL = FeatureLinearity(removals=("layer", "grey", "black"), sizes=(4, 8))
@@ -71,7 +72,7 @@ def test_networks_without_a_last_layer_are_errors():
     with pytest.raises(
         ValueError, match=r"last layer is a Flax Dense .*; SmallClassifier has neither"
     ):
-        SMALL.rows(block(fakes.network()))
+        Penultimate(fakes.network()).apply(np.zeros((1, fakes.SIZE, fakes.SIZE, 3)))
 
 
 def test_sums_are_linear(of_sums):
