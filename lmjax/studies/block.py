@@ -20,8 +20,9 @@ from lmjax.perturbation import segments as segmenters
 from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
 from lmjax.studies.penultimate import Penultimate
 
-_SAMPLED_VARIANTS = 256
 SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
+# Of each call, when only the cost is to be told: whole batches.
+_SAMPLED_VARIANTS = 256
 
 
 def segmenter_options(segmenter: str, *, grid_size: int, n_segments: int) -> dict[str, int]:

@@ -112,7 +112,7 @@ def bootstrap(num_images: int) -> Bootstrap:
 def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
     """A statistic `[1 + draws]` as three columns: its value, and its 95% interval.
 
-    Draws for which it is NaN (they miss all images that have a value) are left out.
+    Draws for which it is not defined (NaN) are left out.
     """
     tail = (1 - CONFIDENCE) / 2
     draws = statistic[1:][np.isfinite(statistic[1:])]
