@@ -214,7 +214,7 @@ def _matrices(rows: list[dict]) -> list[list]:
         removals = list(dict.fromkeys(removal for removal, _ in wins))
         values = [[wins.get((a, b), np.nan) for b in removals] for a in removals]
         labels = [by_name.title(removal) for removal in removals]
-        title = _LOCALISATION.get(metric) or f"accuracy {_title(metric.partition('_')[2])}"
+        title = _LOCALISATION.get(metric) or f"lower accuracy {_title(metric.partition('_')[2])}"
         matrix = plots.Matrix(title, labels, labels, values, diverging=True)
         grid[metric not in _LOCALISATION].append(matrix)
     return grid
