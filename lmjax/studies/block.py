@@ -93,7 +93,7 @@ class Block:
         """float32 `[M, H, W, C]` in [0, 1], as a network sees them."""
         preprocessing = self.networks[network].preprocessing
         return self._once(
-            ("images", _geometry(preprocessing)),
+            ("images", geometry(preprocessing)),
             lambda: _stack([preprocessing(sample.image) for sample in self.samples]),
         )
 
@@ -111,7 +111,7 @@ class Block:
                 raise ValueError(f"image {sample.id} has no {name}, which this study needs")
         preprocessing = self.networks[network].preprocessing
         return self._once(
-            (name, _geometry(preprocessing)),
+            (name, geometry(preprocessing)),
             lambda: np.stack([preprocessing.for_mask(mask) for mask in masks]),
         )
 
@@ -124,9 +124,9 @@ class Block:
           options: of the segmenter.
         """
         segment = functools.partial(getattr(segmenters, segmenter), **options)
-        geometry = _geometry(self.networks[network].preprocessing)
+        seen_as = geometry(self.networks[network].preprocessing)
         return self._once(
-            ("segments", geometry, segmenter, tuple(options.items())),
+            ("segments", seen_as, segmenter, tuple(options.items())),
             lambda: np.stack([segment(image) for image in self.images(network)]),
         )
 
@@ -138,9 +138,9 @@ class Block:
           of: the network whose gradients they are.
         """
         predictor = Predictor(self.networks[of])
-        geometry = _geometry(self.networks[network].preprocessing)
+        seen_as = geometry(self.networks[network].preprocessing)
         return self._once(
-            ("gradients", geometry, of),
+            ("gradients", seen_as, of),
             lambda: np.stack(
                 [attribution.gradient(predictor, image).heatmap for image in self.images(network)]
             ),
@@ -343,7 +343,7 @@ class SampledBlock(Block):
         return answers[np.arange(count) % _SAMPLED_VARIANTS]
 
 
-def _geometry(preprocessing) -> tuple:
+def geometry(preprocessing) -> tuple:
     """What of a preprocessing decides how an image looks before normalisation."""
     return preprocessing.resize, preprocessing.crop, preprocessing.interpolation
 

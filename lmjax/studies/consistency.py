@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from lmjax.masking import by_name
 from lmjax.metrics import spearman
-from lmjax.studies.block import Block, _geometry
+from lmjax.studies.block import Block, geometry
 from lmjax.studies.explaining import ExplanationStudy, order
 from lmjax.studies.removal import random_order
 from lmjax.studies.study import check_choices, check_removals
@@ -80,7 +80,7 @@ class Consistency(ExplanationStudy):
             check_choices("redrawn", self.redrawn, self.removals)
 
     def check(self, networks) -> None:
-        geometries = {_geometry(network.preprocessing) for network in networks.values()}
+        geometries = {geometry(network.preprocessing) for network in networks.values()}
         if len(geometries) > 1:
             raise ValueError(
                 "networks must resize and crop images alike, so that they have the same segments; "

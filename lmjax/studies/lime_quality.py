@@ -13,7 +13,16 @@ from lmjax.metrics import alignment, top_k_iou
 from lmjax.studies.block import Block
 from lmjax.studies.explaining import ExplanationStudy, order
 from lmjax.studies.study import check_choices, check_removals
-from lmjax.studies.summaries import Bootstrap, Group, estimate, estimates, groups, means, on_correct
+from lmjax.studies.summaries import (
+    Group,
+    bootstrap,
+    differences,
+    estimate,
+    estimates,
+    groups,
+    means,
+    on_correct,
+)
 
 OWN = "own"
 ALL = "all others"
@@ -111,7 +120,7 @@ class LimeQuality(ExplanationStudy):
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         rows = on_correct(rows)
-        curves, overall, differences, wins, values = [], [], [], [], {}
+        curves, found, wins, values = [], [], [], {}
         for group in groups(rows, _CURVE):
             curves += _curve(group)
             network, under, removal = group.key.values()
@@ -120,18 +129,17 @@ class LimeQuality(ExplanationStudy):
                 of_removal[name] = group.matrix(name, "k")[:, 0]
             of_removal[f"accuracy_{under}"] = group.matrix("correct", "k").mean(axis=1)
         for network, by_removal in values.items():
-            statistics = {removal: means(each) for removal, each in by_removal.items()}
-            first = next(iter(statistics))
-            images = len(by_removal[first]["alignment"])
-            for removal, found in statistics.items():
-                key = {"network": network, "removal": removal}
-                overall.append({**key, "images": images, **estimates(found)})
-                if removal != first:
-                    gained = {name: found[name] - statistics[first][name] for name in found}
-                    key |= {"against": first, "images": images}
-                    differences.append({**key, **estimates(gained)})
+            for removal, each in by_removal.items():
+                key = {"network": network, "removal": removal, "images": len(each["alignment"])}
+                found.append((key, means(each)))
             wins += _wins(network, by_removal)
-        tables = {"means": overall, "differences": differences, "wins": wins, "curves": curves}
+        overall = [{**key, **estimates(each)} for key, each in found]
+        tables = {
+            "means": overall,
+            "differences": differences(found),
+            "wins": wins,
+            "curves": curves,
+        }
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -160,7 +168,7 @@ class LimeQuality(ExplanationStudy):
 def _curve(group: Group) -> Iterator[dict[str, Any]]:
     """A row for each k."""
     correct = group.matrix("correct", "k")
-    accuracy = Bootstrap(len(correct)).means(correct)
+    accuracy = bootstrap(len(correct)).means(correct)
     removed, visible = (group.matrix(name, "k").mean(axis=0) for name in ("removed", "visible"))
     for i, k in enumerate(np.unique(group.columns["k"]).tolist()):
         key = {**group.key, "k": k, "removed": float(removed[i]), "visible": float(visible[i])}
@@ -174,7 +182,7 @@ def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterato
         scores = np.stack([by_removal[removal][metric] for removal in removals], axis=1)
         scores = scores if metric in _LOCALISATION else -scores  # low accuracy: it was needed
         best = scores == scores.max(axis=1, keepdims=True)
-        bootstrap = Bootstrap(len(scores))
+        draws = bootstrap(len(scores))
         for i, removal in enumerate(removals):
             others = {
                 other: (np.sign(scores[:, i] - scores[:, j]) + 1) / 2
@@ -185,7 +193,7 @@ def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterato
                 others[ALL] = best[:, i] / best.sum(axis=1)
             for against, won in others.items():
                 key = {"network": network, "metric": metric, "removal": removal}
-                yield {**key, "against": against, **estimate("wins", bootstrap.means(won))}
+                yield {**key, "against": against, **estimate("wins", draws.means(won))}
 
 
 def _chart(rows: list[dict], under: str):

@@ -15,7 +15,7 @@ from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.orders import random_orders, segment_salience
 from lmjax.studies.block import SEGMENTERS, Block, segmenter_options
 from lmjax.studies.study import Study, check_choices, check_removals, for_tables
-from lmjax.studies.summaries import Bootstrap, estimates, groups
+from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
 ORDERS = ("random", "most_salient", "least_salient")
 OBJECT = "object"
@@ -131,7 +131,7 @@ class SegmentRemoval(Study):
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         similarity = None if self.similarity is None else np.load(Path(self.similarity))
-        curves, means, differences, first = [], [], [], {}
+        curves, means, found = [], [], []
         for group in groups(rows, _CURVE):
             fractions = np.unique(group.columns["fraction"])
             statistics = _statistics(group, similarity)
@@ -141,17 +141,9 @@ class SegmentRemoval(Study):
                 row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
                 curves.append(row | estimates({k: x[:, i] for k, x in statistics.items()}))
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
+            found.append(({**group.key, "images": images}, overall))
             means.append({**group.key, "images": images, **estimates(overall)})
-            others = tuple(v for k, v in group.key.items() if k != "removal")
-            if others not in first:
-                first[others] = group.key["removal"], overall
-                continue
-            against, reference = first[others]
-            gained = {name: x - reference[name] for name, x in overall.items()}
-            differences.append(
-                {**group.key, "against": against, "images": images, **estimates(gained)}
-            )
-        tables = {"curves": curves, "means": means, "differences": differences}
+        tables = {"curves": curves, "means": means, "differences": differences(found)}
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -208,16 +200,16 @@ def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> n
 def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
     """Metrics `[1 + draws, fractions]` by name."""
     predictions = group.matrix("prediction", "fraction")
-    bootstrap = Bootstrap(len(predictions))
+    draws = bootstrap(len(predictions))
     statistics = {
-        "accuracy": bootstrap.means(group.matrix("correct", "fraction")),
-        "unchanged": bootstrap.means(group.matrix("unchanged", "fraction")),
-        "entropy": bootstrap.entropies(predictions),
+        "accuracy": draws.means(group.matrix("correct", "fraction")),
+        "unchanged": draws.means(group.matrix("unchanged", "fraction")),
+        "entropy": draws.entropies(predictions),
     }
     if similarity is not None:
         labels = group.matrix("label", "fraction")
         alike = class_similarity(predictions[..., None], labels[..., None], similarity)
-        statistics["similarity"] = bootstrap.means(alike)
+        statistics["similarity"] = draws.means(alike)
     return statistics
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from lmjax.masking import by_name
 from lmjax.studies.block import Block
 from lmjax.studies.study import Study, check_removals, for_tables
-from lmjax.studies.summaries import Bootstrap, Group, estimate, groups, on_correct
+from lmjax.studies.summaries import Group, bootstrap, differences, estimate, groups, on_correct
 
 HOLES = ("object", "swapped")
 _LABELS = {
@@ -75,23 +75,17 @@ class MaskShape(Study):
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         rows = on_correct(rows)
-        overall, differences, first = [], [], {}
+        overall, found = [], []
         for group in groups(rows, ("network", "margin", "removal")):
             object_removed, swapped = _accuracies(group)
             overall.append(_summary(group, object_removed, swapped))
-            others = group.key["network"], group.key["margin"]
-            if others not in first:
-                first[others] = group.key["removal"], object_removed
-                continue
-            against, reference = first[others]
-            gained = estimate("object", object_removed - reference)
-            differences.append({**group.key, "against": against, **gained})
+            found.append((group.key, {"object": object_removed}))
         classes = [
             _summary(group, *_accuracies(group))
             for group in groups(rows, ("network", "margin", "removal", "label"))
             if len(group.columns["image"]) > len(HOLES) * self.least_images
         ]
-        tables = {"accuracies": overall, "differences": differences, "classes": classes}
+        tables = {"accuracies": overall, "differences": differences(found), "classes": classes}
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -123,7 +117,7 @@ def _hole(mask: np.ndarray, hole: str) -> np.ndarray:
 def _accuracies(group: Group) -> tuple[np.ndarray, np.ndarray]:
     """`[1 + draws]` each: with the object removed, with the swapped mask removed."""
     correct = group.matrix("correct", "hole")  # HOLES are in alphabetical order
-    return tuple(Bootstrap(len(correct)).means(correct).T)
+    return tuple(bootstrap(len(correct)).means(correct).T)
 
 
 def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
-    return {name: Bootstrap(len(each)).means(each) for name, each in values.items()}
+    return {name: bootstrap(len(each)).means(each) for name, each in values.items()}
 
 
 def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
