@@ -100,7 +100,7 @@ class Bootstrap:
     def _entropies(self, predictions: np.ndarray) -> np.ndarray:
         counts = self.counts @ (predictions[:, None] == np.unique(predictions)[None])
         shares = counts / len(predictions)
-        return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+        return (shares * np.log(1 / np.where(shares > 0, shares, 1))).sum(axis=1)
 
 
 @functools.lru_cache(maxsize=1)
