@@ -48,7 +48,7 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
             module.running_mean.normal_(0.0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.0, generator=generator)
         if getattr(module, "bias", None) is not None:
             module.bias.data.normal_(0.0, 0.1, generator=generator)
         if hasattr(module, "layer_scale"):
