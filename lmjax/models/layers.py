@@ -89,6 +89,32 @@ def relu(inputs: Masked) -> Masked:
     return dense.pointwise(inputs, nn.relu)
 
 
+class ConvNorm(nn.Module):
+    """Convolution, batch norm and activation; `Conv2dNormActivation` of torchvision.
+
+    Attributes:
+      conv, norm: layer constructors, with the network's settings filled in.
+      activation: any pointwise function, or None.
+      features, size, stride, groups: of the convolution.
+    """
+
+    conv: Callable[..., Conv]
+    norm: Callable[..., BatchNorm]
+    activation: Callable[[jax.Array], jax.Array] | None
+    features: int
+    size: int
+    stride: int = 1
+    groups: int = 1
+
+    @nn.compact
+    def __call__(
+        self, inputs: Masked, *, rings: int | None = None, keep: jax.Array | None = None
+    ) -> Masked:
+        conv = self.conv(self.features, self.size, self.stride, groups=self.groups, name="0")
+        x = self.norm(name="1")(conv(inputs, rings=rings, keep=keep))
+        return x if self.activation is None else dense.pointwise(x, self.activation)
+
+
 class Network(nn.Module, kw_only=True):
     """What all networks have in common.
 

@@ -123,6 +123,7 @@ _IMAGENET_NETWORKS = {
         "densenet169": 14_149_480,
         "densenet201": 20_013_928,
     },
+    "mobilenet_v2": {"mobilenet_v2": 3_504_872},
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
