@@ -115,6 +115,31 @@ class ConvNorm(nn.Module):
         return x if self.activation is None else dense.pointwise(x, self.activation)
 
 
+class SqueezeExcitation(nn.Module):
+    """Scales every channel by a function of all channels' means over the visible positions.
+
+    Source: Hu et al. 2018 (arXiv 1709.01507).
+
+    Attributes:
+      squeezed: channels in between.
+      conv: layer constructor, with the network's settings filled in.
+      activation, gate: the functions behind the two dense layers.
+    """
+
+    squeezed: int
+    conv: Callable[..., Conv]
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+
+    @nn.compact
+    def __call__(self, inputs: Masked) -> Masked:
+        means = dense.global_average_pool(inputs).astype(inputs.x.dtype)
+        conv = partial(self.conv, size=1, use_bias=True)
+        x = conv(self.squeezed, name="fc1")(Masked(means[:, None, None]))
+        x = conv(means.shape[-1], name="fc2")(dense.pointwise(x, self.activation))
+        return dense.scale_channels(inputs, self.gate(x.x[:, 0, 0]))
+
+
 class Network(nn.Module, kw_only=True):
     """What all networks have in common.
 

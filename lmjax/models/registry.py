@@ -124,6 +124,7 @@ _IMAGENET_NETWORKS = {
         "densenet201": 20_013_928,
     },
     "mobilenet_v2": {"mobilenet_v2": 3_504_872},
+    "mobilenet_v3": {"mobilenet_v3_small": 2_542_856, "mobilenet_v3_large": 5_483_032},
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
