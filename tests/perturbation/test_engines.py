@@ -11,6 +11,7 @@ import pytest
 import lmjax
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.models.densenet import DenseNet
+from lmjax.models.efficientnet import EfficientNet
 from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
 from lmjax.perturbation import Coalitions, engines, planning, random_keep, segments
 from tests import compilations
@@ -21,6 +22,7 @@ MODULES = {
     "bottleneck": small_resnet(Bottleneck),
     "grouped": small_resnet(partial(Bottleneck, groups=2, width_per_group=32)),
     "concatenated": DenseNet((1, 2), 4, 8, num_classes=5),
+    "squeezed": EfficientNet(((True, 2, 3, 1, 8, 1), (False, 4, 3, 2, 8, 2)), 8, 16, num_classes=5),
 }
 SIZE = (44, 37)
 
