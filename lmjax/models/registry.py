@@ -136,11 +136,14 @@ _IMAGENET_NETWORKS = {
         "efficientnet_b7": 66_347_960,
         "efficientnet_v2_s": 21_458_488,
     },
+    "googlenet": {"googlenet": 6_624_904},
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
     # torchvision's files are older than its names.
     "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),),
+    # The classifiers in the middle serve training alone.
+    "googlenet": ((r"^aux[12]\.", None),),
 }
 
 

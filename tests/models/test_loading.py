@@ -157,6 +157,14 @@ def test_published_keys_that_are_called_otherwise_here(tmp_path):
         np.testing.assert_array_equal(value, state[key])
 
 
+def test_classifiers_that_only_training_uses_are_left_out(tmp_path):
+    model = build("googlenet", seed=0, aux_logits=True)
+    torch.save(model.state_dict(), tmp_path / "googlenet.pth")
+    assert any(key.startswith("aux1.") for key in model.state_dict())
+    classifier = load("googlenet", weights=tmp_path / "googlenet.pth")
+    assert classifier.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
 def test_checkpoint_of_no_network_of_the_registry(tmp_path):
     weights = {"features.0.weight": np.zeros((64, 3, 11, 11), np.float32)}
     checkpoints.save_safetensors(tmp_path / "other.safetensors", weights)
