@@ -10,6 +10,7 @@ torch's too. So porting is one table of leaves and a transposition of kernels:
 | scale | weight | |
 | bias | bias | |
 | mean, var | running_mean, running_var | |
+| layer_scale | layer_scale | 11C <- C11 |
 
 Porting is strict both ways: nothing is re-initialised, dropped or reshaped in silence. Only torch's
 counter `num_batches_tracked` is ignored: evaluation does not use it.
@@ -38,6 +39,7 @@ _TORCH_LEAVES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "layer_scale": "layer_scale",
 }
 _IGNORED = "num_batches_tracked"
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts save a state dict

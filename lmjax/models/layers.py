@@ -89,6 +89,35 @@ def relu(inputs: Masked) -> Masked:
     return dense.pointwise(inputs, nn.relu)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation of visible positions: over the channels, of each position by itself."""
+
+    use_fast_variance: bool = False
+
+    def __call__(self, inputs: Masked) -> Masked:
+        return dense.pointwise(inputs, super().__call__)
+
+
+class Linear(nn.Module):
+    """A dense layer at every position.
+
+    Attributes:
+      features: output channels.
+      dtype, precision: as in `Conv`.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+    precision: lax.Precision = lax.Precision.HIGHEST
+
+    @nn.compact
+    def __call__(self, inputs: Masked) -> Masked:
+        shape = (inputs.x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return dense.conv(inputs, kernel[None, None], bias, precision=self.precision)
+
+
 class ConvNorm(nn.Module):
     """Convolution, batch norm and activation; `Conv2dNormActivation` of torchvision.
 

@@ -137,6 +137,11 @@ _IMAGENET_NETWORKS = {
         "efficientnet_v2_s": 21_458_488,
     },
     "googlenet": {"googlenet": 6_624_904},
+    "convnext": {
+        "convnext_tiny": 28_589_128,
+        "convnext_small": 50_223_688,
+        "convnext_base": 88_591_464,
+    },
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
