@@ -38,11 +38,6 @@ class AlexNet(Network):
         x = self.run(pool(relu(x)), blocks)
         return self.classify_grid(x, 6, ["classifier.1", "classifier.4", "classifier.6"])
 
-    @property
-    def last_block(self) -> str:
-        """The last layer whose values have positions: where Grad-CAM looks."""
-        return "features.10"
-
 
 def alexnet(**options) -> AlexNet:
     """AlexNet; `options` are those of `Network`."""

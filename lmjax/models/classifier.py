@@ -94,7 +94,8 @@ class Classifier:
 
         Args:
           layer: a submodule of the network whose output everything behind it is computed from, such
-            as a residual block: `"layer4.1"` is the last one of ResNet-18. None takes the last.
+            as a residual block: `"layer4.1"` is the last one of ResNet-18. None takes the last
+            before the classifier whose output has positions.
 
         Returns:
           features: image `[H, W, C]` in [0, 1] -> activations `[h, w, D]`.
@@ -104,7 +105,7 @@ class Classifier:
           ValueError: no such layer.
         """
         layers = self.variables["params"]
-        layer = self.module.last_block if layer is None else layer
+        layer = _last_with_positions(self) if layer is None else layer
         if layer not in layers:
             raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
         return Features(self, layer), Head(self, layer)
@@ -171,6 +172,23 @@ class Head:
         anything = jnp.zeros((1, *_ANY_SIZE, len(self.classifier.preprocessing.mean)))
         with nn.intercept_methods(put_in):
             return self.classifier.apply(anything)[0]
+
+
+def _last_with_positions(classifier: Classifier) -> str:
+    """The last layer that gives more than one position; layers named `classifier...` are behind."""
+    found = []
+
+    def note(proceed, args, kwargs, context):
+        output = proceed(*args, **kwargs)
+        several = isinstance(output, Masked) and output.x.shape[1] * output.x.shape[2] > 1
+        if several and len(context.module.path) == 1 and context.method_name == "__call__":
+            found.extend(context.module.path)
+        return output
+
+    image = jax.ShapeDtypeStruct((1, *_ANY_SIZE, len(classifier.preprocessing.mean)), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(classifier.module.apply, classifier.variables, Masked(image))
+    return next(name for name in reversed(found) if not name.startswith("classifier"))
 
 
 def _is_layer(context: nn.module.InterceptorContext, layer: str) -> bool:

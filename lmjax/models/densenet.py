@@ -96,11 +96,6 @@ class DenseNet(Network):
         x = relu(self.norm(name="features.norm5")(self.run(x, blocks)))
         return self.classify(dense.global_average_pool(x), "classifier")
 
-    @property
-    def last_block(self) -> str:
-        """The last layer whose values have positions: where Grad-CAM looks."""
-        return "features.norm5"
-
 
 def densenet121(**options) -> DenseNet:
     """DenseNet-121; `options` are those of `Network`."""

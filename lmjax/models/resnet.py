@@ -131,11 +131,6 @@ class ResNet(Network):
         ]
         return self.classify(dense.global_average_pool(self.run(x, blocks)), "fc")
 
-    @property
-    def last_block(self) -> str:
-        """The last layer whose values have positions: where Grad-CAM looks."""
-        return f"layer{len(self.stage_sizes)}.{self.stage_sizes[-1] - 1}"
-
 
 def resnet18(**options) -> ResNet:
     """ResNet-18; `options` are those of `ResNet`."""

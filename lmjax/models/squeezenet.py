@@ -73,11 +73,6 @@ class SqueezeNet(Network):
         x = self.run(x, blocks)
         return dense.global_average_pool(relu(conv(self.num_classes, 1, name="classifier.1")(x)))
 
-    @property
-    def last_block(self) -> str:
-        """The last layer whose values have positions: where Grad-CAM looks."""
-        return "features.12"
-
 
 def squeezenet1_0(**options) -> SqueezeNet:
     """SqueezeNet 1.0; `options` are those of `Network`."""
