@@ -116,6 +116,16 @@ _IMAGENET_NETWORKS = {
         "wide_resnet101_2": 126_886_696,
     },
     "alexnet": {"alexnet": 61_100_840},
+    "vgg": {
+        "vgg11": 132_863_336,
+        "vgg11_bn": 132_868_840,
+        "vgg13": 133_047_848,
+        "vgg13_bn": 133_053_736,
+        "vgg16": 138_357_544,
+        "vgg16_bn": 138_365_992,
+        "vgg19": 143_667_240,
+        "vgg19_bn": 143_678_248,
+    },
     "squeezenet": {"squeezenet1_0": 1_248_424, "squeezenet1_1": 1_235_496},
     "densenet": {
         "densenet121": 7_978_856,

@@ -10,7 +10,7 @@ from lmjax.models.preprocess import Preprocessing
 from tests.networks import NAMES
 from tests.torch_reference import torchvision
 
-WHOLE_FAMILIES = ("resne", "alexnet", "squeezenet", "densenet", "mobilenet", "googlenet")
+WHOLE_FAMILIES = ("resne", "alexnet", "vgg", "squeezenet", "densenet", "mobilenet", "googlenet")
 
 
 def test_families_are_torchvisions_whole_ones_and_the_digits():
