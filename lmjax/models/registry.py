@@ -152,6 +152,13 @@ _IMAGENET_NETWORKS = {
         "convnext_small": 50_223_688,
         "convnext_base": 88_591_464,
     },
+    "regnet": {
+        "regnet_y_400mf": 4_344_144,
+        "regnet_y_800mf": 6_432_512,
+        "regnet_y_1_6gf": 11_202_430,
+        "regnet_y_3_2gf": 19_436_338,
+        "regnet_y_8gf": 39_381_472,
+    },
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
