@@ -18,8 +18,8 @@ from tests.torch_reference import build, ported, random_images
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jitted = partial(jax.jit, compiler_options=QUICK)
 
-SIZE = (75, 61)
-LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 61
+SIZE = (75, 67)
+LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 67
 
 
 def random_masks(size, seed=0):
@@ -28,7 +28,7 @@ def random_masks(size, seed=0):
     blocks = rng.random((-(-size[0] // 9), -(-size[1] // 9))) < 0.4
     masks = np.zeros((4, *size), bool)
     masks[0] = np.kron(blocks, np.ones((9, 9), bool))[: size[0], : size[1]]
-    masks[1, 0, 32] = True  # which every stride of 2 keeps
+    masks[1, 0, 32] = True  # which every stride keeps, that of windows without padding too
     masks[2] = True
     return masks
 
