@@ -89,7 +89,9 @@ def convert(source: Positional[Path], target: Positional[Path], *, tag: str | No
 
 
 def models(*, tags: bool = False) -> None:
-    """List the networks: parameters, input size, how many published weights.
+    """List the networks: parameters, input size, published weights, engines.
+
+    All run on full-size activations; most on visible positions only too (see docs/speed.md).
 
     Args:
         tags: list the weight tags of each network too.
@@ -99,7 +101,11 @@ def models(*, tags: bool = False) -> None:
     for name in registry.names():
         network, weights = registry.network(name), registry.tags(name)
         size = network.preprocessing.crop
-        print(f"{name:<20}{network.parameters:>12,}{size:>6} x {size}{len(weights):>4} weights")
+        engines = "dense, visible" if network.knows_visible else "dense"
+        print(
+            f"{name:<20}{network.parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
+            f"{engines}"
+        )
         for tag in weights if tags else ():
             print(f"  {tag}")
 

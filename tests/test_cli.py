@@ -77,6 +77,7 @@ def test_models_lists_networks_and_tags():
     done = run("models", "--tags")
     line = next(line for line in done.stdout.splitlines() if line.startswith("resnet50 "))
     assert line.split()[:4] == ["resnet50", "25,557,032", "224", "x"]
+    assert line.endswith("dense, visible")
     assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in done.stdout
 
 

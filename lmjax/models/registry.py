@@ -56,6 +56,11 @@ class Network:
         """Keys of published files that are called otherwise here; see `checkpoints.rename`."""
         return _RENAMED.get(self.module, ())
 
+    @property
+    def knows_visible(self) -> bool:
+        """Whether masks can be run on visible positions only; see `lmjax.Predictor`."""
+        return hasattr(self.build().masking, "logits_on_visible")
+
     def build(self, **options):
         """The Flax module; `options` are those of its constructor."""
         module = importlib.import_module(f"lmjax.models.{self.module}")
