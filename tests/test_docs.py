@@ -1,4 +1,4 @@
-"""The README's snippets run as written, and notebooks are what their sources say."""
+"""Snippets of the pages run as written, counts are right, notebooks are what their sources say."""
 
 import json
 import re
@@ -8,20 +8,44 @@ import numpy as np
 import pytest
 
 from lmjax.methods import METHODS
+from lmjax.models import registry
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
-def test_readme_snippets_run():
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 2
+def run_snippets(page, *, count):
+    """The names that a page's snippets, run one after the other, define."""
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert len(snippets) == count
     names = {}
     for snippet in snippets:
         exec(snippet, names)
+    return names
+
+
+def test_readme_snippets_run():
+    names = run_snippets("README.md", count=2)
     assert names["logits"].shape == (2, 10)
     assert names["attribution"].heatmap.shape == (128, 128)
     assert np.argmax(names["logits"][0]) == names["scene"].label  # the object alone is enough
+
+
+def test_snippets_on_adding_a_network_run():
+    names = run_snippets("docs/adding_a_network.md", count=3)
+    assert names["logits"].shape == (2, 10)
+    assert np.ptp(names["expected"], axis=0).max() > 0  # images are seen
+
+
+def test_counts_of_networks_and_weights_are_the_registrys():
+    readme, models = ((ROOT / page).read_text() for page in ("README.md", "docs/models.md"))
+    published = [name for name in registry.names() if registry.network(name).bundled is None]
+    assert f"{len(published)} in all" in readme
+    assert f"lists {len(registry.tags())} published weights" in readme
+    assert f"{len(registry.tags())} published tags" in (ROOT / "CHANGELOG.md").read_text()
+    for publisher in ("torchvision", "timm"):
+        tags = [tag for tag in registry.tags() if tag.startswith(f"{publisher}/")]
+        assert re.search(rf"\b{len(tags)}( tags)? of {publisher}", models)
 
 
 def test_every_method_is_on_the_page_of_methods():
