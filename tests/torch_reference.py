@@ -3,6 +3,7 @@
 Import torchvision from here: `from tests.torch_reference import torchvision`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -66,10 +67,16 @@ def build(name: str, seed: int, **options) -> torch.nn.Module:
     return randomised(model, seed)
 
 
+@functools.cache
+def blank(name: str):
+    """The network of that name here, and shapes and dtypes of its variables."""
+    module = registry.network(name).build()
+    return module, checkpoints.abstract_variables(module)
+
+
 def ported(name: str, model: torch.nn.Module):
     """The network of that name here, and the model's weights as its variables."""
-    module = registry.network(name).build()
-    target = checkpoints.abstract_variables(module)
+    module, target = blank(name)
     return module, checkpoints.to_variables(state_dict(model), target)
 
 

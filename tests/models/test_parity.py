@@ -9,9 +9,11 @@ import torch
 from flax import linen as nn
 
 from lmjax.masking import Masked
-from lmjax.models import checkpoints, registry
+from lmjax.models import Classifier, checkpoints, registry
+from tests.compilations import quick_jit
 from tests.networks import EVERY, NAMES, SMALLEST
 from tests.torch_reference import (
+    blank,
     build,
     parity,
     ported,
@@ -29,8 +31,7 @@ CHANNELS_LAST = (torch.nn.Linear, torch.nn.GELU, torch.nn.LayerNorm)
 def test_parameter_count(name):
     """The registry's counts are those that torchvision publishes, and those of the networks."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    params = checkpoints.abstract_variables(registry.network(name).build())["params"]
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(blank(name)[1]["params"]))
     assert count == weights.meta["num_params"] == registry.network(name).parameters
 
 
@@ -66,7 +67,7 @@ def _torch_stages(model: torch.nn.Module, images: np.ndarray) -> dict[str, np.nd
     return stages
 
 
-@partial(jax.jit, static_argnames="module")
+@partial(quick_jit, static_argnames="module")
 def _flax_stages(module: nn.Module, variables, images: np.ndarray) -> dict[str, jax.Array]:
     """Output of every submodule."""
     stages = {}
@@ -98,6 +99,11 @@ def test_stage_by_stage(name):
             expected = expected.reshape(value.shape)
         assert value.shape == expected.shape, stage
         assert np.abs(value - expected).max() <= TOLERANCE * np.abs(expected).max(), stage
+
+    # Cut behind the last layer with positions, what is behind it gives the same logits.
+    features, head = Classifier(variables, module, registry.network(name).preprocessing).cut()
+    logits = quick_jit(lambda head, x: head(x))(head, ours[features.layer][0])
+    np.testing.assert_allclose(logits, theirs[""][0], atol=TOLERANCE * np.abs(theirs[""]).max())
 
 
 @pytest.mark.parametrize(("in_channels", "num_classes"), [(1, 3), (5, 7)])
