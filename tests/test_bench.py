@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import attribution, bench
+from benchmarks import attribution, bench, networks
 from lmjax.cli import main
 
 IMAGE = bench.photograph(64)
@@ -56,3 +56,13 @@ def test_attributions_are_measured_without_the_network(capsys):
         assert f"| {name} |" in table
     assert "| lime | 120 |" in table
     assert "| rise, soft masks | 121 |" in table
+
+
+@pytest.mark.slow
+def test_networks_are_measured_plain_and_masked(capsys):
+    networks.main(("squeezenet1_1", "resnet18_digits"), size=64, variants=2, rounds=1)
+    *_, published, bundled = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert published[:2] == ["| squeezenet1_1", "1,235,496"]
+    assert float(published[2]) < 1e-5
+    assert bundled[0] == "| resnet18_digits"
+    assert all(float(each.strip(" |")) > 0 for each in (*published[3:], *bundled[3:]))
