@@ -1,6 +1,5 @@
 """Shared rows against full-size activations."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from lmjax.masking.shared import (
     visible_rows,
 )
 from lmjax.masking.visible import Capacities
+from tests.compilations import quick_jit
 from tests.perturbation.test_engines import IMAGE, random_masks, random_predictor
 
 ROOM = 4_000
@@ -52,8 +52,8 @@ def in_two_parts(predictor, image, masks, *, seam, on_visible):
 )
 def test_same_logits_wherever_the_network_is_cut(kind, masking, on_visible):
     predictor, masks = random_predictor(kind, masking), jnp.asarray(random_masks(9))
-    expected = jax.jit(predictor)(IMAGE, masks)
-    run = jax.jit(in_two_parts, static_argnames=("seam", "on_visible"))
+    expected = quick_jit(predictor)(IMAGE, masks)
+    run = quick_jit(in_two_parts, static_argnames=("seam", "on_visible"))
     for seam in (1, 2) if masking.depth == 1 else (1, 3):
         actual = run(predictor, IMAGE, masks, seam=seam, on_visible=on_visible)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lmjax.masking import Masked, dense
 from lmjax.masking.shared import SharedCounting
 from lmjax.masking.visible import Capacities, Counting, Pixels
+from tests.compilations import quick_jit
 
 plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
 
@@ -38,9 +39,9 @@ def counted(network, inputs):
 
 def on_visible(network, inputs, spare=3):
     """`network`, which ends in an array, on visible positions only."""
-    counts = jax.jit(lambda inputs: counted(network, inputs).counts)(inputs)
+    counts = quick_jit(lambda inputs: counted(network, inputs).counts)(inputs)
     sizes = [int(count.sum()) + spare for count in counts]
-    return jax.jit(lambda inputs: network(Pixels(*inputs, Capacities(sizes))))(inputs)
+    return quick_jit(lambda inputs: network(Pixels(*inputs, Capacities(sizes))))(inputs)
 
 
 def assert_same(network, inputs):
@@ -50,7 +51,7 @@ def assert_same(network, inputs):
         outputs = network(inputs)
         return dense.unmask(outputs).x, getattr(outputs.mask, "mask", outputs.mask)
 
-    (x, mask), (expected, expected_mask) = on_visible(ended, inputs), jax.jit(ended)(inputs)
+    (x, mask), (expected, expected_mask) = on_visible(ended, inputs), quick_jit(ended)(inputs)
     np.testing.assert_array_equal(mask, expected_mask)
     chex.assert_trees_all_close(x, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
 
@@ -131,7 +132,7 @@ def test_pools_residuals_and_pointwise(height, width, window, stride, ceil_mode,
     def ended(inputs):
         return dense.global_average_pool(summed(inputs))
 
-    actual, mean = on_visible(ended, inputs), jax.jit(ended)(inputs)
+    actual, mean = on_visible(ended, inputs), quick_jit(ended)(inputs)
     chex.assert_trees_all_close(actual, mean, atol=1e-5 * np.abs(mean).max())
     assert not actual[3].any()  # all hidden
 
@@ -160,7 +161,7 @@ def test_concatenation_average_pools_and_scales(height, width, window, stride, s
     def ended(inputs):
         return dense.adaptive_average_pool(joined(inputs), 5)
 
-    actual, grid = on_visible(ended, inputs), jax.jit(ended)(inputs)
+    actual, grid = on_visible(ended, inputs), quick_jit(ended)(inputs)
     chex.assert_trees_all_close(actual, grid, atol=1e-5 * np.abs(grid).max())
     assert not actual[3].any()  # all hidden
 
@@ -206,7 +207,7 @@ def test_gradients_agree(stem_fill):
         outputs = run(network, Masked(x, inputs.mask))
         return (dense.global_average_pool(outputs) ** 2).sum()
 
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+    gradients = quick_jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
     sizes = (400,) * 8  # room for everything
 
     def rows(network, inputs):

@@ -15,6 +15,7 @@ from lmjax.models import checkpoints
 from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
 from tests import compilations
 from tests import layer_masking_reference as reference
+from tests.compilations import quick_jit
 
 GROUPED = partial(Bottleneck, groups=2, width_per_group=32)
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck, "grouped": GROUPED}
@@ -57,7 +58,7 @@ def random_masks(size, count, seed=0):
     return masks
 
 
-@partial(jax.jit, static_argnames="module")
+@partial(quick_jit, static_argnames="module")
 def logits(module, variables, image, masks):
     images = jnp.broadcast_to(image, (len(masks), *image.shape[-3:]))
     return module.apply(variables, Masked(images, masks))
