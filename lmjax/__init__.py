@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = attach(
         "Predictor": "lmjax.perturbation",
         "Replace": "lmjax.masking",
         "ReplaceAverage": "lmjax.masking",
+        "TokenDropping": "lmjax.masking",
         "evaluate": "lmjax.perturbation",
     },
 )

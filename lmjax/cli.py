@@ -21,7 +21,7 @@ def explain(
     segments: str = "slic",
     n_segments: int = 50,
     samples: OptionalInt = None,
-    removal: tuple[str, ...] = ("layer", "grey", "black"),
+    removal: Annotated[tuple[str, ...] | None, arg(metavar="[STR [STR ...]]")] = None,
     metrics: bool = False,
     target: Annotated[str | None, arg(metavar="CLASS")] = None,
     seed: int = 0,
@@ -44,7 +44,8 @@ def explain(
             method's own number (lime: 1000). Methods that do not sample have none.
         removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
             image_mean, segment_mean, blur, gaussian_noise, uniform_noise, red, green, blue; one or
-            more. The first three take a depth, as in layer@2.
+            more; layer, grey and black by default. The first three take a depth, as in layer@2. In
+            a vision transformer, token_dropping takes their place.
         metrics: measure deletion and insertion as well.
         target: class to explain, by number or name; the predicted one by default.
         seed: of everything random.

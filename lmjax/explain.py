@@ -13,8 +13,9 @@ import numpy as np
 from lmjax import judging
 from lmjax.explanation import Explanation, Result, summary, write
 from lmjax.masking import by_name
+from lmjax.masking.removal import check_masking
 from lmjax.methods import WHOLE, attribute, check_methods, check_samples, pairs
-from lmjax.models import Classifier, load
+from lmjax.models import Classifier, load, registry
 from lmjax.perturbation import Predictor
 from lmjax.perturbation import segments as segmenters
 from lmjax.picture import Picture, read_picture
@@ -35,7 +36,7 @@ def explain(
     segments: str = "slic",
     n_segments: int = 50,
     samples: int | None = None,
-    removal: Sequence[str] = ("layer", "grey", "black"),
+    removal: Sequence[str] | None = None,
     metrics: bool = False,
     target: str | None = None,
     seed: int = 0,
@@ -57,8 +58,9 @@ def explain(
       n_segments: about how many; `"slic"` only.
       samples: variants that each method that samples evaluates under each removal, about; None
         leaves it to the methods.
-      removal: some of `lmjax.masking.by_name.NAMES`. A method that needs a removal that paints runs
-        under those among them; one that removes nothing runs once.
+      removal: some of `lmjax.masking.by_name.NAMES`; None takes layer masking (token dropping in a
+        vision transformer), grey and black. A method that needs a removal that paints runs under
+        those among them; one that removes nothing runs once.
       metrics: follow deletion and insertion too, `lmjax.judging.follow`.
       target: class to explain, an index or a class name; None explains the predicted class.
       seed: of everything random; the same seed gives the same result.
@@ -79,7 +81,7 @@ def explain(
         "segments": segments,
         "n_segments": n_segments,
         "samples": samples,
-        "removal": _check_removals(removal),
+        "removal": _check_removals(removal, model),
         "metrics": metrics,
         "target": target,
         "seed": seed,
@@ -170,11 +172,17 @@ def find_class(target: str | int | None, classifier: Classifier) -> int | None:
         ) from None
 
 
-def _check_removals(names: Sequence[str]) -> tuple[str, ...]:
+def _check_removals(names: Sequence[str] | None, model: str) -> tuple[str, ...]:
+    """The names, each once; by default those that suit the network."""
+    own = "token_dropping" if registry.network(model).transformer else "layer"
+    if names is None:
+        return own, "grey", "black"
     if not names:
         raise ValueError(f"removal must be one or more of {', '.join(by_name.NAMES)}; got none")
     for name in names:
-        by_name.check_name(name)
+        base, _ = by_name.check_name(name)
+        if base in by_name.INSIDE_NETWORK:
+            check_masking(by_name.make(name), by_name.make(own))
     return tuple(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""The networks of the registry that torchvision has too, as parameters of tests."""
+"""The networks of the registry that torchvision or timm have too, as parameters of tests."""
 
 import itertools
 
@@ -7,17 +7,30 @@ import pytest
 from lmjax.models import registry
 
 
-def _all() -> list[registry.Network]:
+def _names(*, transformers: bool) -> list[str]:
     networks = map(registry.network, registry.names())
-    return [network for network in networks if network.bundled is None]
+    return [
+        network.name
+        for network in networks
+        if network.bundled is None and network.transformer == transformers
+    ]
 
 
-def _smallest() -> list[str]:
-    families = itertools.groupby(_all(), key=lambda network: network.module)
+def _smallest(names: list[str]) -> list[str]:
+    families = itertools.groupby(map(registry.network, names), key=lambda network: network.module)
     return [min(group, key=lambda network: network.parameters).name for _, group in families]
 
 
-NAMES = [network.name for network in _all()]
-SMALLEST = _smallest()  # one of each family
-# Every network; all but the smallest of each family are slow.
-EVERY = [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in NAMES]
+def _every(names: list[str]) -> list:
+    """All; those that are not the smallest of their family are slow."""
+    quick = _smallest(names)
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+# Convolutional networks, and the smallest of each family.
+NAMES = _names(transformers=False)
+SMALLEST = _smallest(NAMES)
+EVERY = _every(NAMES)
+
+TRANSFORMERS = _names(transformers=True)
+EVERY_TRANSFORMER = _every(TRANSFORMERS)

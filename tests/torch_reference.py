@@ -1,9 +1,10 @@
-"""torchvision, the oracle of the parity tests: its import, its networks, and comparisons with them.
+"""torchvision and timm, the oracles of the parity tests: their networks, and comparisons with them.
 
-Import torchvision from here: `from tests.torch_reference import torchvision`.
+Import both from here: `from tests.torch_reference import timm, torchvision`.
 """
 
 import functools
+import importlib
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,14 @@ def _import_torchvision():
 
 
 torchvision = _import_torchvision()
+timm = importlib.import_module("timm")  # which imports torchvision
+
+
+_NORMS = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+_OF_TRANSFORMERS = (
+    *("class_token", "pos_embedding", "in_proj_weight", "in_proj_bias"),
+    *("cls_token", "pos_embed"),
+)
 
 
 def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -48,22 +57,28 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0.0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
-        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
+        if isinstance(module, _NORMS):
             module.weight.data.uniform_(0.5, 1.0, generator=generator)
         if getattr(module, "bias", None) is not None:
             module.bias.data.normal_(0.0, 0.1, generator=generator)
         if hasattr(module, "layer_scale"):
             module.layer_scale.data.uniform_(0.5, 1.5, generator=generator)
+    for name, value in model.named_parameters():
+        if name.endswith(_OF_TRANSFORMERS):
+            value.data.normal_(0.0, value.shape[-1] ** -0.5, generator=generator)
     return model.eval()
 
 
 def build(name: str, seed: int, **options) -> torch.nn.Module:
-    """torchvision's network of that name, random and in evaluation mode; the same for one seed."""
+    """The original of that name, random and in evaluation mode; the same for one seed."""
     if name == "googlenet":
         options = {"init_weights": False, "aux_logits": False, **options}  # else it warns
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = getattr(torchvision.models, name)(weights=None, **options)
+        if hasattr(torchvision.models, name):
+            model = getattr(torchvision.models, name)(weights=None, **options)
+        else:
+            model = timm.create_model(name, pretrained=False, **options)
     return randomised(model, seed)
 
 
@@ -77,7 +92,8 @@ def blank(name: str):
 def ported(name: str, model: torch.nn.Module):
     """The network of that name here, and the model's weights as its variables."""
     module, target = blank(name)
-    return module, checkpoints.to_variables(state_dict(model), target)
+    state = checkpoints.rename(state_dict(model), registry.network(name).renamed)
+    return module, checkpoints.to_variables(state, target)
 
 
 def state_dict(model: torch.nn.Module) -> dict[str, np.ndarray]:

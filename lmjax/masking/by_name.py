@@ -3,16 +3,19 @@
 import jax
 import numpy as np
 
-from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.masking.removal import LayerMasking, PartialConvolution, TokenDropping
 from lmjax.masking.replace import BASELINES, Replace
 
-_INSIDE_NETWORK = {
+_THROUGH_LAYERS = {
     "layer": LayerMasking(),
     "no_padding": LayerMasking(padding="none"),
     "partial": PartialConvolution(),
 }
+INSIDE_NETWORK = {**_THROUGH_LAYERS, "token_dropping": TokenDropping()}
+"""Those inside the network, without a depth."""
+
 _COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
-NAMES = (*_INSIDE_NETWORK, *BASELINES, *_COLOURS)
+NAMES = (*INSIDE_NETWORK, *BASELINES, *_COLOURS)
 """All names. The first three may go on with a depth: `"layer@2"` is `LayerMasking(depth=2)`."""
 
 PAINTS = (*BASELINES, *_COLOURS)
@@ -29,7 +32,7 @@ def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None
     """A removal by its name.
 
     Args:
-      name: one of `NAMES`; those inside the network also with a depth, `"layer@2"`.
+      name: one of `NAMES`; the first three also with a depth, `"layer@2"`.
       key: of the baselines that draw noise.
       segments: `[H, W]` ints, of `"segment_mean"`.
 
@@ -37,8 +40,8 @@ def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None
       ValueError: another name, or what the removal itself refuses.
     """
     base, depth = check_name(name)
-    if base in _INSIDE_NETWORK:
-        removal = _INSIDE_NETWORK[base]
+    if base in INSIDE_NETWORK:
+        removal = INSIDE_NETWORK[base]
         if depth is None:
             return removal
         options = {} if base == "partial" else {"padding": removal.padding}
@@ -49,10 +52,10 @@ def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None
 def check_name(name: str, argument: str = "removal") -> tuple[str, int | None]:
     """The name without its depth, and the depth; raises ValueError for a name that is none."""
     base, at, depth = str(name).partition("@")
-    if base not in NAMES or (at and (base not in _INSIDE_NETWORK or not depth.isdecimal())):
+    if base not in NAMES or (at and (base not in _THROUGH_LAYERS or not depth.isdecimal())):
         raise ValueError(
             f"{argument} must be one of {', '.join(NAMES)}, or with a depth one of "
-            f"{', '.join(f'{each}@2' for each in _INSIDE_NETWORK)}; got {name!r}"
+            f"{', '.join(f'{each}@2' for each in _THROUGH_LAYERS)}; got {name!r}"
         )
     return base, int(depth) if at else None
 

@@ -275,6 +275,34 @@ def concatenate(first: Masked, *others: Masked) -> Masked:
     return Masked(select(mask, x), mask)
 
 
+def attention(inputs: Masked, heads: int, *, precision: lax.Precision | None = None) -> Masked:
+    """Multi-head attention among the visible positions (Vaswani et al. 2017, arXiv 1706.03762).
+
+    Hidden positions are not attended to: the answer is that of the visible ones alone.
+
+    Args:
+      inputs: `[N, H, W, 3 * C]`: queries, keys and values side by side, each head by head.
+      heads: their number; divides C.
+      precision: as in `conv`.
+
+    Returns:
+      `[N, H, W, C]`, head by head.
+    """
+    x, mask = inputs
+    x = x.reshape(len(x), -1, 3, heads, x.shape[-1] // (3 * heads))
+    queries, keys, values = x[:, :, 0], x[:, :, 1], x[:, :, 2]
+    queries = queries * queries.shape[-1] ** -0.5
+    scores = jnp.einsum("nqhc,nkhc->nhqk", queries, keys, precision=precision)
+    scores = scores.astype(jnp.float32)
+    if mask is not None:
+        # The least number, not -inf: without any key, that would give NaN.
+        least = jnp.finfo(scores.dtype).min
+        scores = jnp.where(mask.reshape(len(mask), 1, 1, -1), scores, least)
+    weights = jax.nn.softmax(scores).astype(values.dtype)
+    y = jnp.einsum("nhqk,nkhc->nqhc", weights, values, precision=precision)
+    return Masked(select(mask, y.reshape(*inputs.x.shape[:3], -1)), mask)
+
+
 @functools.singledispatch
 def scale_channels(inputs: Masked, factors: jax.Array) -> Masked:
     """Every image's channels times its factors `[N, C]`."""

@@ -24,7 +24,7 @@ def _check_depth(depth: int | None) -> None:
 
 
 class _InsideNetwork:
-    """What the removals of this file share: the masks travel through the network."""
+    """What the removals of this file share: the masks go into the network."""
 
     def logits(self, classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Answers of `classifier` to the variants of one image.
@@ -40,6 +40,10 @@ class _InsideNetwork:
         images = _variants(classifier, image, masks)
         return classifier.apply(images, masks, masking=self)
 
+
+class _ThroughLayers(_InsideNetwork):
+    """What the removals of convolutional networks share: masks travel through the layers."""
+
     def logits_on_visible(self, classifier, image: jax.Array, masks: jax.Array, ledger):
         """The same answers, computed on visible positions only; see `lmjax.masking.visible`."""
         images = _variants(classifier, image, masks)
@@ -52,7 +56,7 @@ def _variants(classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class LayerMasking(_InsideNetwork):
+class LayerMasking(_ThroughLayers):
     """Layer masking (Balasubramanian & Feizi, arXiv 2211.14646, section 3).
 
     Every layer computes with visible positions only, and passes on which of its outputs are known.
@@ -79,7 +83,7 @@ class LayerMasking(_InsideNetwork):
 
 
 @dataclass(frozen=True)
-class PartialConvolution(_InsideNetwork):
+class PartialConvolution(_ThroughLayers):
     """Partial convolution (Liu et al. 2018, arXiv 1804.07723, equation 1) in every convolution.
 
     No neighbor padding: the sum over the visible positions of a window is scaled up by window size
@@ -97,10 +101,32 @@ class PartialConvolution(_InsideNetwork):
         _check_depth(self.depth)
 
 
-def check_masking(masking) -> None:
-    """Raises ValueError unless `masking` goes through the network's layers."""
-    if not isinstance(masking, LayerMasking | PartialConvolution):
+@dataclass(frozen=True)
+class TokenDropping(_InsideNetwork):
+    """Token dropping, for vision transformers (Naseer et al. 2021; Jain et al. 2022).
+
+    A token is kept only when all of its patch is visible. Dropped tokens take no part in attention,
+    so the network answers as if it were run on the kept tokens alone. The class token is always
+    kept; with nothing visible it is alone.
+
+    References:
+      Naseer et al. 2021, "Intriguing Properties of Vision Transformers" (arXiv 2105.10497), 3.1.
+      Jain et al. 2022, "Missingness Bias in Model Debugging" (arXiv 2204.08945), section 3.
+    """
+
+
+Masking = LayerMasking | PartialConvolution | TokenDropping
+
+
+def check_masking(masking, own: Masking) -> None:
+    """Raises ValueError unless `masking` fits a network whose own masking is `own`."""
+    if isinstance(own, TokenDropping):
+        kind, fits = "transformer", (TokenDropping,)
+    else:
+        kind, fits = "convolutional network", (LayerMasking, PartialConvolution)
+    if not isinstance(masking, fits):
+        names = " or ".join(f"lmjax.{each.__name__}()" for each in fits)
         raise ValueError(
-            f"masking must be lmjax.LayerMasking(...) or lmjax.PartialConvolution(...), got "
-            f"{masking!r}; a removal that paints goes to lmjax.Predictor(classifier, removal)"
+            f"masking must be {names} in a {kind}, got {masking!r}; a removal that paints goes to "
+            "lmjax.Predictor(classifier, removal)"
         )

@@ -11,6 +11,8 @@ torch's too. So porting is one table of leaves and a transposition of kernels:
 | bias | bias | |
 | mean, var | running_mean, running_var | |
 | layer_scale | layer_scale | 11C <- C11 |
+| in_proj_kernel, in_proj_bias | in_proj_weight, in_proj_bias | IO <- OI |
+| class_token, encoder.pos_embedding | the same | 1TC, as in torch |
 
 Porting is strict both ways: nothing is re-initialised, dropped or reshaped in silence. Only torch's
 counter `num_batches_tracked` is ignored: evaluation does not use it.
@@ -18,6 +20,7 @@ counter `num_batches_tracked` is ignored: evaluation does not use it.
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -40,7 +43,12 @@ _TORCH_LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
     "layer_scale": "layer_scale",
+    "in_proj_kernel": "in_proj_weight",
+    "in_proj_bias": "in_proj_bias",
+    "class_token": "class_token",
+    "encoder.pos_embedding": "encoder.pos_embedding",
 }
+_AS_IN_TORCH = ("class_token", "encoder.pos_embedding")
 _IGNORED = "num_batches_tracked"
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts save a state dict
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torch.compile
@@ -104,6 +112,12 @@ def _hint(missing, surplus, misshapen) -> str:
             explained |= {key, key.removesuffix("weight") + "bias"}
         elif len(shape) == len(wanted) == 4 and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
             options.append(f"in_channels={shape[1]} (now {wanted[1]})")
+            explained.add(key)
+        elif key.endswith("pos_embedding"):
+            patches = [math.isqrt(each[1] - 1) for each in (shape, wanted)]
+            options.append(
+                "a preprocessing= whose crop is {} patches wide (now {})".format(*patches)
+            )
             explained.add(key)
     if len(options) > 2 or set(misshapen) - explained:
         return ""
@@ -219,7 +233,7 @@ def to_variables(
 
     leaves = {_torch_key(path): (path, leaf) for path, leaf in flatten_dict(target).items()}
     state_dict = {k: v for k, v in state_dict.items() if k.split(".")[-1] != _IGNORED}
-    wanted = {key: _torch_shape(leaf.shape) for key, (_, leaf) in leaves.items()}
+    wanted = {key: _torch_shape(path[-1], leaf.shape) for key, (path, leaf) in leaves.items()}
     missing = [key for key in wanted if key not in state_dict]
     surplus = [key for key in state_dict if key not in wanted]
     misshapen = {
@@ -233,7 +247,10 @@ def to_variables(
         if not _is_floating(value):
             raise ValueError(f"{key} in {source} is {value.dtype}: quantised weights are not read")
     return unflatten_dict(
-        {path: _to_flax(state_dict[key]).astype(leaf.dtype) for key, (path, leaf) in leaves.items()}
+        {
+            path: _to_flax(path[-1], state_dict[key]).astype(leaf.dtype)
+            for key, (path, leaf) in leaves.items()
+        }
     )
 
 
@@ -245,7 +262,9 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     from flax.traverse_util import flatten_dict
 
     leaves = flatten_dict(variables)
-    return {_torch_key(path): _to_torch(np.asarray(leaf)) for path, leaf in leaves.items()}
+    return {
+        _torch_key(path): _to_torch(path[-1], np.asarray(leaf)) for path, leaf in leaves.items()
+    }
 
 
 def weights_sha256(variables: Any) -> str:
@@ -271,7 +290,8 @@ def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
 
     from lmjax.masking.masked import Masked
 
-    images = jax.ShapeDtypeStruct((1, 64, 64, in_channels), jnp.float32)  # any size gives the same
+    size = getattr(module, "image_size", 64)  # where there is none, any size gives the same
+    images = jax.ShapeDtypeStruct((1, size, size, in_channels), jnp.float32)
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), Masked(x)), images)
 
 
@@ -279,15 +299,21 @@ def _torch_key(path: tuple[str, ...]) -> str:
     return ".".join((*path[1:-1], _TORCH_LEAVES[path[-1]]))
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if name in _AS_IN_TORCH:
+        return shape
     return (*shape[:-3:-1], *shape[:-2])  # HWIO -> OIHW, IO -> OI, O -> O
 
 
-def _to_torch(leaf: np.ndarray) -> np.ndarray:
+def _to_torch(name: str, leaf: np.ndarray) -> np.ndarray:
+    if name in _AS_IN_TORCH:
+        return leaf
     return leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
 
 
-def _to_flax(value: np.ndarray) -> np.ndarray:
+def _to_flax(name: str, value: np.ndarray) -> np.ndarray:
+    if name in _AS_IN_TORCH:
+        return value
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 

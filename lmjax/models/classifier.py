@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import LayerMasking, PartialConvolution, check_masking
+from lmjax.masking.removal import Masking, TokenDropping, check_masking
 from lmjax.masking.visible import Capacities, Counting, Pixels
 from lmjax.models.preprocess import Preprocessing
 
@@ -37,7 +37,7 @@ class Classifier:
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
-    def masking(self) -> LayerMasking | PartialConvolution:
+    def masking(self) -> Masking:
         """How masks go through the network unless `apply` is told otherwise."""
         return self.module.masking
 
@@ -50,7 +50,7 @@ class Classifier:
         images: jax.Array,
         masks: jax.Array | None = None,
         *,
-        masking: LayerMasking | PartialConvolution | None = None,
+        masking: Masking | None = None,
     ) -> jax.Array:
         """Logits of images, each under its mask.
 
@@ -60,11 +60,12 @@ class Classifier:
           masking: how to mask; None takes the classifier's own, which `lmjax.models.load` sets.
 
         Returns:
-          Logits `[N, K]`, float32. Where nothing is visible they are the last layer's bias.
+          Logits `[N, K]`, float32. Where nothing is visible they are the last layer's bias, or a
+          transformer's answer to its class token alone.
 
         Raises:
           ValueError: images of another shape or not floating point, masks of another shape, values
-            other than 0 and 1, or a `masking` that does not go through layers.
+            other than 0 and 1, or a `masking` that does not fit the network.
         """
         images = self._check_images(images)
         if masks is not None:
@@ -77,7 +78,7 @@ class Classifier:
         masks: jax.Array,
         ledger: Counting | Capacities,
         *,
-        masking: LayerMasking | PartialConvolution | None = None,
+        masking: Masking | None = None,
     ) -> jax.Array:
         """The same logits, computed on visible positions only.
 
@@ -102,8 +103,13 @@ class Classifier:
           head: activations -> logits `[K]`.
 
         Raises:
-          ValueError: no such layer.
+          ValueError: no such layer; or a transformer, whose class token stands beside positions.
         """
+        if isinstance(self.masking, TokenDropping):
+            raise ValueError(
+                "a transformer cannot be cut: behind its blocks the class token alone is read, and "
+                "no map of positions leads to the logits; Grad-CAM takes convolutional networks"
+            )
         layers = self.variables["params"]
         layer = _last_with_positions(self) if layer is None else layer
         if layer not in layers:
@@ -113,7 +119,7 @@ class Classifier:
     def _run(self, inputs: Masked | Pixels, masking) -> jax.Array:
         module = self.module
         if masking is not None:
-            check_masking(masking)
+            check_masking(masking, module.masking)
             module = module.clone(masking=masking)
         return module.apply(self.variables, inputs)
 

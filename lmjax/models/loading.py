@@ -11,20 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax.masking.removal import LayerMasking, PartialConvolution, check_masking
+from lmjax.masking.removal import Masking, check_masking
 from lmjax.models import checkpoints, download, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.preprocess import Preprocessing
 from lmjax.models.registry import Network, WeightSource
-
-_LAYER_MASKING = LayerMasking()
 
 
 def load(
     name: str,
     *,
     weights: str | os.PathLike | None = None,
-    masking: LayerMasking | PartialConvolution = _LAYER_MASKING,
+    masking: Masking | None = None,
     num_classes: int | None = None,
     in_channels: int = 3,
     preprocessing: Preprocessing | None = None,
@@ -43,13 +41,15 @@ def load(
         `lmjax[torch]`); a tag, one of `lmjax.models.tags(name)`, in full or without publisher and
         network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified; or
         None for the weights that come with the package, which only `resnet18_digits` has.
-      masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`.
+      masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
+        takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000, or 10 for digits.
       in_channels: of the weights.
       preprocessing: None takes what the registry knows of the weights: that of the tag, of the tag
         that `convert` noted in the file, or of the tag whose file has this name. For any other file
         it takes the network's default, which for ImageNet networks is that of torchvision's first
-        weights (resize 256, crop 224, bilinear).
+        weights (resize 256, crop 224, bilinear). A vision transformer is made for images of the
+        size of its crop.
       class_names: one for each class. None takes the registry's where their number fits.
       dtype: of the computation, float32 or bfloat16. Weights and logits are float32.
 
@@ -63,16 +63,18 @@ def load(
       OSError: the weights cannot be downloaded; says which file to put where.
     """
     network = registry.network(name)
-    check_masking(masking)
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be 1 or more, got {value!r}")
     path, source = _locate(network, weights)
     names = registry.class_names(source.classes if source else network.classes)
     num_classes = len(names) if num_classes is None else num_classes
-    module = network.build(num_classes=num_classes, masking=masking, dtype=dtype)
     if preprocessing is None:
         preprocessing = (source or network).preprocessing
+    module = _build(network, preprocessing, num_classes=num_classes, dtype=dtype)
+    if masking is not None:
+        check_masking(masking, module.masking)
+        module = module.clone(masking=masking)
     _check_channels(preprocessing, in_channels)
     if class_names is None:
         class_names = names if len(names) == num_classes else None
@@ -125,7 +127,7 @@ def convert(
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)
-        module = network.build(num_classes=published.num_classes)
+        module = _build(network, published.preprocessing, num_classes=published.num_classes)
         _port(state_dict, checkpoints.abstract_variables(module), source, network)
         metadata["tag"] = published.tag
     checkpoints.save_safetensors(target, state_dict, metadata=metadata)
@@ -190,6 +192,17 @@ def _recognise(path: Path, network: Network) -> WeightSource | None:
 
 def _list_tags(network: Network) -> str:
     return ", ".join(registry.tags(network.name)) or "(none)"
+
+
+def _build(network: Network, preprocessing: Preprocessing, **options):
+    """The module, made for images of the size that the preprocessing gives, where it must be."""
+    if not network.transformer:
+        return network.build(**options)
+    if preprocessing.crop is None:
+        raise ValueError(
+            f"preprocessing must have a crop: {network.name} takes images of one size only"
+        )
+    return network.build(image_size=preprocessing.crop, **options)
 
 
 def _check_channels(preprocessing: Preprocessing, in_channels: int) -> None:

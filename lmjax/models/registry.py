@@ -5,11 +5,11 @@ it. The published weights are rows of `weight_tags.csv` beside this file:
 
 - `torchvision/NETWORK.TAG`: torchvision's weights (facts of torchvision 0.28). The file name ends
   in the first 8 digits of its sha256.
-- `timm/NETWORK.TAG`: timm's safetensors on the Hugging Face hub, where the network is the same as
-  torchvision's (facts of timm 1.0.31). Size and crop are those of the evaluation transform that
-  timm makes by default (`timm.data.resolve_model_data_config`); at the larger test size that timm
-  states for some of them, accuracy is a little higher. No sha256 is published with these; the hub
-  declares one when it sends the file, see `lmjax.models.download.fetch`.
+- `timm/NETWORK.TAG`: timm's safetensors on the Hugging Face hub (facts of timm 1.0.31), those for
+  ImageNet's 1000 classes. Size and crop are those of the evaluation transform that timm makes by
+  default (`timm.data.resolve_model_data_config`); at the larger test size that timm states for some
+  of them, accuracy is a little higher. No sha256 is published with these; the hub declares one when
+  it sends the file, see `lmjax.models.download.fetch`.
 """
 
 import csv
@@ -33,8 +33,8 @@ class Network:
       name: of the network, and of its constructor.
       module: the module of `lmjax.models` that defines the constructor; one for each family.
       parameters: how many there are, with the classifier for `classes`.
-      preprocessing: for weights that do not state their own. For ImageNet networks, that of
-        torchvision's first weights (`IMAGENET1K_V1`).
+      preprocessing: for weights that do not state their own. For ImageNet networks, that of the
+        first published ones, which for torchvision's are `IMAGENET1K_V1`.
       classes: which class names its weights use by default, see `class_names`.
       bundled: file of the weights that come with the package, or None.
     """
@@ -60,6 +60,15 @@ class Network:
     def knows_visible(self) -> bool:
         """Whether masks can be run on visible positions only; see `lmjax.Predictor`."""
         return hasattr(self.build().masking, "logits_on_visible")
+
+    @property
+    def transformer(self) -> bool:
+        """Whether it is a vision transformer.
+
+        Those drop tokens, where convolutional networks mask layers, run on full-size activations
+        only, and take images of one size, their constructor's `image_size`.
+        """
+        return self.module == "vit"
 
     def build(self, **options):
         """The Flax module; `options` are those of its constructor."""
@@ -106,7 +115,7 @@ class WeightSource:
         return name if name.startswith(self.network) else self.tag.split("/")[1] + ".safetensors"
 
 
-# Parameters as torchvision publishes them with its weights, by family.
+# Parameters as torchvision publishes them with its weights, or of timm's network; by family.
 _IMAGENET_NETWORKS = {
     "resnet": {
         "resnet18": 11_689_512,
@@ -164,6 +173,14 @@ _IMAGENET_NETWORKS = {
         "regnet_y_3_2gf": 19_436_338,
         "regnet_y_8gf": 39_381_472,
     },
+    "vit": {
+        "vit_b_16": 86_567_656,
+        "vit_b_32": 88_224_232,
+        "vit_l_16": 304_326_632,
+        "vit_small_patch16_224": 22_050_664,
+        "deit_small_patch16_224": 22_050_664,
+        "deit_base_patch16_224": 86_567_656,
+    },
 }
 
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
@@ -171,14 +188,29 @@ _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
     "densenet": ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),),
     # The classifiers in the middle serve training alone.
     "googlenet": ((r"^aux[12]\.", None),),
+    "vit": (
+        (r"\.mlp\.linear_1\.", ".mlp.0."),  # torchvision's older files
+        (r"\.mlp\.linear_2\.", ".mlp.3."),
+        (r"^cls_token$", "class_token"),  # from here on, timm's
+        (r"^pos_embed$", "encoder.pos_embedding"),
+        (r"^patch_embed\.proj\.", "conv_proj."),
+        (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+        (r"\.norm([12])\.", r".ln_\1."),
+        (r"\.attn\.qkv\.", ".self_attention.in_proj_"),
+        (r"\.attn\.proj\.", ".self_attention.out_proj."),
+        (r"\.mlp\.fc1\.", ".mlp.0."),
+        (r"\.mlp\.fc2\.", ".mlp.3."),
+        (r"^norm\.", "encoder.ln."),
+        (r"^head\.", "heads.head."),
+    ),
 }
 
 
 @cache
 def _networks() -> dict[str, Network]:
-    sources = _sources()
+    first = {source.network: source for source in reversed(_sources().values())}
     networks = [
-        Network(name, family, count, sources[f"torchvision/{name}.IMAGENET1K_V1"].preprocessing)
+        Network(name, family, count, first[name].preprocessing)
         for family, counts in _IMAGENET_NETWORKS.items()
         for name, count in counts.items()
     ]

@@ -23,6 +23,7 @@ def test_depths_and_colours():
     assert by_name.make("no_padding@3") == lmjax.LayerMasking(padding="none", depth=3)
     assert by_name.make("partial@1") == lmjax.PartialConvolution(depth=1)
     np.testing.assert_array_equal(by_name.make("green").baseline, [0, 1, 0])
+    assert by_name.make("token_dropping") == lmjax.TokenDropping()
 
 
 def test_titles():
@@ -30,7 +31,9 @@ def test_titles():
     assert by_name.title("grey_smooth") == "grey smooth"
 
 
-@pytest.mark.parametrize("name", ["blak", "black@2", "layer@", "layer@x", "layer@-1", ""])
+@pytest.mark.parametrize(
+    "name", ["blak", "black@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""]
+)
 def test_other_names_are_errors(name):
     with pytest.raises(ValueError, match="removal must be one of"):
         by_name.make(name)

@@ -51,7 +51,9 @@ def test_removals_that_paint_are_no_masking(classifier):
     with pytest.raises(ValueError, match="masking must be"):
         classifier.apply(IMAGES, np.ones((2, 20, 24)), masking=lmjax.Replace("grey"))
     with pytest.raises(ValueError, match="masking must be"):
-        lmjax.models.load("resnet18_digits", masking=None)
+        lmjax.models.load("resnet18_digits", masking="layer")
+    with pytest.raises(ValueError, match=r"in a convolutional network, got TokenDropping\(\)"):
+        lmjax.Predictor(classifier, lmjax.TokenDropping())(IMAGES[0], np.ones((1, 20, 24)))
 
 
 def test_weights_are_leaves_and_the_rest_is_static(classifier):

@@ -1,5 +1,6 @@
 """The registry's facts, against torchvision's own tables and timm's published ones."""
 
+import math
 import subprocess
 import sys
 
@@ -7,26 +8,28 @@ import pytest
 
 from lmjax.models import registry
 from lmjax.models.preprocess import Preprocessing
-from tests.networks import NAMES
-from tests.torch_reference import torchvision
+from tests.networks import NAMES, TRANSFORMERS
+from tests.torch_reference import timm, torchvision
 
+TIMMS = [tag.split("/")[1].split(".")[0] for tag in registry.tags() if tag.startswith("timm/")]
 WHOLE_FAMILIES = ("resne", "alexnet", "vgg", "squeezenet", "densenet", "mobilenet", "googlenet")
 
 
 def test_families_are_torchvisions_whole_ones_and_the_digits():
     listed = torchvision.models.list_models(torchvision.models)
     whole = {name for name in listed if name.startswith(WHOLE_FAMILIES) or "_resne" in name}
-    assert whole <= set(NAMES) <= set(listed)
-    assert set(registry.names()) - set(NAMES) == {"resnet18_digits"}
+    assert whole <= set(NAMES)
+    everything = {*listed, *timm.list_models(), "resnet18_digits"}
+    assert set(registry.names()) == {*NAMES, *TRANSFORMERS, "resnet18_digits"} <= everything
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in registry.names() if hasattr(torchvision.models, n)])
 def test_every_torchvision_tag(name):
     weights = torchvision.models.get_model_weights(name)
     theirs = {
         f"torchvision/{name}.{weight.name}": weight
         for weight in weights
-        if weight.name.startswith("IMAGENET1K_V")  # others are parts of a network, or fine-tuned
+        if weight.name != "IMAGENET1K_FEATURES"  # part of a network
     }
     assert set(theirs) == {t for t in registry.tags(name) if t.startswith("torchvision/")}
     for tag, weight in theirs.items():
@@ -69,6 +72,31 @@ def test_timm_tags(tag, licence, settings):
     assert source.sha256 is None
 
 
+@pytest.mark.parametrize("name", list(dict.fromkeys(TIMMS)))
+def test_every_timm_tag_of_1000_classes(name):
+    configurations = [
+        timm.models.get_pretrained_cfg(tag) for tag in timm.list_pretrained(f"{name}.*")
+    ]
+    theirs = {each.hf_hub_id: each for each in configurations if each.num_classes == 1000}
+    assert set(theirs) == {tag for tag in registry.tags(name) if tag.startswith("timm/")}
+    for tag, each in theirs.items():
+        source, data = (
+            registry.find_source(tag),
+            timm.data.resolve_data_config(pretrained_cfg=each.to_dict()),
+        )
+        crop = data["input_size"][1]
+        assert source.licence.lower() == each.license
+        assert (data["crop_mode"], data["input_size"]) == ("center", (3, crop, crop))
+        assert source.preprocessing == Preprocessing(
+            resize=math.floor(crop / data["crop_pct"]),
+            crop=crop,
+            interpolation=data["interpolation"],
+            mean=data["mean"],
+            std=data["std"],
+        )
+        assert source.url == f"https://huggingface.co/{tag}/resolve/main/model.safetensors"
+
+
 def test_timm_statistics_that_are_not_imagenets():
     preprocessing = registry.find_source("ra4_e3600_r224_in1k", "resnet34").preprocessing
     half = (0.5, 0.5, 0.5)
@@ -80,7 +108,7 @@ def test_every_tag_is_well_formed():
     assert len(sources) > 80
     assert len({source.filename for source in sources}) == len(sources)
     for source in sources:
-        assert source.network in NAMES
+        assert source.network in (*NAMES, *TRANSFORMERS)
         assert source.tag in registry.tags(source.network)
         assert registry.find_file(source.filename) == source
         assert source.url.startswith("https://")
@@ -127,7 +155,7 @@ def test_unknown_network_gets_a_guess(name, guess):
 
 def test_unknown_network_lists_what_there_is():
     with pytest.raises(ValueError, match=r"There are resnet18, .* resnet18_digits"):
-        registry.tags("vit")
+        registry.tags("transformer")
 
 
 def test_reading_the_registry_is_light():
