@@ -77,7 +77,7 @@ def convert(source: Positional[Path], target: Positional[Path], *, tag: str | No
     """Turn a .pth checkpoint into safetensors, recording where it came from.
 
     Args:
-        source: the .pth, .pt or .safetensors file.
+        source: the .pth, .pt, .ckpt or .safetensors file.
         target: the .safetensors file to write.
         tag: the published weights that the source is, if its file name does not tell.
     """

@@ -33,7 +33,7 @@ import numpy as np
 
 from lmjax.atomic import atomic_write
 
-TORCH_SUFFIXES = (".pth", ".pt")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 _TORCH_LEAVES = {
@@ -52,6 +52,9 @@ _AS_IN_TORCH = ("class_token", "encoder.pos_embedding")
 _IGNORED = "num_batches_tracked"
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts save a state dict
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torch.compile
+# What stands beside `model.` in checkpoints of the `robustness` library (Engstrom et al. 2019): an
+# attacker's copy of the network, and statistics of the training set, for ImageNet the usual ones.
+_BESIDE_MODEL = ("attacker.", "normalizer.")
 _METADATA_KEY = "lmjax"
 
 
@@ -128,11 +131,12 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The state dict in a file.
 
     A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped. A prefix
-    that all keys share (`module.`, `model.`, `_orig_mod.`) is removed. Half and double precision
-    become float32; integers stay as they are.
+    that all keys share (`module.`, `model.`, `_orig_mod.`) is removed; so is what the `robustness`
+    library saves beside the network (`attacker.`, a copy of it, and `normalizer.`). Half and double
+    precision become float32; integers stay as they are.
 
     Args:
-      path: a `.safetensors` file, read without torch; or a `.pth` or `.pt` file, read by
+      path: a `.safetensors` file, read without torch; or a `.pth`, `.pt` or `.ckpt` file, read by
         `torch.load(weights_only=True)`, which never runs code from the file.
 
     Returns:
@@ -397,6 +401,9 @@ def _strip_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for prefix in _PREFIXES:
         if state_dict and all(key.startswith(prefix) for key in state_dict):
             return _strip_prefix({k.removeprefix(prefix): v for k, v in state_dict.items()})
+    if all(key.startswith(("model.", *_BESIDE_MODEL)) for key in state_dict):
+        alone = {k: v for k, v in state_dict.items() if k.startswith("model.")}
+        return _strip_prefix(alone) if alone else state_dict
     return state_dict
 
 

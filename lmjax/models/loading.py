@@ -37,7 +37,7 @@ def load(
 
     Args:
       name: one of `lmjax.models.names()`.
-      weights: a `.safetensors` file; a `.pth` or `.pt` file (needs torch, the extra
+      weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (needs torch, the extra
         `lmjax[torch]`); a tag, one of `lmjax.models.tags(name)`, in full or without publisher and
         network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified; or
         None for the weights that come with the package, which only `resnet18_digits` has.
@@ -101,7 +101,7 @@ def convert(
     source gives the same bytes.
 
     Args:
-      source: a `.pth`, `.pt` or `.safetensors` file.
+      source: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file.
       target: the `.safetensors` file to write; replaced if it is there.
       tag: the published weights that `source` is, in full (`"torchvision/resnet50.IMAGENET1K_V2"`),
         so that `load` knows their preprocessing. None takes the tag whose file has the name and the

@@ -135,7 +135,7 @@ def test_quantised_weights_are_refused(target, weights):
         checkpoints.to_variables(weights, target)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".safetensors"])
 def test_files_of_every_kind(model, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     if suffix == ".safetensors":
@@ -164,6 +164,17 @@ def test_other_precisions_become_float32(model, tmp_path, dtype, suffix):
     same(checkpoints.read_state_dict(path), expected)
 
 
+def of_robustness(weights):
+    """As the robustness library saves its `AttackerModel`, within `DataParallel`."""
+    statistics = {"new_mean": torch.zeros(3, 1, 1), "new_std": torch.ones(3, 1, 1)}
+    return {
+        **{f"module.normalizer.{k}": v for k, v in statistics.items()},
+        **{f"module.model.{k}": v for k, v in weights.items()},
+        **{f"module.attacker.normalize.{k}": v for k, v in statistics.items()},
+        **{f"module.attacker.model.{k}": torch.zeros_like(v) for k, v in weights.items()},
+    }
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -171,8 +182,9 @@ def test_other_precisions_become_float32(model, tmp_path, dtype, suffix):
         lambda weights: {"model": weights, "optimizer": {"lr": 0.1}},
         lambda weights: {f"module.{k}": v for k, v in weights.items()},
         lambda weights: {"state_dict": {f"model.module.{k}": v for k, v in weights.items()}},
+        lambda weights: {"model": of_robustness(weights), "epoch": 3, "optimizer": {}},
     ],
-    ids=["state_dict", "model", "module.", "model.module."],
+    ids=["state_dict", "model", "module.", "model.module.", "robustness"],
 )
 def test_common_wrappings_are_removed(model, tmp_path, wrap):
     torch.save(wrap(model.state_dict()), tmp_path / "weights.pth")
@@ -273,7 +285,7 @@ def test_truncated_files(model, tmp_path, suffix, share):
 
 
 def test_other_file_names_and_missing_files(tmp_path):
-    with pytest.raises(ValueError, match=r"\.safetensors, \.pth, \.pt; got .*weights\.h5"):
+    with pytest.raises(ValueError, match=r"\.safetensors, \.pth, \.pt, \.ckpt; got .*weights\.h5"):
         checkpoints.read_state_dict(tmp_path / "weights.h5")
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
         checkpoints.read_state_dict(tmp_path / "weights.pth")
