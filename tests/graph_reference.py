@@ -1,6 +1,6 @@
-"""Layer masking of any torchvision network, module by module: the oracle of whole networks.
+"""Layer masking of any network of torchvision or timm, module by module: the oracle of whole ones.
 
-torch.fx gives the network's graph as torchvision defines it; every node follows the plain rules of
+torch.fx gives the network's graph as it is defined there; every node follows the plain rules of
 `tests.layer_masking_reference`. So nothing of a network's definition here is used, nor any
 shortcut. One image at a time, float64. A module or function without a rule is a KeyError.
 """
@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from tests import layer_masking_reference as reference
-from tests.torch_reference import torchvision
+from tests.torch_reference import timm, torchvision
 
 LayerNorm2d = torchvision.models.convnext.LayerNorm2d
 UNCHANGED = (
     nn.Dropout,
+    nn.Identity,
     torchvision.ops.StochasticDepth,
     torchvision.ops.Permute,  # of ConvNeXt: channels last and back; here they always are
 )
@@ -29,9 +30,17 @@ class Value(NamedTuple):
     mask: np.ndarray
 
 
+class OverZeros(NamedTuple):
+    """A value with `width` rows and columns of zeros around it."""
+
+    value: Value
+    width: int
+
+
 class Tracer(torch.fx.Tracer):
     def is_leaf_module(self, module, name):
-        return isinstance(module, (*UNCHANGED, LayerNorm2d)) or super().is_leaf_module(module, name)
+        known = type(module) in MODULES
+        return known or super().is_leaf_module(module, name)
 
 
 def logits(model: nn.Module, image: np.ndarray, mask: np.ndarray, *, fill="neighbor") -> np.ndarray:
@@ -45,7 +54,7 @@ def logits(model: nn.Module, image: np.ndarray, mask: np.ndarray, *, fill="neigh
             values[node] = array(model.get_parameter(node.target))
         elif node.op == "call_module":
             module = model.get_submodule(node.target)
-            fills = {"fill": fill} if isinstance(module, nn.Conv2d) else {}
+            fills = {"fill": fill} if type(module) in CONVOLUTIONS else {}
             values[node] = MODULES[type(module)](module, *arguments, **fills)
         elif node.op == "output":
             return arguments[0]
@@ -94,6 +103,49 @@ def layer_norm(module, inputs):
         return x * array(module.weight) + array(module.bias)
 
     return pointwise(normalise, inputs)
+
+
+def standardised_conv(module, inputs, *, fill):
+    """With the kernel of each output less its mean, over its deviation."""
+    weight = array(module.weight)
+    weight = weight - weight.mean(axis=(1, 2, 3), keepdims=True)
+    weight = weight / np.sqrt((weight**2).mean(axis=(1, 2, 3), keepdims=True) + module.eps)
+    plain = nn.Conv2d(
+        module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding
+    ).double()
+    plain.weight.data, plain.bias = torch.from_numpy(weight), None
+    return conv(plain, inputs, fill=fill)
+
+
+def group_norm(module, inputs):
+    """Statistics over the visible positions."""
+    x, mask = inputs
+    groups = np.split(x, module.num_groups, axis=-1)
+    if mask.any():
+        groups = [(g - g[mask].mean()) / np.sqrt(g[mask].var() + module.eps) for g in groups]
+    return on(mask, np.concatenate(groups, axis=-1) * array(module.weight) + array(module.bias))
+
+
+def then_activation(norm):
+    return lambda module, inputs: pointwise(by_torch(module.act), norm(module, inputs))
+
+
+def max_pool(module, inputs):
+    """Zeros around the image count, but nothing is visible for them alone."""
+    if not isinstance(inputs, OverZeros):
+        return pool(reference.max_pool)(module, inputs)
+    (x, mask), width = inputs
+    options = {"window": module.kernel_size, "stride": module.stride}
+    around = ((width, width), (width, width))
+    known = np.pad(mask, around, constant_values=True)
+    y, _ = reference.max_pool(np.pad(x, (*around, (0, 0))), known, **options)
+    _, seen = reference.max_pool(x, mask, padding=width, **options)
+    return on(seen, y)
+
+
+def select_adaptive_pool(module, inputs):
+    means = adaptive_average_pool(inputs, 1)
+    return means if isinstance(module.flatten, nn.Identity) else flatten(means)
 
 
 def linear(module, inputs):
@@ -146,16 +198,21 @@ def flatten(inputs, *axes):
 
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid)
+CONVOLUTIONS = {nn.Conv2d: conv, timm.layers.StdConv2d: standardised_conv}
 MODULES = {
-    nn.Conv2d: conv,
+    **CONVOLUTIONS,
     nn.BatchNorm2d: batch_norm,
     nn.LayerNorm: layer_norm,
     LayerNorm2d: layer_norm,
     nn.Linear: linear,
-    nn.MaxPool2d: pool(reference.max_pool),
+    nn.MaxPool2d: max_pool,
+    nn.ConstantPad2d: lambda module, inputs: OverZeros(inputs, module.padding[0]),
     nn.AvgPool2d: pool(reference.average_pool),
     nn.AdaptiveAvgPool2d: lambda m, inputs: adaptive_average_pool(inputs, m.output_size),
     nn.Flatten: lambda module, inputs: flatten(inputs),
+    timm.layers.BatchNormAct2d: then_activation(batch_norm),
+    timm.layers.GroupNormAct: then_activation(group_norm),
+    timm.layers.SelectAdaptivePool2d: select_adaptive_pool,
     **dict.fromkeys(ACTIVATIONS, lambda module, inputs: pointwise(by_torch(module), inputs)),
     **dict.fromkeys(UNCHANGED, lambda module, inputs: inputs),
 }

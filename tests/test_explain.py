@@ -97,6 +97,11 @@ def test_classes_by_name_and_number(classifier):
         command.find_class("seven", classifier)
 
 
+def test_removals_by_default_are_those_of_the_network():
+    assert command._check_removals(None, "resnet18") == ("layer", "grey", "black")
+    assert command._check_removals(None, "vit_b_16") == ("token_dropping", "grey", "black")
+
+
 BAD = {
     "missing image": ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png is not a file"),
     "scene": ({"image": "scene:x"}, ValueError, "give a number after scene:"),
@@ -104,6 +109,11 @@ BAD = {
     "weights": ({"weights": "no.safetensors"}, FileNotFoundError, "no.safetensors"),
     "segments": ({"segments": "snic"}, ValueError, "segments must be one of slic"),
     "removal": ({"removal": ("blak",)}, ValueError, "removal must be one of.*got 'blak'"),
+    "other networks'": (
+        {"model": "vit_b_16", "removal": ("grey", "layer")},
+        ValueError,
+        r"masking must be lmjax.TokenDropping\(\) in a transformer",
+    ),
     "no removal": ({"removal": ()}, ValueError, "got none"),
     "target": ({"target": "10"}, ValueError, "target.*10"),
     "n_segments": ({"segments": "slic", "n_segments": 0}, ValueError, "n_segments must be 1"),

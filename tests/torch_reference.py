@@ -89,6 +89,14 @@ def blank(name: str):
     return module, checkpoints.abstract_variables(module)
 
 
+def published_parameters(name: str) -> int:
+    """How many parameters torchvision says that its network has, or timm's network does have."""
+    if hasattr(torchvision.models, name):
+        return torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+
+
 def ported(name: str, model: torch.nn.Module):
     """The network of that name here, and the model's weights as its variables."""
     module, target = blank(name)

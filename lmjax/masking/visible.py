@@ -433,7 +433,13 @@ def _pointwise(inputs: Rows, function) -> Rows:
 
 @dense.max_pool.register
 def _max_pool(
-    inputs: Rows, *, window: int, stride: int, padding: int = 0, ceil_mode: bool = False
+    inputs: Rows,
+    *,
+    window: int,
+    stride: int,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    outside: float = -np.inf,
 ) -> Rows:
     """Rows of windows, then columns, as in `dense`: so ties share the gradient in the same way."""
     x, mask = inputs
@@ -443,14 +449,25 @@ def _max_pool(
     largest = functools.partial(functools.reduce, jnp.maximum)
     columns = [read[i::window] for i in range(window)]
     y = largest([largest([_take(x, rows, -jnp.inf) for rows in column]) for column in columns])
+    if outside > -np.inf:
+        y = jnp.where(_on_border(target, mask, sliding)[:, None], jnp.maximum(y, outside), y)
     return Rows(dense.select(target.in_use(), y), target)
 
 
+def _on_border(target: Positions, read: Positions, window: Window) -> jax.Array:
+    """`[R]` bool: whether the window of each of the target's rows reaches beyond the image."""
+    shape = read.mask.shape[1:]
+    around = jnp.pad(jnp.zeros(shape, bool), window.pads(shape), constant_values=True)
+    beyond = _touched(around[None], window._replace(padding=0, ceil_mode=False))
+    return _take(beyond.reshape(-1), target.flat % beyond.size)
+
+
 @dense.average_pool.register
-def _average_pool(inputs: Rows, *, window: int, stride: int) -> Rows:
+def _average_pool(inputs: Rows, *, window: int, stride: int, ceil_mode: bool = False) -> Rows:
     x, mask = inputs
-    target = mask.after(Window(window, stride))
-    total, count = _read_sum(x, mask.read_by(target, Window(window, stride)))
+    sliding = Window(window, stride, ceil_mode=ceil_mode)
+    target = mask.after(sliding)
+    total, count = _read_sum(x, mask.read_by(target, sliding))
     return Rows(total / count, target)
 
 
@@ -471,6 +488,28 @@ def _concatenate(first: Rows, *others: Rows) -> Rows:
     branches = (first, *others)
     mask = functools.reduce(lambda one, other: one.both(other), (rows.mask for rows in branches))
     return Rows(jnp.concatenate([_on(rows, mask) for rows in branches], axis=-1), mask)
+
+
+@dense.group_norm.register
+def _group_norm(inputs: Rows, groups: int, *, epsilon: float) -> Rows:
+    x, mask = inputs
+    mask.ledger.mix()
+    variants = mask.variants()
+    y = x.astype(jnp.float32).reshape(len(x), groups, -1)
+    count = jnp.maximum(mask.mask.sum(axis=(1, 2), dtype=jnp.float32) * y.shape[-1], 1)
+
+    def mean(values: jax.Array) -> jax.Array:
+        total = _sum_of_variants(values.sum(axis=-1), mask)
+        return _take(total / count[:, None], variants)[..., None]
+
+    y = y - mean(y)
+    y = y * lax.rsqrt(mean(y**2) + epsilon)
+    return Rows(y.reshape(x.shape).astype(x.dtype), mask)
+
+
+def _sum_of_variants(x: jax.Array, mask: Positions) -> jax.Array:
+    """Sums `[N, ...]` of the rows of each variant."""
+    return jax.ops.segment_sum(x, mask.variants(), len(mask.mask), indices_are_sorted=True)
 
 
 @dense.scale_channels.register
@@ -494,9 +533,7 @@ def _unmask(inputs: Rows) -> Masked:
 def _global_average_pool(inputs: Rows) -> jax.Array:
     x, mask = inputs
     mask.ledger.mix()
-    total = jax.ops.segment_sum(
-        x.astype(jnp.float32), mask.variants(), len(mask.mask), indices_are_sorted=True
-    )
+    total = _sum_of_variants(x.astype(jnp.float32), mask)
     visible = mask.mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
     return total / jnp.maximum(visible, 1)
 

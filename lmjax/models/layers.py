@@ -33,6 +33,8 @@ class Conv(nn.Module):
       fill: `"neighbor"`, `"none"` or `"partial"`.
       dtype: of the computation; weights are float32.
       precision: of the products, where the device offers a choice (TF32 on GPU, bf16 on TPU).
+      standardise: epsilon of weight standardisation (Qiao et al. 2019, arXiv 1903.10520), or None:
+        the kernel of each output less its mean, over its deviation.
     """
 
     features: int
@@ -45,13 +47,19 @@ class Conv(nn.Module):
     fill: str = "neighbor"
     dtype: jnp.dtype = jnp.float32
     precision: lax.Precision = lax.Precision.HIGHEST
+    standardise: float | None = None
 
     @nn.compact
     def __call__(
         self, inputs: Masked, *, rings: int | None = None, keep: jax.Array | None = None
     ) -> Masked:
         shape = (self.size, self.size, inputs.x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", _kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", _kernel_init, shape)
+        if self.standardise is not None:
+            kernel = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
+            variance = (kernel**2).mean(axis=(0, 1, 2), keepdims=True)
+            kernel = kernel * lax.rsqrt(variance + self.standardise)
+        kernel = kernel.astype(self.dtype)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
@@ -96,6 +104,32 @@ class LayerNorm(nn.LayerNorm):
 
     def __call__(self, inputs: Masked) -> Masked:
         return dense.pointwise(inputs, super().__call__)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation, over the visible positions of each image; see `dense.group_norm`.
+
+    Attributes:
+      groups: their number.
+      epsilon: added to variances.
+      dtype: of the result; parameters `scale` and `bias` are float32.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Masked) -> Masked:
+        shape = inputs.x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape).astype(self.dtype)
+
+        def affine(x: jax.Array) -> jax.Array:
+            channels = (1,) * (x.ndim - 1) + (-1,)
+            return x * scale.reshape(channels) + bias.reshape(channels)
+
+        return dense.pointwise(dense.group_norm(inputs, self.groups, epsilon=self.epsilon), affine)
 
 
 class Linear(nn.Module):

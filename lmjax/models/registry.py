@@ -129,6 +129,12 @@ _IMAGENET_NETWORKS = {
         "wide_resnet50_2": 68_883_240,
         "wide_resnet101_2": 126_886_696,
     },
+    "resnet_d": {"resnet26d": 16_014_408, "resnet50d": 25_576_264},
+    "resnetv2": {
+        "resnetv2_50": 25_549_352,
+        "resnetv2_50d_gn": 25_568_584,
+        "resnetv2_50x1_bit": 25_549_352,
+    },
     "alexnet": {"alexnet": 61_100_840},
     "vgg": {
         "vgg11": 132_863_336,

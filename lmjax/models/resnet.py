@@ -66,21 +66,24 @@ class Bottleneck(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     expansion = 4
+    rings = 1  # outputs are kept on the shortcut's mask: they read one beyond the visible region
 
     @nn.compact
     def __call__(self, inputs: Masked) -> Masked:
-        skip = shortcut(self, inputs)
+        skip = self.shortcut(inputs)
         width = int(self.planes * (self.width_per_group / 64)) * self.groups
         x = self.conv(width, 1, name="conv1")(inputs)
         x = relu(self.norm(name="bn1")(x))
-        # Outputs are kept on the shortcut's mask, so they read one ring beyond the visible region.
-        x = self.conv(width, 3, self.stride, groups=self.groups, name="conv2")(
-            x, rings=1, keep=skip.mask
-        )
+        conv2 = self.conv(width, 3, self.stride, groups=self.groups, name="conv2")
+        x = conv2(x, rings=self.rings, keep=skip.mask)
         x = relu(self.norm(name="bn2")(x))
         x = self.conv(self.planes * self.expansion, 1, name="conv3")(x)
         x = self.norm(name="bn3")(x)
         return relu(dense.residual(x, skip))
+
+    def shortcut(self, inputs: Masked) -> Masked:
+        """The branch beside the convolutions."""
+        return shortcut(self, inputs)
 
 
 def shortcut(block: BasicBlock | Bottleneck, inputs: Masked) -> Masked:
@@ -115,8 +118,7 @@ class ResNet(Network):
           train: use the batch's statistics in batch norm, and update the running ones.
         """
         norm = partial(self.norm, use_running_average=not train)
-        x = self.conv(self.width, 7, 2, name="conv1")(self.begin(inputs))
-        x = relu(norm(name="bn1")(x))
+        x = relu(norm(name="bn1")(self.stem(self.begin(inputs), norm)))
         x = dense.max_pool(x, window=3, stride=2, padding=1)
         blocks = [
             self.block(
@@ -130,6 +132,10 @@ class ResNet(Network):
             for i in range(size)
         ]
         return self.classify(dense.global_average_pool(self.run(x, blocks)), "fc")
+
+    def stem(self, x: Masked, norm: Callable[..., BatchNorm]) -> Masked:
+        """What comes before the first norm that is not its own."""
+        return self.conv(self.width, 7, 2, name="conv1")(x)
 
 
 def resnet18(**options) -> ResNet:

@@ -79,14 +79,18 @@ def test_conv_equals_the_reference(
 )
 def test_pools_equal_the_reference(height, width, window, stride, padded, ceil_mode, seed):
     inputs = masked_input(height, width, 3, seed)  # negative values too: zeros must not win
-    options = {"window": window, "stride": stride}
+    options = {"window": window, "stride": stride, "ceil_mode": ceil_mode}
     expected = one_by_one(lambda x, m: reference.average_pool(x, m, **options), inputs)
     assert_masked_close(dense.average_pool(inputs, **options), expected)
-    options |= {"padding": window // 2 if padded else 0, "ceil_mode": ceil_mode}
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    pooled = torch.nn.functional.avg_pool2d(images, window, stride, 0, ceil_mode, False)
+    plain = dense.average_pool(Masked(inputs.x), **options).x
+    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+    options |= {"padding": window // 2 if padded else 0}
     expected = one_by_one(lambda x, m: reference.max_pool(x, m, **options), inputs)
     assert_masked_close(dense.max_pool(inputs, **options), expected)
     # unmasked, against torch itself
-    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
     pooled = torch.nn.functional.max_pool2d(
         images, window, stride, options["padding"], 1, ceil_mode
     )
@@ -113,6 +117,62 @@ def test_adaptive_average_pool_equals_the_reference_and_torch(height, width, siz
     np.testing.assert_allclose(
         dense.adaptive_average_pool(Masked(inputs.x), size), plain, atol=1e-5
     )
+
+
+def test_max_pool_over_zeros_around_the_image():
+    inputs = masked_input(9, 8, 3, seed=0)
+    options = {"window": 3, "stride": 2, "padding": 1}
+    negative = -1 - inputs.x**2
+    plain = dense.max_pool(Masked(negative), **options, outside=0.0).x
+    images = torch.from_numpy(np.asarray(negative).transpose(0, 3, 1, 2).copy())
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    expected = torch.nn.functional.max_pool2d(padded, 3, 2).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(plain, expected)
+    assert plain[:, 0].max() == 0 > plain[:, 1:-1, 1:].max()
+    # masked: the zeros count where something visible is in the window too
+    actual, without = (dense.max_pool(inputs, **options, **o) for o in ({"outside": 0.0}, {}))
+    np.testing.assert_array_equal(actual.mask, without.mask)
+    np.testing.assert_array_equal(actual.x[:, 1:-1, 1:], without.x[:, 1:-1, 1:])
+    for border in (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0]):
+        np.testing.assert_array_equal(actual.x[border], np.maximum(without.x[border], 0))
+
+
+def test_group_norm_is_torchs_over_the_visible_positions():
+    x, mask = masked_input(5, 6, 8, seed=0)
+    mask = mask.at[1].set(False)
+    x = dense.select(mask, 3 * x + 1)
+
+    def run(x):
+        return dense.group_norm(Masked(x, mask), 4, epsilon=1e-3)
+
+    visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])].T.copy())
+    expected = torch.nn.functional.group_norm(visible[None], 4, eps=1e-3)[0].numpy().T
+    actual = run(x)
+    np.testing.assert_allclose(np.asarray(actual.x[0])[np.asarray(mask[0])], expected, atol=1e-5)
+    assert not np.asarray(actual.x)[~np.asarray(mask)].any()
+    images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
+    expected = torch.nn.functional.group_norm(images, 4, eps=1e-3).numpy().transpose(0, 2, 3, 1)
+    plain = dense.group_norm(Masked(x), 4, epsilon=1e-3)
+    np.testing.assert_allclose(plain.x, expected, atol=1e-5)
+    gradient = jax.grad(lambda x: (run(x).x ** 3).sum())(x)
+    chex.assert_tree_all_finite(gradient)
+    assert not np.asarray(gradient)[~np.asarray(mask)].any()
+
+
+def test_attention_is_torchs_among_the_visible_positions():
+    x, mask = masked_input(4, 3, 3 * 8, seed=0)
+    mask = mask.at[1].set(False)
+    x = dense.select(mask, x)
+    visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])])
+    parts = [each.reshape(-1, 2, 4).transpose(0, 1) for each in visible.split(8, dim=1)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
+    actual = dense.attention(Masked(x, mask), 2)
+    found = np.asarray(actual.x[0])[np.asarray(mask[0])]
+    np.testing.assert_allclose(found, expected.reshape(-1, 8).numpy(), atol=1e-5)
+    assert not np.asarray(actual.x)[~np.asarray(mask)].any()
+    gradient = jax.grad(lambda x: (dense.attention(Masked(x, mask), 2).x ** 2).sum())(x)
+    chex.assert_tree_all_finite(gradient)
+    assert not np.asarray(gradient)[~np.asarray(mask)].any()
 
 
 def test_concatenation_keeps_what_all_branches_know():

@@ -143,16 +143,17 @@ def test_pools_residuals_and_pointwise(height, width, window, stride, ceil_mode,
     width=st.integers(8, 13),
     window=st.integers(1, 3),
     stride=st.integers(1, 3),
+    ceil_mode=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_concatenation_average_pools_and_scales(height, width, window, stride, seed):
+def test_concatenation_average_pools_and_scales(height, width, window, stride, ceil_mode, seed):
     def joined(inputs):
         x = stem(inputs)
         wider = dense.conv(x, random_kernel((3, 3, 8, 4)), padding=1)
         return dense.concatenate(wider, x, dense.conv(x, random_kernel((1, 1, 8, 2))))
 
     def network(inputs):
-        x = dense.average_pool(joined(inputs), window=window, stride=stride)
+        x = dense.average_pool(joined(inputs), window=window, stride=stride, ceil_mode=ceil_mode)
         return dense.scale_channels(x, jnp.tanh(dense.global_average_pool(x)))
 
     inputs = random_pixels(height, width, seed)
@@ -164,6 +165,14 @@ def test_concatenation_average_pools_and_scales(height, width, window, stride, s
     actual, grid = on_visible(ended, inputs), quick_jit(ended)(inputs)
     chex.assert_trees_all_close(actual, grid, atol=1e-5 * np.abs(grid).max())
     assert not actual[3].any()  # all hidden
+
+
+def test_group_norm_and_pools_over_zeros():
+    def network(inputs):
+        x = dense.group_norm(stem(inputs), 2, epsilon=1e-5)
+        return dense.max_pool(x, window=3, stride=2, padding=1, outside=0.0)
+
+    assert_same(network, random_pixels(9, 8, 0))
 
 
 def test_no_seams_behind_a_squeeze():

@@ -18,6 +18,9 @@ from tests.torch_reference import build, ported, random_images, to_torch
 
 SIZE = (75, 67)
 LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 67
+# Group norms over the few positions around one pixel: they make rounding errors larger. In float64
+# the network and the reference differ by 1e-13.
+ROUNDING = {"resnetv2_50x1_bit": 10}
 
 
 def random_masks(size, seed=0):
@@ -58,6 +61,7 @@ def test_identities(name):
     images = np.broadcast_to(image, (4, *size, 3))
     batch = np.asarray(dense_logits(module, variables, images, masks))
     largest = np.abs(batch).max()
+    tolerance = 1e-4 * largest * ROUNDING.get(name, 1)
     assert np.abs(batch[:3] - batch[3]).max(axis=1).min() > 1e-2 * largest  # images are seen
 
     # 1: everything visible is the plain network, which is torchvision's
@@ -70,7 +74,7 @@ def test_identities(name):
     # 2 and 6: the full recipe, position by position; nothing visible gives its answer to zeros
     for i in (0, 1, 3):
         expected = graph_reference.logits(model, image[0], masks[i])
-        np.testing.assert_allclose(batch[i], expected, atol=1e-4 * largest)
+        np.testing.assert_allclose(batch[i], expected, atol=tolerance)
     # 4, on visible positions only, hidden ones poisoned: so other variants beside a variant, and
     # the way of computing, change nothing
     order = [1, 3, 0]
@@ -78,4 +82,4 @@ def test_identities(name):
     sizes = tuple(int(count.sum()) + 1 for count in counts(module, *few))
     assert registry.network(name).knows_visible
     rows = visible_logits(module, *few, sizes)
-    np.testing.assert_allclose(rows, batch[order], atol=1e-5 * largest)
+    np.testing.assert_allclose(rows, batch[order], atol=tolerance / 10)
