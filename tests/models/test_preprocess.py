@@ -9,7 +9,7 @@ from PIL import Image
 
 from lmjax.models import registry
 from lmjax.models.preprocess import Preprocessing
-from tests.torch_reference import torchvision
+from tests.torch_reference import timm, torchvision
 
 transforms = torchvision.transforms
 MODES = transforms.InterpolationMode
@@ -207,3 +207,21 @@ def test_settings_are_checked(options, message):
 def test_is_static():
     settings = Preprocessing(mean=[0.5, 0.5, 0.5], std=np.ones(3))
     assert hash(settings) == hash(Preprocessing(mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0)))
+
+
+TIMMS = {
+    registry.find_source(tag).preprocessing: tag
+    for tag in registry.tags()
+    if tag.startswith("timm/")
+}
+
+
+@pytest.mark.parametrize("tag", TIMMS.values())
+def test_network_input_equals_that_of_timms_weights(photograph, tag):
+    """One tag for each preprocessing that there is."""
+    settings = timm.models.get_pretrained_cfg(tag.removeprefix("timm/")).to_dict()
+    options = timm.data.resolve_data_config(pretrained_cfg=settings)
+    expected = timm.data.create_transform(**options, is_training=False)(photograph)
+    preprocessing = registry.find_source(tag).preprocessing
+    result = preprocessing.normalise(preprocessing(photograph))
+    np.testing.assert_allclose(result, expected.numpy().transpose(1, 2, 0), atol=2e-6)
