@@ -2,8 +2,8 @@
 
 Milliseconds of a variant, plain (hidden pixels painted grey) and under the network's own masking,
 by `lmjax.evaluate` with its defaults; contenders take turns, medians count. Beside them the largest
-difference from torchvision's logits, as `benchmarks.parity` has it. Weights are random, but for
-those that come with the package. Needs torch and torchvision (the extra `test`).
+difference from the original's logits, as `benchmarks.parity` has it. Weights are random, but for
+those that come with the package. Needs torch, torchvision and timm (the extra `test`).
 """
 
 import statistics
@@ -16,7 +16,7 @@ import lmjax
 from benchmarks.bench import patches, photograph
 from benchmarks.memory import random_predictor
 from lmjax.models import registry
-from tests.networks import NAMES, SMALLEST
+from tests.networks import SMALLEST, SMALLEST_TRANSFORMER
 from tests.torch_reference import parity
 
 
@@ -56,13 +56,15 @@ def main(
         visible: share of 16-pixel patches that stay visible.
         rounds: of measurement.
     """
-    chosen = names or (registry.names() if all else (*SMALLEST, "resnet18_digits"))
+    smallest = (*SMALLEST, SMALLEST_TRANSFORMER, "resnet18_digits")
+    chosen = names or (registry.names() if all else smallest)
     settings = {"size": size, "variants": variants, "visible": visible, "rounds": rounds}
     print(f"{size} x {size}, {variants} variants, {visible:.0%} visible, {rounds} rounds\n")
     print("| network | parameters | largest error / largest logit | plain, ms | masked, ms |")
     print("|---|---:|---:|---:|---:|")
     for name in chosen:
-        error = f"{parity(name, size=(size, size)).error:.1e}" if name in NAMES else ""
+        bundled = registry.network(name).bundled is not None
+        error = "" if bundled else f"{parity(name, size=(size, size)).error:.1e}"
         plain, masked = milliseconds(name, **settings)
         count = registry.network(name).parameters
         print(f"| {name} | {count:,} | {error} | {plain:.1f} | {masked:.1f} |", flush=True)

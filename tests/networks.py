@@ -33,4 +33,5 @@ SMALLEST = _smallest(NAMES)
 EVERY = _every(NAMES)
 
 TRANSFORMERS = _names(transformers=True)
+SMALLEST_TRANSFORMER = _smallest(TRANSFORMERS)[0]
 EVERY_TRANSFORMER = _every(TRANSFORMERS)
