@@ -103,15 +103,11 @@ class PartialConvolution(_ThroughLayers):
 
 @dataclass(frozen=True)
 class TokenDropping(_InsideNetwork):
-    """Token dropping, for vision transformers (Naseer et al. 2021; Jain et al. 2022).
+    """Token dropping, for vision transformers (Jain et al. 2022, arXiv 2204.08945).
 
     A token is kept only when all of its patch is visible. Dropped tokens take no part in attention,
     so the network answers as if it were run on the kept tokens alone. The class token is always
     kept; with nothing visible it is alone.
-
-    References:
-      Naseer et al. 2021, "Intriguing Properties of Vision Transformers" (arXiv 2105.10497), 3.1.
-      Jain et al. 2022, "Missingness Bias in Model Debugging" (arXiv 2204.08945), section 3.
     """
 
 

@@ -134,7 +134,7 @@ class ResNet(Network):
         return self.classify(dense.global_average_pool(self.run(x, blocks)), "fc")
 
     def stem(self, x: Masked, norm: Callable[..., BatchNorm]) -> Masked:
-        """What comes before the first norm that is not its own."""
+        """What comes before `bn1`."""
         return self.conv(self.width, 7, 2, name="conv1")(x)
 
 
