@@ -46,7 +46,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "torch": {"models/checkpoints.py"},
     "matplotlib": {"plots.py"},
-    "tensorflow_datasets": {"data/digit_scenes_builder.py"},
+    "tensorflow_datasets": {"data/digit_scenes_builder.py", "data/tfds_source.py"},
 }
 HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
 PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation", "studies"]

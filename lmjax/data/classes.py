@@ -1,0 +1,70 @@
+"""The numbers of classes that go by names."""
+
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Classes(NamedTuple):
+    """Numbers of classes.
+
+    Attributes:
+      numbers: by name, as files and folders have it.
+      names: in the order of numbers, or None where the names were numbers.
+    """
+
+    numbers: dict[str, int]
+    names: tuple[str, ...] | None
+
+
+def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) -> Classes:
+    """Numbers for names of classes, by the first of these rules that fits.
+
+    1. `classes` lists them: the number is the line, from 0.
+    2. All are WordNet ids of ImageNet's 1000 classes (n01440764): the numbers of its networks,
+       however few of them are there.
+    3. All are numbers: themselves.
+    4. Their alphabetical order.
+
+    Args:
+      names: of classes, in any order.
+      classes: a text file with a name in each line.
+
+    Raises:
+      ValueError: a name that `classes` does not list, or that it lists twice.
+      OSError: `classes` cannot be read.
+    """
+    names = sorted(set(names))
+    if classes is not None:
+        return _listed(names, classes)
+    synsets = imagenet_synsets()
+    if names and set(names) <= set(synsets):
+        return Classes({name: i for i, name in enumerate(synsets)}, synsets)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return Classes({name: int(name) for name in names}, None)
+    return Classes({name: i for i, name in enumerate(names)}, tuple(names))
+
+
+def _listed(names: list[str], classes: str | os.PathLike) -> Classes:
+    lines = [line.strip() for line in Path(classes).read_text("utf-8-sig").splitlines()]
+    listed = tuple(line for line in lines if line)
+    numbers = {name: i for i, name in enumerate(listed)}
+    if len(numbers) < len(listed):
+        twice = next(name for i, name in enumerate(listed) if numbers[name] != i)
+        raise ValueError(f"classes {classes} lists {twice!r} twice")
+    missing = [name for name in names if name not in numbers]
+    if missing:
+        raise ValueError(
+            f"classes {classes} does not list {missing[0]!r}, nor {len(missing) - 1} others"
+            if len(missing) > 1
+            else f"classes {classes} does not list {missing[0]!r}"
+        )
+    return Classes(numbers, listed)
+
+
+@functools.cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """WordNet ids of the classes of ILSVRC 2012 in the order of networks' outputs, ascending."""
+    return tuple((Path(__file__).parent / "imagenet_synsets.txt").read_text("ascii").split())

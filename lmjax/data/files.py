@@ -1,0 +1,62 @@
+"""Images in files of their own, with what is known of them."""
+
+import dataclasses
+import functools
+import operator
+import os
+from typing import NamedTuple
+
+from lmjax.data.pictures import read_image, read_mask, read_saliency
+from lmjax.data.source import Example, check_sizes, files_version
+
+_READERS = {"image": read_image, "object_mask": read_mask, "saliency": read_saliency}
+
+
+class Row(NamedTuple):
+    """An example, not yet read.
+
+    Attributes:
+      id: of the example.
+      files: names of files by what they hold: `image`, and where known `object_mask` and
+        `saliency`.
+      label: the class, where known.
+    """
+
+    id: str
+    files: dict[str, str]
+    label: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A source whose examples are files, each read when it is asked for.
+
+    Attributes:
+      kind: how the files were found, for `version`.
+      rows: the examples.
+      folders: where files of each kind are, `image`, `object_mask`, `saliency`.
+      class_names: in the order of labels, where known.
+    """
+
+    kind: str
+    rows: tuple[Row, ...] = dataclasses.field(repr=False)
+    folders: dict[str, str]
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """A hash of names, labels, and sizes and times of all files, but of no content."""
+        paths = (self._path(row, kind) for row in self.rows for kind in row.files)
+        return f"{self.kind}/{files_version(paths, *self.rows)}"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self.rows[operator.index(index)]
+        paths = {kind: self._path(row, kind) for kind in row.files}
+        fields = {kind: _READERS[kind](path) for kind, path in paths.items()}
+        return check_sizes(Example(row.id, label=row.label, **fields), paths)
+
+    def _path(self, row: Row, kind: str) -> str:
+        return os.path.join(self.folders[kind], row.files[kind])

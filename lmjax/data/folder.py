@@ -1,0 +1,147 @@
+"""Folders of images, a folder for each class: `folder:PATH[,masks=PATH][,...]`."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+
+from lmjax.data.classes import number
+from lmjax.data.files import Files, Row
+from lmjax.data.pictures import SUFFIXES
+
+
+def from_folder(
+    path: str | os.PathLike,
+    *,
+    masks: str | os.PathLike | None = None,
+    saliency: str | os.PathLike | None = None,
+    classes: str | os.PathLike | None = None,
+) -> Files:
+    """Images in folders that are called as their classes, or all in one folder, without classes.
+
+    Example:
+      >>> source = lmjax.data.from_folder("cub/images", masks="cub/segmentations")
+      >>> source[0].id, source[0].label
+      ('004.Groove_billed_Ani/Groove_Billed_Ani_0060_1519.jpg', 3)
+
+    The order of the images is drawn from their names. So the first so many are a sample of all
+    classes, and the same one on every machine. Files that are no pictures by their suffix, and what
+    is hidden (.thumbnails), are passed over.
+
+    Args:
+      path: a folder of class folders, in which images may lie in folders again; or of images.
+      masks: a folder where files have the same names and places, with any suffix: the object masks.
+        An image whose mask is missing has none.
+      saliency: the same, of heatmaps.
+      classes: a text file with the names of class folders, one a line, in the order of labels; by
+        default WordNet ids have ImageNet's numbers, numbers their own, other names those of the
+        alphabet (`lmjax.data.classes.number`).
+
+    Returns:
+      A source; ids are names below `path`.
+
+    Raises:
+      ValueError: no image; no mask for any image; two files for one; a class that is not listed.
+      OSError: a folder that cannot be read.
+    """
+    given = {"object_mask": masks, "saliency": saliency}
+    folders = {"image": path} | {kind: each for kind, each in given.items() if each is not None}
+    folders = {kind: os.path.abspath(each) for kind, each in folders.items()}
+    below = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
+    names, folder_of_class = _images(folders["image"], below)
+    numbers, class_names = number(folder_of_class, classes=classes)
+    beside = {
+        kind: _partners(names, folders[kind], option)
+        for kind, option in (("object_mask", "masks"), ("saliency", "saliency"))
+        if kind in folders
+    }
+    rows = tuple(
+        Row(
+            name,
+            {"image": name}
+            | {kind: found[_stem(name)] for kind, found in beside.items() if _stem(name) in found},
+            numbers[name.split("/")[0]] if folder_of_class else None,
+        )
+        for name in sorted(names, key=_drawn)
+    )
+    return Files("folder", rows, folders, class_names if folder_of_class else None)
+
+
+def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
+    """Names of images below a folder, and of its class folders but for those `besides`."""
+    folders = [
+        name for name in _folders(path) if os.path.realpath(os.path.join(path, name)) not in besides
+    ]
+    names = []
+    for folder in folders:
+        found = [f"{folder}/{name}" for name in _pictures(os.path.join(path, folder))]
+        if not found:
+            warnings.warn(
+                f"{os.path.join(path, folder)} holds no image; its class keeps its number",
+                stacklevel=4,
+            )
+        names += found
+    if not folders:
+        names = list(_pictures(path))
+    if not names:
+        raise ValueError(f"folder {path} holds no image ({', '.join(SUFFIXES)})")
+    return names, folders
+
+
+def _folders(path: str) -> list[str]:
+    with _open(path) as entries:
+        return sorted(each.name for each in entries if each.is_dir() and not _hidden(each.name))
+
+
+def _pictures(path: str) -> Iterator[str]:
+    """Names of pictures in a folder and those below, relative to it, with slashes."""
+    with _open(path) as entries:
+        entries = sorted(entries, key=lambda entry: entry.name)
+    for each in entries:
+        if _hidden(each.name):
+            continue
+        if each.is_dir(follow_symlinks=False):
+            yield from (f"{each.name}/{name}" for name in _pictures(each.path))
+        elif os.path.splitext(each.name)[1].lower() in SUFFIXES:
+            yield each.name
+
+
+def _open(path: str):
+    try:
+        return os.scandir(path)
+    except OSError as error:
+        raise OSError(f"folder {path} cannot be read: {error.strerror}") from error
+
+
+def _partners(names: list[str], path: str, option: str) -> dict[str, str]:
+    """Files in another folder by the names, without suffix, of the images they belong to."""
+    found = _by_stem(_pictures(path), f"{option} {path}")
+    images = _by_stem(names, f"{option} {path}: images")
+    if not found.keys() & images.keys():
+        raise ValueError(
+            f"{option} {path} has a file for none of the {len(names)} images; the one for "
+            f"{names[0]} would be {os.path.join(path, _stem(names[0]))} with any of the suffixes "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def _by_stem(names, what: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        other = found.setdefault(_stem(name), name)
+        if other != name:
+            raise ValueError(f"{what} {other} and {name} go by the same name without suffix")
+    return found
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _drawn(name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(name)).digest()

@@ -1,0 +1,78 @@
+"""Sources by what is written for them on the command line."""
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Sequence
+
+FORMS = (
+    "digit-scenes",
+    "folder:PATH[,masks=PATH][,saliency=PATH][,classes=FILE]",
+    "csv:FILE[,classes=FILE]",
+    "tfds:NAME[SPLIT][,data_dir=PATH][,mask=FEATURE]...",
+)
+"""What sources look like."""
+
+_SCENES = 500
+
+
+def open_source(source: str, *, length: int | None = None) -> Sequence:
+    """A source by what is written for it.
+
+    Example:
+      >>> open_source("digit-scenes,split=train,seed=3")
+      >>> open_source("folder:val,masks=val-masks")
+      >>> open_source("csv:pets.csv")
+      >>> open_source("tfds:oxford_iiit_pet[test]")
+
+    Args:
+      source: its kind, a colon, where it is, and options of `DigitScenes`, `from_folder`,
+        `from_csv` or `from_tfds` as `,name=value`.
+      length: of sources that have none of their own (digit scenes; 500 by default).
+
+    Raises:
+      ValueError: no such kind or option, or what the source itself refuses.
+      OSError: it cannot be read.
+    """
+    head, *pairs = re.split(r",(?=[a-z_]+=)", source)
+    kind, _, place = head.partition(":")
+    if kind not in _KINDS:
+        found = f"; for a folder of images, folder:{source}" if os.path.isdir(source) else ""
+        raise ValueError(f"source must be one of {'; '.join(FORMS)}; got {source!r}{found}")
+    if bool(place) != (kind != "digit-scenes"):
+        form = next(form for form in FORMS if form.startswith(kind))
+        raise ValueError(f"source {source!r} must be {form}")
+    options = dict(pair.split("=", 1) for pair in pairs)
+    opener = _KINDS[kind]()
+    parameters = inspect.signature(opener).parameters.values()
+    allowed = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    for name in options:
+        if name not in allowed:
+            raise ValueError(
+                f"source {source!r}: no option {name}; {kind} has {', '.join(allowed)}"
+            )
+    if kind == "tfds":
+        place, bracket, split = place.removesuffix("]").partition("[")
+        options |= {"split": split} if bracket else {}
+    return opener(length if kind == "digit-scenes" else place, **options)
+
+
+def _digit_scenes(length: int | None, *, split: str = "test", seed: str = "0") -> Sequence:
+    from lmjax.data.digit_scenes import DigitScenes
+
+    if not seed.isdecimal():
+        raise ValueError(f"seed must be a number from 0, got {seed!r}")
+    return DigitScenes(split, length=_SCENES if length is None else length, seed=int(seed))
+
+
+def _kind(module: str, name: str) -> Callable[[], Callable[..., Sequence]]:
+    return lambda: getattr(importlib.import_module(f"lmjax.data.{module}"), name)
+
+
+_KINDS = {
+    "digit-scenes": lambda: _digit_scenes,
+    "folder": _kind("folder", "from_folder"),
+    "csv": _kind("table", "from_csv"),
+    "tfds": _kind("tfds_source", "from_tfds"),  # imports tensorflow-datasets, 2 seconds
+}

@@ -1,0 +1,144 @@
+"""Pictures in files, as arrays. Whatever cannot be read rightly is refused with the file's name.
+
+    image = read_image("cat.jpg")       # uint8 [H, W, 3]
+    mask = read_mask("cat.png")         # bool [H, W]
+    saliency = read_saliency("map.png") # float32 [H, W]
+
+All are turned as their EXIF orientation says, so as viewers display them; of animations the first
+frame counts.
+"""
+
+import io
+import os
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
+)
+"""Of files that are taken for pictures, in small letters."""
+
+_HALF = 128
+_OPACITY = ("LA", "La", "PA", "RGBA", "RGBa")
+File = str | os.PathLike | bytes
+
+
+def read_image(file: File, *, name: str | None = None) -> np.ndarray:
+    """A picture in colours.
+
+    Greyscale, palette and CMYK pictures become RGB. Opacity is dropped: what is stored under
+    transparent pixels shows. Of 16 bits the upper 8 are kept, in PNG, where they have one meaning.
+
+    Args:
+      file: path, or content.
+      name: for errors; the path by default.
+
+    Returns:
+      uint8 `[H, W, 3]`.
+
+    Raises:
+      ValueError: a file that is damaged or no picture, or whose range of values is not known.
+    """
+    return _read(file, name, _colours)
+
+
+def read_mask(
+    file: File, *, name: str | None = None, background: int = 0, at_least: int | None = None
+) -> np.ndarray:
+    """A picture of an object.
+
+    Args:
+      file, name: as of `read_image`.
+      background: the value that pixels beside the object have; all others are on it. Of palettes,
+        this is about indices; of colours, about the largest channel, and transparent pixels are
+        beside the object. JPEG blurs its values: there, half of 255 divides them.
+      at_least: the least value on the object, instead of `background`.
+
+    Returns:
+      bool `[H, W]`, True on the object.
+
+    Raises:
+      ValueError: as of `read_image`.
+    """
+
+    def mask(picture: Image.Image, kind: str) -> np.ndarray:
+        values, opaque = _levels(picture)
+        least = _HALF if at_least is None and kind == "JPEG" else at_least
+        return opaque & mask_of_values(values, background=background, at_least=least)
+
+    return _read(file, name, mask)
+
+
+def mask_of_values(
+    values: np.ndarray, *, background: int = 0, at_least: int | None = None
+) -> np.ndarray:
+    """bool, True on the object; options as of `read_mask`.
+
+    Args:
+      values: of any shape.
+      background, at_least: as of `read_mask`.
+    """
+    return values != background if at_least is None else values >= at_least
+
+
+def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
+    """A heatmap as a grey picture, white where it is highest.
+
+    Args:
+      file, name: as of `read_image`.
+
+    Returns:
+      float32 `[H, W]` in [0, 1].
+
+    Raises:
+      ValueError: as of `read_image`.
+    """
+
+    def grey(picture: Image.Image, kind: str) -> np.ndarray:
+        return np.asarray(_eight_bits(picture, kind).convert("L"), np.float32) / np.float32(255)
+
+    return _read(file, name, grey)
+
+
+def _read(
+    file: File, name: str | None, use: Callable[[Image.Image, str], np.ndarray]
+) -> np.ndarray:
+    """What `use` makes of a picture, turned, and of the name of its format."""
+    if name is None:
+        name = "picture" if isinstance(file, bytes) else os.fspath(file)
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+            return use(ImageOps.exif_transpose(picture), picture.format)
+    except Exception as error:  # Pillow raises nearly anything when a file is damaged
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ValueError(f"{name} cannot be read: {reason}") from error
+
+
+def _colours(picture: Image.Image, kind: str) -> np.ndarray:
+    picture = _eight_bits(picture, kind)
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # the same colours; straight to RGB, Pillow may warn
+    return np.asarray(picture.convert("RGB"))
+
+
+def _eight_bits(picture: Image.Image, kind: str) -> Image.Image:
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    if kind != "PNG":
+        raise ValueError(
+            f"its values (Pillow's mode {picture.mode}) have no agreed range; save it with 8 bits "
+            "per channel"
+        )
+    return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+
+
+def _levels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Values `[H, W]`, and which pixels are opaque."""
+    if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        return values, np.ones(values.shape, bool)
+    pixels = np.asarray(picture.convert("RGBA" if picture.mode in _OPACITY else "RGB"))
+    return pixels[..., :3].max(axis=-1), (pixels[..., 3:] > 0).all(axis=-1)

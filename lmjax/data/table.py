@@ -1,0 +1,73 @@
+"""Images that a table lists: `csv:FILE`."""
+
+import csv
+import os
+
+from lmjax.data.classes import number
+from lmjax.data.files import Files, Row
+
+_COLUMNS = {"image": "image", "mask": "object_mask", "saliency": "saliency"}
+
+
+def from_csv(path: str | os.PathLike, *, classes: str | os.PathLike | None = None) -> Files:
+    """Images that a table lists, in its order.
+
+    Example:
+      >>> Path("pets.csv").write_text("image,label,mask\\na.jpg,cat,a.png\\nb.jpg,dog,\\n")
+      >>> source = lmjax.data.from_csv("pets.csv")
+
+    Args:
+      path: a .csv file whose first line names columns: `image`, and where known `label`, `mask`,
+        `saliency` and `id`; others are passed over. Names of files are relative to its folder. What
+        an example has none of is left empty.
+      classes: a text file with the labels, one a line, in their order; by default WordNet ids have
+        ImageNet's numbers, numbers their own, other names those of the alphabet
+        (`lmjax.data.classes.number`).
+
+    Returns:
+      A source; ids are those of the table, or the names of images.
+
+    Raises:
+      ValueError: no column `image`, no row, a row without image, an id twice, a label that is not
+        listed.
+      OSError: the table cannot be read. Images that it lists are read later.
+    """
+    lines = _read(path)
+    labels = {line["label"] for _, line in lines if line.get("label")}
+    numbers, class_names = number(labels, classes=classes)
+    rows, line_of = [], {}
+    for at, line in lines:
+        files = {kind: line[column] for column, kind in _COLUMNS.items() if line.get(column)}
+        if "image" not in files:
+            raise ValueError(f"{path}, line {at}: no image")
+        name = line.get("id") or files["image"]
+        if name in line_of:
+            raise ValueError(
+                f"{path}, line {at}: {name} is the id of line {line_of[name]} already; give rows "
+                "ids of their own in a column id"
+            )
+        line_of[name] = at
+        rows.append(Row(name, files, numbers[line["label"]] if line.get("label") else None))
+    folder = os.path.dirname(os.path.abspath(path))
+    folders = dict.fromkeys(_COLUMNS.values(), folder)
+    return Files("csv", tuple(rows), folders, class_names if labels else None)
+
+
+def _read(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
+    """Numbers of lines and what they hold, by column."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True)
+            columns = reader.fieldnames or ()
+            if "image" not in columns:
+                raise ValueError(
+                    f"{path} must have a column image; its columns are {', '.join(columns)}"
+                )
+            lines = [(reader.line_num, line) for line in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table in UTF-8: {error}") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+    if not lines:
+        raise ValueError(f"{path} lists no image")
+    return lines
