@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from lmjax.data import DigitScenes
+from lmjax import data
+from lmjax.data.opening import FORMS
 from lmjax.models import load
 from lmjax.studies import reporting
 from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.running import DEFAULT_NETWORKS, Cost, default_out, estimate, run
 from lmjax.studies.study import Study
-
-_SCENES = 500
-SOURCES = {"digit-scenes": lambda images: DigitScenes("test", length=images or _SCENES)}
 
 
 def build() -> tyro.extras.SubcommandApp:
@@ -56,9 +54,9 @@ def _command(kind: type[Study]) -> Callable[..., None]:
     command.__doc__ = f"""{summary}
 
     Args:
-        source: of images: {", ".join(SOURCES)}.
+        source: of images: {"; ".join(FORMS)}. See docs/data.md.
         models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file or a tag.
-        images: how many, from the first; all by default ({_SCENES} digit scenes).
+        images: how many, from the first; all by default (500 digit scenes).
         out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
         shard: i/n does every n-th part of the work, from the i-th: n processes share it.
         dry_run: only say how many evaluations it takes and how long.
@@ -77,12 +75,10 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
 
 
 def open_source(name: str, images: int | None):
-    """A source by its name, one of `SOURCES`, with so many images."""
-    if name not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {name!r}")
+    """A source (`lmjax.data.open_source`), and digit scenes with so many images."""
     if images is not None and images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
-    return SOURCES[name](images)
+    return data.open_source(name, length=images)
 
 
 def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:

@@ -1,11 +1,14 @@
 """Runs a study: block after block of images, each kept when it is done."""
 
+import contextlib
+import functools
 import os
 import platform
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +31,8 @@ IMAGES_PER_SHARD = 16
 _IMAGE_ERRORS = (ValueError, OSError)
 _RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow", "pyarrow")
 _MEASURED_IMAGES = 2
+_Read = tuple[list[Sample], list[dict]]  # images, and errors of others
+_Rows = tuple[list[dict], list[dict]]
 
 
 def run(
@@ -52,7 +57,8 @@ def run(
       study: its settings.
       source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`; where known `label`, an
         int, `object_mask`, `[H, W]`, and `id` (attributes, or keys of a mapping). Its `version`
-        names what it holds; rows of another version are not mixed.
+        names what it holds; rows of another version are not mixed. Another thread asks for the next
+        images while networks answer about some: one at a time, in order.
       networks: names of networks whose weights come with the package, or a mapping from names of
         your own to classifiers (`lmjax.models.load`). None takes the bundled one.
       out: folder for the rows, `runs/NAME` by default. A run goes on with what is there, and
@@ -75,9 +81,9 @@ def run(
     chosen = job.shards[_check_shard(shard)]
     results.claim(job.about())
     mine = [each for each in chosen if not results.has(each)]
-    with _progress_bar(study, mine, progress) as bar:
-        for number, each in enumerate(mine):
-            rows, errors = job.rows(each)
+    with _progress_bar(study, mine, progress) as bar, job.reading(mine) as blocks:
+        for number, (each, found) in enumerate(blocks):
+            rows, errors = job.rows(*found)
             if not rows and number == 0 and results.read(job.shards)[0].num_rows == 0:
                 raise ValueError(
                     f"none of the first {len(errors)} images can be evaluated: {errors[0]['error']}"
@@ -201,19 +207,36 @@ class _Job:
     def block(self, samples: Sequence[Sample], kind: type[Block] = Block) -> Block:
         return kind(samples, self.networks, key=jax.random.key(self.study.seed))
 
-    def read(self, images: Range) -> tuple[list[Sample], list[dict]]:
+    def read(self, images: Range) -> _Read:
         """Images, and errors of those that cannot be read."""
-        samples, errors = [], []
-        for index in range(*images):
-            try:
-                samples.append(read(self.source, index))
-            except Exception as error:  # sources are others' code
-                errors.append(_record(index, str(index), error))
-        return samples, errors
+        return _gather({i: functools.partial(read, self.source, i) for i in range(*images)})
 
-    def rows(self, images: Range) -> tuple[list[dict], list[dict]]:
+    @contextlib.contextmanager
+    def reading(self, shards: list[Range]) -> Iterator[Iterator[tuple[Range, _Read]]]:
+        """What `read` gives of each range in turn; the next is read while one is in use.
+
+        A thread of its own reads, one image after the other: few sources expect to be asked for
+        several at once. When the context ends it stops after the image that it is at.
+        """
+        with ThreadPoolExecutor(1) as reader:
+
+            def ask(images: Range) -> dict[int, Callable[[], Sample]]:
+                return {i: reader.submit(read, self.source, i).result for i in range(*images)}
+
+            def blocks():
+                coming = ask(shards[0]) if shards else {}
+                for each, following in zip(shards, [*shards[1:], Range(0, 0)]):
+                    found = _gather(coming)
+                    coming = ask(following)
+                    yield each, found
+
+            try:
+                yield blocks()
+            finally:
+                reader.shutdown(cancel_futures=True)
+
+    def rows(self, samples: list[Sample], errors: list[dict]) -> _Rows:
         """Rows of some images, and errors of those that have none."""
-        samples, errors = self.read(images)
         try:
             return self._rows(samples), errors
         except _IMAGE_ERRORS:
@@ -228,6 +251,17 @@ class _Job:
 
     def _rows(self, samples: list[Sample]) -> list[dict]:
         return self.study.rows(self.block(samples)) if samples else []
+
+
+def _gather(asked: Mapping[int, Callable[[], Sample]]) -> _Read:
+    """What calls for images give, and errors of those that fail."""
+    samples, errors = [], []
+    for index, get in asked.items():
+        try:
+            samples.append(get())
+        except Exception as error:  # sources are others' code
+            errors.append(_record(index, str(index), error))
+    return samples, errors
 
 
 def _identify(network) -> dict[str, str]:

@@ -36,7 +36,7 @@ def study(tmp_path, monkeypatch, capsys):
     """A function that runs `lmjax study` on small things, and gives what it prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "load_networks", lambda models: {"a": fakes.network()})
-    monkeypatch.setitem(commands.SOURCES, "digit-scenes", lambda images: fakes.Source(images))
+    monkeypatch.setattr(commands, "open_source", lambda source, images: fakes.Source(images))
 
     def run(*arguments):
         main(["study", *arguments])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,69 @@ def test_broken_images_are_recorded_and_left_out(tmp_path):
     assert errors[0]["error"] == "OSError: image 4 is truncated"
     assert errors[1]["id"] == "fake/5"
     assert "shape" in errors[1]["error"]
+
+
+class Asked:
+    """A source that knows what it was asked for, and can wait for it."""
+
+    version = "asked"
+
+    def __init__(self):
+        self.indices, self.changed = [], threading.Condition()
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        with self.changed:
+            self.indices.append(index)
+            self.changed.notify_all()
+        return fakes.Source(12)[index]
+
+    def wait_for(self, index):
+        with self.changed:
+            assert self.changed.wait_for(lambda: index in self.indices, timeout=30)
+
+
+def test_the_next_images_are_read_while_a_study_is_at_some(tmp_path, monkeypatch):
+    source, ahead, rows = Asked(), [], fakes.Brightness.rows
+
+    def slow(self, block):
+        last = block.samples[-1].index
+        source.wait_for(min(last + 3, 11))  # it would wait in vain if nobody read meanwhile
+        ahead.append(max(source.indices) - last)
+        return rows(self, block)
+
+    monkeypatch.setattr(fakes.Brightness, "rows", slow)
+    threads = threading.active_count()
+    table = run(tmp_path, source)
+    assert source.indices == list(range(12))
+    assert ahead == [3, 3, 3, 0]
+    assert threading.active_count() == threads
+    monkeypatch.undo()
+    assert run(tmp_path, source).equals(table)
+    assert source.indices == list(range(12)), "what is there was read again"
+
+
+def test_a_run_that_is_interrupted_reads_no_further(tmp_path, monkeypatch):
+    source, go_on = Asked(), threading.Event()
+    give = Asked.__getitem__
+
+    def slow(self, index):
+        item = give(self, index)
+        assert index < 4 or go_on.wait(30)
+        return item
+
+    def interrupt(self, block):
+        source.wait_for(4)
+        threading.Timer(0.2, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Asked, "__getitem__", slow)
+    monkeypatch.setattr(fakes.Brightness, "rows", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, source)
+    assert source.indices == [0, 1, 2, 3, 4]
 
 
 def test_no_good_image_at_all_is_an_error(tmp_path):
