@@ -170,6 +170,17 @@ def bench(
     command.main(out=out, masks=masks, variants=variants, rounds=rounds, size=size, samples=samples)
 
 
+def data_list(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None) -> None:
+    """List datasets: which are here, how to get the others, on what terms.
+
+    Args:
+        data_dir: folder of tensorflow-datasets; its own default otherwise.
+    """
+    from lmjax.data import catalogue
+
+    print(catalogue.listing(data_dir))
+
+
 def study() -> None:
     """Run a study over many images, or report on some."""
 
@@ -178,11 +189,14 @@ def build(arguments: list[str]) -> tyro.extras.SubcommandApp:
     """The commands by name. Studies bring their own, which take a second to import."""
     train = tyro.extras.SubcommandApp()
     train.command(train_digit_scenes, name="digit-scenes")
+    data = tyro.extras.SubcommandApp()
+    data.command(data_list, name="list")
     app = tyro.extras.SubcommandApp()
     app.command(explain)
     app.command(train, name="train", help="Train a network.")
     app.command(convert)
     app.command(models)
+    app.command(data, name="data", help="Datasets.")
     app.command(bench)
     if arguments[:1] == ["study"]:
         from lmjax.studies import commands

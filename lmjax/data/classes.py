@@ -1,10 +1,11 @@
 """The numbers of classes that go by names."""
 
-import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from lmjax.data import imagenet
 
 
 class Classes(NamedTuple):
@@ -39,7 +40,7 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     names = sorted(set(names))
     if classes is not None:
         return _listed(names, classes)
-    synsets = imagenet_synsets()
+    synsets = imagenet.synsets()
     if names and set(names) <= set(synsets):
         return Classes({name: i for i, name in enumerate(synsets)}, synsets)
     if all(name.isascii() and name.isdecimal() for name in names):
@@ -62,9 +63,3 @@ def _listed(names: list[str], classes: str | os.PathLike) -> Classes:
             else f"classes {classes} does not list {missing[0]!r}"
         )
     return Classes(numbers, listed)
-
-
-@functools.cache
-def imagenet_synsets() -> tuple[str, ...]:
-    """WordNet ids of the classes of ILSVRC 2012 in the order of networks' outputs, ascending."""
-    return tuple((Path(__file__).parent / "imagenet_synsets.txt").read_text("ascii").split())

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 
+from lmjax.data import imagenet
 from lmjax.data.classes import number
 from lmjax.data.files import Files, Row
 from lmjax.data.pictures import SUFFIXES
@@ -25,7 +26,8 @@ def from_folder(
       ('004.Groove_billed_Ani/Groove_Billed_Ani_0060_1519.jpg', 3)
 
     The order of the images is drawn from their names. So the first so many are a sample of all
-    classes, and the same one on every machine. Files that are no pictures by their suffix, and what
+    classes, and the same one on every machine. Validation images of ILSVRC 2012 that lie in one
+    folder, as they come, have their classes. Files that are no pictures by their suffix, and what
     is hidden (.thumbnails), are passed over.
 
     Args:
@@ -48,8 +50,13 @@ def from_folder(
     folders = {"image": path} | {kind: each for kind, each in given.items() if each is not None}
     folders = {kind: os.path.abspath(each) for kind, each in folders.items()}
     below = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
-    names, folder_of_class = _images(folders["image"], below)
-    numbers, class_names = number(folder_of_class, classes=classes)
+    names, class_folders = _images(folders["image"], below)
+    class_of = (
+        {name: name.split("/")[0] for name in names}
+        if class_folders
+        else imagenet.validation_classes(names)
+    )
+    numbers, class_names = number([*class_folders, *class_of.values()], classes=classes)
     beside = {
         kind: _partners(names, folders[kind], option)
         for kind, option in (("object_mask", "masks"), ("saliency", "saliency"))
@@ -60,11 +67,11 @@ def from_folder(
             name,
             {"image": name}
             | {kind: found[_stem(name)] for kind, found in beside.items() if _stem(name) in found},
-            numbers[name.split("/")[0]] if folder_of_class else None,
+            numbers[class_of[name]] if class_of else None,
         )
         for name in sorted(names, key=_drawn)
     )
-    return Files("folder", rows, folders, class_names if folder_of_class else None)
+    return Files("folder", rows, folders, class_names if class_of else None)
 
 
 def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:

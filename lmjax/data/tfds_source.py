@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lmjax.data import classes
+from lmjax.data import classes, imagenet
+from lmjax.data.catalogue import build_command, default_data_dir
 from lmjax.data.pictures import mask_of_values, read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes
 from lmjax.data.tfrecord import TfrecordFiles
@@ -211,7 +212,7 @@ class TfdsSource:
             return None, None
         names = tuple(feature.names)
         numbers, listed = classes.number(names)
-        if listed == classes.imagenet_synsets():
+        if listed == imagenet.synsets():
             return [numbers[name] for name in names], listed
         return None, names
 
@@ -225,11 +226,9 @@ def _info(name: str, data_dir: str | os.PathLike | None):
         return builders.builder_from_files(name, **options).info
     except tfds.core.registered.DatasetNotFoundError:
         pass
-    where = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     raise ValueError(
-        f"TFDS dataset {name} is not prepared in {where}; prepare it (only that needs "
-        'TensorFlow): pip install "lmjax[prepare]" && '
-        f"tfds build {name} --file_format=array_record --data_dir={where}"
+        f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it "
+        f"(only that needs TensorFlow): {build_command(name, data_dir)}"
     )
 
 

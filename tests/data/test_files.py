@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmjax.data import classes, from_csv, from_folder
+from lmjax.data import classes, from_csv, from_folder, imagenet
 
 BOX = (slice(2, 5), slice(3, 7))
 
@@ -265,12 +265,24 @@ def test_images_that_are_not_there_are_errors_of_their_own(tmp_path, pets):
 
 
 def test_classes_by_wordnet_ids_have_the_numbers_of_imagenets_networks():
-    synsets = classes.imagenet_synsets()
+    synsets = imagenet.synsets()
     assert len(set(synsets)) == 1000
     # Golden retriever, tench, toilet tissue.
     found = classes.number(["n02099601", "n01440764", "n15075141"])
     assert [found.numbers[n] for n in ("n02099601", "n01440764", "n15075141")] == [207, 0, 999]
     assert found.names == synsets
+
+
+def test_validation_images_of_imagenet_have_its_labels(tmp_path):
+    # The first lines of the val.txt that came with Caffe.
+    labels = {1: 65, 2: 970, 3: 230, 4: 809, 5: 516}
+    for i in labels:
+        write_image(tmp_path / f"ILSVRC2012_val_{i:08}.JPEG", i)
+    source = from_folder(tmp_path)
+    assert {int(name[15:23]): e.label for name, e in by_id(source).items()} == labels
+    assert source.class_names == imagenet.synsets()
+    write_image(tmp_path / "ILSVRC2012_val_00050001.JPEG", 0)
+    assert from_folder(tmp_path)[0].label is None
 
 
 def test_classes_by_number_and_by_name(tmp_path):

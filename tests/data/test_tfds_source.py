@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from lmjax.data import DigitScenes, from_tfds, prepare_digit_scenes
-from lmjax.data.classes import imagenet_synsets
+from lmjax.data.imagenet import synsets
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SIZE = (6, 9)
@@ -168,7 +168,7 @@ def test_sources_can_be_pickled_and_name_their_version(folder):
 def test_labels_by_wordnet_id_are_those_of_imagenets_networks(folder):
     source = from_tfds("few", split="train", data_dir=folder)
     assert [source[i].label for i in range(4)] == [999, 207, 0, None]
-    assert source.class_names == imagenet_synsets()
+    assert source.class_names == synsets()
 
 
 def test_a_prepared_folder_will_do(folder):

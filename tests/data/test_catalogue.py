@@ -1,0 +1,60 @@
+"""What `lmjax data list` says."""
+
+import json
+
+import pytest
+import tensorflow_datasets as tfds
+
+from lmjax.cli import main
+from lmjax.data import catalogue
+from lmjax.data.opening import FORMS
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    def prepare(name, about):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "features.json").write_text("{}")
+        (folder / "dataset_info.json").write_text(about)
+
+    splits = [{"name": "train"}, {"name": "test"}]
+    prepare("oxford_iiit_pet/4.0.0", json.dumps({"splits": splits, "fileFormat": "array_record"}))
+    prepare("coco/2017_panoptic/1.1.0", json.dumps({"splits": splits[:1]}))
+    prepare("broken/1.0.0", "{")
+    (tmp_path / "downloads" / "a" / "b" / "c" / "d").mkdir(parents=True)
+    return tmp_path
+
+
+def test_prepared_datasets_are_found(data_dir, monkeypatch):
+    expected = [
+        ("coco/2017_panoptic/1.1.0", ("train",), "tfrecord"),
+        ("oxford_iiit_pet/4.0.0", ("train", "test"), "array_record"),
+    ]
+    assert catalogue.prepared(data_dir) == expected
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert catalogue.prepared() == expected
+    assert catalogue.prepared(data_dir / "none") == []
+
+
+def test_the_command_says_what_is_here_and_how_to_get_the_rest(data_dir, capsys):
+    main(["data", "list", "--data-dir", str(data_dir)])
+    printed = capsys.readouterr().out
+    assert "digit-scenes  (here)\n" in printed
+    assert "tfds:oxford_iiit_pet[test]  (here)\n" in printed
+    assert "tfds:caltech_birds2011[test]\n" in printed
+    assert f"tfds build caltech_birds2011 --file_format=array_record --data_dir={data_dir}" in (
+        printed
+    )
+    assert "tfds:coco/2017_panoptic:1.1.0[SPLIT] with train (tfrecord)" in printed
+
+
+@pytest.mark.parametrize("dataset", catalogue.DATASETS, ids=lambda dataset: dataset.source)
+def test_datasets_are_sources_with_terms(dataset):
+    kinds = [form.partition(":")[0] for form in FORMS]
+    assert dataset.source.partition(":")[0] in kinds
+    assert dataset.licence
+    assert dataset.citation
+    if dataset.name is not None:
+        assert dataset.source.startswith(f"tfds:{dataset.name}[")
+        assert dataset.name.split("/")[0] in tfds.list_builders(with_community_datasets=False)
