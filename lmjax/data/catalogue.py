@@ -61,6 +61,13 @@ DATASETS = (
         "Wah et al. 2011, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001",
         name="caltech_birds2011",
     ),
+    Dataset(
+        "tfds:coco/2017_panoptic[validation],category=dog",
+        "images with an object of one of 133 categories, and its masks",
+        "annotations: CC BY 4.0; images: Flickr's terms",
+        "Lin et al. 2014, arXiv 1405.0312; Kirillov et al. 2019, arXiv 1801.00868",
+        name="coco/2017_panoptic",
+    ),
 )
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lmjax.data import classes, imagenet
+from lmjax.data import classes, imagenet, panoptic
 from lmjax.data.catalogue import build_command, default_data_dir
+from lmjax.data.panoptic import CategorySource
 from lmjax.data.pictures import mask_of_values, read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes
 from lmjax.data.tfrecord import TfrecordFiles
@@ -55,7 +56,8 @@ def from_tfds(
     saliency: str | None = None,
     background: int | str | None = None,
     at_least: int | str | None = None,
-) -> "TfdsSource":
+    category: str | None = None,
+) -> "TfdsSource | CategorySource":
     """A split of a dataset that tensorflow-datasets has prepared, in its order.
 
     Files may be array_record, parquet (which is read into memory) or tfrecord. The dataset's own
@@ -76,6 +78,8 @@ def from_tfds(
         oxford_iiit_pet, or else 0.
       at_least: the least value on the object, instead of `background`. By default 128 for
         caltech_birds2011, where grey levels are shares of people's votes.
+      category: of a dataset with panoptic segmentations (coco/2017_panoptic): only examples that
+        show it, and what shows it as their object. All are looked through for that first.
 
     Returns:
       A source. Labels are those of the dataset; but where its classes go by ImageNet's WordNet ids,
@@ -91,7 +95,18 @@ def from_tfds(
     features = _features(info.features, given)
     rule = {"background": background, "at_least": at_least}
     rule = {option: _number(option, each) for option, each in rule.items() if each is not None}
-    return TfdsSource(str(info.data_dir), parts, features, rule or _MASKS.get(info.name, {}))
+    source = TfdsSource(str(info.data_dir), parts, features, rule or _MASKS.get(info.name, {}))
+    return source if category is None else _category(source, category, info.features)
+
+
+def _category(source: "TfdsSource", category: str, features) -> CategorySource:
+    for name in panoptic.FEATURES:
+        if name not in features:
+            raise ValueError(
+                f"category={category} needs the features {' and '.join(panoptic.FEATURES)}; the "
+                f"dataset has {', '.join(sorted(features))}"
+            )
+    return CategorySource(source, category, tuple(features["panoptic_objects"]["label"].names))
 
 
 class TfdsSource:
@@ -119,14 +134,19 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Example:
         split, number = self._find(operator.index(index))
-        values = self._info.features.deserialize_example_np(
-            self._records(split)[number], decoders=self._undecoded
-        )
+        values = self.values(index)
         found = {field: values[name] for field, name in self._features.items()}
         name = _text(found.pop("id", f"{self._info.full_name}/{split}/{number}"))
         label = found.pop("label", None)
         fields = {field: self._read(field, value, name) for field, value in found.items()}
         return check_sizes(Example(name, label=self._label(label), **fields), self._features)
+
+    def values(self, index: int) -> dict[str, Any]:
+        """All features of an example by name, pictures as the content of files."""
+        split, number = self._find(operator.index(index))
+        return self._info.features.deserialize_example_np(
+            self._records(split)[number], decoders=self._undecoded
+        )
 
     def __repr__(self) -> str:
         return f"TfdsSource({self._info.full_name}, {len(self)} examples)"

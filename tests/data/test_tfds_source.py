@@ -77,6 +77,50 @@ class Fake(tfds.core.GeneratorBasedBuilder):
             )
 
 
+class Coco(tfds.core.GeneratorBasedBuilder):
+    """Features named as those of coco/2017_panoptic are."""
+
+    name = "fake_coco"
+    VERSION = tfds.core.Version("1.0.0")
+    numbers = np.array([[0, 7, 300], [0, 7, 70000]])
+
+    def _info(self):
+        objects = {
+            "id": np.int64,
+            "label": tfds.features.ClassLabel(names=["dog", "cat"]),
+            "is_crowd": np.bool_,
+        }
+        features = {
+            "image": tfds.features.Image(),
+            "image/id": np.int64,
+            "panoptic_image": tfds.features.Image(encoding_format="png"),
+            "panoptic_objects": tfds.features.Sequence(objects),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"validation": self._generate_examples()}
+
+    def _generate_examples(self):
+        segments = np.stack([self.numbers >> shift & 255 for shift in (0, 8, 16)], axis=-1)
+        for i, labels in enumerate(([1, 0, 1], [0, 0, 0], [1, 1, 0])):
+            objects = [
+                {"id": number, "label": label, "is_crowd": False}
+                for number, label in zip((7, 300, 70000), labels)
+            ]
+            yield (
+                i,
+                {
+                    "image": png(np.zeros((2, 3, 3), np.uint8)),
+                    "image/id": i + 100,
+                    "panoptic_image": png(segments.astype(np.uint8)),
+                    "panoptic_objects": objects,
+                },
+            )
+
+
 class Pets(Fake):
     name = "oxford_iiit_pet"
 
@@ -171,6 +215,19 @@ def test_labels_by_wordnet_id_are_those_of_imagenets_networks(folder):
     assert source.class_names == synsets()
 
 
+def test_categories_of_panoptic_datasets(tmp_path):
+    prepare(Coco, tmp_path, "array_record")
+    source = from_tfds("fake_coco", data_dir=tmp_path, category="cat")
+    source = pickle.loads(pickle.dumps(source))
+    assert source.class_names == ("dog", "cat")
+    assert [(source[i].id, source[i].label) for i in range(len(source))] == [("100", 1), ("102", 1)]
+    for example, numbers in zip((source[0], source[1]), ((7, 70000), (7, 300))):
+        np.testing.assert_array_equal(example.object_mask, np.isin(Coco.numbers, numbers))
+    assert len(from_tfds("fake_coco", data_dir=tmp_path)) == 3
+    with pytest.raises(ValueError, match="category must be one of dog, cat; got 'cow'"):
+        from_tfds("fake_coco", data_dir=tmp_path, category="cow")
+
+
 def test_a_prepared_folder_will_do(folder):
     source = from_tfds(str(folder / "fake_pets" / "1.0.0"), split="test")
     assert source[1].id == "pet_1"
@@ -184,9 +241,10 @@ def test_a_prepared_folder_will_do(folder):
         ("fake_pets", None, {}, "it has train, test"),
         ("fake_pets", "train[4:]", {}, "is empty"),
         ("fake_pets", "test", {"mask": "m"}, "no feature 'm'; the dataset has boxes, depth, file"),
+        ("fake_pets", "test", {"category": "cat"}, "needs the features panoptic_image and"),
         ("fake_pets", "test", {"background": "a"}, "background must be a number"),
     ],
-    ids=["dataset", "split", "none", "empty", "feature", "number"],
+    ids=["dataset", "split", "none", "empty", "feature", "category", "number"],
 )
 def test_what_there_is_not_is_an_error(folder, name, split, options, message):
     with pytest.raises(ValueError, match=message):
