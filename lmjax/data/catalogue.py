@@ -92,6 +92,9 @@ def default_data_dir() -> str:
 
 def build_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
     """The command that prepares a dataset of tensorflow-datasets; only it needs TensorFlow."""
+    if name.split("/")[0] == "digit_scenes":
+        where = os.path.expanduser(default_data_dir() if data_dir is None else data_dir)
+        return f"python -c \"import lmjax; lmjax.data.prepare_digit_scenes('{where}')\""
     command = f'pip install "lmjax[prepare]" && tfds build {name} --file_format=array_record'
     return command if data_dir is None else f"{command} --data_dir={data_dir}"
 

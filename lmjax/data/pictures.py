@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
@@ -22,6 +22,15 @@ SUFFIXES = (
 """Of files that are taken for pictures, in small letters."""
 
 _HALF = 128
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _OPACITY = ("LA", "La", "PA", "RGBA", "RGBa")
 File = str | os.PathLike | bytes
 
@@ -111,10 +120,21 @@ def _read(
         name = "picture" if isinstance(file, bytes) else os.fspath(file)
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
-            return use(ImageOps.exif_transpose(picture), picture.format)
+            picture.load()
+            return use(_turned(picture), picture.format)
     except Exception as error:  # Pillow raises nearly anything when a file is damaged
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"{name} cannot be read: {reason}") from error
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    """As the EXIF orientation says. EXIF that makes no sense (ImageNet has some) says nothing."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of many kinds; the picture itself is loaded already
+        return picture
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _colours(picture: Image.Image, kind: str) -> np.ndarray:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import operator
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lmjax.data import classes, imagenet, panoptic
-from lmjax.data.catalogue import build_command, default_data_dir
+from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.panoptic import CategorySource
 from lmjax.data.pictures import mask_of_values, read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes
@@ -246,6 +247,13 @@ def _info(name: str, data_dir: str | os.PathLike | None):
         return builders.builder_from_files(name, **options).info
     except tfds.core.registered.DatasetNotFoundError:
         pass
+    family = re.split("[/:]", name)[0]
+    found = [each.name for each in prepared(data_dir) if each.name.split("/")[0] == family]
+    if found:
+        raise ValueError(
+            f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; there is "
+            f"{', '.join(found)} (NAME/CONFIG/VERSION): say NAME/CONFIG or NAME/CONFIG:VERSION"
+        )
     raise ValueError(
         f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it "
         f"(only that needs TensorFlow): {build_command(name, data_dir)}"

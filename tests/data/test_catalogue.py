@@ -49,6 +49,11 @@ def test_the_command_says_what_is_here_and_how_to_get_the_rest(data_dir, capsys)
     assert "tfds:coco/2017_panoptic:1.1.0[SPLIT] with train (tfrecord)" in printed
 
 
+def test_digit_scenes_are_prepared_here(tmp_path):
+    command = catalogue.build_command("digit_scenes", tmp_path)
+    assert command.endswith(f"lmjax.data.prepare_digit_scenes('{tmp_path}')\"")
+
+
 @pytest.mark.parametrize("dataset", catalogue.DATASETS, ids=lambda dataset: dataset.source)
 def test_datasets_are_sources_with_terms(dataset):
     kinds = [form.partition(":")[0] for form in FORMS]

@@ -94,6 +94,21 @@ def test_pictures_and_masks_are_turned_as_they_are_displayed(tmp_path, orientati
     np.testing.assert_array_equal(read_mask(mask), displayed(DISC))
 
 
+NO_EXIF = {
+    "text": b"Exif\0\0no TIFF at all",
+    "header": b"Exif\0\0II*\0",
+    "tag": b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03",
+    "orientation": exif(99).tobytes(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("name", NO_EXIF)
+def test_exif_that_makes_no_sense_says_nothing(tmp_path, name):
+    path = save(tmp_path / "cat.png", COLOURS, exif=NO_EXIF[name])
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
 def test_of_animations_the_first_frame_counts(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]

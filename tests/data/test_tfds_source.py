@@ -277,6 +277,8 @@ def test_digit_scenes_come_back_without_tensorflow(tmp_path):
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with pytest.raises(ValueError, match=r"there is digit_scenes/train1_test2_seed0/1\.0\.0 "):
+        from_tfds("digit_scenes/other", split="test", data_dir=tmp_path)
     scene = DigitScenes("test")[1]
     expected = [str(scene.object_mask.sum()), str(scene.tight_mask.sum()), scene.id]
     assert done.stdout.split() == expected
