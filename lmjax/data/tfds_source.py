@@ -38,6 +38,9 @@ _MASKS = {
 """How the object is told from the values of masks, where it is not simply where they are not 0."""
 
 
+_RANDOM_ACCESS = ("array_record", "parquet")  # that tensorflow-datasets has itself
+
+
 class Part(NamedTuple):
     """Examples `start` to `stop` of a split."""
 
@@ -91,6 +94,7 @@ def from_tfds(
         message has the command that helps.
     """
     info = _info(name, data_dir)
+    _check_format(info)
     parts = _parts(info, split)
     given = {"image": image, "label": label, "object_mask": mask, "saliency": saliency}
     features = _features(info.features, given)
@@ -308,21 +312,23 @@ def _images(features) -> list[str]:
     return [name for name in features if isinstance(features[name], tfds.features.Image)]
 
 
+def _check_format(info) -> None:
+    formats = {each.value for each in info.available_file_formats()}
+    if not formats & {*_RANDOM_ACCESS, "tfrecord"}:
+        raise ValueError(
+            f"{info.data_dir} is prepared as {', '.join(sorted(formats))}, which has no random "
+            f"access; convert it: tfds convert_format --dataset_version_dir={info.data_dir} "
+            "--out_file_format=array_record"
+        )
+
+
 def _records(info, split: str) -> Sequence:
     """The records of a split, by number."""
-    formats = {each.value for each in info.available_file_formats()}
-    if formats & {"array_record", "parquet"}:
+    if {each.value for each in info.available_file_formats()} & {*_RANDOM_ACCESS}:
         builder = tfds.core.read_only_builder.builder_from_directory(info.data_dir)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         return builder.as_data_source(split, deserialize_method=raw)
-    if formats == {"tfrecord"}:
-        files = info.splits[split]
-        return TfrecordFiles(files.filepaths, files.shard_lengths)
-    raise ValueError(
-        f"{info.data_dir} is prepared as {', '.join(sorted(formats))}, which has no random access; "
-        f"convert it: tfds convert_format --dataset_version_dir={info.data_dir} "
-        "--out_file_format=array_record"
-    )
+    return TfrecordFiles(info.splits[split].filepaths, info.splits[split].shard_lengths)
 
 
 def _number(option: str, value: int | str) -> int:

@@ -256,7 +256,7 @@ def test_formats_without_random_access_are_told_how_to_convert(tmp_path):
     about = tmp_path / "fake_pets" / "1.0.0" / "dataset_info.json"
     about.write_text(about.read_text().replace("array_record", "riegeli"))
     with pytest.raises(ValueError, match=r"as riegeli.*tfds convert_format --dataset_version_dir="):
-        from_tfds("fake_pets", split="test", data_dir=tmp_path)[0]
+        from_tfds("fake_pets", split="test", data_dir=tmp_path)
 
 
 def test_damaged_tfrecords_are_named(tmp_path):
