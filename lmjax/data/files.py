@@ -6,10 +6,10 @@ import operator
 import os
 from typing import NamedTuple
 
+import numpy as np
+
 from lmjax.data.pictures import read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes, files_version
-
-_READERS = {"image": read_image, "object_mask": read_mask, "saliency": read_saliency}
 
 
 class Row(NamedTuple):
@@ -36,18 +36,20 @@ class Files:
       rows: the examples.
       folders: where files of each kind are, `image`, `object_mask`, `saliency`.
       class_names: in the order of labels, where known.
+      mask_rule: options of `lmjax.data.pictures.read_mask`.
     """
 
     kind: str
     rows: tuple[Row, ...] = dataclasses.field(repr=False)
     folders: dict[str, str]
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    mask_rule: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def version(self) -> str:
         """A hash of names, labels, and sizes and times of all files, but of no content."""
         paths = (self._path(row, kind) for row in self.rows for kind in row.files)
-        return f"{self.kind}/{files_version(paths, *self.rows)}"
+        return f"{self.kind}/{files_version(paths, self.mask_rule, *self.rows)}"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,8 +57,15 @@ class Files:
     def __getitem__(self, index: int) -> Example:
         row = self.rows[operator.index(index)]
         paths = {kind: self._path(row, kind) for kind in row.files}
-        fields = {kind: _READERS[kind](path) for kind, path in paths.items()}
+        fields = {kind: self._read(kind, path) for kind, path in paths.items()}
         return check_sizes(Example(row.id, label=row.label, **fields), paths)
+
+    def _read(self, kind: str, path: str) -> np.ndarray:
+        if kind == "image":
+            return read_image(path)
+        if kind == "saliency":
+            return read_saliency(path)
+        return read_mask(path, **self.mask_rule)
 
     def _path(self, row: Row, kind: str) -> str:
         return os.path.join(self.folders[kind], row.files[kind])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lmjax.data import imagenet
 from lmjax.data.classes import number
 from lmjax.data.files import Files, Row
-from lmjax.data.pictures import SUFFIXES
+from lmjax.data.pictures import SUFFIXES, mask_rule
 
 
 def from_folder(
@@ -17,11 +17,13 @@ def from_folder(
     masks: str | os.PathLike | None = None,
     saliency: str | os.PathLike | None = None,
     classes: str | os.PathLike | None = None,
+    background: int | str | None = None,
+    at_least: int | str | None = None,
 ) -> Files:
     """Images in folders that are called as their classes, or all in one folder, without classes.
 
     Example:
-      >>> source = lmjax.data.from_folder("cub/images", masks="cub/segmentations")
+      >>> source = lmjax.data.from_folder("cub/images", masks="cub/segmentations", at_least=128)
       >>> source[0].id, source[0].label
       ('004.Groove_billed_Ani/Groove_Billed_Ani_0060_1519.jpg', 3)
 
@@ -38,6 +40,9 @@ def from_folder(
       classes: a text file with the names of class folders, one a line, in the order of labels; by
         default WordNet ids have ImageNet's numbers, numbers their own, other names those of the
         alphabet (`lmjax.data.classes.number`).
+      background: the value of masks beside the object, 0 by default; all others are on it.
+      at_least: the least value on the object, instead of `background`
+        (`lmjax.data.pictures.read_mask`).
 
     Returns:
       A source; ids are names below `path`.
@@ -71,7 +76,8 @@ def from_folder(
         )
         for name in sorted(names, key=_drawn)
     )
-    return Files("folder", rows, folders, class_names if class_of else None)
+    names = class_names if class_of else None
+    return Files("folder", rows, folders, names, mask_rule(background, at_least))
 
 
 def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:

@@ -81,6 +81,22 @@ def read_mask(
     return _read(file, name, mask)
 
 
+def mask_rule(
+    background: int | str | None = None, at_least: int | str | None = None
+) -> dict[str, int]:
+    """Options of `read_mask`, those that are given; numbers may be text.
+
+    Raises:
+      ValueError: what is no number.
+    """
+    given = {"background": background, "at_least": at_least}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not str(value).isdecimal():
+            raise ValueError(f"{name} must be a number from 0, got {value!r}")
+    return {name: int(value) for name, value in given.items()}
+
+
 def mask_of_values(
     values: np.ndarray, *, background: int = 0, at_least: int | None = None
 ) -> np.ndarray:

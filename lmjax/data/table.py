@@ -5,11 +5,18 @@ import os
 
 from lmjax.data.classes import number
 from lmjax.data.files import Files, Row
+from lmjax.data.pictures import mask_rule
 
 _COLUMNS = {"image": "image", "mask": "object_mask", "saliency": "saliency"}
 
 
-def from_csv(path: str | os.PathLike, *, classes: str | os.PathLike | None = None) -> Files:
+def from_csv(
+    path: str | os.PathLike,
+    *,
+    classes: str | os.PathLike | None = None,
+    background: int | str | None = None,
+    at_least: int | str | None = None,
+) -> Files:
     """Images that a table lists, in its order.
 
     Example:
@@ -23,6 +30,9 @@ def from_csv(path: str | os.PathLike, *, classes: str | os.PathLike | None = Non
       classes: a text file with the labels, one a line, in their order; by default WordNet ids have
         ImageNet's numbers, numbers their own, other names those of the alphabet
         (`lmjax.data.classes.number`).
+      background: the value of masks beside the object, 0 by default; all others are on it.
+      at_least: the least value on the object, instead of `background`
+        (`lmjax.data.pictures.read_mask`).
 
     Returns:
       A source; ids are those of the table, or the names of images.
@@ -50,7 +60,8 @@ def from_csv(path: str | os.PathLike, *, classes: str | os.PathLike | None = Non
         rows.append(Row(name, files, numbers[line["label"]] if line.get("label") else None))
     folder = os.path.dirname(os.path.abspath(path))
     folders = dict.fromkeys(_COLUMNS.values(), folder)
-    return Files("csv", tuple(rows), folders, class_names if labels else None)
+    class_names = class_names if labels else None
+    return Files("csv", tuple(rows), folders, class_names, mask_rule(background, at_least))
 
 
 def _read(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from lmjax.data import classes, imagenet, panoptic
 from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.panoptic import CategorySource
-from lmjax.data.pictures import mask_of_values, read_image, read_mask, read_saliency
+from lmjax.data.pictures import mask_of_values, mask_rule, read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes
 from lmjax.data.tfrecord import TfrecordFiles
 
@@ -33,7 +33,7 @@ _FEATURES = {
 
 _MASKS = {
     "oxford_iiit_pet": {"background": 2},  # 1 is the animal, 3 its outline
-    "caltech_birds2011": {"at_least": 128},  # grey levels are shares of five people's votes
+    "caltech_birds2011": {"at_least": 128},  # grey levels are shares of people's votes
 }
 """How the object is told from the values of masks, where it is not simply where they are not 0."""
 
@@ -98,9 +98,8 @@ def from_tfds(
     parts = _parts(info, split)
     given = {"image": image, "label": label, "object_mask": mask, "saliency": saliency}
     features = _features(info.features, given)
-    rule = {"background": background, "at_least": at_least}
-    rule = {option: _number(option, each) for option, each in rule.items() if each is not None}
-    source = TfdsSource(str(info.data_dir), parts, features, rule or _MASKS.get(info.name, {}))
+    rule = mask_rule(background, at_least) or _MASKS.get(info.name, {})
+    source = TfdsSource(str(info.data_dir), parts, features, rule)
     return source if category is None else _category(source, category, info.features)
 
 
@@ -329,12 +328,6 @@ def _records(info, split: str) -> Sequence:
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         return builder.as_data_source(split, deserialize_method=raw)
     return TfrecordFiles(info.splits[split].filepaths, info.splits[split].shard_lengths)
-
-
-def _number(option: str, value: int | str) -> int:
-    if not str(value).isdecimal():
-        raise ValueError(f"{option} must be a number from 0, got {value!r}")
-    return int(value)
 
 
 def _text(value) -> str:

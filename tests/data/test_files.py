@@ -66,6 +66,24 @@ def test_heatmaps_lie_beside_too(pets):
         assert example.saliency is None or example.saliency[BOX].all()
 
 
+def test_masks_may_mean_something_else(pets):
+    trimap = np.array([[1, 2, 3], [2, 2, 200]], np.uint8)
+    write_image(pets / "images" / "cat" / "a.png", 0, size=trimap.shape)
+    Image.fromarray(trimap).save(pets / "masks" / "cat" / "a.png")
+    table = write_table(pets, "image,mask\nimages/cat/a.png,masks/cat/a.png\n")
+    rules = {"background": ("2", trimap != 2), "at_least": (3, trimap >= 3)}
+    seen = {from_csv(table).version, from_folder(pets / "images", masks=pets / "masks").version}
+    for name, (value, expected) in rules.items():
+        folder = from_folder(pets / "images", masks=pets / "masks", **{name: value})
+        listed = from_csv(table, **{name: value})
+        for example in (by_id(folder)["cat/a.png"], listed[0]):
+            np.testing.assert_array_equal(example.object_mask, expected)
+        seen |= {folder.version, listed.version}
+    assert len(seen) == 6
+    with pytest.raises(ValueError, match="at_least must be a number from 0, got 'half'"):
+        from_csv(table, at_least="half")
+
+
 def test_the_order_is_that_of_names_alone_and_mixes_classes(tmp_path, pets):
     for i in range(60):
         write_image(tmp_path / "many" / f"{i % 3}" / f"{i}.png", i, size=(1, 1))

@@ -55,7 +55,10 @@ def test_datasets_have_splits_and_options(monkeypatch):
         ("masks", "for a folder of images, folder:masks$"),
         ("folder", "must be folder:PATH"),
         ("digit-scenes:train", "must be digit-scenes"),
-        ("folder:masks,colour=red", "no option colour; folder has masks, saliency, classes"),
+        (
+            "folder:masks,colour=red",
+            "no option colour; folder has masks, saliency, classes, background",
+        ),
         ("digit-scenes,seed=a", "seed must be a number"),
     ],
     ids=["kind", "path", "place", "no-place", "option", "seed"],
