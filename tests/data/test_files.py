@@ -106,6 +106,14 @@ def test_a_folder_without_folders_has_no_classes(tmp_path):
     assert (source[0].id, source[0].label, source.class_names) == ("a.png", None, None)
 
 
+def test_class_folders_may_be_links_and_loops_end(pets):
+    (pets / "few").mkdir()
+    (pets / "few" / "dog").symlink_to(pets / "images" / "dog")
+    (pets / "images" / "dog" / "loop").symlink_to(pets / "images")
+    source = from_folder(pets / "few")
+    assert sorted(row.id for row in source.rows) == ["dog/C.PNG", "dog/a.png", "dog/b/b.png"]
+
+
 def test_masks_may_lie_among_the_classes(pets):
     (pets / "masks").rename(pets / "images" / "masks")
     source = from_folder(pets / "images", masks=pets / "images" / "masks")

@@ -147,6 +147,13 @@ def test_damaged_files_are_refused_by_name(tmp_path, name, content, read):
         read(content, name="record 7")
 
 
+def test_pictures_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "bomb.png", COLOURS)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"bomb\.png cannot be read: .*decompression bomb"):
+        read_image(path)
+
+
 def test_files_that_are_not_there_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.jpg cannot be read: No such file or directory$"):
         read_image(tmp_path / "none.jpg")
