@@ -103,6 +103,9 @@ class Block:
         Args:
           network: its name.
           tight: `tight_mask` of samples, not `object_mask`.
+
+        Raises:
+          ValueError: an image without such a mask, or with nothing of the object in sight.
         """
         name = "tight_mask" if tight else "object_mask"
         masks = [getattr(sample, name) for sample in self.samples]
@@ -110,10 +113,16 @@ class Block:
             if mask is None:
                 raise ValueError(f"image {sample.id} has no {name}, which this study needs")
         preprocessing = self.networks[network].preprocessing
-        return self._once(
+        seen = self._once(
             (name, geometry(preprocessing)),
             lambda: np.stack([preprocessing.for_mask(mask) for mask in masks]),
         )
+        for sample, mask in zip(self.samples, seen):
+            if not mask.any():
+                raise ValueError(
+                    f"image {sample.id}: none of its {name} is in the part that networks see"
+                )
+        return seen
 
     def segments(self, network: str, segmenter: str, **options) -> np.ndarray:
         """int32 `[M, H, W]`, the label map of each image as a network sees it.
@@ -231,7 +240,7 @@ class Block:
           predicted on the whole image), `prediction`, its `probability`, `correct` (prediction is
           label) and `unchanged` (prediction is whole prediction).
         """
-        labels, reference = self._labels(), self.whole(network).argmax(axis=1).tolist()
+        labels, reference = self.labels(), self.whole(network).argmax(axis=1).tolist()
         predictions = logits.argmax(axis=1).tolist()
         probabilities = np.exp(logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)).tolist()
         return [
@@ -249,7 +258,8 @@ class Block:
             for i, prediction, probability in zip(image_of, predictions, probabilities)
         ]
 
-    def _labels(self) -> list[int]:
+    def labels(self) -> list[int]:
+        """True classes of the images; raises ValueError where one is not known."""
         for sample in self.samples:
             if sample.label is None:
                 raise ValueError(f"image {sample.id} has no label, which this study needs")
@@ -345,7 +355,8 @@ class SampledBlock(Block):
 
 def geometry(preprocessing) -> tuple:
     """What of a preprocessing decides how an image looks before normalisation."""
-    return preprocessing.resize, preprocessing.crop, preprocessing.interpolation
+    channels = len(preprocessing.mean)
+    return preprocessing.resize, preprocessing.crop, preprocessing.interpolation, channels
 
 
 def _stack(images: list[np.ndarray]) -> np.ndarray:

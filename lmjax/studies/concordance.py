@@ -146,9 +146,10 @@ def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
     """`[1 + draws]` each, by name."""
     means_of = bootstrap(len(whole.cosines)).pair_means
     covariance = means_of(shrunk.cosines * whole.cosines) - shrunk.mean * whole.mean
-    variance = shrunk.variance * whole.variance
-    correlation = np.full_like(covariance, np.nan)
-    np.divide(covariance, np.sqrt(np.maximum(variance, 0)), out=correlation, where=variance > 1e-20)
+    # Below this, the variance of cosines is nothing but rounding errors of float64.
+    varied = np.minimum(shrunk.variance, whole.variance) > 1e-14
+    product = np.where(varied, shrunk.variance * whole.variance, 1)
+    correlation = np.where(varied, covariance / np.sqrt(product), np.nan)
     return {
         "change": means_of(np.abs(shrunk.cosines - whole.cosines)),
         "correlation": correlation,

@@ -15,7 +15,7 @@ from lmjax.metrics import spearman
 from lmjax.studies.block import Block, geometry
 from lmjax.studies.explaining import ExplanationStudy, order
 from lmjax.studies.removal import random_order
-from lmjax.studies.study import check_choices, check_removals
+from lmjax.studies.study import check_removals
 from lmjax.studies.summaries import Group, estimate, estimates, groups, means
 
 RANDOM = "random"
@@ -55,8 +55,8 @@ class Consistency(ExplanationStudy):
     Attributes:
       removals: names as in `lmjax explain` (`lmjax.masking.by_name.NAMES`), layer, no_padding and
         partial also with a depth, as in layer@2.
-      redrawn: those of the removals whose explanations are also made from a second matrix; each
-        costs as much as one removal more.
+      redrawn: removals whose explanations are also made from a second matrix, as far as they are
+        among `removals`; each costs as much as one removal more.
 
     References:
       Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 4, and
@@ -75,11 +75,12 @@ class Consistency(ExplanationStudy):
 
     def __post_init__(self):
         super().__post_init__()
-        check_removals(self.removals)
+        check_removals(self.removals, segments=True)
         if self.redrawn:
-            check_choices("redrawn", self.redrawn, self.removals)
+            check_removals(self.redrawn, "redrawn", segments=True)
 
     def check(self, networks) -> None:
+        super().check(networks)
         geometries = {geometry(network.preprocessing) for network in networks.values()}
         if len(geometries) > 1:
             raise ValueError(
@@ -101,12 +102,13 @@ class Consistency(ExplanationStudy):
         return [dict.fromkeys(_COLUMNS) | row for row in rows]
 
     def _agreement(self, block: Block, network: str, scores) -> list[dict[str, Any]]:
+        again_of = [each for each in self.removals if each in self.redrawn]
         again = [()] * len(scores)
-        if self.redrawn:
-            again = self.explain(block, network, self.redrawn, draw=_SECOND)
+        if again_of:
+            again = self.explain(block, network, again_of, draw=_SECOND)
         rows = []
         for sample, first, second in zip(block.samples, scores, again):
-            first, second = dict(zip(self.removals, first)), dict(zip(self.redrawn, second))
+            first, second = dict(zip(self.removals, first)), dict(zip(again_of, second))
             pairs = [(a, b, False, first[b]) for a, b in itertools.combinations(first, 2)]
             pairs += [(a, b, True, second[b]) for a in first for b in second]
             chance = _chance(len(first[self.removals[0]]), self.ks)

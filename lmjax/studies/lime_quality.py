@@ -66,7 +66,7 @@ class LimeQuality(ExplanationStudy):
 
     def __post_init__(self):
         super().__post_init__()
-        check_removals(self.removals)
+        check_removals(self.removals, segments=True)
         for under in self.evaluated_under:
             if under != OWN:
                 by_name.check_name(under, f"evaluated_under, unless {OWN!r},")
@@ -76,7 +76,9 @@ class LimeQuality(ExplanationStudy):
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
         rows = []
+        block.labels()
         for network in block.networks:
+            block.object_masks(network)  # first: an image without one costs no explanation
             scores = self.explain(block, network, self.removals)
             found = self._found(block, network, scores)
             answers = self._ablated(block, network, scores)

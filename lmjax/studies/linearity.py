@@ -22,6 +22,7 @@ _MEASURES = {
     "norm": "mean norm, patch alone",
     "norm_together": "norm, patches together",
 }
+_NORMS = ("norm", "norm_together")  # of other units than the rest: in tables only
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class FeatureLinearity(Study):
         shown = {}
         for network in dict.fromkeys(row["network"] for row in tables["means"]):
             rows = [row for row in tables["means"] if row["network"] == network]
-            panels = [_panel(rows, name) for name in list(_MEASURES)[:5]]
+            panels = [_panel(rows, name) for name in _MEASURES if name not in _NORMS]
             title = f"{network}, {self.patches} patches, {rows[0]['images']} images"
             shown[network] = plots.dots(panels, title=title)
         return shown

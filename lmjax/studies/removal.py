@@ -68,7 +68,7 @@ class SegmentRemoval(Study):
     similarity: str | None = for_tables(None)
 
     def __post_init__(self):
-        check_removals(self.removals)
+        check_removals(self.removals, segments=True)
         check_choices("segmenters", self.segmenters, SEGMENTERS)
         check_choices("orders", self.orders, ORDERS)
         steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
@@ -79,6 +79,9 @@ class SegmentRemoval(Study):
                 raise ValueError(f"{option} must be 1 or more, got {getattr(self, option)!r}")
 
     def check(self, networks) -> None:
+        super().check(networks)
+        if self.similarity is not None:
+            _matrix(self.similarity)
         if self.saliency not in (OBJECT, *networks):
             raise ValueError(
                 f"saliency must be {OBJECT!r} or one of the networks {', '.join(networks)}; got "
@@ -130,7 +133,7 @@ class SegmentRemoval(Study):
         return _Variants(*map(list, zip(*made)))
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        similarity = None if self.similarity is None else np.load(Path(self.similarity))
+        similarity = None if self.similarity is None else _matrix(self.similarity)
         curves, means, found = [], [], []
         for group in groups(rows, _CURVE):
             fractions = np.unique(group.columns["fraction"])
@@ -143,7 +146,12 @@ class SegmentRemoval(Study):
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
             found.append(({**group.key, "images": images}, overall))
             means.append({**group.key, "images": images, **estimates(overall)})
-        tables = {"curves": curves, "means": means, "differences": differences(found)}
+        tables = {
+            "curves": curves,
+            "means": means,
+            "differences": differences(found),
+            "network_differences": differences(found, along="network"),
+        }
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -195,6 +203,17 @@ def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> n
         return shuffled
     salience = salience if order == "least_salient" else -salience
     return shuffled[np.argsort(salience[shuffled], kind="stable")]
+
+
+def _matrix(path: str) -> np.ndarray:
+    """The matrix of class similarities in a file."""
+    try:
+        matrix = np.load(Path(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"similarity must be a .npy file that can be read: {error}") from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise ValueError(f"similarity must be a finite matrix [K, K], got {matrix.shape} in {path}")
+    return matrix
 
 
 def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -79,7 +79,9 @@ class MaskShape(Study):
         for group in groups(rows, ("network", "margin", "removal")):
             object_removed, swapped = _accuracies(group)
             overall.append(_summary(group, object_removed, swapped))
-            found.append((group.key, {"object": object_removed}))
+            ratio = _ratio(object_removed, swapped)
+            statistics = {"object": object_removed, "swapped": swapped, "ratio": ratio}
+            found.append((group.key, statistics))
         classes = [
             _summary(group, *_accuracies(group))
             for group in groups(rows, ("network", "margin", "removal", "label"))
@@ -121,8 +123,6 @@ def _accuracies(group: Group) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
-    ratio = np.full_like(swapped, np.nan)
-    np.divide(object_removed, swapped, out=ratio, where=swapped > 0)
     images = len(np.unique(group.columns["image"]))
     return {
         **group.key,
@@ -130,8 +130,14 @@ def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> d
         "hidden": float(group.columns["hidden"].mean()),
         **estimate("object", object_removed),
         **estimate("swapped", swapped),
-        **estimate("ratio", ratio),
+        **estimate("ratio", _ratio(object_removed, swapped)),
     }
+
+
+def _ratio(object_removed: np.ndarray, swapped: np.ndarray) -> np.ndarray:
+    """NaN where nothing survives the swapped mask."""
+    undefined = np.full_like(swapped, np.nan)
+    return np.divide(object_removed, swapped, out=undefined, where=swapped > 0)
 
 
 def _chart(rows: list[dict], metric: str):

@@ -29,7 +29,10 @@ class Study:
     seed: int = 0
 
     def check(self, networks: Mapping[str, Any]) -> None:
-        """Raises ValueError where settings do not fit the networks; nothing by default."""
+        """Raises ValueError where settings do not fit the networks: by default, `removals`."""
+        for network in networks.values():
+            for removal in getattr(self, "removals", ()):
+                _check_fits(removal, network)
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
         """What is measured: rows for each image, all with the same columns, `image` among them."""
@@ -77,11 +80,34 @@ def check_choices(argument: str, chosen: Iterable[str], allowed: Iterable[str]) 
         )
 
 
-def check_removals(removals: Iterable[str], argument: str = "removals") -> None:
-    """Raises ValueError unless there are removals, each once, all known by name."""
+def check_removals(
+    removals: Iterable[str], argument: str = "removals", *, segments: bool = False
+) -> None:
+    """Raises ValueError unless there are removals, each once, all known by name.
+
+    Args:
+      removals: their names.
+      argument: what they are called.
+      segments: whether the study has segments, which "segment_mean" takes.
+    """
     from lmjax.masking import by_name
 
     removals = tuple(removals)
     for name in removals:
         by_name.check_name(name, argument)
+        if name == "segment_mean" and not segments:
+            raise ValueError(
+                f"{argument} cannot be segment_mean in this study, whose masks are not made of "
+                "segments; take image_mean"
+            )
     check_choices(argument, removals, dict.fromkeys(removals))
+
+
+def _check_fits(removal: str, network: Any) -> None:
+    """Raises ValueError for a removal inside the network that is for another kind of networks."""
+    from lmjax.masking import by_name
+    from lmjax.masking.removal import check_masking
+
+    own = getattr(network, "masking", None)
+    if own is not None and by_name.check_name(removal)[0] in by_name.INSIDE_NETWORK:
+        check_masking(by_name.make(removal), own)

@@ -43,8 +43,9 @@ def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
     code = np.ravel_multi_index(codes, sizes)
     others = {n: _values(table.column(n)) for n in table.column_names if n not in by}
     _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    rows_of = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
     for i in np.argsort(first):
-        rows = np.flatnonzero(which == i)
+        rows = rows_of[i]
         key = {name: table.column(name)[int(first[i])].as_py() for name in by}
         yield Group(key, {name: values[rows] for name, values in others.items()})
 

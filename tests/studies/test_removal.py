@@ -233,6 +233,27 @@ def test_settings_out_of_range_are_errors(options, message):
         SegmentRemoval(**options)
 
 
+def test_similarity_must_be_a_square_matrix(tmp_path):
+    np.save(tmp_path / "oblong.npy", np.ones((3, 4)))
+    for name, message in (("none.npy", "No such file"), ("oblong.npy", r"\(3, 4\)")):
+        study = SegmentRemoval(similarity=str(tmp_path / name))
+        with pytest.raises(ValueError, match=f"similarity must be .*{message}"):
+            study.check({"a": fakes.network()})
+
+
+def test_networks_are_compared_on_the_same_images():
+    samples = [read(fakes.Source(4), i) for i in range(3)]
+    networks = {"a": fakes.network(), "b": fakes.network(seed=1)}
+    study = dataclasses.replace(
+        SMALL, orders=("random",), removals=("black",), segmenters=("grid",)
+    )
+    rows = study.rows(Block(samples, networks, key=jax.random.key(0)))
+    tables = study.tables(pa.Table.from_pylist(rows))
+    (difference,), (a, b) = tables["network_differences"], tables["means"]
+    assert (difference["network"], difference["against"]) == ("b", "a")
+    assert difference["accuracy"] == pytest.approx(b["accuracy"] - a["accuracy"])
+
+
 def test_saliency_must_be_known():
     study = SegmentRemoval(saliency="resnet9")
     with pytest.raises(ValueError, match="saliency must be"):

@@ -46,6 +46,24 @@ def test_rows_are_those_of_a_plain_loop(rows):
                 assert row["hidden"] == pytest.approx(hidden.mean())
 
 
+def test_objects_out_of_sight_are_errors():
+    class Elsewhere(fakes.Source):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"object_mask": np.zeros((fakes.SIZE,) * 2, bool)}
+
+    block = Block([read(Elsewhere(3), 1)], {"a": fakes.network()}, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="image fake/1: none of its object_mask is in the part"):
+        SMALL.rows(block)
+
+
+def test_removals_that_cannot_be_made_are_errors_at_once():
+    with pytest.raises(ValueError, match="removals cannot be segment_mean in this study"):
+        MaskShape(removals=("layer", "segment_mean"))
+    study = MaskShape(removals=("black", "token_dropping"))
+    with pytest.raises(ValueError, match=r"masking must be .* in a convolutional network"):
+        study.check({"a": lmjax.models.load("resnet18_digits")})
+
+
 def test_tight_masks_are_the_sources_own():
     class Tight(fakes.Source):
         def __getitem__(self, index):
