@@ -288,7 +288,7 @@ def _agreement_charts(rows: list[dict]) -> list:
         lines.append(
             plots.Line("random orders", *([row[c] for row in of_set] for c in ("k", "chance")))
         )
-        title = f"{'two matrices' if redrawn else 'one matrix'} of coalitions"
+        title = f"{'other' if redrawn else 'same'} coalitions"
         charts.append(plots.Chart(title, "k", "Jaccard index of the top k", lines))
     return charts
 
