@@ -9,6 +9,12 @@ import tyro
 from tyro.conf import Positional, arg
 
 OptionalInt = Annotated[int | None, arg(metavar="INT")]
+# What helps where memory runs out, by command.
+_LESS_MEMORY = {
+    "explain": "; use a smaller --batch-size or fewer segments",
+    "study": "; use fewer segments, masks or samples, as far as the study has options for them",
+    "bench": "; use fewer --variants",
+}
 
 
 def explain(
@@ -222,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sys.exit("lmjax: error: out of memory; use a smaller --batch-size or fewer segments")
+        sys.exit(f"lmjax: error: out of memory{_LESS_MEMORY.get(arguments[0], '')}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,7 +1,7 @@
 """`lmjax study`: a command for each study, with an option for each of its settings."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,16 @@ from lmjax.data.opening import FORMS
 from lmjax.models import load
 from lmjax.studies import reporting
 from lmjax.studies.catalogue import STUDIES
-from lmjax.studies.running import DEFAULT_NETWORKS, Cost, default_out, estimate, run
+from lmjax.studies.results import Range
+from lmjax.studies.running import (
+    DEFAULT_NETWORKS,
+    Cost,
+    default_out,
+    estimate,
+    open_run,
+    run,
+    unfinished,
+)
 from lmjax.studies.study import Study
 
 
@@ -35,6 +44,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         images: Annotated[int | None, arg(metavar="INT")] = None,
         out: Annotated[Path | None, arg(metavar="DIR")] = None,
         shard: str = "0/1",
+        retry_errors: bool = False,
         dry_run: bool = False,
     ) -> None:
         networks = load_networks(models)
@@ -44,10 +54,21 @@ def _command(kind: type[Study]) -> Callable[..., None]:
             return
         out = default_out(study) if out is None else out
         part = parse_shard(shard)
-        rows = run(
-            study, scenes, networks=networks, images=images, out=out, shard=part, progress=True
+        run(
+            study,
+            scenes,
+            networks=networks,
+            images=images,
+            out=out,
+            shard=part,
+            retry_errors=retry_errors,
+            progress=True,
         )
-        for file in reporting.write(study, rows, out) if rows.num_rows else ():
+        if missing := unfinished(out):
+            print(describe_missing(missing))
+            return
+        # Read after all was there: what `run` gave may lack what another process has just finished.
+        for file in reporting.write(study, open_run(out)[1], out):
             print(f"wrote {file}")
 
     summary = (kind.__doc__ or "").split("\n")[0]
@@ -59,6 +80,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         images: how many, from the first; all by default (500 digit scenes).
         out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
         shard: i/n does every n-th part of the work, from the i-th: n processes share it.
+        retry_errors: try images again that could not be evaluated.
         dry_run: only say how many evaluations it takes and how long.
     """
     return command
@@ -108,3 +130,13 @@ def describe(cost: Cost) -> str:
     minutes = math.ceil(cost.seconds / 60)
     time = f"{cost.seconds:.0f} seconds" if cost.seconds < 100 else f"{minutes} minutes"
     return f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"
+
+
+def describe_missing(missing: Sequence[Range]) -> str:
+    """A sentence."""
+    parts = ", ".join(f"{start} to {stop - 1}" for start, stop in missing[:3])
+    more = f" and {len(missing) - 3} more parts" if len(missing) > 3 else ""
+    return (
+        f"images {parts}{more} are missing: tables are written by the process that finishes last, "
+        "or by a run without --shard"
+    )

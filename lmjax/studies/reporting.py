@@ -113,8 +113,12 @@ def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out:
         },
         **manifest["settings"],
         "lmjax": identity["lmjax"],
-        "software": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
-        "device": manifest["device"],
+        **{
+            f"made by{f' ({i})' if i else ''}": ", ".join(
+                [each["device"], *(f"{k} {v}" for k, v in each["versions"].items())]
+            )
+            for i, each in enumerate(manifest["made_by"])
+        },
         "folder": str(out),
     }
     lines = "\n".join(

@@ -1,16 +1,19 @@
 """Where rows are kept: Parquet shards that appear whole or not at all, in a folder of one study.
 
-    OUT/manifest.json                             what the rows depend on, and what made them
-    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, and their errors
+    OUT/manifest.json                             what the rows depend on
+    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, their errors,
+                                                  and what software and device made them
     OUT/rows-KEY/...
 
-KEY is a hash of all that rows depend on. A shard is written under a hidden temporary name, brought
-to the disk, and then renamed: a kill at any moment loses no more than the shard under way.
+KEY is a hash of the manifest's `identity`. A shard is written under a hidden temporary name,
+brought to the disk, and then renamed: a kill at any moment loses no more than the shard under way.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +25,10 @@ from lmjax.atomic import atomic_write
 
 MANIFEST = "manifest.json"
 _ERRORS = b"errors"
+_MADE_BY = b"made_by"
+# Hidden files of killed runs. One that is being written is seconds old, whichever machine writes.
+_TEMPORARIES = ".*-" + 8 * "[0-9a-f]" + ".part"
+_STALE_SECONDS = 24 * 3600
 
 
 class Range(NamedTuple):
@@ -45,7 +52,7 @@ class Results:
     """
 
     def __init__(self, out: str | os.PathLike, identity: dict[str, Any]):
-        self.out, self.identity = Path(out), json.loads(json.dumps(identity))
+        self.out, self.identity = Path(out), _plain(identity)
         canonical = json.dumps(self.identity, sort_keys=True)
         self.key = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         self.folder = self.out / f"rows-{self.key}"
@@ -62,7 +69,7 @@ class Results:
         """
         path = self.out / MANIFEST
         if path.exists():
-            found = read_manifest(self.out)["identity"]
+            found = _plain(read_manifest(self.out)["identity"])
             if found != self.identity:
                 raise ValueError(
                     f"out {self.out} holds rows of something else: "
@@ -73,6 +80,8 @@ class Results:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 temporary.write_text(text)
+            for folder in (self.out, self.folder):
+                _sweep(folder)
         except OSError as error:
             raise OSError(f"out {self.out} cannot be written: {error.strerror}") from error
 
@@ -84,13 +93,20 @@ class Results:
         """Whether a shard is finished."""
         return self.path(images).exists()
 
-    def write(self, images: Range, rows: list[dict], errors: list[dict]) -> None:
-        """A shard: rows, and what is wrong with images that have none."""
+    def write(
+        self, images: Range, rows: list[dict], errors: list[dict], made_by: dict[str, Any]
+    ) -> None:
+        """A shard: rows, what is wrong with images that have none, and what made it.
+
+        It takes the place of shorter ones, which a run over fewer images has ended with.
+        """
         table = pa.Table.from_pylist(rows)
-        table = table.replace_schema_metadata({_ERRORS: json.dumps(errors)})
+        notes = {_ERRORS: json.dumps(errors), _MADE_BY: json.dumps(made_by)}
         try:
             with atomic_write(self.path(images)) as temporary:
-                pq.write_table(table, temporary)
+                pq.write_table(table.replace_schema_metadata(notes), temporary)
+            for stop in range(images.start + 1, images.stop):
+                self.path(Range(images.start, stop)).unlink(missing_ok=True)
         except OSError as error:
             raise OSError(
                 f"rows cannot be written to {self.folder} ({error.strerror or error}); what was "
@@ -100,6 +116,17 @@ class Results:
     def read(self, shards: Sequence[Range]) -> tuple[pa.Table, list[dict]]:
         """Rows of the finished ones of some shards, and errors."""
         return _read([self.path(images) for images in shards if self.has(images)])
+
+    def errors(self, images: Range) -> list[dict]:
+        """Errors of a finished shard."""
+        return json.loads(_notes(self.path(images))[_ERRORS])
+
+    def made_by(self, shards: Sequence[Range]) -> list[dict[str, Any]]:
+        """What made the finished ones of some shards, each once."""
+        paths = (self.path(images) for images in shards if self.has(images))
+        return [
+            json.loads(each) for each in dict.fromkeys(_notes(path)[_MADE_BY] for path in paths)
+        ]
 
 
 def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
@@ -121,16 +148,46 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
 def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
     tables, errors = [], []
     for path in paths:
-        try:
+        with _naming(path):
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
         errors += json.loads(table.schema.metadata[_ERRORS])
         if table.num_rows:
             tables.append(table.replace_schema_metadata(None))
     if not tables:
         return pa.table({}), errors
-    return pa.concat_tables(tables, promote_options="default").combine_chunks(), errors
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks(), errors
+
+
+def _notes(path: Path) -> dict[bytes, bytes]:
+    with _naming(path):
+        return pq.read_schema(path).metadata
+
+
+@contextlib.contextmanager
+def _naming(path: Path):
+    """Says which file is damaged."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _plain(value):
+    """As JSON gives it back, and whole numbers as integers: 1.0 and 1 are one setting."""
+    return json.loads(json.dumps(value), parse_float=_number)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed runs have left."""
+    for path in folder.glob(_TEMPORARIES):
+        with contextlib.suppress(FileNotFoundError):  # another process may be sweeping too
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
 
 
 def _differences(found, wanted, name: str = "") -> list[str]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import math
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -31,6 +33,8 @@ IMAGES_PER_SHARD = 16
 _IMAGE_ERRORS = (ValueError, OSError)
 _RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow", "pyarrow")
 _MEASURED_IMAGES = 2
+# So many images in a row that fail, and no rows: the source is wrong, not an image.
+_TRIED_IMAGES = 16
 _Read = tuple[list[Sample], list[dict]]  # images, and errors of others
 _Rows = tuple[list[dict], list[dict]]
 
@@ -44,6 +48,7 @@ def run(
     images: int | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
     shard: tuple[int, int] = (0, 1),
+    retry_errors: bool = False,
     progress: bool | None = None,
 ) -> pa.Table:
     """All rows of a study, computed or, where a run before has finished them, read.
@@ -57,8 +62,9 @@ def run(
       study: its settings.
       source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`; where known `label`, an
         int, `object_mask`, `[H, W]`, and `id` (attributes, or keys of a mapping). Its `version`
-        names what it holds; rows of another version are not mixed. Another thread asks for the next
-        images while networks answer about some: one at a time, in order.
+        names what it holds; rows of another version are not mixed, and a source without one brings
+        a warning. Another thread asks for the next images while networks answer about some: one at
+        a time, in order.
       networks: names of networks whose weights come with the package, or a mapping from names of
         your own to classifiers (`lmjax.models.load`). None takes the bundled one.
       out: folder for the rows, `runs/NAME` by default. A run goes on with what is there, and
@@ -66,6 +72,8 @@ def run(
       images: how many, from the first; None takes all. More images later go on with the same rows.
       images_per_shard: what a kill can cost at most.
       shard: (i, n) does every n-th shard, from the i-th: n processes share the work.
+      retry_errors: compute shards with images that could not be evaluated again, such as after a
+        disk was out of reach.
       progress: show progress and the time left. None does on a terminal.
 
     Returns:
@@ -77,21 +85,38 @@ def run(
       OSError: the folder cannot be written.
     """
     job = _Job(study, source, networks, images, images_per_shard)
+    if not hasattr(source, "version"):
+        warnings.warn(
+            "source has no version: rows of other images in this folder would not be noticed. Give "
+            "it an attribute `version`, a string that changes with what it holds",
+            stacklevel=2,
+        )
     results = Results(default_out(study) if out is None else out, job.identity())
     chosen = job.shards[_check_shard(shard)]
     results.claim(job.about())
-    mine = [each for each in chosen if not results.has(each)]
+    made_by = _software_and_device()
+    mine = [
+        each for each in chosen if not results.has(each) or (retry_errors and results.errors(each))
+    ]
+    failed, enough = [], min(_TRIED_IMAGES, sum(stop - start for start, stop in mine))
     with _progress_bar(study, mine, progress) as bar, job.reading(mine) as blocks:
-        for number, (each, found) in enumerate(blocks):
+        for each, found in blocks:
             rows, errors = job.rows(*found)
-            if not rows and number == 0 and results.read(job.shards)[0].num_rows == 0:
+            failed += errors
+            if rows or (len(failed) >= enough and results.read(job.shards)[0].num_rows):
+                enough = math.inf
+            if len(failed) >= enough:
                 raise ValueError(
-                    f"none of the first {len(errors)} images can be evaluated: {errors[0]['error']}"
+                    f"none of the first {len(failed)} images can be evaluated: {failed[0]['error']}"
                 )
-            results.write(each, rows, errors)
+            results.write(each, rows, errors, made_by)
             bar.update(each.stop - each.start)
+    missing = [each for each in job.shards if not results.has(each)]
     table, errors = results.read(job.shards)
-    _warn(job.shards, results, errors)
+    if table.num_rows == 0 and not missing:
+        why = f"{errors[0]['error']}; retry_errors=True tries again" if errors else "no errors"
+        raise ValueError(f"none of {job.images} images has rows: {why}")
+    _warn(job, missing, errors)
     return table
 
 
@@ -125,20 +150,39 @@ def estimate(
       ValueError: as `run`.
     """
     job = _Job(study, source, networks, images, IMAGES_PER_SHARD)
-    few = Range(0, min(_MEASURED_IMAGES, job.images))
-    seconds = []
-    for _ in range(2):  # the first compiles
+
+    def measure(indices: Sequence[int]) -> tuple[SampledBlock, float]:
         start = time.perf_counter()
-        samples, errors = job.read(few)
-        if not samples:
-            raise ValueError(f"none of the first images can be read: {errors[0]['error']}")
+        samples, errors = job.read(indices)
+        if errors:
+            raise ValueError(errors[0]["error"])
         block = job.block(samples, SampledBlock)
         study.rows(block)
-        seconds.append(time.perf_counter() - start)
-    share = job.images / len(samples)
-    compiling = max(seconds[0] - seconds[1], 0)
-    answering = (seconds[1] + block.seconds_spared) * share
+        return block, time.perf_counter() - start
+
+    few = range(min(_MEASURED_IMAGES, job.images))
+    try:
+        _, first = measure(few)
+    except _IMAGE_ERRORS:  # another will do; of what it compiles, some is left out
+        few = [_first_good(measure, job.images)]
+        _, first = measure(few)
+    block, second = measure(few)
+    share = job.images / len(few)
+    compiling = max(first - second, 0)
+    answering = (second + block.seconds_spared) * share
     return Cost(job.images, round(block.evaluations * share), compiling + answering)
+
+
+def _first_good(measure: Callable[[Sequence[int]], Any], images: int) -> int:
+    """The first image that can be evaluated."""
+    errors = []
+    for i in range(min(_TRIED_IMAGES, images)):
+        try:
+            measure([i])
+            return i
+        except _IMAGE_ERRORS as error:
+            errors.append(error)
+    raise ValueError(f"none of the first {len(errors)} images can be evaluated: {errors[0]}")
 
 
 def errors(out: str | os.PathLike) -> list[dict[str, Any]]:
@@ -151,11 +195,26 @@ def errors(out: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def open_run(out: str | os.PathLike) -> tuple[dict[str, Any], pa.Table, list[dict[str, Any]]]:
-    """Manifest, rows and errors of a run, from its folder; also of one that is not finished."""
+    """Manifest, rows and errors of a run, from its folder; also of one that is not finished.
+
+    To the manifest is added what `made_by` the shards: `versions` of software and a `device`, each
+    combination once.
+    """
+    manifest, results, shards = _open(out)
+    return {**manifest, "made_by": results.made_by(shards)}, *results.read(shards)
+
+
+def unfinished(out: str | os.PathLike) -> list[Range]:
+    """Images of a run that have not been tried yet."""
+    _, results, shards = _open(out)
+    return [each for each in shards if not results.has(each)]
+
+
+def _open(out: str | os.PathLike) -> tuple[dict[str, Any], Results, list[Range]]:
     manifest = read_manifest(out)
     identity = manifest["identity"]
     shards = ranges(manifest["images"], identity["images_per_shard"])
-    return manifest, *Results(out, identity).read(shards)
+    return manifest, Results(out, identity), shards
 
 
 def default_out(study: Study) -> Path:
@@ -182,7 +241,7 @@ class _Job:
         self.shards = ranges(self.images, images_per_shard)
 
     def identity(self) -> dict[str, Any]:
-        """All that rows depend on."""
+        """What rows depend on, other software and the device apart."""
         return {
             "study": self.study.name,
             "settings": self.study.settings_of_rows(),
@@ -196,20 +255,14 @@ class _Job:
 
     def about(self) -> dict[str, Any]:
         """What the manifest records besides."""
-        versions = {name: version(name) for name in _RECORDED}
-        return {
-            "images": self.images,
-            "settings": self.study.settings(),
-            "versions": versions | {"python": platform.python_version()},
-            "device": jax.devices()[0].device_kind,
-        }
+        return {"images": self.images, "settings": self.study.settings()}
 
     def block(self, samples: Sequence[Sample], kind: type[Block] = Block) -> Block:
         return kind(samples, self.networks, key=jax.random.key(self.study.seed))
 
-    def read(self, images: Range) -> _Read:
+    def read(self, images: Sequence[int]) -> _Read:
         """Images, and errors of those that cannot be read."""
-        return _gather({i: functools.partial(read, self.source, i) for i in range(*images)})
+        return _gather({i: functools.partial(read, self.source, i) for i in images})
 
     @contextlib.contextmanager
     def reading(self, shards: list[Range]) -> Iterator[Iterator[tuple[Range, _Read]]]:
@@ -240,17 +293,17 @@ class _Job:
         try:
             return self._rows(samples), errors
         except _IMAGE_ERRORS:
-            good = []
-        for sample in samples:
+            rows = []
+        for sample in samples:  # rows do not depend on the block
             try:
-                self._rows([sample])
-                good.append(sample)
+                rows += self._rows([sample])
             except _IMAGE_ERRORS as error:
                 errors.append(_record(sample.index, sample.id, error))
-        return self._rows(good), sorted(errors, key=lambda error: error["image"])
+        return rows, sorted(errors, key=lambda error: error["image"])
 
     def _rows(self, samples: list[Sample]) -> list[dict]:
-        return self.study.rows(self.block(samples)) if samples else []
+        rows = self.study.rows(self.block(samples)) if samples else []
+        return sorted(rows, key=lambda row: row["image"])
 
 
 def _gather(asked: Mapping[int, Callable[[], Sample]]) -> _Read:
@@ -266,11 +319,23 @@ def _gather(asked: Mapping[int, Callable[[], Sample]]) -> _Read:
 
 def _identify(network) -> dict[str, str]:
     """What a network's answers depend on."""
-    dtype = getattr(getattr(network, "module", None), "dtype", np.float32)
+    module = getattr(network, "module", None)
+    dtype = getattr(module, "dtype", np.float32)
+    architecture = type(network).__qualname__ if module is None else repr(module)
     return {
+        "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
         "weights_sha256": weights_sha256(getattr(network, "variables", network)),
         "preprocessing": str(network.preprocessing),
         "dtype": np.dtype(dtype).name,
+    }
+
+
+def _software_and_device() -> dict[str, Any]:
+    """What rows are made by, for the record."""
+    versions = {name: version(name) for name in _RECORDED}
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "device": jax.devices()[0].device_kind,
     }
 
 
@@ -327,18 +392,18 @@ def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
     )
 
 
-def _warn(shards: list[Range], results: Results, errors: list[dict]) -> None:
+def _warn(job: _Job, missing: list[Range], errors: list[dict]) -> None:
     if errors:
         first = errors[0]
         warnings.warn(
-            f"{len(errors)} of {shards[-1].stop} images could not be evaluated and are left out; "
-            f"the first is {first['id']}: {first['error']}",
+            f"{len(errors)} of {job.images} images could not be evaluated and are left out; the "
+            f"first is {first['id']}: {first['error']}. retry_errors=True (--retry-errors) tries "
+            "again",
             stacklevel=3,
         )
-    missing = sum(not results.has(each) for each in shards)
     if missing:
         warnings.warn(
-            f"{missing} of {len(shards)} shards are not finished; another process may be at work "
-            "on them. Run again without shard= for all rows",
+            f"{len(missing)} of {len(job.shards)} shards are not finished; another process may be "
+            "at work on them. Run again without shard= for all rows",
             stacklevel=3,
         )

@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
+from lmjax import studies
 from lmjax.cli import main
 from lmjax.studies import commands
 from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.results import Range
 from lmjax.studies.running import Cost
 from tests.studies import fakes
 
@@ -27,7 +30,15 @@ def test_every_setting_is_an_option_with_help(name):
     for field in dataclasses.fields(STUDIES[name]):
         option = "--" + field.name.replace("_", "-")
         assert re.search(rf"{option}(, --no-[a-z-]+)? [^-]*[A-Za-z]", text), option
-    for option in ("--source", "--models", "--images", "--out", "--shard", "--dry-run"):
+    for option in (
+        "--source",
+        "--models",
+        "--images",
+        "--out",
+        "--shard",
+        "--retry-errors",
+        "--dry-run",
+    ):
         assert option in text
 
 
@@ -66,14 +77,61 @@ def test_dry_runs_write_nothing(study, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 shards")
-def test_shards_share_the_work(study, tmp_path):
+def test_shards_share_the_work_and_the_last_writes_tables(study, tmp_path):
     options = (*FEW[:-1], "20")
-    for shard in ("0/2", "1/2"):
-        study("removal", *options, "--shard", shard)
+    printed = study("removal", *options, "--shard", "0/2")
+    assert printed.startswith("images 16 to 19 are missing: tables are written by")
+    assert [path.name for path in tmp_path.glob("runs/removal/*.*")] == ["manifest.json"]
+    assert "wrote runs/removal/curves.csv" in study("removal", *options, "--shard", "1/2")
     assert len(list(tmp_path.glob("runs/removal/rows-*/*.parquet"))) == 2
+    rows = pq.read_table(tmp_path / "runs" / "removal" / "rows.parquet")
+    assert rows.column("image").unique().to_pylist() == list(range(20))
+
+
+@pytest.mark.filterwarnings("ignore:1 of 2 shards")
+def test_tables_are_of_all_rows_though_another_process_finishes_meanwhile(
+    study, tmp_path, monkeypatch
+):
+    run = commands.run
+
+    def run_and_be_overtaken(*arguments, shard, **options):
+        rows = run(*arguments, shard=shard, **options)
+        run(*arguments, shard=(1, 2), **options)
+        return rows
+
+    monkeypatch.setattr(commands, "run", run_and_be_overtaken)
+    study("removal", *FEW[:-1], "20", "--shard", "0/2")
+    rows = pq.read_table(tmp_path / "runs" / "removal" / "rows.parquet")
+    assert rows.column("image").unique().to_pylist() == list(range(20))
+
+
+@pytest.mark.filterwarnings("ignore:1 of 9 images")
+def test_errors_are_tried_again_by_an_option(study, monkeypatch):
+    broken = fakes.Source(9, broken=(2,))
+    monkeypatch.setattr(commands, "open_source", lambda source, images: broken)
+    study("removal", *FEW)
+    broken.broken = ()
+    study("removal", *FEW)
+    assert len(studies.errors("runs/removal")) == 1
+    study("removal", *FEW, "--retry-errors")
+    assert studies.errors("runs/removal") == []
+
+
+def test_what_helps_where_memory_runs_out_fits_the_command(study, monkeypatch):
+    def run(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(commands, "run", run)
+    with pytest.raises(SystemExit) as caught:
+        study("removal", *FEW)
+    assert str(caught.value).startswith("lmjax: error: out of memory; use fewer segments, masks")
+    assert "batch" not in str(caught.value)
 
 
 def test_sentences():
+    missing = [Range(i, i + 2) for i in (0, 4, 8, 12, 16)]
+    told = commands.describe_missing(missing)
+    assert told.startswith("images 0 to 1, 4 to 5, 8 to 9 and 2 more parts are missing: ")
     assert commands.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
     assert "about 3 minutes" in commands.describe(Cost(5, 100, 121))
 

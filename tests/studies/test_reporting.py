@@ -81,6 +81,15 @@ def test_reports_hold_all_in_one_file(tmp_path):
         assert expected in text
 
 
+def test_reports_list_all_software_that_took_part(tmp_path, monkeypatch):
+    run(tmp_path, images=2, images_per_shard=2)
+    monkeypatch.setattr("lmjax.studies.running.version", lambda name: "9.9.9")
+    run(tmp_path, images_per_shard=2)
+    text = studies.report([tmp_path], tmp_path / "report.html").read_text()
+    assert f"numpy {np.__version__}" in text
+    assert "numpy 9.9.9" in text
+
+
 def test_what_cannot_be_reported_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no folder of a study"):
         studies.report([tmp_path], tmp_path / "report.html")

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 import lmjax
 from lmjax import studies
 from lmjax.studies.results import MANIFEST
+from lmjax.studies.running import open_run
 from tests.studies import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +89,71 @@ def test_more_images_go_on_with_the_same_rows(tmp_path):
     assert run(tmp_path, images=6).equals(few)
 
 
+def test_a_shard_of_more_images_takes_the_place_of_a_shorter_one(tmp_path):
+    few = run(tmp_path, images=5)
+    assert run(tmp_path).slice(0, few.num_rows).equals(few)
+    assert [name[:17] for name in sorted(shards(tmp_path))] == [
+        "00000000-00000003",
+        "00000003-00000006",
+        "00000006-00000009",
+        "00000009-00000010",
+    ]
+
+
+class ByColour(fakes.Brightness):
+    """Its rows are not in the order of images."""
+
+    def rows(self, block):
+        return sorted(super().rows(block), key=lambda row: -row["colour"])
+
+
+def test_rows_are_in_the_order_of_images_whatever_the_study_gives(tmp_path):
+    table = run(tmp_path, study=ByColour())
+    assert table.column("image").to_pylist() == [i for i in range(10) for _ in range(3)]
+    assert table.column("colour").to_pylist() == [2, 1, 0] * 10
+
+
+def test_whole_numbers_are_one_setting_however_written(tmp_path):
+    table = run(tmp_path, study=fakes.Brightness(seconds=0, colours=(0, 1)))
+    again = run(tmp_path, study=fakes.Brightness(seconds=0.0, colours=(0.0, 1)), images=10)
+    assert again.equals(table)
+    assert len(list(tmp_path.glob("rows-*"))) == 1
+
+
+def test_what_made_the_rows_is_kept(tmp_path, monkeypatch):
+    run(tmp_path, images=6)
+    now = open_run(tmp_path)[0]["made_by"]
+    monkeypatch.setattr("lmjax.studies.running.version", lambda name: "9.9.9")
+    run(tmp_path, images=6)
+    assert open_run(tmp_path)[0]["made_by"] == now
+    run(tmp_path)
+    first, second = open_run(tmp_path)[0]["made_by"]
+    assert first == now[0]
+    assert first["versions"]["numpy"] == np.__version__
+    assert second["versions"]["numpy"] == "9.9.9"
+
+
+def test_old_files_of_killed_runs_are_removed_and_fresh_ones_left(tmp_path):
+    run(tmp_path, images=6)
+    (folder,) = tmp_path.glob("rows-*")
+    fresh = folder / ".00000006-00000009.parquet.12-0123abcd.part"
+    old = [tmp_path / ".manifest.json.12-0123abcd.part", folder / ".x.parquet.9-0123abcd.part"]
+    other = folder / ".notes.part"
+    for path in (fresh, other, *old):
+        path.write_text("")
+    for path in (other, *old):
+        os.utime(path, (0, 0))
+    run(tmp_path)
+    assert fresh.exists()
+    assert other.exists()
+    assert not any(path.exists() for path in old)
+
+
+def test_a_source_without_a_version_brings_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="source has no version"):
+        run(tmp_path, [fakes.Source(2)[i] for i in range(2)])
+
+
 def test_processes_share_the_work(tmp_path):
     with pytest.warns(UserWarning, match="2 of 4 shards are not finished"):
         run(tmp_path, shard=(0, 2))
@@ -113,6 +181,24 @@ def test_a_folder_of_other_rows_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, **change)
     assert before == (shards(tmp_path), (tmp_path / MANIFEST).read_bytes())
+
+
+class Network:
+    """Never asked; its module's repr has an address."""
+
+    variables: ClassVar[dict] = {}
+    preprocessing = fakes.AS_IT_IS
+    apply = None
+
+    def __init__(self, depth):
+        self.module = {"depth": depth, "activation": lambda x: x}
+
+
+def test_another_architecture_with_the_same_weights_is_refused(tmp_path):
+    table = run(tmp_path, networks={"a": Network(2)})
+    assert run(tmp_path, networks={"a": Network(2)}).equals(table)
+    with pytest.raises(ValueError, match=r"networks.*'depth': 2.*there and.*'depth': 3.*here"):
+        run(tmp_path, networks={"a": Network(3)})
 
 
 def test_another_version_of_lmjax_is_refused(tmp_path, monkeypatch):
@@ -143,19 +229,19 @@ def test_broken_images_are_recorded_and_left_out(tmp_path):
 class Asked:
     """A source that knows what it was asked for, and can wait for it."""
 
-    version = "asked"
+    version = fakes.Source.version
 
-    def __init__(self):
-        self.indices, self.changed = [], threading.Condition()
+    def __init__(self, length=12):
+        self.length, self.indices, self.changed = length, [], threading.Condition()
 
     def __len__(self):
-        return 12
+        return self.length
 
     def __getitem__(self, index):
         with self.changed:
             self.indices.append(index)
             self.changed.notify_all()
-        return fakes.Source(12)[index]
+        return fakes.Source(self.length)[index]
 
     def wait_for(self, index):
         with self.changed:
@@ -204,8 +290,70 @@ def test_a_run_that_is_interrupted_reads_no_further(tmp_path, monkeypatch):
 
 
 def test_no_good_image_at_all_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"none of the first 3 images.*truncated"):
+    with pytest.raises(ValueError, match=r"none of the first 10 images.*truncated"):
         run(tmp_path, fakes.Source(10, broken=range(10)))
+
+
+def test_a_source_that_gives_nothing_ends_the_run_early(tmp_path):
+    source = fakes.Source(40, broken=range(40))
+    with pytest.raises(ValueError, match="none of the first 18 images"):
+        run(tmp_path, source)
+    assert len(shards(tmp_path)) == 5
+
+
+@pytest.mark.filterwarnings("ignore:.* of 40 images", "ignore:.* shards are not finished")
+@pytest.mark.parametrize(("length", "shard"), [(1, (0, 1)), (3, (0, 2))], ids=["single", "shared"])
+def test_images_that_fail_first_do_not_end_the_run(tmp_path, length, shard):
+    source = fakes.Source(40, broken=range(3))
+    table = run(tmp_path, source, images_per_shard=length, shard=shard)
+    assert table.num_rows == 3 * (37 if length == 1 else 19)
+    assert errors_of(tmp_path) == [0, 1, 2]
+
+
+def test_rows_of_others_are_enough_to_go_on(tmp_path):
+    source = fakes.Source(6, broken=(3, 4, 5))
+    with pytest.warns(UserWarning, match="1 of 2 shards"):
+        run(tmp_path, source, shard=(0, 2))
+    with pytest.warns(UserWarning, match="3 of 6 images"):
+        assert run(tmp_path, source, shard=(1, 2)).num_rows == 9
+
+
+class Rowless(fakes.Brightness):
+    """No image has what it asks for."""
+
+    def rows(self, block):
+        return []
+
+
+def test_a_run_without_any_row_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="none of 10 images has rows: no errors"):
+        run(tmp_path, study=Rowless())
+
+
+def test_images_that_failed_are_tried_again_when_asked(tmp_path):
+    with pytest.warns(UserWarning, match=r"2 of 10 images.*retry_errors=True"):
+        run(tmp_path / "out", fakes.Source(10, broken=(4, 9)))
+    before = shards(tmp_path / "out")
+    with pytest.warns(UserWarning, match="2 of 10 images"):
+        run(tmp_path / "out")
+    assert shards(tmp_path / "out") == before
+    good = Asked(10)
+    assert run(tmp_path / "out", good, retry_errors=True).equals(run(tmp_path / "whole"))
+    assert good.indices == [3, 4, 5, 9]
+    assert errors_of(tmp_path / "out") == []
+
+
+def test_images_after_one_that_makes_no_sense_are_evaluated_once_more_only(tmp_path, monkeypatch):
+    asked, rows = [], fakes.Brightness.rows
+
+    def count(self, block):
+        asked.append([sample.index for sample in block.samples])
+        return rows(self, block)
+
+    monkeypatch.setattr(fakes.Brightness, "rows", count)
+    with pytest.warns(UserWarning, match="1 of 3 images"):
+        run(tmp_path, fakes.Source(3, misshapen=(1,)))
+    assert asked == [[0, 1, 2], [0], [1], [2]]
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
@@ -254,6 +402,13 @@ def test_estimates_write_nothing(tmp_path, monkeypatch):
     assert cost.evaluations == 10 * (1 + 4)
     assert cost.seconds > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_estimates_take_images_that_can_be_evaluated():
+    source = fakes.Source(20, broken=(0, 2), misshapen=(1,))
+    assert studies.estimate(fakes.Brightness(), source, networks=NETWORKS).images == 20
+    with pytest.raises(ValueError, match=r"none of the first 16 images.*image 0 is truncated"):
+        studies.estimate(fakes.Brightness(), fakes.Source(20, broken=range(20)), networks=NETWORKS)
 
 
 @pytest.mark.parametrize(
