@@ -96,8 +96,8 @@ def _rankings(rows: list[dict], scorers: Sequence[str], about: str):
         )
         for metric in dict.fromkeys(row["metric"] for row in rows)
     ]
-    title = f"{about}\nrankings of maps, by the removal that scores them"
-    label = "Kendall's tau, mean over images"
+    title = f"{about}\nrankings of maps, by the removal that scores them: mean over images"
+    label = "Kendall's tau"
     return plots.matrices([cells], title=title, colour_label=label)
 
 
