@@ -58,10 +58,12 @@ def random_masks(size, count, seed=0):
     return masks
 
 
-@partial(quick_jit, static_argnames="module")
-def logits(module, variables, image, masks):
+def apply(module, variables, image, masks):
     images = jnp.broadcast_to(image, (len(masks), *image.shape[-3:]))
     return module.apply(variables, Masked(images, masks))
+
+
+logits = quick_jit(apply, static_argnames="module")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -191,9 +193,10 @@ def test_gradients_are_finite_and_zero_under_the_mask(kind, masking):
     images = np.where(masks[..., None], random_image(size)[None], np.nan)
 
     def loss(params, images):
-        return logits(module, {**variables, "params": params}, images, masks)[:, 1].sum()
+        return apply(module, {**variables, "params": params}, images, masks)[:, 1].sum()
 
-    by_weight, by_image = jax.grad(loss, argnums=(0, 1))(variables["params"], jnp.asarray(images))
+    gradients = quick_jit(jax.grad(loss, argnums=(0, 1)))
+    by_weight, by_image = gradients(variables["params"], jnp.asarray(images))
     chex.assert_tree_all_finite((by_weight, by_image))
     assert not np.asarray(by_image)[~masks].any()
     assert np.abs(by_image).max() > 0

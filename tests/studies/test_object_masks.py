@@ -64,13 +64,16 @@ def test_boxes_are_where_the_crop_puts_them(source, tag):
     preprocessing = registry.find_source(tag, "resnet50").preprocessing
     samples = [read(source, i) for i in range(len(source))]
     networks = {"a": SimpleNamespace(preprocessing=preprocessing)}
-    block = Block(samples, networks, key=jax.random.key(0))
-    masks, images = block.object_masks("a"), block.images("a")
-    assert masks.dtype == bool
-    assert masks.shape == images.shape[:3] == (8, preprocessing.crop, preprocessing.crop)
-    for sample, mask, image in zip(samples, masks, images, strict=True):
+    for sample in samples:
         name = sample.id.removeprefix("box/").removesuffix(".png").removesuffix("-turned")
         expected = where(BOXES[name], preprocessing.resize, preprocessing.crop)
+        block = Block([sample], networks, key=jax.random.key(0))
+        if not expected.any():
+            with pytest.raises(ValueError, match="none of its object_mask is in the part"):
+                block.object_masks("a")
+            continue
+        (mask,), (image,) = block.object_masks("a"), block.images("a")
+        assert mask.dtype == bool
         np.testing.assert_array_equal(mask, expected, err_msg=sample.id)
         # Smooth filters blur the edge of the picture of the box, not its inside.
         assert (mask == (image[..., 0] > 0.5)).mean() > 0.98, sample.id
