@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax.masking import by_name
+from lmjax.studies.drawing import by_network, dots, lines_of_removals, split
 
 MEASURES = {
     "spearman": "Spearman's correlation",
@@ -23,11 +24,8 @@ def figures(
 ) -> dict[str, Any]:
     """Figures by name, for each network those whose tables are there."""
     shown = {}
-    for network, images in _networks(tables).items():
-        found = {
-            name: [row for row in table if row["network"] == network]
-            for name, table in tables.items()
-        }
+    for network, found in by_network(tables).items():
+        images = next(row["images"] for rows in found.values() for row in rows if "images" in row)
         about = f"{network}, {images} images"
         if "settings" in found:
             shown[f"{network} settings"] = _settings(found["settings"], about)
@@ -42,24 +40,15 @@ def figures(
     return shown
 
 
-def _networks(tables: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
-    """Numbers of images by network."""
-    rows = [row for table in tables.values() for row in table]
-    return {row["network"]: row["images"] for row in rows if "images" in row}
-
-
 def _settings(rows: list[dict], about: str):
     from lmjax import plots
 
-    generators = dict.fromkeys(row["generator"] for row in rows)
-    removals = dict.fromkeys(row["removal"] for row in rows)
+    removals = list(map(by_name.title, split(rows, "removal")))
+    by_generator = split(rows, "generator").items()
     panels = []
     for measure, label in MEASURES.items():
-        dots = [
-            _dots(_GENERATORS[each], [r for r in rows if r["generator"] == each], measure)
-            for each in generators
-        ]
-        panels.append(plots.DotPanel("", label, list(map(by_name.title, removals)), dots))
+        shown = [dots(_GENERATORS[each], chosen, measure) for each, chosen in by_generator]
+        panels.append(plots.DotPanel("", label, removals, shown))
     return plots.dots(panels, title=f"{about}\nmaps of different settings, by removal")
 
 
@@ -71,15 +60,11 @@ def _removals(rows: list[dict], removals: Sequence[str], about: str):
             _matrix(
                 f"{_GENERATORS[generator]}\n{label}",
                 removals,
-                {
-                    (row["removal"], row["against"]): row[measure]
-                    for row in rows
-                    if row["generator"] == generator
-                },
+                {(row["removal"], row["against"]): row[measure] for row in chosen},
             )
             for measure, label in MEASURES.items()
         ]
-        for generator in dict.fromkeys(row["generator"] for row in rows)
+        for generator, chosen in split(rows, "generator").items()
     ]
     title = f"{about}\nmaps of different removals"
     return plots.matrices(cells, title=title, colour_label="mean over images and settings")
@@ -92,9 +77,9 @@ def _rankings(rows: list[dict], scorers: Sequence[str], about: str):
         _matrix(
             _METRICS[metric],
             scorers,
-            {(r["scorer"], r["against"]): r["tau"] for r in rows if r["metric"] == metric},
+            {(row["scorer"], row["against"]): row["tau"] for row in chosen},
         )
-        for metric in dict.fromkeys(row["metric"] for row in rows)
+        for metric, chosen in split(rows, "metric").items()
     ]
     title = f"{about}\nrankings of maps, by the removal that scores them: mean over images"
     label = "Kendall's tau"
@@ -116,17 +101,12 @@ def _convergence(rows: list[dict], about: str):
     from lmjax import plots
 
     setting = rows[0]["setting"]
-    chosen = [row for row in rows if row["setting"] == setting]
-    against = [each for each in _AGAINST if any(row["against"] == each for row in chosen)]
+    chosen = split(split(rows, "setting")[setting], "against")
     cells = []
     for measure, label in MEASURES.items():
         cells.append([])
-        for each in against:
-            lines = []
-            for removal in dict.fromkeys(row["removal"] for row in chosen):
-                points = [r for r in chosen if (r["removal"], r["against"]) == (removal, each)]
-                columns = ([row[name] for row in points] for name in ("masks", *_ends(measure)))
-                lines.append(plots.Line(by_name.title(removal), *columns))
+        for each in filter(chosen.get, _AGAINST):
+            lines = lines_of_removals(chosen[each], "masks", measure)
             cells[-1].append(plots.Chart(_AGAINST[each], "masks", label, lines, doubling=True))
     return plots.charts(cells, title=f"{about}\nconvergence of RISE, {setting}")
 
@@ -134,28 +114,13 @@ def _convergence(rows: list[dict], about: str):
 def _scores(rows: list[dict], about: str):
     from lmjax import plots
 
-    removals = [by_name.title(each) for each in dict.fromkeys(row["removal"] for row in rows)]
+    removals = list(map(by_name.title, split(rows, "removal")))
     panels = []
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        chosen = [row for row in rows if row["metric"] == metric]
-        dots = [
-            _dots(
-                f"scored under {by_name.title(scorer)}",
-                [row for row in chosen if row["scorer"] == scorer],
-                "score",
-            )
-            for scorer in dict.fromkeys(row["scorer"] for row in chosen)
+    for metric, chosen in split(rows, "metric").items():
+        shown = [
+            dots(f"scored under {by_name.title(scorer)}", of_scorer, "score")
+            for scorer, of_scorer in split(chosen, "scorer").items()
         ]
         heading = f"{_METRICS[metric]} ({_BETTER[metric]} is better)"
-        panels.append(plots.DotPanel(heading, "area under the curve", removals, dots))
+        panels.append(plots.DotPanel(heading, "area under the curve", removals, shown))
     return plots.dots(panels, title=f"{about}\nscores of maps, by the removal that made them")
-
-
-def _dots(label: str, rows: list[dict], name: str):
-    from lmjax import plots
-
-    return plots.Dots(label, *([row[each] for row in rows] for each in _ends(name)))
-
-
-def _ends(name: str) -> tuple[str, ...]:
-    return name, f"{name}_low", f"{name}_high"

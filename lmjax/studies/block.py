@@ -17,7 +17,9 @@ from lmjax import attribution
 from lmjax.masking import by_name
 from lmjax.perturbation import Predictor
 from lmjax.perturbation import segments as segmenters
+from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
+from lmjax.perturbation.orders import random_orders
 from lmjax.studies.penultimate import Penultimate
 
 SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
@@ -29,6 +31,15 @@ def segmenter_options(segmenter: str, *, grid_size: int, n_segments: int) -> dic
     """Of these settings, those that a segmenter takes."""
     options = {"grid": {"size": grid_size}, "slic": {"n_segments": n_segments}}
     return options.get(segmenter, {})
+
+
+def random_order(count: int, key: jax.Array) -> np.ndarray:
+    """`count` segments in random order.
+
+    Few shapes compile: it is an order of a power of two segments, of which `count` are there.
+    """
+    (order,) = random_orders(power_of_two(count), 1, key=key)
+    return order[order < count]
 
 
 class Sample(NamedTuple):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax.masking import by_name
 from lmjax.studies.block import Block
+from lmjax.studies.drawing import lines_of_removals, split
 from lmjax.studies.study import Study, check_removals
 from lmjax.studies.summaries import Group, bootstrap, differences, estimates, groups
 
@@ -89,8 +89,7 @@ class Concordance(Study):
         from lmjax import plots
 
         shown = {}
-        for network in dict.fromkeys(row["network"] for row in tables["changes"]):
-            rows = [row for row in tables["changes"] if row["network"] == network]
+        for network, rows in split(tables["changes"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in _MEASURES]],
                 title=f"{network}, {rows[0]['images']} images",
@@ -160,9 +159,5 @@ def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
 def _chart(rows: list[dict], measure: str):
     from lmjax import plots
 
-    lines = []
-    for removal in dict.fromkeys(row["removal"] for row in rows):
-        chosen = [row for row in rows if row["removal"] == removal]
-        names = ("share", measure, f"{measure}_low", f"{measure}_high")
-        lines.append(plots.Line(by_name.title(removal), *([r[n] for r in chosen] for n in names)))
+    lines = lines_of_removals(rows, "share", measure)
     return plots.Chart("", "share of the side", _MEASURES[measure], lines)

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from lmjax.masking import by_name
 from lmjax.metrics import spearman
-from lmjax.studies.block import Block, geometry
+from lmjax.studies.block import Block, geometry, random_order
+from lmjax.studies.drawing import by_network, line, split
 from lmjax.studies.explaining import ExplanationStudy, order
-from lmjax.studies.removal import random_order
 from lmjax.studies.study import check_removals
 from lmjax.studies.summaries import Group, estimate, estimates, groups, means
 
@@ -145,11 +145,7 @@ class Consistency(ExplanationStudy):
         from lmjax import plots
 
         shown = {}
-        for network in dict.fromkeys(row["network"] for row in tables["ablation"]):
-            found = {
-                name: [row for row in table if row["network"] == network]
-                for name, table in tables.items()
-            }
+        for network, found in by_network(tables).items():
             images = f"{found['ablation'][0]['images']} images"
             if "pairs" in found:
                 shown[f"{network} agreement"] = plots.charts(
@@ -278,13 +274,10 @@ def _agreement_charts(rows: list[dict]) -> list:
     from lmjax import plots
 
     charts = []
-    for redrawn in dict.fromkeys(row["redrawn"] for row in rows):
-        chosen = [row for row in rows if row["redrawn"] == redrawn]
-        lines = []
-        for name in dict.fromkeys(row["set"] for row in chosen):
-            of_set = [row for row in chosen if row["set"] == name]
-            columns = ("k", "jaccard", "jaccard_low", "jaccard_high")
-            lines.append(plots.Line(name, *([row[c] for row in of_set] for c in columns)))
+    for redrawn, chosen in split(rows, "redrawn").items():
+        by_set = split(chosen, "set")
+        lines = [line(name, of_set, "k", "jaccard") for name, of_set in by_set.items()]
+        of_set = next(iter(by_set.values()))  # chance is the same for all
         lines.append(
             plots.Line("random orders", *([row[c] for row in of_set] for c in ("k", "chance")))
         )
@@ -314,11 +307,8 @@ def _matrices(rows: list[dict], removals: tuple[str, ...]) -> list:
 def _ablation_chart(rows: list[dict], removal: str):
     from lmjax import plots
 
-    chosen = [row for row in rows if row["removal"] == removal]
     lines = []
-    for explained in dict.fromkeys(row["explained"] for row in chosen):
-        names = ("k", "unchanged", "unchanged_low", "unchanged_high")
-        columns = [[row[n] for row in chosen if row["explained"] == explained] for n in names]
+    for explained, chosen in split(split(rows, "removal")[removal], "explained").items():
         label = "random order" if explained == RANDOM else f"explanations of {explained}"
-        lines.append(plots.Line(label, *columns))
+        lines.append(line(label, chosen, "k", "unchanged"))
     return plots.Chart(by_name.title(removal), "segments removed", "unchanged predictions", lines)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from lmjax.masking import by_name
 from lmjax.metrics import alignment, top_k_iou
 from lmjax.studies.block import Block
+from lmjax.studies.drawing import by_network, line, split
 from lmjax.studies.explaining import ExplanationStudy, order
 from lmjax.studies.study import check_choices, check_removals
 from lmjax.studies.summaries import (
@@ -148,11 +149,7 @@ class LimeQuality(ExplanationStudy):
         from lmjax import plots
 
         shown = {}
-        for network in dict.fromkeys(row["network"] for row in tables["means"]):
-            of_network = {
-                name: [row for row in table if row["network"] == network]
-                for name, table in tables.items()
-            }
+        for network, of_network in by_network(tables).items():
             images = of_network["means"][0]["images"]
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
@@ -201,12 +198,11 @@ def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterato
 def _chart(rows: list[dict], under: str):
     from lmjax import plots
 
-    chosen = [row for row in rows if row["evaluated_under"] == under]
-    lines = []
-    for removal in dict.fromkeys(row["removal"] for row in chosen):
-        names = ("k", "accuracy", "accuracy_low", "accuracy_high")
-        columns = [[row[n] for row in chosen if row["removal"] == removal] for n in names]
-        lines.append(plots.Line(f"explained by {by_name.title(removal)}", *columns))
+    by_removal = split(split(rows, "evaluated_under")[under], "removal").items()
+    lines = [
+        line(f"explained by {by_name.title(removal)}", chosen, "k", "accuracy")
+        for removal, chosen in by_removal
+    ]
     return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
 
 

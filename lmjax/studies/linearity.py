@@ -10,6 +10,7 @@ import pyarrow as pa
 from lmjax.masking import by_name
 from lmjax.metrics import cosine_similarity
 from lmjax.studies.block import Block
+from lmjax.studies.drawing import dots, split
 from lmjax.studies.study import Study, check_removals
 from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
@@ -104,8 +105,7 @@ class FeatureLinearity(Study):
         from lmjax import plots
 
         shown = {}
-        for network in dict.fromkeys(row["network"] for row in tables["means"]):
-            rows = [row for row in tables["means"] if row["network"] == network]
+        for network, rows in split(tables["means"], "network").items():
             panels = [_panel(rows, name) for name in _MEASURES if name not in _NORMS]
             title = f"{network}, {self.patches} patches, {rows[0]['images']} images"
             shown[network] = plots.dots(panels, title=title)
@@ -167,11 +167,7 @@ def _nothing(block: Block, shape: tuple[int, int]) -> np.ndarray:
 def _panel(rows: list[dict], measure: str):
     from lmjax import plots
 
-    removals = list(dict.fromkeys(row["removal"] for row in rows))
-    dots = []
-    for size in dict.fromkeys(row["size"] for row in rows):
-        chosen = [row for row in rows if row["size"] == size]
-        names = (measure, f"{measure}_low", f"{measure}_high")
-        columns = [[row[name] for row in chosen] for name in names]
-        dots.append(plots.Dots(f"{size} x {size} pixels", *columns))
-    return plots.DotPanel("", _MEASURES[measure], [by_name.title(each) for each in removals], dots)
+    removals = [by_name.title(removal) for removal in split(rows, "removal")]
+    by_size = split(rows, "size").items()
+    panel = [dots(f"{size} x {size} pixels", chosen, measure) for size, chosen in by_size]
+    return plots.DotPanel("", _MEASURES[measure], removals, panel)

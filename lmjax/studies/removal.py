@@ -5,15 +5,14 @@ import itertools
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax.masking import by_name
 from lmjax.metrics import class_similarity
 from lmjax.perturbation.engines import power_of_two
-from lmjax.perturbation.orders import random_orders, segment_salience
-from lmjax.studies.block import SEGMENTERS, Block, segmenter_options
+from lmjax.perturbation.orders import segment_salience
+from lmjax.studies.block import SEGMENTERS, Block, random_order, segmenter_options
+from lmjax.studies.drawing import lines_of_removals, split
 from lmjax.studies.study import Study, check_choices, check_removals, for_tables
 from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
@@ -158,14 +157,7 @@ class SegmentRemoval(Study):
         from lmjax import plots
 
         shown = {}
-        for network, segmenter in dict.fromkeys(
-            (row["network"], row["segmenter"]) for row in tables["curves"]
-        ):
-            rows = [
-                row
-                for row in tables["curves"]
-                if (row["network"], row["segmenter"]) == (network, segmenter)
-            ]
+        for (network, segmenter), rows in split(tables["curves"], "network", "segmenter").items():
             metrics = [name for name in _METRICS if name in rows[0]]
             shown[f"{network} {segmenter}"] = plots.charts(
                 [[_chart(rows, metric, order) for order in self.orders] for metric in metrics],
@@ -189,12 +181,6 @@ class _Variants:
         """What rows say of a variant."""
         names = ("order", "fraction", "removed", "visible")
         return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
-
-
-def random_order(count: int, key: jax.Array) -> np.ndarray:
-    """Few shapes compile: an order of a power of two segments, of which `count` are there."""
-    (order,) = random_orders(power_of_two(count), 1, key=key)
-    return order[order < count]
 
 
 def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:
@@ -235,18 +221,9 @@ def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
 def _chart(rows: list[dict], metric: str, order: str):
     from lmjax import plots
 
-    lines = []
-    for removal in dict.fromkeys(row["removal"] for row in rows):
-        chosen = [row for row in rows if (row["removal"], row["order"]) == (removal, order)]
-        columns = [[row[name] for row in chosen] for name in _columns(metric)]
-        lines.append(plots.Line(by_name.title(removal), *columns))
     return plots.Chart(
         title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
         x_label="fraction of segments removed",
         y_label=_METRICS[metric],
-        lines=lines,
+        lines=lines_of_removals(split(rows, "order")[order], "fraction", metric),
     )
-
-
-def _columns(metric: str) -> tuple[str, ...]:
-    return "fraction", metric, f"{metric}_low", f"{metric}_high"

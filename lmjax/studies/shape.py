@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax.masking import by_name
 from lmjax.studies.block import Block
+from lmjax.studies.drawing import lines_of_removals, split
 from lmjax.studies.study import Study, check_removals, for_tables
 from lmjax.studies.summaries import Group, bootstrap, differences, estimate, groups, on_correct
 
@@ -94,8 +94,7 @@ class MaskShape(Study):
         from lmjax import plots
 
         shown = {}
-        for network in dict.fromkeys(row["network"] for row in tables["accuracies"]):
-            rows = [row for row in tables["accuracies"] if row["network"] == network]
+        for network, rows in split(tables["accuracies"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in (*HOLES, "ratio")]],
                 title=f"{network}, {rows[0]['images']} images classified correctly",
@@ -143,11 +142,5 @@ def _ratio(object_removed: np.ndarray, swapped: np.ndarray) -> np.ndarray:
 def _chart(rows: list[dict], metric: str):
     from lmjax import plots
 
-    lines = []
-    for removal in dict.fromkeys(row["removal"] for row in rows):
-        chosen = [row for row in rows if row["removal"] == removal]
-        names = ("margin", metric, f"{metric}_low", f"{metric}_high")
-        columns = [[row[name] for row in chosen] for name in names]
-        lines.append(plots.Line(by_name.title(removal), *columns))
     title, y_label = _LABELS[metric]
-    return plots.Chart(title, "margin (pixels)", y_label, lines)
+    return plots.Chart(title, "margin (pixels)", y_label, lines_of_removals(rows, "margin", metric))

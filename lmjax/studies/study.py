@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from lmjax.masking import by_name
+from lmjax.masking.removal import check_masking
 from lmjax.studies.block import Block
 
 
@@ -90,8 +92,6 @@ def check_removals(
       argument: what they are called.
       segments: whether the study has segments, which "segment_mean" takes.
     """
-    from lmjax.masking import by_name
-
     removals = tuple(removals)
     for name in removals:
         by_name.check_name(name, argument)
@@ -105,9 +105,6 @@ def check_removals(
 
 def _check_fits(removal: str, network: Any) -> None:
     """Raises ValueError for a removal inside the network that is for another kind of networks."""
-    from lmjax.masking import by_name
-    from lmjax.masking.removal import check_masking
-
     own = getattr(network, "masking", None)
     if own is not None and by_name.check_name(removal)[0] in by_name.INSIDE_NETWORK:
         check_masking(by_name.make(removal), own)

@@ -24,6 +24,11 @@ def network(seed: int = 0):
     return dataclasses.replace(classifier, preprocessing=AS_IT_IS)
 
 
+def pick(rows, **wanted):
+    """Rows with these values."""
+    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Brightness(Study):
     """A row for each image and colour, with its mean; asks no network.

@@ -14,6 +14,7 @@ from lmjax.perturbation import evaluate
 from lmjax.studies.block import Block, read
 from lmjax.studies.consistency import Consistency, _chance, _jaccards
 from tests.studies import fakes
+from tests.studies.fakes import pick
 
 SMALL = Consistency(
     removals=("layer", "black", "grey"), redrawn=("layer",), grid_size=8, samples=48, ks=(1, 5, 20)
@@ -27,10 +28,6 @@ def block_of(images=IMAGES, source=None, networks=None):
     source = fakes.Source(20) if source is None else source
     networks = networks or {"a": fakes.network(), "b": fakes.network(1)}
     return Block([read(source, i) for i in images], networks, key=jax.random.key(0))
-
-
-def pick(rows, **wanted):
-    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
 
 
 @pytest.fixture(scope="module")

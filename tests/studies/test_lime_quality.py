@@ -14,6 +14,7 @@ from lmjax.perturbation.coalitions import random_keep
 from lmjax.studies.block import Block, read
 from lmjax.studies.lime_quality import LimeQuality
 from tests.studies import fakes
+from tests.studies.fakes import pick
 
 SMALL = LimeQuality(grid_size=8, samples=48, ks=(1, 3, 20), top=4)
 IMAGES = (0, 1, 2)
@@ -25,10 +26,6 @@ def block_of(images=IMAGES, networks=None, source=None):
     source = fakes.Source(20) if source is None else source
     networks = {"a": fakes.network()} if networks is None else networks
     return Block([read(source, i) for i in images], networks, key=jax.random.key(0))
-
-
-def pick(rows, **wanted):
-    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
 
 
 @pytest.fixture(scope="module")

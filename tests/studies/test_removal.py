@@ -14,6 +14,7 @@ from lmjax.metrics import bootstrap_mean, class_entropy
 from lmjax.studies.block import Block, read
 from lmjax.studies.removal import SegmentRemoval
 from tests.studies import fakes
+from tests.studies.fakes import pick
 
 SMALL = SegmentRemoval(
     removals=("layer", "black", "segment_mean", "gaussian_noise"),
@@ -28,10 +29,6 @@ def rows_of(study, images=IMAGES, networks=None, source=None):
     networks = {"a": fakes.network()} if networks is None else networks
     samples = [read(source, i) for i in images]
     return study.rows(Block(samples, networks, key=jax.random.key(study.seed)))
-
-
-def pick(rows, **wanted):
-    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
 
 
 @pytest.fixture(scope="module")
