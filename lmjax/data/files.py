@@ -48,7 +48,7 @@ class Files:
     @functools.cached_property
     def version(self) -> str:
         """A hash of names, labels, and sizes and times of all files, but of no content."""
-        paths = (self._path(row, kind) for row in self.rows for kind in row.files)
+        paths = (self.path(row, kind) for row in self.rows for kind in row.files)
         return f"{self.kind}/{files_version(paths, self.mask_rule, *self.rows)}"
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Files:
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[operator.index(index)]
-        paths = {kind: self._path(row, kind) for kind in row.files}
+        paths = {kind: self.path(row, kind) for kind in row.files}
         fields = {kind: self._read(kind, path) for kind, path in paths.items()}
         return check_sizes(Example(row.id, label=row.label, **fields), paths)
 
@@ -67,5 +67,6 @@ class Files:
             return read_saliency(path)
         return read_mask(path, **self.mask_rule)
 
-    def _path(self, row: Row, kind: str) -> str:
+    def path(self, row: Row, kind: str) -> str:
+        """Of one of a row's files."""
         return os.path.join(self.folders[kind], row.files[kind])

@@ -71,10 +71,10 @@ def from_folder(
         Row(
             name,
             {"image": name}
-            | {kind: found[_stem(name)] for kind, found in beside.items() if _stem(name) in found},
+            | {kind: found[stem(name)] for kind, found in beside.items() if stem(name) in found},
             numbers[class_of[name]] if class_of else None,
         )
-        for name in sorted(names, key=_drawn)
+        for name in sorted(names, key=drawn)
     )
     names = class_names if class_of else None
     return Files("folder", rows, folders, names, mask_rule(background, at_least))
@@ -87,7 +87,7 @@ def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
     ]
     names = []
     for folder in folders:
-        found = [f"{folder}/{name}" for name in _pictures(os.path.join(path, folder))]
+        found = [f"{folder}/{name}" for name in picture_names(os.path.join(path, folder))]
         if not found:
             warnings.warn(
                 f"{os.path.join(path, folder)} holds no image; its class keeps its number",
@@ -95,7 +95,7 @@ def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
             )
         names += found
     if not folders:
-        names = list(_pictures(path))
+        names = list(picture_names(path))
     if not names:
         raise ValueError(f"folder {path} holds no image ({', '.join(SUFFIXES)})")
     return names, folders
@@ -106,7 +106,7 @@ def _folders(path: str) -> list[str]:
         return sorted(each.name for each in entries if each.is_dir() and not _hidden(each.name))
 
 
-def _pictures(path: str) -> Iterator[str]:
+def picture_names(path: str) -> Iterator[str]:
     """Names of pictures in a folder and those below, relative to it, with slashes."""
     with _open(path) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
@@ -114,7 +114,7 @@ def _pictures(path: str) -> Iterator[str]:
         if _hidden(each.name):
             continue
         if each.is_dir(follow_symlinks=False):
-            yield from (f"{each.name}/{name}" for name in _pictures(each.path))
+            yield from (f"{each.name}/{name}" for name in picture_names(each.path))
         elif os.path.splitext(each.name)[1].lower() in SUFFIXES:
             yield each.name
 
@@ -128,12 +128,12 @@ def _open(path: str):
 
 def _partners(names: list[str], path: str, option: str) -> dict[str, str]:
     """Files in another folder by the names, without suffix, of the images they belong to."""
-    found = _by_stem(_pictures(path), f"{option} {path}")
+    found = _by_stem(picture_names(path), f"{option} {path}")
     images = _by_stem(names, f"{option} {path}: images")
     if not found.keys() & images.keys():
         raise ValueError(
             f"{option} {path} has a file for none of the {len(names)} images; the one for "
-            f"{names[0]} would be {os.path.join(path, _stem(names[0]))} with any of the suffixes "
+            f"{names[0]} would be {os.path.join(path, stem(names[0]))} with any of the suffixes "
             f"{', '.join(SUFFIXES)}"
         )
     return found
@@ -142,13 +142,14 @@ def _partners(names: list[str], path: str, option: str) -> dict[str, str]:
 def _by_stem(names, what: str) -> dict[str, str]:
     found = {}
     for name in names:
-        other = found.setdefault(_stem(name), name)
+        other = found.setdefault(stem(name), name)
         if other != name:
             raise ValueError(f"{what} {other} and {name} go by the same name without suffix")
     return found
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """A name without its suffix."""
     return os.path.splitext(name)[0]
 
 
@@ -156,5 +157,6 @@ def _hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _drawn(name: str) -> bytes:
+def drawn(name: str) -> bytes:
+    """Sorts names into an order that mixes classes and is the same everywhere."""
     return hashlib.sha256(os.fsencode(name)).digest()

@@ -5,6 +5,7 @@ import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.ASCII)
 
@@ -13,6 +14,36 @@ _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.ASCII)
 def synsets() -> tuple[str, ...]:
     """WordNet ids of the 1000 classes in the order of networks' outputs, which is ascending."""
     return tuple((Path(__file__).parent / "imagenet_synsets.txt").read_text("ascii").split())
+
+
+class ImagenetClass(NamedTuple):
+    """One of the 1000 classes.
+
+    Attributes:
+      index: of networks' outputs, from 0.
+      synset: its WordNet id, as class folders are called.
+      name: short and readable, as torchvision publishes it; no two classes have the same.
+    """
+
+    index: int
+    synset: str
+    name: str
+
+
+@functools.cache
+def imagenet_classes() -> tuple[ImagenetClass, ...]:
+    """The 1000 classes in the order of networks' outputs.
+
+    Example:
+      >>> lmjax.data.imagenet_classes()[207]
+      ImagenetClass(index=207, synset='n02099601', name='golden retriever')
+    """
+    file = Path(__file__).parents[1] / "models/imagenet_classes.txt"
+    names = file.read_text("utf-8").splitlines()
+    return tuple(
+        ImagenetClass(index, synset, name)
+        for index, (synset, name) in enumerate(zip(synsets(), names, strict=True))
+    )
 
 
 def validation_classes(names: Iterable[str]) -> dict[str, str]:

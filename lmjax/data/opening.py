@@ -10,6 +10,11 @@ FORMS = (
     "digit-scenes",
     "folder:PATH[,masks=PATH][,saliency=PATH][,classes=FILE]",
     "csv:FILE[,classes=FILE]",
+    "imagenet:PATH[,labels=FILE]",
+    "salient-imagenet:PATH,images=PATH[,features=spurious]",
+    "pixel-imagenet:PATH,images=PATH",
+    "imagenet-s:PATH[,split=train-semi]",
+    "part-imagenet:PATH[,split=train]",
     "tfds:NAME[SPLIT][,data_dir=PATH][,mask=FEATURE]...",
 )
 """What sources look like."""
@@ -28,7 +33,7 @@ def open_source(source: str, *, length: int | None = None) -> Sequence:
 
     Args:
       source: its kind, a colon, where it is, and options of `DigitScenes`, `from_folder`,
-        `from_csv` or `from_tfds` as `,name=value`.
+        `from_csv`, `from_imagenet` and its like, or `from_tfds` as `,name=value`.
       length: of sources that have none of their own (digit scenes; 500 by default).
 
     Raises:
@@ -41,21 +46,26 @@ def open_source(source: str, *, length: int | None = None) -> Sequence:
         found = f"; for a folder of images, folder:{source}" if os.path.isdir(source) else ""
         raise ValueError(f"source must be one of {'; '.join(FORMS)}; got {source!r}{found}")
     if bool(place) != (kind != "digit-scenes"):
-        form = next(form for form in FORMS if form.startswith(kind))
-        raise ValueError(f"source {source!r} must be {form}")
+        raise ValueError(f"source {source!r} must be {_form(kind)}")
     options = dict(pair.split("=", 1) for pair in pairs)
     opener = _KINDS[kind]()
-    parameters = inspect.signature(opener).parameters.values()
+    parameters = tuple(inspect.signature(opener).parameters.values())
     allowed = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     for name in options:
         if name not in allowed:
             raise ValueError(
                 f"source {source!r}: no option {name}; {kind} has {', '.join(allowed)}"
             )
+    if any(each.default is each.empty and each.name not in options for each in parameters[1:]):
+        raise ValueError(f"source {source!r} must be {_form(kind)}")
     if kind == "tfds":
         place, bracket, split = place.removesuffix("]").partition("[")
         options |= {"split": split} if bracket else {}
     return opener(length if kind == "digit-scenes" else place, **options)
+
+
+def _form(kind: str) -> str:
+    return next(form for form in FORMS if re.match("[a-z-]+", form)[0] == kind)
 
 
 def _digit_scenes(length: int | None, *, split: str = "test", seed: str = "0") -> Sequence:
@@ -74,5 +84,10 @@ _KINDS = {
     "digit-scenes": lambda: _digit_scenes,
     "folder": _kind("folder", "from_folder"),
     "csv": _kind("table", "from_csv"),
+    "imagenet": _kind("imagenet_validation", "from_imagenet"),
+    "salient-imagenet": _kind("salient_imagenet", "from_salient_imagenet"),
+    "pixel-imagenet": _kind("imagenet_masks", "from_pixel_imagenet"),
+    "imagenet-s": _kind("imagenet_masks", "from_imagenet_s"),
+    "part-imagenet": _kind("imagenet_masks", "from_part_imagenet"),
     "tfds": _kind("tfds_source", "from_tfds"),  # imports tensorflow-datasets, 2 seconds
 }

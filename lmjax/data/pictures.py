@@ -128,6 +128,12 @@ def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
     return _read(file, name, grey)
 
 
+def is_turned(path: str | os.PathLike) -> bool:
+    """Whether a picture's EXIF orientation turns it: what is read of it is not as it is stored."""
+    with Image.open(path) as picture:
+        return _turn(picture) is not None
+
+
 def _read(
     file: File, name: str | None, use: Callable[[Image.Image, str], np.ndarray]
 ) -> np.ndarray:
@@ -144,13 +150,16 @@ def _read(
 
 
 def _turned(picture: Image.Image) -> Image.Image:
-    """As the EXIF orientation says. EXIF that makes no sense (ImageNet has some) says nothing."""
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # of many kinds; the picture itself is loaded already
-        return picture
-    turn = _TURNS.get(orientation)
+    turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What the EXIF orientation says. EXIF that makes no sense (ImageNet has some) says nothing."""
+    try:
+        return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of many kinds
+        return None
 
 
 def _colours(picture: Image.Image, kind: str) -> np.ndarray:

@@ -23,6 +23,8 @@ class Example(NamedTuple):
       object_mask: bool `[H, W]`, True on the object, where known.
       tight_mask: bool `[H, W]`, the object without a soft edge, where known.
       saliency: float32 `[H, W]` in [0, 1], where people or a method look, where known.
+      spurious_mask: bool `[H, W]`, True on what goes with the class and is no part of it, where
+        known.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Example(NamedTuple):
     object_mask: np.ndarray | None = None
     tight_mask: np.ndarray | None = None
     saliency: np.ndarray | None = None
+    spurious_mask: np.ndarray | None = None
 
 
 def check_sizes(example: Example, names: dict[str, str]) -> Example:
@@ -44,7 +47,7 @@ def check_sizes(example: Example, names: dict[str, str]) -> Example:
       ValueError: a mask of another size. Stretching it could put it in the wrong place: what
         belongs to a crop, or to an image that was turned, has another size too.
     """
-    for field in ("object_mask", "tight_mask", "saliency"):
+    for field in ("object_mask", "tight_mask", "saliency", "spurious_mask"):
         mask = getattr(example, field)
         if mask is not None and mask.shape != example.image.shape[:2]:
             raise ValueError(

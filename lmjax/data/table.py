@@ -42,7 +42,9 @@ def from_csv(
         listed.
       OSError: the table cannot be read. Images that it lists are read later.
     """
-    lines = _read(path)
+    lines = read_lines(path, ("image",))
+    if not lines:
+        raise ValueError(f"{path} lists no image")
     labels = {line["label"] for _, line in lines if line.get("label")}
     numbers, class_names = number(labels, classes=classes)
     rows, line_of = [], {}
@@ -64,21 +66,30 @@ def from_csv(
     return Files("csv", tuple(rows), folders, class_names, mask_rule(background, at_least))
 
 
-def _read(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
-    """Numbers of lines and what they hold, by column."""
+def read_lines(
+    path: str | os.PathLike, columns: tuple[str, ...]
+) -> list[tuple[int, dict[str, str]]]:
+    """Numbers of a table's lines and what they hold, by column.
+
+    Args:
+      path: a .csv file whose first line names columns.
+      columns: that it must have.
+
+    Raises:
+      ValueError: no table, or one without these columns.
+      OSError: it cannot be read.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True)
-            columns = reader.fieldnames or ()
-            if "image" not in columns:
+            found = reader.fieldnames or ()
+            missing = [name for name in columns if name not in found]
+            if missing:
                 raise ValueError(
-                    f"{path} must have a column image; its columns are {', '.join(columns)}"
+                    f"{path} must have a column {missing[0]}; its columns are {', '.join(found)}"
                 )
-            lines = [(reader.line_num, line) for line in reader]
+            return [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no table in UTF-8: {error}") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read: {error.strerror}") from error
-    if not lines:
-        raise ValueError(f"{path} lists no image")
-    return lines

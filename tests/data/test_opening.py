@@ -51,17 +51,19 @@ def test_datasets_have_splits_and_options(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("imagenet", "source must be one of digit-scenes; folder:PATH.*got 'imagenet'$"),
+        ("imagenette", "source must be one of digit-scenes; folder:PATH.*got 'imagenette'$"),
         ("masks", "for a folder of images, folder:masks$"),
         ("folder", "must be folder:PATH"),
+        ("imagenet", r"must be imagenet:PATH\[,labels=FILE\]$"),
         ("digit-scenes:train", "must be digit-scenes"),
+        ("pixel-imagenet:masks", "must be pixel-imagenet:PATH,images=PATH$"),
         (
             "folder:masks,colour=red",
             "no option colour; folder has masks, saliency, classes, background",
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
     ],
-    ids=["kind", "path", "place", "no-place", "option", "seed"],
+    ids=["kind", "path", "place", "begins-alike", "no-place", "required", "option", "seed"],
 )
 def test_what_makes_no_sense_is_an_error(source, message):
     with pytest.raises(ValueError, match=message):
