@@ -46,7 +46,10 @@ MAY_IMPORT = {
 ONLY_IN = {
     "torch": {"models/checkpoints.py"},
     "matplotlib": {"plots.py"},
-    "tensorflow_datasets": {"data/digit_scenes_builder.py", "data/tfds_source.py"},
+    "tensorflow_datasets": {
+        *("data/building.py", "data/digit_scenes_builder.py", "data/imagenet_builders.py"),
+        "data/tfds_source.py",
+    },
 }
 HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
 PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation", "studies"]

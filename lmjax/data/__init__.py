@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = attach(
         "imagenet_classes": "lmjax.data.imagenet",
         "open_source": "lmjax.data.opening",
         "prepare_digit_scenes": "lmjax.data.digit_scenes_builder",
+        "prepare_imagenet": "lmjax.data.imagenet_builders",
     },
 )

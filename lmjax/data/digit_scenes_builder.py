@@ -8,13 +8,11 @@ Importing this module imports tensorflow-datasets and registers the builder with
 """
 
 import dataclasses
-import io
 import os
 
-import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from lmjax.data.building import png
 from lmjax.data.digit_scenes import CLASS_NAMES, SIZE, DigitScenes, Scene
 
 
@@ -78,20 +76,12 @@ class DigitScenesBuilder(tfds.core.GeneratorBasedBuilder):
 def _example(scene: Scene) -> dict:
     return {
         "id": scene.id,
-        "image": _png(scene.image),
+        "image": png(scene.image),
         "label": scene.label,
-        "object_mask": _png(scene.object_mask.astype(np.uint8)),
-        "tight_mask": _png(scene.tight_mask.astype(np.uint8)),
+        "object_mask": png(scene.object_mask),
+        "tight_mask": png(scene.tight_mask),
         "photograph": scene.photograph,
     }
-
-
-def _png(pixels: np.ndarray) -> io.BytesIO:
-    """Encoded here: given an array, tensorflow-datasets would call TensorFlow."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png", compress_level=1)
-    file.seek(0)
-    return file
 
 
 def prepare_digit_scenes(

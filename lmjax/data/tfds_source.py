@@ -27,6 +27,7 @@ _FEATURES = {
     "object_mask": ("object_mask", "segmentation_mask", "segmentation", "mask"),
     "tight_mask": ("tight_mask",),
     "saliency": ("saliency",),
+    "spurious_mask": ("spurious_mask",),
     "id": ("id", "file_name", "filename", "image/filename", "image/id", "image_id"),
 }
 """Names of features that are taken for the fields of an example, the first that there is."""
