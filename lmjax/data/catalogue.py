@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,16 +35,52 @@ DATASETS = (
         "Alpaydin & Kaynak 1998, doi 10.24432/C50P49",
     ),
     Dataset(
-        "folder:ILSVRC2012_img_val",
+        "imagenet:ILSVRC2012_img_val",
         "ImageNet's 50,000 validation images, 1000 classes; in class folders or as they come",
-        "non-commercial research and education (image-net.org)",
+        "non-commercial research and education (image-net.org/download)",
         "Russakovsky et al. 2015, arXiv 1409.0575",
-        get="image-net.org, with an account: ILSVRC2012_img_val.tar",
+        get="https://image-net.org/download, with an account: ILSVRC2012_img_val.tar",
+    ),
+    Dataset(
+        "salient-imagenet:salient_imagenet_dataset,images=ILSVRC2012/train",
+        "training images of ImageNet, 65 of each of a class's five main features; soft masks of "
+        "core and of spurious features, as a network finds them and people judge them",
+        "university, non-profit and research institutions, non-commercial (that of the authors' "
+        "code); images: as ImageNet",
+        "Singla & Feizi 2022, arXiv 2110.04301",
+        get="curl -L https://umd.app.box.com/shared/static/eyji8leh2lemhbxovgny9ywc9is53ibr -o "
+        "salient_imagenet_dataset.zip; mturk_results/discover_spurious_features.csv of "
+        "https://github.com/singlasahil14/salient_imagenet; ILSVRC2012_img_train.tar of ImageNet",
+    ),
+    Dataset(
+        "pixel-imagenet:pixel-imagenet-v2,images=ILSVRC2012/train",
+        "425,000 training images of ImageNet, 848 classes; objects segmented from their boxes",
+        "masks: none stated; images: as ImageNet",
+        "Zhang et al. 2020, Interactive Object Segmentation With Inside-Outside Guidance, CVPR",
+        get="https://github.com/shiyinzhang/Pixel-ImageNet has the link; ILSVRC2012_img_train.tar "
+        "of ImageNet",
+    ),
+    Dataset(
+        "imagenet-s:ImageNetS919",
+        "12,419 validation images of ImageNet, 919 classes (or 300, or 50), segmented by people; "
+        "and ten training images of each class",
+        "masks: none stated; images: as ImageNet",
+        "Gao et al. 2022, arXiv 2106.03149",
+        get="git clone https://github.com/LUSSeg/ImageNet-S && cd ImageNet-S/datapreparation && "
+        "bash data_preparation.sh IMAGENET FOLDER 919 false",
+    ),
+    Dataset(
+        "part-imagenet:PartImageNet",
+        "24,000 training images of ImageNet, 158 classes of animals, vehicles and bottles, whole "
+        "objects segmented by people",
+        "masks: none stated; images: as ImageNet",
+        "He et al. 2022, arXiv 2112.00933",
+        get="https://huggingface.co/datasets/turkeyju/PartImageNet: PartImageNet_Seg.zip (3.1 GB)",
     ),
     Dataset(
         "tfds:imagenette/full-size-v2[validation]",
         "ten classes of ImageNet, with its labels",
-        "Apache 2.0 (images: as ImageNet)",
+        "as ImageNet",
         "Howard 2019, github.com/fastai/imagenette",
         name="imagenette/full-size-v2",
     ),
@@ -56,8 +93,8 @@ DATASETS = (
     ),
     Dataset(
         "tfds:caltech_birds2011[test]",
-        "200 kinds of birds, masks by votes of people",
-        "non-commercial research and education",
+        "200 kinds of birds, masks by votes of people; some images are ImageNet's",
+        "none stated; photographs from Flickr",
         "Wah et al. 2011, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001",
         name="caltech_birds2011",
     ),
@@ -69,6 +106,12 @@ DATASETS = (
         name="coco/2017_panoptic",
     ),
 )
+
+
+PREPARED_HERE = frozenset(
+    {"imagenet_validation", "salient_imagenet", "pixel_imagenet", "imagenet_s", "part_imagenet"}
+)
+"""Datasets of tensorflow-datasets that `lmjax.data.prepare_imagenet` writes."""
 
 
 class Prepared(NamedTuple):
@@ -91,10 +134,14 @@ def default_data_dir() -> str:
 
 
 def build_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
-    """The command that prepares a dataset of tensorflow-datasets; only it needs TensorFlow."""
-    if name.split("/")[0] == "digit_scenes":
-        where = os.path.expanduser(default_data_dir() if data_dir is None else data_dir)
+    """The command that prepares a dataset of tensorflow-datasets; only `tfds` needs TensorFlow."""
+    where = os.path.expanduser(default_data_dir() if data_dir is None else data_dir)
+    family = re.split("[/:]", name)[0]
+    if family == "digit_scenes":
         return f"python -c \"import lmjax; lmjax.data.prepare_digit_scenes('{where}')\""
+    if family in PREPARED_HERE:
+        call = f"prepare_imagenet('{name.split(':')[0]}', 'DOWNLOADS', data_dir='{where}')"
+        return f'python -c "import lmjax; lmjax.data.{call}"'
     command = f'pip install "lmjax[prepare]" && tfds build {name} --file_format=array_record'
     return command if data_dir is None else f"{command} --data_dir={data_dir}"
 

@@ -259,8 +259,8 @@ def _info(name: str, data_dir: str | os.PathLike | None):
             f"{', '.join(found)} (NAME/CONFIG/VERSION): say NAME/CONFIG or NAME/CONFIG:VERSION"
         )
     raise ValueError(
-        f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it "
-        f"(only that needs TensorFlow): {build_command(name, data_dir)}"
+        f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it: "
+        f"{build_command(name, data_dir)}"
     )
 
 

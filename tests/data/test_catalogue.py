@@ -1,13 +1,16 @@
 """What `lmjax data list` says."""
 
 import json
+import re
 
 import pytest
 import tensorflow_datasets as tfds
 
 from lmjax.cli import main
-from lmjax.data import catalogue
+from lmjax.data import catalogue, from_tfds
+from lmjax.data.imagenet_builders import BUILDERS
 from lmjax.data.opening import FORMS
+from tests.data import imagenet_files as fake
 
 
 @pytest.fixture
@@ -52,6 +55,28 @@ def test_the_command_says_what_is_here_and_how_to_get_the_rest(data_dir, capsys)
 def test_digit_scenes_are_prepared_here(tmp_path):
     command = catalogue.build_command("digit_scenes", tmp_path)
     assert command.endswith(f"lmjax.data.prepare_digit_scenes('{tmp_path}')\"")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_not_prepared_says_how_it_is_prepared_here(tmp_path):
+    assert set(BUILDERS) == catalogue.PREPARED_HERE
+    with pytest.raises(
+        ValueError, match=r"imagenet_s/50:1.0.0 is not prepared in .*; prepare it"
+    ) as error:
+        from_tfds("imagenet_s/50:1.0.0", data_dir=tmp_path)
+    (command,) = re.findall(r'python -c "(.*)"$', str(error.value))
+    fake.imagenet_s(tmp_path)
+    exec(command.replace("DOWNLOADS", str(tmp_path)), {})
+    assert len(from_tfds("imagenet_s/50:1.0.0", split="train", data_dir=tmp_path)) == 1
+
+
+def test_every_kind_of_source_on_imagenet_is_listed(capsys):
+    main(["data", "list"])
+    printed = capsys.readouterr().out
+    for form in FORMS:
+        if "imagenet" in form:
+            assert re.search(rf"^{form.partition(':')[0]}:", printed, re.MULTILINE), form
+    assert printed.count("    get: ") >= 5
 
 
 @pytest.mark.parametrize("dataset", catalogue.DATASETS, ids=lambda dataset: dataset.source)
