@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmjax.data.pictures import read_image, read_mask, read_saliency
+from lmjax.data.pictures import is_turned, read_image, read_mask, read_saliency
 from lmjax.data.source import Example, check_sizes, files_version
 
 
@@ -70,3 +70,15 @@ class Files:
     def path(self, row: Row, kind: str) -> str:
         """Of one of a row's files."""
         return os.path.join(self.folders[kind], row.files[kind])
+
+
+class StoredFiles(Files):
+    """A source whose masks were made of pixels as they are stored: images that EXIF turns do not
+    fit them, and are errors.
+    """
+
+    def _read(self, kind: str, path: str) -> np.ndarray:
+        pixels = super()._read(kind, path)
+        if kind == "image" and is_turned(path):
+            raise ValueError(f"{path} is turned by its EXIF orientation, and its masks are not")
+        return pixels

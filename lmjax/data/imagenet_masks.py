@@ -13,7 +13,7 @@ import os
 import numpy as np
 
 from lmjax.data import imagenet
-from lmjax.data.files import Files, Row
+from lmjax.data.files import Files, Row, StoredFiles
 from lmjax.data.folder import drawn, picture_names, stem
 from lmjax.data.pictures import read_image
 
@@ -47,7 +47,7 @@ def from_pixel_imagenet(path: str | os.PathLike, *, images: str | os.PathLike) -
       Zhang et al. 2020, Interactive Object Segmentation With Inside-Outside Guidance, CVPR;
       https://github.com/shiyinzhang/Pixel-ImageNet.
     """
-    return _masked(Files, "pixel-imagenet", images, path)
+    return _masked(StoredFiles, "pixel-imagenet", images, path)
 
 
 def from_imagenet_s(path: str | os.PathLike, *, split: str = "validation") -> Files:

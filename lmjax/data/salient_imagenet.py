@@ -16,9 +16,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from lmjax.data import imagenet
-from lmjax.data.files import Files, Row
+from lmjax.data.files import Row, StoredFiles
 from lmjax.data.folder import drawn
-from lmjax.data.pictures import is_turned, mask_rule, read_image, read_saliency
+from lmjax.data.pictures import mask_rule, read_saliency
 from lmjax.data.source import Example
 from lmjax.data.table import read_lines
 
@@ -102,12 +102,12 @@ def from_salient_imagenet(
     return SalientImages(kind, tuple(rows), folders, imagenet.synsets(), rule)
 
 
-class SalientImages(Files):
+class SalientImages(StoredFiles):
     """A source whose files are an image and the masks of its features (`core 59`, `spurious 7`)."""
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[operator.index(index)]
-        image = _read_upright(self.path(row, "image"))
+        image = self._read("image", self.path(row, "image"))
         core, spurious = (self._soft_mask(row, kind, image.shape[:2]) for kind in FEATURES)
         saliency = core if self.kind.endswith("core") else spurious
         least = np.float32(self.mask_rule["at_least"]) / np.float32(255)
@@ -189,14 +189,6 @@ def _check_masks(folder: str) -> None:
     except OSError as error:
         raise OSError(f"folder {folder} cannot be read: {error.strerror}") from error
     raise ValueError(f"folder {folder} holds no mask ({_SUFFIX}); is the dataset unpacked whole?")
-
-
-def _read_upright(path: str) -> np.ndarray:
-    """An image that EXIF does not turn: masks were made of pixels as they are stored."""
-    image = read_image(path)
-    if is_turned(path):
-        raise ValueError(f"{path} is turned by its EXIF orientation, and its masks are not")
-    return image
 
 
 def _read_crop(path: str) -> np.ndarray:

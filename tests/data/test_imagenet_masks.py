@@ -89,6 +89,17 @@ def test_a_mask_of_another_size_is_named(root):
         source[0]
 
 
+def test_an_image_that_exif_turns_does_not_fit_its_mask(root):
+    half = Image.Exif()
+    half[0x0112] = 3  # by 180 degrees, which no size tells
+    path = root / "ILSVRC2012/train" / fake.GOLDFISH / f"{fake.GOLDFISH}_3.JPEG"
+    fake.write_jpeg(path, fake.picture(2), exif=half)
+    source = from_pixel_imagenet(root / "pixel-imagenet-v2", images=root / "ILSVRC2012/train")
+    index = [row.label for row in source.rows].index(1)
+    with pytest.raises(ValueError, match=r"n01443537_3\.JPEG is turned by its EXIF orientation"):
+        source[index]
+
+
 def test_what_is_no_such_dataset_is_an_error(root):
     with pytest.raises(ValueError, match=r"split must be one of train, val, test; got 'dev'"):
         from_part_imagenet(root / "PartImageNet", split="dev")
