@@ -213,7 +213,7 @@ def _placed(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     short = min(size)
     rows, columns = (_cells(each, int(_RESIZED * each / short)) for each in size)
-    return np.pad(crop, 1)[np.ix_(rows, columns)]
+    return np.pad(crop, 1).take(rows, axis=0).take(columns, axis=1)
 
 
 def _cells(length: int, resized: int) -> np.ndarray:

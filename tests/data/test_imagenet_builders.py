@@ -111,6 +111,14 @@ def test_builders_keep_the_conventions_of_tensorflow_datasets(name, data_dir):
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "config"), [("imagenet_s", "919"), ("salient_imagenet", "core")]
+)
+def test_the_first_configuration_is_the_default(dataset, config, tmp_path):
+    builder = imagenet_builders.BUILDERS[dataset](data_dir=str(tmp_path))
+    assert builder.builder_config.name == config
+
+
 def test_files_are_array_records_and_are_not_made_twice(downloads, data_dir):
     files = {f: f.stat().st_mtime_ns for f in data_dir.rglob("*.array_record*")}
     assert len(files) == sum(map(len, SPLITS.values()))
