@@ -165,9 +165,9 @@ def prepare_imagenet(
     builder = BUILDERS.get(name)
     if builder is None or (config and config not in builder.builder_configs):
         known = [
-            "/".join(filter(None, (each.name, config)))
+            "/".join(filter(None, (each.name, chosen)))
             for each in BUILDERS.values()
-            for config in each.builder_configs or ("",)
+            for chosen in each.builder_configs or ("",)
         ]
         raise ValueError(f"dataset must be one of {', '.join(known)}; got {dataset!r}")
     where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
