@@ -187,6 +187,20 @@ def data_list(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None) ->
     print(catalogue.listing(data_dir))
 
 
+def data_wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
+    """Write how similar ImageNet's classes are, by WordNet, for `lmjax study removal --similarity`.
+
+    Takes a few minutes; needs NLTK and its WordNet corpus.
+
+    Args:
+        out: the .npy file, a 1000 x 1000 matrix of Wu-Palmer similarity.
+    """
+    from lmjax.data import wordnet
+
+    wordnet.write_similarity(out)
+    print(f"wrote {out}")
+
+
 def study() -> None:
     """Run a study over many images, or report on some."""
 
@@ -197,6 +211,7 @@ def build(arguments: list[str]) -> tyro.extras.SubcommandApp:
     train.command(train_digit_scenes, name="digit-scenes")
     data = tyro.extras.SubcommandApp()
     data.command(data_list, name="list")
+    data.command(data_wordnet, name="wordnet")
     app = tyro.extras.SubcommandApp()
     app.command(explain)
     app.command(train, name="train", help="Train a network.")

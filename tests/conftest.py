@@ -3,7 +3,25 @@
 import jax
 import pytest
 
+from tests import wordnet_database
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def little_wordnet(tmp_path, monkeypatch):
+    """NLTK's WordNet is that of `wordnet_database.PETS`; ids of its synsets by word."""
+    nltk = pytest.importorskip("nltk")
+    from nltk.corpus import CorpusReader, LazyCorpusLoader, WordNetCorpusReader
+
+    ids = wordnet_database.write(tmp_path / "nltk", wordnet_database.PETS)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk")])
+    other_languages = LazyCorpusLoader("omw", CorpusReader, r".*/wn-data-.*\.tab")
+    loader = LazyCorpusLoader("wordnet", WordNetCorpusReader, other_languages)
+    monkeypatch.setattr(nltk.corpus, "wordnet", loader)
+    yield ids
+    for file in vars(loader).get("_data_file_map", {}).values():  # NLTK leaves them open
+        file.close()

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "perturbation": {"masking"},
     "attribution": {"masking", "perturbation"},
     "metrics": {"masking", "perturbation", "attribution"},
-    "data": set(),
+    "data": {"metrics"},
     "training": {"masking", "models", "data"},
     "studies": {
         *("masking", "models", "perturbation", "attribution", "metrics", "data"),

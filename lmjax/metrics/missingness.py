@@ -10,6 +10,7 @@ References:
 """
 
 import re
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -101,18 +102,23 @@ def class_similarity(predictions, labels, similarity) -> float | np.ndarray:
 def wordnet_similarity(wnids) -> np.ndarray:
     """Wu-Palmer similarity of WordNet's synsets, a matrix for `class_similarity`.
 
-    2 depth(s) / (depth(a) + depth(b)), with s the deepest synset above both a and b, by NLTK. It
-    takes long for a thousand classes: keep the result.
+    2 depth(s) / (depth(a) + depth(b)), with s the deepest synset above both a and b, by NLTK: depth
+    of s is that of its longest path from the root, deepest is what has the longest shortest path. A
+    synset is as similar to itself as can be, 1, where NLTK finds less for some with two paths to
+    the root (dogs: its issue 1030); of a synset and one above it, where NLTK's answer can depend on
+    the order, the higher one counts. A thousand classes take minutes: `lmjax data wordnet` keeps
+    them in a file.
 
     Args:
       wnids: K strings, part of speech and offset in WordNet 3.0, such as "n01440764".
 
     Returns:
-      float64 `[K, K]`, values in (0, 1], 1 on the diagonal.
+      float64 `[K, K]`, symmetric, values in (0, 1], 1 on the diagonal.
 
     Raises:
       ImportError: NLTK is not installed, or its WordNet is not; the text says how to get them.
-      ValueError: strings of another form.
+      ValueError: strings of another form, that WordNet 3.0 does not have, or with nothing in
+        common (a noun and a verb).
 
     References:
       Wu & Palmer 1994, "Verb semantics and lexical selection".
@@ -124,13 +130,26 @@ def wordnet_similarity(wnids) -> np.ndarray:
     try:
         from nltk.corpus import wordnet
 
-        synsets = [wordnet.synset_from_pos_and_offset(each[0], int(each[1:])) for each in wnids]
+        synsets = [_synset(wordnet, each) for each in wnids]
     except (ImportError, LookupError) as error:
         raise ImportError(
             'wordnet_similarity needs NLTK with WordNet: pip install "lmjax[wordnet]", and then '
             "python -m nltk.downloader wordnet"
         ) from error
-    return np.array([[first.wup_similarity(second) for second in synsets] for first in synsets])
+    similarity = np.eye(len(wnids))
+    for i, j in combinations(range(len(wnids)), 2):
+        found = [one.wup_similarity(other) for one, other in permutations((synsets[i], synsets[j]))]
+        if None in found:
+            raise ValueError(f"wnids {wnids[i]} and {wnids[j]} have nothing above both in WordNet")
+        similarity[i, j] = similarity[j, i] = max(found)
+    return similarity
+
+
+def _synset(wordnet, wnid: str):
+    synset = wordnet.synset_from_pos_and_offset(wnid[0], int(wnid[1:]))
+    if synset is None:
+        raise ValueError(f"wnids must be of WordNet 3.0, which NLTK's corpus is; it has no {wnid}")
+    return synset
 
 
 def _entropy(counts: np.ndarray) -> float:

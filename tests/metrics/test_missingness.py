@@ -55,24 +55,6 @@ def test_similarity_is_looked_up():
     )
 
 
-class Synset:
-    """Of a little WordNet: parts of speech and offsets as in the real one, similarity made up."""
-
-    def __init__(self, part, offset):
-        self.name = part, offset
-
-    def wup_similarity(self, other):
-        return 1.0 if self.name == other.name else self.name[1] / (self.name[1] + other.name[1])
-
-
-def test_wordnet_is_asked_for_every_pair(monkeypatch):
-    wordnet = SimpleNamespace(synset_from_pos_and_offset=Synset)
-    monkeypatch.setitem(sys.modules, "nltk", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
-    found = wordnet_similarity(["n00000001", "n00000003"])
-    np.testing.assert_allclose(found, [[1, 1 / 4], [3 / 4, 1]])
-
-
 def test_without_wordnet_the_error_says_how_to_get_it(monkeypatch):
     def no_corpus(part, offset):
         raise LookupError("Resource wordnet not found")
@@ -85,13 +67,59 @@ def test_without_wordnet_the_error_says_how_to_get_it(monkeypatch):
             wordnet_similarity(["n01440764"])
 
 
+def test_wordnet_by_hand(little_wordnet):
+    """Depths are those of longest paths and begin with 1; the deepest has the longest shortest path.
+
+    By shortest paths, dogs (object, pet, dog) are not as deep as canines.
+    """
+    words = ("dog", "wolf", "poodle", "toy", "cat", "car", "object")
+    expected = {
+        ("dog", "wolf"): 2 * 5 / (6 + 6),  # canine
+        ("dog", "poodle"): 2 * 5 / (6 + 7),  # canine, not dog
+        ("dog", "toy"): 2 * 5 / (6 + 8),  # canine
+        ("dog", "cat"): 2 * 4 / (6 + 5),  # carnivore
+        ("dog", "car"): 2 * 2 / (4 + 3),  # object, from the dog by way of the pet
+        ("dog", "object"): 2 * 2 / (4 + 2),
+        ("wolf", "poodle"): 2 * 5 / (6 + 7),
+        ("wolf", "toy"): 2 * 5 / (6 + 8),
+        ("wolf", "cat"): 2 * 4 / (6 + 5),
+        ("wolf", "car"): 2 * 2 / (6 + 3),
+        ("wolf", "object"): 2 * 2 / (6 + 2),
+        ("poodle", "toy"): 2 * 7 / (7 + 8),  # poodle, as deep as canine by shortest paths
+        ("poodle", "cat"): 2 * 4 / (7 + 5),
+        ("poodle", "car"): 2 * 2 / (5 + 3),
+        ("poodle", "object"): 2 * 2 / (5 + 2),
+        ("toy", "cat"): 2 * 4 / (8 + 5),
+        ("toy", "car"): 2 * 2 / (6 + 3),
+        ("toy", "object"): 2 * 2 / (6 + 2),
+        ("cat", "car"): 2 * 2 / (5 + 3),
+        ("cat", "object"): 2 * 2 / (5 + 2),
+        ("car", "object"): 2 * 2 / (3 + 2),
+    }
+    for order in (words, words[::-1]):
+        found = wordnet_similarity([little_wordnet[word] for word in order])
+        for place in np.ndindex(found.shape):
+            pair = tuple(sorted((order[i] for i in place), key=words.index))
+            assert found[place] == pytest.approx(expected.get(pair, 1)), pair
+    np.testing.assert_array_equal(np.diag(found), 1)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_ids_that_wordnet_does_not_have_are_errors(little_wordnet):
+    with (
+        pytest.raises(ValueError, match=r"WordNet 3\.0.*has no n00000007"),
+        pytest.warns(UserWarning, match="No WordNet synset found"),
+    ):
+        wordnet_similarity([little_wordnet["dog"], "n00000007"])
+
+
 def test_wordnet_itself():
     pytest.importorskip("nltk")
     try:
         found = wordnet_similarity(["n02084071", "n02121620", "n02958343"])  # dog, cat, car
     except ImportError:
         pytest.skip("NLTK without its WordNet corpus")
-    np.testing.assert_allclose(np.diag(found), 1)
+    np.testing.assert_array_equal(np.diag(found), 1)
     assert found[0, 1] == pytest.approx(0.857, abs=1e-3)
     assert found[0, 2] < 0.5
 
