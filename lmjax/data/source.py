@@ -48,18 +48,19 @@ def check_sizes(example: Example, names: dict[str, str]) -> Example:
         belongs to a crop, or to an image that was turned, has another size too.
     """
     for field in ("object_mask", "tight_mask", "saliency", "spurious_mask"):
-        mask = getattr(example, field)
+        mask = getattr(example, field, None)
         if mask is not None and mask.shape != example.image.shape[:2]:
+            what = " ".join(filter(None, (field, names.get(field))))
             raise ValueError(
-                f"{field} {names.get(field, '')} is {_size(mask)} pixels (height x width), its "
-                f"image {names.get('image', example.id)} {_size(example.image)}; give masks of the "
-                "image as it is displayed, at its full size"
+                f"{what} is {_size(mask.shape)} pixels (height x width), its image "
+                f"{names.get('image', example.id)} {_size(example.image.shape[:2])}; give masks of "
+                "the image as it is displayed, at its full size"
             )
     return example
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]} x {array.shape[1]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def files_version(paths: Iterable[str | os.PathLike], *parts: object) -> str:

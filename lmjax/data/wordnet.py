@@ -39,7 +39,9 @@ def check_similarity(matrix: np.ndarray) -> np.ndarray:
     """
     (same,) = np.nonzero(np.diag(matrix) != 1)
     if len(same):
-        raise ValueError(f"class {same[0]} is {matrix[same[0], same[0]]:g} similar to itself, not 1")
+        raise ValueError(
+            f"class {same[0]} is {matrix[same[0], same[0]]:g} similar to itself, not 1"
+        )
     wrong = (matrix != matrix.T) | ~((matrix > 0) & (matrix <= 1))
     if wrong.any():
         i, j = np.argwhere(wrong)[0]

@@ -112,6 +112,25 @@ class Preprocessing:
         pixels = mask.astype(np.uint8)[..., None]
         return self._resize_and_crop(pixels, Image.Resampling.NEAREST)[..., 0].astype(bool)
 
+    def for_heatmap(self, heatmap: np.ndarray) -> np.ndarray:
+        """A heatmap of the photograph, resized and cropped with it; bilinear, so within its range.
+
+        Args:
+          heatmap: `[H, W]`, finite, in the orientation in which the image is displayed.
+
+        Returns:
+          float32 `[h, w]`, 0 in any padding.
+
+        Raises:
+          ValueError: another rank, NaN or infinity.
+        """
+        heatmap = np.asarray(heatmap, np.float32)
+        if heatmap.ndim != 2 or 0 in heatmap.shape:
+            raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
+        if not np.isfinite(heatmap).all():
+            raise ValueError("heatmap holds NaN or infinity")
+        return self._resize_and_crop(heatmap[..., None], Image.Resampling.BILINEAR)[..., 0]
+
     def normalise(self, images):
         """Display colours `[..., H, W, C]` in [0, 1] to the network's input range.
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from lmjax import attribution
+from lmjax.data.source import check_sizes
 from lmjax.masking import by_name
 from lmjax.perturbation import Predictor
 from lmjax.perturbation import segments as segmenters
@@ -52,6 +53,7 @@ class Sample(NamedTuple):
       label: the true class, where known.
       object_mask: `[H, W]` bool, where known.
       tight_mask: `[H, W]` bool, the object without a soft edge, where known.
+      saliency: `[H, W]`, where people or a method look, where known.
     """
 
     index: int
@@ -60,21 +62,27 @@ class Sample(NamedTuple):
     label: int | None = None
     object_mask: np.ndarray | None = None
     tight_mask: np.ndarray | None = None
+    saliency: np.ndarray | None = None
 
 
 def read(source: Sequence, index: int) -> Sample:
-    """Item `index` of a source, an object or a mapping: see `lmjax.studies.run`."""
+    """Item `index` of a source, an object or a mapping: see `lmjax.studies.run`.
+
+    Raises:
+      ValueError: a mask or saliency that is not of its image's size; and what the source raises.
+    """
     item = source[index]
     get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
     label, name = get("label", None), get("id", None)
-    return Sample(
+    maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
+    sample = Sample(
         index=index,
         id=str(index if name is None else name),
         image=np.asarray(get("image")),
         label=None if label is None else int(label),
-        object_mask=get("object_mask", None),
-        tight_mask=get("tight_mask", None),
+        **{kind: None if each is None else np.asarray(each) for kind, each in maps.items()},
     )
+    return check_sizes(sample, {})
 
 
 def _get(item, name: str, *default):
@@ -119,10 +127,7 @@ class Block:
           ValueError: an image without such a mask, or with nothing of the object in sight.
         """
         name = "tight_mask" if tight else "object_mask"
-        masks = [getattr(sample, name) for sample in self.samples]
-        for sample, mask in zip(self.samples, masks):
-            if mask is None:
-                raise ValueError(f"image {sample.id} has no {name}, which this study needs")
+        masks = self._all(name)
         preprocessing = self.networks[network].preprocessing
         seen = self._once(
             (name, geometry(preprocessing)),
@@ -134,6 +139,19 @@ class Block:
                     f"image {sample.id}: none of its {name} is in the part that networks see"
                 )
         return seen
+
+    def saliency(self, network: str) -> np.ndarray:
+        """float32 `[M, H, W]`: the source's own heatmaps, in the images as a network sees them.
+
+        Raises:
+          ValueError: an image without saliency.
+        """
+        maps = self._all("saliency")
+        preprocessing = self.networks[network].preprocessing
+        return self._once(
+            ("saliency", geometry(preprocessing)),
+            lambda: np.stack([preprocessing.for_heatmap(each) for each in maps]),
+        )
 
     def segments(self, network: str, segmenter: str, **options) -> np.ndarray:
         """int32 `[M, H, W]`, the label map of each image as a network sees it.
@@ -271,10 +289,14 @@ class Block:
 
     def labels(self) -> list[int]:
         """True classes of the images; raises ValueError where one is not known."""
+        return self._all("label")
+
+    def _all(self, field: str) -> list:
+        """What all samples have; raises ValueError where one has not."""
         for sample in self.samples:
-            if sample.label is None:
-                raise ValueError(f"image {sample.id} has no label, which this study needs")
-        return [sample.label for sample in self.samples]
+            if getattr(sample, field) is None:
+                raise ValueError(f"image {sample.id} has no {field}, which this study needs")
+        return [getattr(sample, field) for sample in self.samples]
 
     def _shown(self, network: str, masks, images: np.ndarray | None = None) -> "_Shown":
         segments = masks.segments if isinstance(masks, ImageCoalitions) else None

@@ -18,6 +18,7 @@ from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
 ORDERS = ("random", "most_salient", "least_salient")
 OBJECT = "object"
+SOURCE = "source"
 _CURVE = ("network", "segmenter", "order", "removal")
 _METRICS = {
     "accuracy": "accuracy",
@@ -41,8 +42,9 @@ class SegmentRemoval(Study):
       segmenters: "grid", "slic", "quickshift" or "felzenszwalb".
       orders: "random", "most_salient" (first) or "least_salient" (first).
       fractions: of the segments to remove, from 0 to 1.
-      saliency: "object", the share of a segment that is the object's; or the name of a network,
-        for the gradient of its prediction: the mean over a segment.
+      saliency: "object", the share of a segment that is the object's; "source", the source's own
+        heatmap; or the name of a network, for the gradient of its prediction: the mean over a
+        segment.
       grid_size: side of the squares of "grid", in pixels.
       n_segments: about how many segments "slic" makes.
       similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
@@ -80,11 +82,17 @@ class SegmentRemoval(Study):
     def check(self, networks) -> None:
         super().check(networks)
         if self.similarity is not None:
-            _matrix(self.similarity)
-        if self.saliency not in (OBJECT, *networks):
+            classes = len(_matrix(self.similarity))
+            for name, network in networks.items():
+                answers = getattr(getattr(network, "module", None), "num_classes", 0)
+                if answers > classes:
+                    raise ValueError(
+                        f"similarity has {classes} classes, but network {name} has {answers}"
+                    )
+        if self.saliency not in (OBJECT, SOURCE, *networks):
             raise ValueError(
-                f"saliency must be {OBJECT!r} or one of the networks {', '.join(networks)}; got "
-                f"{self.saliency!r}"
+                f"saliency must be {OBJECT!r}, {SOURCE!r} or one of the networks "
+                f"{', '.join(networks)}; got {self.saliency!r}"
             )
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
@@ -110,11 +118,7 @@ class SegmentRemoval(Study):
     def _variants(self, block: Block, network: str, segments: np.ndarray) -> "_Variants":
         salience = [None] * len(segments)
         if set(self.orders) != {"random"}:
-            maps = (
-                block.object_masks(network)
-                if self.saliency == OBJECT
-                else block.gradients(network, of=self.saliency)
-            )
+            maps = self._maps(block, network)
             salience = [segment_salience(*each) for each in zip(maps, segments)]
         columns = power_of_two(int(segments.max()) + 1)
         made = []
@@ -130,6 +134,13 @@ class SegmentRemoval(Study):
                     keep = (ranks >= removed) & (ranks < columns)
                     made.append((i, order, float(fraction), removed, float(area @ keep), keep))
         return _Variants(*map(list, zip(*made)))
+
+    def _maps(self, block: Block, network: str) -> np.ndarray:
+        if self.saliency == OBJECT:
+            return block.object_masks(network)
+        if self.saliency == SOURCE:
+            return block.saliency(network)
+        return block.gradients(network, of=self.saliency)
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         similarity = None if self.similarity is None else _matrix(self.similarity)
@@ -194,8 +205,8 @@ def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> n
 def _matrix(path: str) -> np.ndarray:
     """The matrix of class similarities in a file."""
     try:
-        matrix = np.load(Path(path))
-    except (OSError, ValueError) as error:
+        matrix = np.asarray(np.load(Path(path)), np.float64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise ValueError(f"similarity must be a .npy file that can be read: {error}") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
         raise ValueError(f"similarity must be a finite matrix [K, K], got {matrix.shape} in {path}")

@@ -31,7 +31,11 @@ def test_the_removal_study_takes_the_file(ten_classes, tmp_path, capsys):
         removals=("black",), orders=("random",), fractions=(0.0, 0.5), similarity=str(file)
     )
     rows = studies.run(
-        study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path / "run", progress=False
+        study,
+        fakes.Source(6),
+        networks={"a": fakes.network()},
+        out=tmp_path / "run",
+        progress=False,
     )
     curves = study.tables(rows)["curves"]
     assert [curve["fraction"] for curve in curves] == [0.0, 0.5]

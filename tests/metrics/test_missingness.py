@@ -68,7 +68,7 @@ def test_without_wordnet_the_error_says_how_to_get_it(monkeypatch):
 
 
 def test_wordnet_by_hand(little_wordnet):
-    """Depths are those of longest paths and begin with 1; the deepest has the longest shortest path.
+    """Depth is that of the longest path, from 1; the deepest is what has the longest shortest path.
 
     By shortest paths, dogs (object, pet, dog) are not as deep as canines.
     """

@@ -170,6 +170,25 @@ def test_mask_is_nearest_neighbour():
     np.testing.assert_array_equal(Preprocessing(64, 48).for_mask(mask), expected)
 
 
+@pytest.mark.parametrize(("resize", "crop"), [(64, 48), (20, 32), (None, 40), (64, None)])
+def test_heatmaps_go_with_their_photograph(resize, crop):
+    heatmap = np.random.default_rng(0).random((37, 53), np.float32)
+    image = Image.fromarray(heatmap)  # floating point, which Pillow does not round
+    steps = [] if resize is None else [transforms.Resize(resize)]
+    steps += [] if crop is None else [transforms.CenterCrop(crop)]
+    expected = np.asarray(transforms.Compose(steps)(image))
+    result = Preprocessing(resize, crop).for_heatmap(heatmap)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_heatmaps_are_checked():
+    with pytest.raises(ValueError, match=r"\[H, W\], got shape \(2, 8, 8\)"):
+        Preprocessing().for_heatmap(np.zeros((2, 8, 8)))
+    with pytest.raises(ValueError, match="NaN"):
+        Preprocessing().for_heatmap(np.full((8, 8), np.nan))
+
+
 def test_mask_values_and_shape_are_checked():
     with pytest.raises(ValueError, match=r"0 and 1 only, found \[0.5, 2.0\]"):
         Preprocessing().for_mask(np.array([[0.0, 0.5], [2.0, 1.0]]))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -232,7 +233,14 @@ def test_settings_out_of_range_are_errors(options, message):
 
 def test_similarity_must_be_a_square_matrix(tmp_path):
     np.save(tmp_path / "oblong.npy", np.ones((3, 4)))
-    for name, message in (("none.npy", "No such file"), ("oblong.npy", r"\(3, 4\)")):
+    np.savez(tmp_path / "several.npz", np.eye(3))
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for name, message in (
+        ("none.npy", "No such file"),
+        ("oblong.npy", r"\(3, 4\)"),
+        ("several.npz", "that can be read"),
+        ("empty.npy", "that can be read"),
+    ):
         study = SegmentRemoval(similarity=str(tmp_path / name))
         with pytest.raises(ValueError, match=f"similarity must be .*{message}"):
             study.check({"a": fakes.network()})
@@ -255,3 +263,45 @@ def test_saliency_must_be_known():
     study = SegmentRemoval(saliency="resnet9")
     with pytest.raises(ValueError, match="saliency must be"):
         study.check({"a": fakes.network()})
+
+
+class Heatmaps(fakes.Source):
+    """With saliency, but for index 2."""
+
+    def __getitem__(self, index):
+        saliency = np.random.default_rng(index).random((fakes.SIZE, fakes.SIZE), np.float32)
+        return super().__getitem__(index) | {"saliency": None if index == 2 else saliency}
+
+
+def test_the_sources_own_saliency_orders_segments():
+    options = {"removals": ("black",), "fractions": (0.25, 0.5), "grid_size": 8}
+    source, study = Heatmaps(4), SegmentRemoval(saliency="source", **options)
+    samples = [read(source, i) for i in (0, 3)]
+    block = Block(samples, {"a": fakes.network()}, key=jax.random.key(0))
+    variants = study._variants(block, "a", block.segments("a", "grid", size=8))
+    for i, order, keep in zip(variants.image_of, variants.order, variants.keep):
+        saliency = source[(0, 3)[i]]["saliency"]
+        mean = saliency.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
+        gone = ~keep[:16]
+        if order == "most_salient":
+            assert mean[gone].min() > mean[~gone].max()
+        elif order == "least_salient":
+            assert mean[gone].max() < mean[~gone].min()
+
+
+def test_images_without_saliency_are_left_out(tmp_path):
+    study = SegmentRemoval(saliency="source", removals=("black",), fractions=(0.5,), grid_size=8)
+    networks = {"a": fakes.network()}
+    with pytest.warns(UserWarning, match="1 of 4 images .* image fake/2 has no saliency, which"):
+        rows = lmjax.studies.run(study, Heatmaps(4), networks=networks, out=tmp_path / "some")
+    assert set(rows.column("image").to_pylist()) == {0, 1, 3}
+    with pytest.raises(ValueError, match=r"none of the first 4 images .*no saliency, which"):
+        lmjax.studies.run(study, fakes.Source(4), networks=networks, out=tmp_path / "none")
+
+
+def test_similarity_must_have_all_classes(tmp_path):
+    np.save(tmp_path / "few.npy", np.eye(9))
+    study = SegmentRemoval(similarity=str(tmp_path / "few.npy"))
+    network = SimpleNamespace(module=SimpleNamespace(num_classes=10))
+    with pytest.raises(ValueError, match="similarity has 9 classes, but network a has 10"):
+        study.check({"a": network})
