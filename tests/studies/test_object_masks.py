@@ -1,5 +1,6 @@
-"""A known box, from files to what a study sees: where each network's crop puts it."""
+"""A known box, from files to what studies see and remove: where each network's crop puts it."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -8,8 +9,12 @@ import pytest
 from PIL import Image
 
 from lmjax.data import from_folder
-from lmjax.models import registry
+from lmjax.models import Preprocessing, registry
+from lmjax.studies import LimeQuality, MaskShape, SegmentRemoval
 from lmjax.studies.block import Block, read
+from tests.studies import linear_network
+from tests.studies.fakes import pick
+from tests.torch_reference import torchvision
 
 HEIGHT, WIDTH = 300, 420
 TAGS = (
@@ -47,14 +52,18 @@ def write(path, pixels, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def where(box, resize, crop):
+def where(box, resize, crop, size=(HEIGHT, WIDTH)):
     """Pixels of the crop whose centres lie in the box of the photograph."""
     sides = []
-    for side in (HEIGHT, WIDTH):
-        resized = int(resize * side / min(HEIGHT, WIDTH))
-        centres = np.arange(resized) + 0.5
-        first = round((resized - crop) / 2)
-        sides.append(centres[first : first + crop] * side / resized)
+    for side in size:
+        resized = side if resize is None else resize * side // min(size)
+        centres = (np.arange(resized) + 0.5) * side / resized
+        if crop is not None:
+            before, after = max(crop - resized, 0) // 2, (max(crop - resized, 0) + 1) // 2
+            centres = np.pad(centres, (before, after), constant_values=-1)
+            first = round((len(centres) - crop) / 2)
+            centres = centres[first : first + crop]
+        sides.append(centres)
     rows, columns = ((part.start <= c) & (c < part.stop) for part, c in zip(box, sides))
     return rows[:, None] & columns
 
@@ -82,3 +91,102 @@ def test_boxes_are_where_the_crop_puts_them(source, tag):
 def test_settings_differ():
     chosen = {registry.find_source(tag, "resnet50").preprocessing for tag in TAGS}
     assert len({(each.resize, each.crop, each.interpolation) for each in chosen}) == len(TAGS)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (53, 37), (45, 45), (64, 101), (33, 200)], ids=str)
+@pytest.mark.parametrize(
+    ("resize", "crop"),
+    [(40, 32), (41, 32), (50, 31), (64, 64), (20, 32), (None, 32), (None, 64), (40, None)],
+)
+def test_boxes_go_where_torchvision_puts_them(size, resize, crop):
+    """Enlarged and shrunk, padded, with halves of pixels to round, and uncropped."""
+    box = (slice(size[0] // 3, 2 * size[0] // 3 + 1), slice(size[1] // 2 - 9, size[1] // 2 + 6))
+    mask = np.zeros(size, bool)
+    mask[box] = True
+    sample = {"image": np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), "object_mask": mask}
+    preprocessing = Preprocessing(resize, crop, interpolation="nearest")
+    networks = {"a": SimpleNamespace(preprocessing=preprocessing)}
+    block = Block([read([sample], 0)], networks, key=jax.random.key(0))
+    (found,), (image,) = block.object_masks("a"), block.images("a")
+    transforms = torchvision.transforms
+    nearest = transforms.InterpolationMode.NEAREST
+    steps = [] if resize is None else [transforms.Resize(resize, interpolation=nearest)]
+    steps += [] if crop is None else [transforms.CenterCrop(crop)]
+    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(mask)))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, where(box, resize, crop, size))
+    np.testing.assert_array_equal(found, image[..., 0] == 1)
+
+
+SMALL_BOXES = {"left": (slice(12, 31), slice(9, 30)), "right": (slice(20, 33), slice(40, 49))}
+CROPS = {"bigger": (60, 32), "smaller": (37, 32), "cut": (None, 32)}  # crops of 50 x 71 pixels
+
+
+@pytest.fixture(params=[(box, crop) for box in SMALL_BOXES for crop in CROPS], ids="-".join)
+def white_box(request, tmp_path):
+    """A block with a white box on black, and where it must be."""
+    box, (resize, crop) = SMALL_BOXES[request.param[0]], CROPS[request.param[1]]
+    picture = np.zeros((50, 71), np.uint8)
+    picture[box] = 255
+    write(tmp_path / "images" / "3" / "a.png", picture)
+    write(tmp_path / "masks" / "3" / "a.png", picture)
+    source = from_folder(tmp_path / "images", masks=tmp_path / "masks")
+    preprocessing = Preprocessing(resize, crop, "nearest", mean=(0.5,) * 3, std=(0.5,) * 3)
+    network = dataclasses.replace(linear_network.network(), preprocessing=preprocessing)
+    block = Block([read(source, 0)], {"a": network}, key=jax.random.key(0))
+    return block, where(box, resize, crop, picture.shape)
+
+
+def probability(block, image):
+    """Of the class a network predicts on an image `[H, W]` in grey levels from 0 to 1."""
+    network = block.networks["a"]
+    images = np.repeat(image.astype(np.float32)[None, ..., None], 3, axis=-1)
+    return float(jax.nn.softmax(network.apply(network.normalise(images)), axis=-1).max())
+
+
+def test_the_removal_study_removes_squares_of_the_box(white_box):
+    """All is black when the squares that the box touches are gone, and not one square before."""
+    block, box = white_box
+    squares = box.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
+    (touched,) = np.nonzero(squares)
+    gone = len(touched)
+    study = SegmentRemoval(
+        removals=("black",),
+        orders=("most_salient",),
+        fractions=((gone - 1) / 16, gone / 16),
+        grid_size=8,
+    )
+    before, after = study.rows(block)
+    assert (before["removed"], after["removed"]) == (gone - 1, gone)
+    assert after["probability"] == pytest.approx(probability(block, np.zeros((32, 32))), rel=1e-5)
+    # Which of the least covered squares is the last is drawn.
+    left = touched[squares[touched] == squares[touched].min()]
+    rest = [np.kron((np.arange(16) == i).reshape(4, 4), np.ones((8, 8))) for i in left]
+    allowed = [probability(block, box & each.astype(bool)) for each in rest]
+    assert np.isclose(before["probability"], allowed, rtol=1e-5).any()
+
+
+def test_the_shape_study_removes_the_box(white_box):
+    block, box = white_box
+    rows = MaskShape(removals=("black",), margins=(0,)).rows(block)
+    (removed,), (swapped,) = pick(rows, hole="object"), pick(rows, hole="swapped")
+    quarters = np.roll(box, (16, 16), axis=(0, 1))
+    assert removed["hidden"] == swapped["hidden"] == box.mean()
+    assert removed["probability"] == pytest.approx(probability(block, 0 * box), rel=1e-5)
+    assert swapped["probability"] == pytest.approx(probability(block, box & ~quarters), rel=1e-5)
+
+
+def test_the_lime_study_compares_with_the_box(white_box, monkeypatch):
+    block, box = white_box
+    scores = np.random.default_rng(0).normal(size=16)
+    monkeypatch.setattr(LimeQuality, "explain", lambda *_, **__: [scores[None]])
+    study = LimeQuality(
+        removals=("black",), evaluated_under=("own",), ks=(1,), top=3, grid_size=8, samples=8
+    )
+    (row,) = study.rows(block)
+    segments = np.arange(16).reshape(4, 4).repeat(8, axis=0).repeat(8, axis=1)
+    covered = box.reshape(4, 8, 4, 8).sum(axis=(1, 3)).ravel() - 64 * box.mean()
+    cosine = scores @ covered / np.linalg.norm(scores) / np.linalg.norm(covered)
+    assert row["alignment"] == pytest.approx(cosine)
+    top = np.isin(segments, np.argsort(-scores)[:3])
+    assert row["iou"] == pytest.approx((top & box).sum() / (top | box).sum())
