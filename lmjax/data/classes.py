@@ -1,6 +1,7 @@
 """The numbers of classes that go by names."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,8 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
       classes: a text file with a name in each line.
 
     Raises:
-      ValueError: a name that `classes` does not list, or that it lists twice.
+      ValueError: a name that `classes` does not list, or that it lists twice; other names among
+        ImageNet's WordNet ids.
       OSError: `classes` cannot be read.
     """
     names = sorted(set(names))
@@ -43,9 +45,22 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     synsets = imagenet.synsets()
     if names and set(names) <= set(synsets):
         return Classes({name: i for i, name in enumerate(synsets)}, synsets)
+    _check_mixture(names, synsets)
     if all(name.isascii() and name.isdecimal() for name in names):
         return Classes({name: int(name) for name in names}, None)
     return Classes({name: i for i, name in enumerate(names)}, tuple(names))
+
+
+def _check_mixture(names: list[str], synsets: tuple[str, ...]) -> None:
+    """Raises ValueError where ImageNet's classes have company that would change their numbers."""
+    others = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    of_imagenet = set(names) - set(others)
+    if others and of_imagenet and of_imagenet <= set(synsets):
+        raise ValueError(
+            f"class {others[0]!r} is among WordNet ids of ImageNet's classes, such as "
+            f"{min(of_imagenet)}; take it away, or list all classes in the order of the networks' "
+            "outputs: classes=FILE"
+        )
 
 
 def _listed(names: list[str], classes: str | os.PathLike) -> Classes:

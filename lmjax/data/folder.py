@@ -4,6 +4,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from lmjax.data import imagenet
 from lmjax.data.classes import number
@@ -54,8 +55,8 @@ def from_folder(
     given = {"object_mask": masks, "saliency": saliency}
     folders = {"image": path} | {kind: each for kind, each in given.items() if each is not None}
     folders = {kind: os.path.abspath(each) for kind, each in folders.items()}
-    below = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
-    names, class_folders = _images(folders["image"], below)
+    besides = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
+    names, class_folders = _images(folders["image"], besides)
     class_of = (
         {name: name.split("/")[0] for name in names}
         if class_folders
@@ -69,7 +70,7 @@ def from_folder(
     }
     rows = tuple(
         Row(
-            name,
+            _text(name),
             {"image": name}
             | {kind: found[stem(name)] for kind, found in beside.items() if stem(name) in found},
             numbers[class_of[name]] if class_of else None,
@@ -82,28 +83,50 @@ def from_folder(
 
 def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
     """Names of images below a folder, and of its class folders but for those `besides`."""
-    folders = [
-        name for name in _folders(path) if os.path.realpath(os.path.join(path, name)) not in besides
-    ]
-    names = []
-    for folder in folders:
-        found = [f"{folder}/{name}" for name in picture_names(os.path.join(path, folder))]
-        if not found:
+    folders, loose = _entries(path)
+    besides = besides | _above(path)
+    found = {
+        folder: [f"{folder}/{name}" for name in picture_names(os.path.join(path, folder))]
+        for folder in folders
+        if os.path.realpath(os.path.join(path, folder)) not in besides
+    }
+    names = [name for of_class in found.values() for name in of_class]
+    if not names and not loose:
+        raise ValueError(f"folder {path} holds no image ({', '.join(SUFFIXES)})")
+    if not names:
+        return loose, []
+    for folder, of_class in found.items():
+        if not of_class:
             warnings.warn(
                 f"{os.path.join(path, folder)} holds no image; its class keeps its number",
                 stacklevel=4,
             )
-        names += found
-    if not folders:
-        names = list(picture_names(path))
-    if not names:
-        raise ValueError(f"folder {path} holds no image ({', '.join(SUFFIXES)})")
-    return names, folders
+    if loose:
+        warnings.warn(
+            f"{path} has class folders; the {len(loose)} images beside them, such as {loose[0]}, "
+            "are passed over",
+            stacklevel=4,
+        )
+    return names, list(found)
 
 
-def _folders(path: str) -> list[str]:
+def _above(path: str) -> set[str]:
+    """A folder and those it lies in: links to them are no classes."""
+    path = Path(path).resolve()
+    return {str(each) for each in (path, *path.parents)}
+
+
+def _entries(path: str) -> tuple[list[str], list[str]]:
+    """Names of the folders in a folder, and of its pictures."""
     with _open(path) as entries:
-        return sorted(each.name for each in entries if each.is_dir() and not _hidden(each.name))
+        found = sorted((each.name, _is_folder(each)) for each in entries if not _hidden(each.name))
+    folders = [name for name, is_folder in found if is_folder]
+    return folders, [name for name, is_folder in found if not is_folder and _is_picture(name)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Links may lead to one, or nowhere, or in a circle."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def picture_names(path: str) -> Iterator[str]:
@@ -115,7 +138,7 @@ def picture_names(path: str) -> Iterator[str]:
             continue
         if each.is_dir(follow_symlinks=False):
             yield from (f"{each.name}/{name}" for name in picture_names(each.path))
-        elif os.path.splitext(each.name)[1].lower() in SUFFIXES:
+        elif _is_picture(each.name):
             yield each.name
 
 
@@ -153,8 +176,17 @@ def stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".")
+
+
+def _text(name: str) -> str:
+    """A name that can be written: bytes that are no UTF-8 come out as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def drawn(name: str) -> bytes:

@@ -59,9 +59,23 @@ def open_source(source: str, *, length: int | None = None) -> Sequence:
     if any(each.default is each.empty and each.name not in options for each in parameters[1:]):
         raise ValueError(f"source {source!r} must be {_form(kind)}")
     if kind == "tfds":
-        place, bracket, split = place.removesuffix("]").partition("[")
-        options |= {"split": split} if bracket else {}
-    return opener(length if kind == "digit-scenes" else place, **options)
+        place, split = _without_split(place)
+        options |= {} if split is None else {"split": split}
+    # Shells leave a ~ alone that does not begin a word.
+    options = {name: os.path.expanduser(text) for name, text in options.items()}
+    return opener(length if kind == "digit-scenes" else os.path.expanduser(place), **options)
+
+
+def _without_split(place: str) -> tuple[str, str | None]:
+    """`NAME` and `SPLIT` of `NAME[SPLIT]`, both of which may have brackets."""
+    if not place.endswith("]"):
+        return place, None
+    depth = 0
+    for at in reversed(range(len(place))):
+        depth += {"]": 1, "[": -1}.get(place[at], 0)
+        if depth == 0:
+            return place[:at], place[at + 1 : -1]
+    raise ValueError(f"source tfds:{place} has a ] without its [; write tfds:NAME[SPLIT]")
 
 
 def _form(kind: str) -> str:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
@@ -75,10 +75,17 @@ def read_mask(
 
     def mask(picture: Image.Image, kind: str) -> np.ndarray:
         values, opaque = _levels(picture)
-        least = _HALF if at_least is None and kind == "JPEG" else at_least
+        least = at_least
+        if kind == "JPEG" and at_least is None:
+            if background:
+                raise ValueError(
+                    f"JPEG blurs values, so background={background} cannot be told from others; "
+                    "save masks as PNG, or say at_least"
+                )
+            least = _HALF
         return opaque & mask_of_values(values, background=background, at_least=least)
 
-    return _read(file, name, mask)
+    return _read(file, name, mask, masks=True)
 
 
 def mask_rule(
@@ -135,18 +142,38 @@ def is_turned(path: str | os.PathLike) -> bool:
 
 
 def _read(
-    file: File, name: str | None, use: Callable[[Image.Image, str], np.ndarray]
+    file: File,
+    name: str | None,
+    use: Callable[[Image.Image, str], np.ndarray],
+    *,
+    masks: bool = False,
 ) -> np.ndarray:
     """What `use` makes of a picture, turned, and of the name of its format."""
     if name is None:
         name = "picture" if isinstance(file, bytes) else os.fspath(file)
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+            _check_depth(picture, masks=masks)
             picture.load()
             return use(_turned(picture), picture.format)
+    except UnidentifiedImageError as error:
+        empty = not (len(file) if isinstance(file, bytes) else os.path.getsize(file))
+        reason = "it is empty" if empty else "it is no picture of a kind that Pillow knows"
+        raise ValueError(f"{name} cannot be read: {reason}") from error
     except Exception as error:  # Pillow raises nearly anything when a file is damaged
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"{name} cannot be read: {reason}") from error
+
+
+def _check_depth(picture: Image.Image, *, masks: bool) -> None:
+    """Raises ValueError where Pillow would drop the lower 8 of 16 bits and they may matter.
+
+    Of grey pictures it keeps them, so this is about colours. In PNG their range is agreed, but the
+    numbers of a mask can be low.
+    """
+    deep = any(";16" in str(tile) for tile in picture.tile) and picture.mode[0] != "I"
+    if deep and (masks or picture.format != "PNG"):
+        raise ValueError("its colours have 16 bits, of which half would be lost; save it with 8")
 
 
 def _turned(picture: Image.Image) -> Image.Image:
@@ -182,8 +209,13 @@ def _eight_bits(picture: Image.Image, kind: str) -> Image.Image:
 
 def _levels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Values `[H, W]`, and which pixels are opaque."""
+    clear = "transparency" in picture.info or picture.mode in _OPACITY
+    opaque = (
+        np.asarray(picture.convert("RGBA"))[..., 3] > 0
+        if clear and not picture.mode.startswith("I")
+        else np.ones((picture.height, picture.width), bool)
+    )
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        return values, np.ones(values.shape, bool)
-    pixels = np.asarray(picture.convert("RGBA" if picture.mode in _OPACITY else "RGB"))
-    return pixels[..., :3].max(axis=-1), (pixels[..., 3:] > 0).all(axis=-1)
+        return np.asarray(picture), opaque
+    pixels = picture.convert("RGBA" if clear else "RGB")  # straight to RGB, Pillow may warn
+    return np.asarray(pixels)[..., :3].max(axis=-1), opaque

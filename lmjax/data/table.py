@@ -88,7 +88,10 @@ def read_lines(
                 raise ValueError(
                     f"{path} must have a column {missing[0]}; its columns are {', '.join(found)}"
                 )
-            return [(reader.line_num, line) for line in reader]
+            return [
+                (reader.line_num, {name: text.strip() for name, text in line.items() if name})
+                for line in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no table in UTF-8: {error}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lmjax.data import classes, imagenet, panoptic
+from lmjax.data import imagenet, panoptic
 from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.panoptic import CategorySource
 from lmjax.data.pictures import mask_of_values, mask_rule, read_image, read_mask, read_saliency
@@ -235,10 +235,9 @@ class TfdsSource:
         feature = None if name is None else features[name]
         if not isinstance(feature, tfds.features.ClassLabel) or not feature.num_classes:
             return None, None
-        names = tuple(feature.names)
-        numbers, listed = classes.number(names)
-        if listed == imagenet.synsets():
-            return [numbers[name] for name in names], listed
+        names, synsets = tuple(feature.names), imagenet.synsets()
+        if set(names) <= set(synsets):
+            return [synsets.index(name) for name in names], synsets
         return None, names
 
 
@@ -296,7 +295,13 @@ def _features(features, given: Mapping[str, str | None]) -> dict[str, str]:
         name = given.get(field)
         if name is not None and name not in features:
             raise ValueError(f"no feature {name!r}; the dataset has {', '.join(sorted(features))}")
+        if name is not None and field == "label" and not _is_number(features[name]):
+            raise ValueError(
+                f"label={name} must be a whole number or a class, not {features[name]}"
+            )
         name = name or next((each for each in names if each in features), None)
+        if field == "label" and name is not None and not _is_number(features[name]):
+            continue  # text, or several
         chosen |= {} if name is None else {field: name}
     images = _images(features)
     if "image" not in chosen and len(images) == 1:
@@ -306,6 +311,10 @@ def _features(features, given: Mapping[str, str | None]) -> dict[str, str]:
             f"image must be one of the features {', '.join(sorted(features))}; none is called so"
         )
     return chosen
+
+
+def _is_number(feature) -> bool:
+    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
 
 
 def _images(features) -> list[str]:

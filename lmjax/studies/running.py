@@ -340,7 +340,8 @@ def _software_and_device() -> dict[str, Any]:
 
 
 def _record(index: int, name: str, error: Exception) -> dict[str, Any]:
-    text = " ".join(str(error).split())
+    # Names of files may be no UTF-8.
+    text = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
     return {"image": index, "id": name, "error": f"{type(error).__name__}: {text}"}
 
 
@@ -363,6 +364,8 @@ def _check_networks(networks) -> Mapping[str, Any]:
 
 
 def _check_images(images: int | None, source) -> int:
+    if len(source) == 0:
+        raise ValueError(f"source has no images: {source!r}")
     if images is None:
         images = len(source)
     if isinstance(images, bool) or images != int(images) or not 1 <= images <= len(source):

@@ -114,6 +114,53 @@ def test_class_folders_may_be_links_and_loops_end(pets):
     assert sorted(row.id for row in source.rows) == ["dog/C.PNG", "dog/a.png", "dog/b/b.png"]
 
 
+def test_links_upwards_and_in_circles_are_no_classes(pets):
+    expected = sorted(row.id for row in from_folder(pets / "images").rows)
+    for name, target in (("self", "."), ("up", ".."), ("circle", "circle"), ("nowhere", "none")):
+        (pets / "images" / name).symlink_to(target)
+    source = from_folder(pets / "images")
+    assert source.class_names == ("cat", "dog")
+    assert sorted(row.id for row in source.rows) == expected
+
+
+def test_names_may_be_of_any_kind(tmp_path):
+    names = ["Über,b=c[1]/日本 (1)=x.png", "a b/%20'.png", "a b/\u0301e.png"]
+    for i, name in enumerate(names):
+        write_image(tmp_path / "images" / name, i)
+        write_mask(tmp_path / "masks" / name)
+    found = by_id(from_folder(tmp_path / "images", masks=tmp_path / "masks"))
+    assert {name: int(found[name].image[0, 0, 0]) for name in found} == dict(zip(names, range(3)))
+    assert all(example.object_mask.any() for example in found.values())
+    rows = "".join(f'"images/{name}"\n' for name in names)
+    source = from_csv(write_table(tmp_path, f"image\n{rows}"))
+    assert [source[i].id for i in range(3)] == [f"images/{name}" for name in names]
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path):
+    write_image(tmp_path / "a" / os.fsdecode(b"\xfe.png"), 7)
+    source = from_folder(tmp_path)
+    assert source[0].id == "a/\\udcfe.png"
+    assert source[0].image[0, 0, 0] == 7
+    assert from_folder(tmp_path).version == source.version
+
+
+def test_images_may_have_their_masks_below_them(pets):
+    (pets / "masks" / "cat").rename(pets / "images" / "cat" / "masks")
+    images = pets / "images" / "cat"
+    assert sorted(row.id for row in from_folder(images, masks=images / "masks").rows) == [
+        *("a.png", "b.png", "c.png")
+    ]
+
+
+def test_images_beside_class_folders_are_warned_of(pets):
+    write_image(pets / "images" / "contact sheet.png", 0)
+    with pytest.warns(UserWarning, match=r"the 1 images beside them, such as contact sheet\.png"):
+        assert len(from_folder(pets / "images")) == 6
+    (pets / "flat" / "empty").mkdir(parents=True)
+    write_image(pets / "flat" / "a.png", 0)
+    assert from_folder(pets / "flat")[0].id == "a.png"
+
+
 def test_masks_may_lie_among_the_classes(pets):
     (pets / "masks").rename(pets / "images" / "masks")
     source = from_folder(pets / "images", masks=pets / "images" / "masks")
@@ -235,7 +282,7 @@ def test_tables_keep_their_order_and_what_they_know(pets):
     table = write_table(
         pets,
         "label, image, mask, note\n"
-        "dog, images/dog/a.png, masks/dog/a.bmp, kind\n"
+        "dog , images/dog/a.png , masks/dog/a.bmp, kind\n"
         ", images/cat/a.png, , \n"
         'cat, "images/cat/b.png", masks/cat/b.gif\n',
         encoding="utf-8-sig",  # as spreadsheets write it
@@ -297,6 +344,14 @@ def test_classes_by_wordnet_ids_have_the_numbers_of_imagenets_networks():
     found = classes.number(["n02099601", "n01440764", "n15075141"])
     assert [found.numbers[n] for n in ("n02099601", "n01440764", "n15075141")] == [207, 0, 999]
     assert found.names == synsets
+
+
+def test_company_does_not_change_the_numbers_of_imagenets_classes():
+    """Sorted among them, one folder more would shift all that come after it."""
+    with pytest.raises(ValueError, match=r"class '__MACOSX' is among WordNet ids.*n01440764"):
+        classes.number(["n02099601", "n01440764", "__MACOSX"])
+    others = classes.number(["n00000001", "n01440764"])  # of ImageNet-21k, say: another network's
+    assert others.numbers == {"n00000001": 0, "n01440764": 1}
 
 
 def test_validation_images_of_imagenet_have_its_labels(tmp_path):

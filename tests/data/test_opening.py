@@ -45,6 +45,18 @@ def test_datasets_have_splits_and_options(monkeypatch):
         *(None, "m"),
     )
     assert open_source("tfds:a,data_dir=d") == ("a", None, "d", None)
+    assert open_source("tfds:/x[1]/a,b[train[:10%]]") == ("/x[1]/a,b", "train[:10%]", None, None)
+    assert open_source("tfds:/x[1]/a")[:2] == ("/x[1]/a", None)
+    with pytest.raises(ValueError, match=r"has a \] without its \["):
+        open_source("tfds:a]")
+
+
+@pytest.mark.usefixtures("pets")
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = open_source("folder:~/a,b,masks=~/masks,classes=~/classes.txt")
+    assert (source[0].label, source[0].object_mask.sum()) == (1, 8)
+    assert open_source("csv:~/cat.csv")[0].id == "masks/cat/x.png"
 
 
 @pytest.mark.usefixtures("pets")

@@ -1,6 +1,8 @@
 """Pictures of every kind that people have on disk; each file is made here."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -75,6 +77,28 @@ def test_values_without_an_agreed_range_are_refused(tmp_path, kind):
         read_image(path)
 
 
+def png_with_16_bits(colours, pixels):
+    """A row of pixels in a PNG, whose colours are of type 2 (RGB) or 4 (grey and opacity)."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    row = b"\0" + np.asarray(pixels, ">u2").tobytes()
+    header = struct.pack(">IIBBBBB", len(pixels), 1, 16, colours, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_colours_of_16_bits_are_images_but_no_masks():
+    colours = png_with_16_bits(2, [[0x1234, 0xABCD, 3], [0, 0, 3]])
+    np.testing.assert_array_equal(read_image(colours), [[[0x12, 0xAB, 0], [0, 0, 0]]])
+    opacity = png_with_16_bits(4, [[3, 0xFFFF], [0, 0xFFFF]])
+    for content in (colours, opacity):  # Pillow would make 3 to 0, beside the object
+        with pytest.raises(ValueError, match=r"mask 1 cannot be read: its colours have 16 bits"):
+            read_mask(content, name="mask 1")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_and_masks_are_turned_as_they_are_displayed(tmp_path, orientation):
     # What EXIF 2.32 says of the stored row 0 and column 0, for each orientation.
@@ -147,6 +171,13 @@ def test_damaged_files_are_refused_by_name(tmp_path, name, content, read):
         read(content, name="record 7")
 
 
+def test_what_is_wrong_is_said_the_same_way_every_time():
+    """Errors are kept with rows, so no address in memory may be in them."""
+    for content, reason in ((b"", "it is empty"), (b"<html>", "it is no picture of a kind that")):
+        with pytest.raises(ValueError, match=f"picture cannot be read: {reason}"):
+            read_image(content)
+
+
 def test_pictures_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", COLOURS)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -189,6 +220,27 @@ def test_masks_may_have_another_background_or_a_least_value(tmp_path):
     np.testing.assert_array_equal(read_mask(path, background=2), trimap != 2)
     votes = save(tmp_path / "votes.png", GREY)
     np.testing.assert_array_equal(read_mask(votes, at_least=128), GREY >= 128)
+
+
+def test_transparent_colours_of_masks_are_beside_the_object(tmp_path):
+    palette = Image.fromarray(DISC + np.uint8(1), "L").convert("P")
+    palette.putpalette([200] * 768)
+    grey = Image.fromarray(np.where(DISC, 9, 7).astype(np.uint8))
+    colours = Image.fromarray(np.where(DISC[..., None], 9, (7, 8, 9)).astype(np.uint8))
+    for name, picture, transparent in (
+        ("palette.png", palette, 1),
+        ("palette.gif", palette, 1),
+        ("grey.png", grey, 7),
+        ("colours.png", colours, (7, 8, 9)),
+    ):
+        path = save(tmp_path / name, picture, transparency=transparent)
+        np.testing.assert_array_equal(read_mask(path), DISC, err_msg=name)
+
+
+def test_masks_in_jpeg_have_no_other_background(tmp_path):
+    path = save(tmp_path / "mask.jpg", ~DISC * np.uint8(255))
+    with pytest.raises(ValueError, match=r"mask\.jpg cannot be read: JPEG blurs values.*at_least"):
+        read_mask(path, background=255)
 
 
 def test_heatmaps_are_grey_levels(tmp_path):
