@@ -51,7 +51,8 @@ def explain(
         removal: how parts are removed: layer, no_padding, partial, black, white, grey, grey_smooth,
             image_mean, segment_mean, blur, gaussian_noise, uniform_noise, red, green, blue; one or
             more; layer, grey and black by default. The first three take a depth, as in layer@2. In
-            a vision transformer, token_dropping takes their place.
+            a vision transformer, token_dropping takes their place. masking is the network's own:
+            layer or token_dropping.
         metrics: measure deletion and insertion as well.
         target: class to explain, by number or name; the predicted one by default.
         seed: of everything random.

@@ -14,8 +14,11 @@ _THROUGH_LAYERS = {
 INSIDE_NETWORK = {**_THROUGH_LAYERS, "token_dropping": TokenDropping()}
 """Those inside the network, without a depth."""
 
+OWN = "masking"
+"""Each network's own: of convolutional networks layer masking, of transformers token dropping."""
+
 _COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
-NAMES = (*INSIDE_NETWORK, *BASELINES, *_COLOURS)
+NAMES = (*INSIDE_NETWORK, OWN, *BASELINES, *_COLOURS)
 """All names. The first three may go on with a depth: `"layer@2"` is `LayerMasking(depth=2)`."""
 
 PAINTS = (*BASELINES, *_COLOURS)
@@ -25,6 +28,7 @@ _TITLES = {
     "layer": "layer masking",
     "no_padding": "masking without padding",
     "partial": "partial convolution",
+    OWN: "own masking",
 }
 
 
@@ -36,10 +40,15 @@ def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None
       key: of the baselines that draw noise.
       segments: `[H, W]` ints, of `"segment_mean"`.
 
+    Returns:
+      What `lmjax.Predictor` takes; None, which is the classifier's own masking, for `"masking"`.
+
     Raises:
       ValueError: another name, or what the removal itself refuses.
     """
     base, depth = check_name(name)
+    if base == OWN:
+        return None
     if base in INSIDE_NETWORK:
         removal = INSIDE_NETWORK[base]
         if depth is None:

@@ -104,6 +104,9 @@ class BaselineDependence(Study):
         _check_numbers("steps", (self.steps,), 2)
         _check_numbers("region", (self.region,), 1)
 
+    def asked_under(self) -> tuple[str, ...]:
+        return *self.removals, *self.scorers
+
     def rows(self, block: Block) -> list[dict[str, Any]]:
         rows = []
         for network in block.networks:

@@ -75,6 +75,9 @@ class LimeQuality(ExplanationStudy):
         if self.top < 1:
             raise ValueError(f"top must be 1 segment or more, got {self.top!r}")
 
+    def asked_under(self) -> tuple[str, ...]:
+        return *self.removals, *(under for under in self.evaluated_under if under != OWN)
+
     def rows(self, block: Block) -> list[dict[str, Any]]:
         rows = []
         block.labels()

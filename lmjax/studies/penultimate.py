@@ -30,6 +30,11 @@ class Penultimate:
         """The classifier's."""
         return self.classifier.preprocessing
 
+    @property
+    def masking(self):
+        """The classifier's."""
+        return self.classifier.masking
+
     def normalise(self, images: jax.Array) -> jax.Array:
         """The classifier's."""
         return self.classifier.normalise(images)

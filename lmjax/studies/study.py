@@ -31,10 +31,14 @@ class Study:
     seed: int = 0
 
     def check(self, networks: Mapping[str, Any]) -> None:
-        """Raises ValueError where settings do not fit the networks: by default, `removals`."""
-        for network in networks.values():
-            for removal in getattr(self, "removals", ()):
-                _check_fits(removal, network)
+        """Raises ValueError where settings do not fit the networks: by default, `asked_under`."""
+        for name, network in networks.items():
+            for removal in self.asked_under():
+                _check_fits(removal, name, network)
+
+    def asked_under(self) -> tuple[str, ...]:
+        """Names of the removals under which networks are asked: by default, `removals`."""
+        return getattr(self, "removals", ())
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
         """What is measured: rows for each image, all with the same columns, `image` among them."""
@@ -103,8 +107,15 @@ def check_removals(
     check_choices(argument, removals, dict.fromkeys(removals))
 
 
-def _check_fits(removal: str, network: Any) -> None:
+def _check_fits(removal: str, name: str, network: Any) -> None:
     """Raises ValueError for a removal inside the network that is for another kind of networks."""
     own = getattr(network, "masking", None)
-    if own is not None and by_name.check_name(removal)[0] in by_name.INSIDE_NETWORK:
+    if own is None or by_name.check_name(removal)[0] not in by_name.INSIDE_NETWORK:
+        return
+    try:
         check_masking(by_name.make(removal), own)
+    except ValueError as error:
+        raise ValueError(
+            f"removal {removal} does not fit network {name}; take {by_name.OWN}, each network's "
+            f"own, or one that paints, such as grey: {error}"
+        ) from error

@@ -1,5 +1,7 @@
 """Removals by name."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -26,13 +28,22 @@ def test_depths_and_colours():
     assert by_name.make("token_dropping") == lmjax.TokenDropping()
 
 
+def test_masking_is_the_networks_own():
+    @dataclasses.dataclass
+    class Network:
+        masking: object
+
+    for own in (lmjax.TokenDropping(), lmjax.LayerMasking(depth=2)):
+        assert lmjax.Predictor(Network(own), by_name.make("masking")).removal is own
+
+
 def test_titles():
     assert by_name.title("layer@2") == "layer masking, depth 2"
     assert by_name.title("grey_smooth") == "grey smooth"
 
 
 @pytest.mark.parametrize(
-    "name", ["blak", "black@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""]
+    "name", ["blak", "black@2", "masking@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""]
 )
 def test_other_names_are_errors(name):
     with pytest.raises(ValueError, match="removal must be one of"):

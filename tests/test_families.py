@@ -1,0 +1,116 @@
+"""Attribution, metrics, the explain command and studies, on a network of every family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import explain as command
+from lmjax.models import Classifier, Preprocessing, checkpoints
+from lmjax.models.vit import VisionTransformer
+from lmjax.studies import FeatureLinearity, MaskShape
+from lmjax.studies.block import Block, read
+from tests.compilations import quick_jit
+from tests.networks import SMALLEST
+from tests.studies import fakes
+from tests.torch_reference import build, ported
+
+SIZE = 64
+SEEN = Preprocessing(resize=SIZE, crop=SIZE)
+TRANSFORMER = "vit"
+# A family whose last layer is a convolution, and one that drops tokens.
+QUICK = "squeezenet1_1", TRANSFORMER
+FAMILIES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (*SMALLEST, TRANSFORMER)
+]
+
+
+def small_transformer() -> Classifier:
+    module = VisionTransformer(
+        patch_size=16, layers=2, heads=2, width=32, image_size=SIZE, num_classes=9
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(scale=0.3, size=leaf.shape), leaf.dtype),
+        checkpoints.abstract_variables(module),
+    )
+    return Classifier(variables, module, SEEN)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def classifier(request):
+    """A random network that sees 64 x 64 pixels."""
+    if request.param == TRANSFORMER:
+        return small_transformer()
+    module, variables = ported(request.param, build(request.param, seed=0))
+    return Classifier(jax.tree.map(jnp.asarray, variables), module, SEEN)
+
+
+@quick_jit
+def probabilities(classifier, image, masks):
+    """`[N, K]` of an image in [0, 1] under its masks, by the network itself."""
+    images = jnp.broadcast_to(classifier.normalise(image), (len(masks), *image.shape))
+    return jax.nn.softmax(classifier.apply(images, masks))
+
+
+def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
+    transformer = classifier.masking == lmjax.TokenDropping()
+    monkeypatch.setattr(command, "load", lambda *args, **options: classifier)
+    options = {
+        "model": "vit_b_16" if transformer else "resnet18",  # which kind of network it is
+        "segments": "grid",
+        "removal": ("masking",),
+        "batch_size": 17,
+        "output": tmp_path / "a.png",
+    }
+    methods = ["leave_one_out"] if transformer else ["leave_one_out", "gradcam"]
+    explanation = command.explain(method=methods, **options)
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+    found = explanation.results["leave_one_out", "masking"].attribution
+    image, segments = explanation.picture.image, explanation.segments
+    removed = segments != np.arange(segments.max() + 1)[:, None, None]
+    masks = np.concatenate([np.ones((1, SIZE, SIZE), bool), removed])
+    whole, *without = np.asarray(probabilities(classifier, image, masks))[:, found.target]
+    np.testing.assert_allclose(found.scores, whole - np.array(without), atol=1e-5)
+    assert np.ptp(found.scores) > 1e-4  # segments are seen
+    curve = lmjax.metrics.deletion(
+        lmjax.Predictor(classifier),
+        image,
+        found.scores,
+        target=found.target,
+        segments=segments,
+        batch_size=17,
+    )
+    expected = [whole, without[found.scores.argmax()]]
+    np.testing.assert_allclose(curve.values[:2], expected, atol=1e-5)
+
+    if transformer:
+        with pytest.raises(ValueError, match=r"a transformer cannot be cut.*Grad-CAM takes conv"):
+            command.explain(method=["gradcam"], **options)
+    else:
+        heatmap = explanation.results["gradcam", "whole"].attribution.heatmap
+        assert np.isfinite(heatmap).all()
+        assert heatmap.min() >= 0
+
+
+def test_studies_of_convolutional_networks_and_transformers(classifier):
+    networks = {"this": classifier, "transformer": small_transformer()}
+    block = Block([read(fakes.Source(2), 1)], networks, key=jax.random.key(0))
+    study = MaskShape(removals=("masking",), margins=(0,))
+    study.check(networks)
+    rows = fakes.pick(study.rows(block), hole="object")
+    assert [row["network"] for row in rows] == list(networks)
+    for row in rows:
+        network = row["network"]
+        image, hidden = block.images(network)[0], block.object_masks(network)
+        (expected,) = np.asarray(probabilities(networks[network], image, ~hidden))
+        assert row["probability"] == pytest.approx(expected.max(), rel=1e-4)
+        assert row["prediction"] == expected.argmax()
+
+    # What goes into the last layer
+    for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(block):
+        assert np.isfinite([row["cosine"], row["effect_distance"]]).all()
+        assert min(row["norm"], row["norm_together"]) > 0
