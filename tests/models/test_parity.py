@@ -20,7 +20,9 @@ from tests.torch_reference import (
     published_parameters,
     random_images,
     state_dict,
+    timm,
     to_torch,
+    torchvision,
 )
 
 TOLERANCE = 1e-4  # of the largest value
@@ -43,6 +45,26 @@ def test_logits(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_of_every_network(name):
     assert parity(name, size=(224, 224)).error <= TOLERANCE
+
+
+OF_BOTH = [
+    pytest.param(name, marks=() if name in ("resnet18", "resnet50") else pytest.mark.slow)
+    for name in NAMES
+    if hasattr(torchvision.models, name) and any("timm/" in tag for tag in registry.tags(name))
+]
+
+
+@pytest.mark.parametrize("name", OF_BOTH)
+def test_timms_weights_of_torchvisions_networks(name):
+    """The same keys, strictly, and with them the same logits: so what timm publishes loads here."""
+    model = build(name, seed=0)
+    with torch.device("meta"):
+        theirs = timm.create_model(name, pretrained=False).eval()
+    theirs.load_state_dict(model.state_dict(), strict=True, assign=True)
+    images = to_torch(random_images((1, 96, 80, 3), seed=0))
+    with torch.inference_mode():
+        expected, logits = model(images), theirs(images)
+    np.testing.assert_allclose(logits, expected, atol=1e-6 * expected.abs().max())
 
 
 def _torch_stages(model: torch.nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
