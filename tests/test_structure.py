@@ -180,7 +180,7 @@ EVALUATING = [
 @pytest.mark.parametrize("function", EVALUATING)
 def test_what_evaluates_takes_the_options_of_evaluate_and_hands_them_on(function):
     parameters = inspect.signature(function).parameters
-    for option in ("batch_size", "progress", "engine"):
+    for option in ("batch_size", "progress", "engine", "mesh"):
         expected = inspect.signature(lmjax.evaluate).parameters[option].default
         assert parameters[option].default == expected, option
     arguments = {
@@ -192,7 +192,7 @@ def test_what_evaluates_takes_the_options_of_evaluate_and_hands_them_on(function
         "key": jax.random.key(0),
     }
     given = {name: arguments[name] for name in arguments if name in parameters}
-    for option, value in {"batch_size": -1, "engine": "none"}.items():
+    for option, value in {"batch_size": -1, "engine": "none", "mesh": "all"}.items():
         with pytest.raises(ValueError, match=f"{option} must be"):
             function(**given, **{option: value})
 

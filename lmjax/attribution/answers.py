@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.perturbation.evaluate import evaluate, num_classes
 from lmjax.perturbation.mask_families import MaskFamily, WholeFirst
@@ -48,11 +49,12 @@ def answer(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Answers:
     """Answers to variants of an image, and to the whole image in the same run.
 
     Args:
-      predictor, image, batch_size, progress, engine: as in `lmjax.evaluate`.
+      predictor, image, batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
       masks: a family of masks.
       target: class or classes; None takes the predicted class.
       output: "probability" (softmax over all classes) or "logit".
@@ -65,9 +67,10 @@ def answer(
         raise ValueError(f"output must be one of {', '.join(OUTPUTS)}; got {output!r}")
     masks = WholeFirst(masks)
     if target is not None:  # before the long run, not after it
-        check_target(target, num_classes(predictor, image, masks, batch_size=batch_size))
+        options = {"batch_size": batch_size, "mesh": mesh}
+        check_target(target, num_classes(predictor, image, masks, **options))
     logits = evaluate(
-        predictor, image, masks, batch_size=batch_size, progress=progress, engine=engine
+        predictor, image, masks, batch_size=batch_size, progress=progress, engine=engine, mesh=mesh
     )
     target = resolve_target(target, logits[0])
     probabilities = np.asarray(jax.nn.softmax(logits[0]))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -33,6 +34,7 @@ def banzhaf(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Banzhaf values: how much higher the output is, on average, where a segment is visible.
 
@@ -53,7 +55,7 @@ def banzhaf(
       previous: attribution of the same call with fewer coalitions, to go on from. Not needed, and
         not used, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -79,6 +81,7 @@ def banzhaf(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -41,6 +42,7 @@ def hsic(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of segments: Hilbert-Schmidt independence criterion of visibility and output.
 
@@ -68,7 +70,7 @@ def hsic(
       previous: attribution of the same call with fewer samples, to go on from; the kernel's width
         is free.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors
@@ -116,6 +118,7 @@ def hsic(
             batch_size=batch_size,
             progress=progress,
             engine=engine,
+            mesh=mesh,
         ),
         int(num_samples),
         key=key,

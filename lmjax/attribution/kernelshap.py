@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -40,6 +41,7 @@ def kernelshap(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Shapley values from a regression on coalitions drawn from the Shapley kernel, in pairs.
 
@@ -62,7 +64,7 @@ def kernelshap(
       previous: attribution of the same call with fewer samples, to go on from. Not needed, and not
         used, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -93,6 +95,7 @@ def kernelshap(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     if num_samples >= 2**num_segments - 2:
         exact = from_all_coalitions(shapley_weights(num_segments), segments, ask)

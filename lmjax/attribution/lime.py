@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -44,6 +45,7 @@ def lime(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of segments: the coefficients of a weighted ridge regression on random coalitions.
 
@@ -73,7 +75,7 @@ def lime(
       previous: attribution of the same call with fewer samples, to go on from. The regression is
         done anew, and may be another one: distance, kernel, penalty and selection are free.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are of
@@ -128,6 +130,7 @@ def lime(
             batch_size=batch_size,
             progress=progress,
             engine=engine,
+            mesh=mesh,
         ),
         int(num_samples),
         key=key,

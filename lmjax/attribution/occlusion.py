@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -28,6 +29,7 @@ def occlusion(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of pixels: by how much the output falls when a window over them is hidden.
 
@@ -46,7 +48,7 @@ def occlusion(
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -72,6 +74,7 @@ def occlusion(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     effects = (answers.whole - answers.values).reshape(len(windows), -1)
     scores = effects_of_pixels(windows, effects, overlaps)
@@ -115,13 +118,14 @@ def leave_one_out(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of segments: by how much the output falls when the segment alone is hidden.
 
     Captum's FeatureAblation with segments as its feature mask.
 
     Args:
-      predictor, image, target, output, batch_size, progress, engine: as in `occlusion`.
+      predictor, image, target, output, batch_size, progress, engine, mesh: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -140,6 +144,7 @@ def leave_one_out(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     return Attribution(
         scores=(answers.whole - answers.values).T,
@@ -159,6 +164,7 @@ def leave_one_in(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of segments: by how much the output rises when the segment alone is shown.
 
@@ -167,7 +173,7 @@ def leave_one_in(
     with the segment alone is score + intercept.
 
     Args:
-      predictor, image, target, output, batch_size, progress, engine: as in `occlusion`.
+      predictor, image, target, output, batch_size, progress, engine, mesh: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -187,6 +193,7 @@ def leave_one_in(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     nothing, *alone = answers.values
     return Attribution(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -36,6 +37,7 @@ def rise(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of pixels: the expected output, given that the pixel is visible.
 
@@ -60,7 +62,7 @@ def rise(
       previous: attribution of the same call with fewer samples, to go on from. It holds the sums
         over their masks (`samples`, for binary masks 2 T + 1 maps of doubles, for soft ones 2 T).
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[H, W]` for one target, `[T, H, W]` for
@@ -107,6 +109,7 @@ def rise(
             batch_size=batch_size,
             progress=progress,
             engine=engine,
+            mesh=mesh,
         ),
         int(num_samples),
         key=key,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -36,6 +37,7 @@ def exact_shapley(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Shapley values from all 2^S coalitions of up to 12 segments.
 
@@ -46,7 +48,7 @@ def exact_shapley(
       target: class or classes to explain; None explains the predicted class. Several cost no more
         evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -76,6 +78,7 @@ def exact_shapley(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     return from_all_coalitions(shapley_weights(num_segments), segments, ask)
 
@@ -95,6 +98,7 @@ def permutation_shapley(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Shapley values estimated from random orders in which the segments appear.
 
@@ -115,7 +119,7 @@ def permutation_shapley(
         on. None takes all orders.
       previous: attribution of the same call with fewer orders, to go on from.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -162,6 +166,7 @@ def permutation_shapley(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     return run(
         Sampling(draw, estimate, settings, _FIRST_CHECK),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
@@ -38,6 +39,7 @@ def sobol(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Attribution:
     """Scores of segments: total-order Sobol indices, by Jansen's estimator.
 
@@ -68,7 +70,7 @@ def sobol(
       previous: attribution of the same call with fewer designs, to go on from: the sequence goes
         on too.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is
@@ -119,6 +121,7 @@ def sobol(
             batch_size=batch_size,
             progress=progress,
             engine=engine,
+            mesh=mesh,
         ),
         int(num_designs),
         key=key,

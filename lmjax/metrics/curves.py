@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import answer
 from lmjax.masking.checks import check_image
@@ -53,6 +54,7 @@ def deletion(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Curve:
     """The output while the most salient pixels or segments are removed first; lower is better.
 
@@ -71,7 +73,7 @@ def deletion(
       step: features to remove in each step. None: as many pixels as the image is wide (224 at
         224 x 224, the setting of RISE's code), or one segment.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` from the whole image (fraction 0) to none of it (fraction 1); the metric is its
@@ -96,6 +98,7 @@ def deletion(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
 
 
@@ -111,6 +114,7 @@ def insertion(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Curve:
     """The output while the most salient pixels or segments appear first; higher is better.
 
@@ -127,7 +131,7 @@ def insertion(
       step: features that appear in each step; None: as many pixels as the image is wide, or one
         segment.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` from none of the image (fraction 0) to the whole (fraction 1); the metric is its
@@ -152,6 +156,7 @@ def insertion(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.attribution.answers import Answers, answer
 from lmjax.masking.checks import check_image
@@ -41,6 +42,7 @@ def mu_fidelity(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> float | np.ndarray:
     """MuFidelity: correlation of scores and drops over random subsets of one size.
 
@@ -58,7 +60,7 @@ def mu_fidelity(
       num_subsets: how many to draw.
       correlation: "pearson" or "spearman".
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       A number in [-1, 1], or `[T]` for T targets; higher is better. NaN where scores or drops are
@@ -99,6 +101,7 @@ def mu_fidelity(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )[..., 0][()]
 
 
@@ -130,6 +133,7 @@ def sensitivity_n(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> SensitivityN:
     """Sensitivity-n: Pearson's correlation of scores and drops, for subsets of n features.
 
@@ -148,7 +152,7 @@ def sensitivity_n(
         at equal distances.
       num_subsets: random subsets of each size.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `SensitivityN`.
@@ -181,6 +185,7 @@ def sensitivity_n(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     return SensitivityN(np.array(sizes), correlations)
 
@@ -197,6 +202,7 @@ def infidelity(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> float | np.ndarray:
     """Infidelity: mean squared difference between the scores of what is hidden and the drop.
 
@@ -215,7 +221,7 @@ def infidelity(
       rescale: multiply the heatmap by the number that makes the result smallest, so that its scale
         does not count.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       A number, 0 or more, or `[T]` for T targets; lower is better.
@@ -242,6 +248,7 @@ def infidelity(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     drops = _drops(answers)
     sums = np.broadcast_to(sums, drops.shape)
@@ -264,6 +271,7 @@ def sufficiency(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """What the output loses when only the most salient features stay visible; lower is better.
 
@@ -277,7 +285,7 @@ def sufficiency(
       segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
       budgets: shares of the features, above 0 and at most 1; their number is rounded up.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -302,6 +310,7 @@ def sufficiency(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
 
 
@@ -317,6 +326,7 @@ def necessity(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """What the output loses when the most salient features are hidden; higher is better.
 
@@ -330,7 +340,7 @@ def necessity(
       segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
       budgets: shares of the features, above 0 and at most 1; their number is rounded up.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -353,6 +363,7 @@ def necessity(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
 
 

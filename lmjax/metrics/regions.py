@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.masking.checks import check_image
 from lmjax.metrics.curves import Curve, deletion, follow
@@ -30,6 +31,7 @@ def region_perturbation(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> Curve:
     """The output while regions are removed one after the other, in an order a heatmap gives.
 
@@ -48,7 +50,7 @@ def region_perturbation(
         at the right and lower border may be smaller.
       steps: L, regions to remove, at most; None removes all.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.
@@ -88,6 +90,7 @@ def region_perturbation(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
 
 
@@ -144,6 +147,7 @@ def irof(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> float | np.ndarray:
     """IROF: the area over the curve of segments removed one by one, relative to the whole image.
 
@@ -157,7 +161,7 @@ def irof(
       heatmap: `[H, W]`, or `[S]`, the segments' own scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing; the paper takes SLIC.
       target: class or classes; None takes the predicted class.
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       A number, at most 1, or `[T]` for T targets; higher is better.
@@ -178,6 +182,7 @@ def irof(
         batch_size=batch_size,
         progress=progress,
         engine=engine,
+        mesh=mesh,
     )
     return 1 - curve.normalised_auc / curve.values[..., 0].astype(np.float64)
 
@@ -192,6 +197,7 @@ def top_k_ablation(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: str = "dense",
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Whether the prediction is unchanged after the k segments of highest score are removed.
 
@@ -204,7 +210,7 @@ def top_k_ablation(
       heatmap: `[S]`, the segments' scores, or `[H, W]`, whose mean over a segment is its score.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       max_k: the largest k; None takes S, where nothing is left.
-      batch_size, progress, engine: as in `lmjax.evaluate`.
+      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       bool `[max_k + 1]`, for k = 0 (True), 1, ..., max_k.
@@ -223,7 +229,7 @@ def top_k_ablation(
     ks = np.arange((count if max_k is None else check_count(max_k, "max_k", count)) + 1)
     family = RankRanges(found.ranks(), np.stack([ks, np.full_like(ks, count)], axis=1))
     logits = evaluate(
-        predictor, image, family, batch_size=batch_size, progress=progress, engine=engine
+        predictor, image, family, batch_size=batch_size, progress=progress, engine=engine, mesh=mesh
     )
     predicted = logits.argmax(axis=1)
     return predicted == predicted[0]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.masking.shared import (
     Prefix,
@@ -22,6 +23,7 @@ from lmjax.masking.shared import (
     visible_rows,
 )
 from lmjax.masking.visible import Capacities, Counting
+from lmjax.perturbation import devices
 from lmjax.perturbation.packing import Counts, Room
 
 # Variants that share rows: more share more, and need more memory.
@@ -68,7 +70,9 @@ class Job(NamedTuple):
       rows: of the mask family, on the host.
       num_variants: N.
       batch_size: variants of a dense batch.
-      pixels_per_call: how many pixels of variants a call takes at most, if it has several batches.
+      pixels_per_call: how many pixels of variants a call takes on a device at most, if it has
+        several batches.
+      mesh: of the devices.
     """
 
     static: Static
@@ -79,15 +83,23 @@ class Job(NamedTuple):
     num_variants: int
     batch_size: int
     pixels_per_call: int
+    mesh: Mesh
 
     def batches_per_call(self, variants_per_batch: float) -> int:
-        """How many batches a call takes."""
+        """How many batches a call takes on each device."""
         pixels = variants_per_batch * self.image.shape[0] * self.image.shape[1]
         return max(int(self.pixels_per_call / pixels), 1)
 
     def take(self, variants: np.ndarray) -> Any:
         """Rows of some variants, in the shape of `variants`; any row where that is -1."""
         return jax.tree.map(lambda x: x[np.maximum(variants, 0)], self.rows)
+
+    def deal(self, batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[tuple]:
+        """`devices.deal`, with rows of the mask family, on the devices."""
+        size = self.mesh.size
+        for numbers, used in devices.deal(batches, per_call=per_call, length=length, devices=size):
+            rows = self.take(numbers), numbers >= 0
+            yield numbers, *devices.divided((rows, used.astype(np.int32)), self.mesh)
 
     def arguments(self, rows) -> tuple:
         """What every program takes."""
@@ -106,7 +118,9 @@ class Sharing(NamedTuple):
     rows: tuple[int, ...]
 
 
-Calls = Iterator[tuple[np.ndarray, jax.Array, jax.Array]]
+# Numbers of variants `[n]`, -1 for padding; their logits `[n, K]`; and, for each of equal parts,
+# False where they had no room, so that the logits are wrong (`shared_calls` tries without knowing).
+Calls = Iterator[tuple[np.ndarray, jax.Array, jax.Array | np.ndarray]]
 
 
 def num_classes(job: Job) -> int:
@@ -116,17 +130,11 @@ def num_classes(job: Job) -> int:
 
 
 def dense_calls(job: Job, variants: np.ndarray) -> Calls:
-    """Logits of some variants.
-
-    Yields:
-      `[n]` the variants' numbers, -1 for padding; their logits `[n, K]`; and False where they had
-      no room, so that the logits are wrong (only `shared_calls` tries without knowing).
-    """
-    for numbers in _grouped(
-        batches(job, variants), job.batches_per_call(job.batch_size), job.batch_size
-    ):
-        rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
-        yield numbers.reshape(-1), _dense_call(*job.arguments(rows), used, static=job.static), True
+    """Some variants on full-size activations."""
+    per_call, static = job.batches_per_call(job.batch_size), job.static
+    for numbers, (rows, _), used in job.deal(batches(job, variants), per_call, job.batch_size):
+        logits = _dense_call(*job.arguments(rows), used, static=static, mesh=job.mesh)
+        yield numbers.reshape(-1), logits, np.array([True])
 
 
 def batches(job: Job, variants: np.ndarray) -> list[np.ndarray]:
@@ -136,18 +144,18 @@ def batches(job: Job, variants: np.ndarray) -> list[np.ndarray]:
 
 
 def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
-    """As `dense_calls`, on visible positions only, for variants that are packed into batches."""
+    """Variants that are packed into batches, on visible positions only."""
     per_call = job.batches_per_call(2 * job.batch_size)
-    for numbers in _grouped(batches, per_call, room.variants):
-        rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
-        arguments = *job.arguments((rows, numbers >= 0)), used
-        yield numbers.reshape(-1), _visible_call(*arguments, static=job.static, room=room), True
+    static = {"static": job.static, "room": room, "mesh": job.mesh}
+    for numbers, rows, used in job.deal(batches, per_call, room.variants):
+        logits = _visible_call(*job.arguments(rows), used, **static)
+        yield numbers.reshape(-1), logits, np.array([True])
 
 
 def shared_calls(
     job: Job, batches: Sequence[np.ndarray], sharing: Sharing, room: Room | None
 ) -> Calls:
-    """As the others, with rows shared by all variants of a call up to a seam.
+    """Variants that share rows up to a seam, all those of a call on one device.
 
     Args:
       job: the job.
@@ -157,49 +165,52 @@ def shared_calls(
     """
     size = job.batch_size if room is None else room.variants
     per_call = -(-SHARING_VARIANTS // size)  # batches are seldom full
-    for numbers in _grouped(batches, per_call, size):
-        rows, used = job.take(numbers), (numbers >= 0).any(axis=1).sum()
-        arguments = *job.arguments((rows, numbers >= 0)), used
-        static = {"static": job.static, "sharing": sharing, "room": room}
-        yield numbers.reshape(-1), *_shared_call(*arguments, **static)
+    static = {"static": job.static, "sharing": sharing, "room": room, "mesh": job.mesh}
+    for numbers, rows, used in job.deal(batches, per_call, size):
+        yield numbers.reshape(-1), *_shared_call(*job.arguments(rows), used, **static)
 
 
-def _grouped(batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[np.ndarray]:
-    """Batches of numbers, so many at a time, as one array `[per_call, length]`, -1 for padding."""
-    for start in range(0, len(batches), per_call):
-        numbers = np.full((per_call, length), -1)
-        for row, batch in zip(numbers, batches[start : start + per_call]):
-            row[: len(batch)] = batch
-        yield numbers
+@functools.partial(jax.jit, static_argnames=("static", "mesh"))
+def _dense_call(arrays, image, shared, rows, used, *, static, mesh):
+    """Logits `[D * G * B, K]` of rows `[D * G, B, ...]`, G batches for each of D devices; zeros
+    behind the first `used` `[D]` of them."""
+
+    def run(arrays, image, shared, rows, used):
+        batch = functools.partial(_dense_batch, arrays, image, shared, static=static)
+        return one_by_one(batch, rows, used[0])
+
+    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _dense_call(arrays, image, shared, rows, used, *, static):
-    """Logits `[G * B, K]` of rows `[G, B, ...]`; zeros behind the first `used` of G batches."""
-    batch = functools.partial(_dense_batch, arrays, image, shared, static=static)
-    return _one_by_one(batch, rows, used)
+@functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))
+def _visible_call(arrays, image, shared, rows, used, *, static, room, mesh):
+    """As `_dense_call`, of (rows `[D * G, V, ...]`, which of them are no padding `[D * G, V]`)."""
+
+    def run(arrays, image, shared, rows, used):
+        batch = functools.partial(_visible_batch, arrays, image, shared, static=static, room=room)
+        return one_by_one(batch, rows, used[0])
+
+    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
-@functools.partial(jax.jit, static_argnames=("static", "room"))
-def _visible_call(arrays, image, shared, rows, used, *, static, room):
-    """As `_dense_call`, of (rows `[G, V, ...]`, which of them are no padding `[G, V]`)."""
-    batch = functools.partial(_visible_batch, arrays, image, shared, static=static, room=room)
-    return _one_by_one(batch, rows, used)
+@functools.partial(jax.jit, static_argnames=("static", "sharing", "room", "mesh"))
+def _shared_call(arrays, image, shared, rows, used, *, static, sharing, room, mesh):
+    """As `_visible_call`; with them, whether a device's variants had room in the shared part."""
 
+    def run(arrays, image, shared, rows, used):
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+        prefix = Prefix(*sharing)
+        static.predictor(arrays).on_visible(image, _masks(static, shared, flat), prefix)
+        x, positions = prefix.cut
+        index = positions.index.reshape(*rows[1].shape, *positions.index.shape[1:])
+        needed = jnp.stack([count.sum() for count in prefix.counts])
+        batch = functools.partial(
+            _batch_behind, arrays, image, shared, x, static=static, seam=sharing.seam, room=room
+        )
+        enough = (needed <= jnp.array(sharing.rows)).all()
+        return one_by_one(batch, (rows, index), used[0]), enough[None]
 
-@functools.partial(jax.jit, static_argnames=("static", "sharing", "room"))
-def _shared_call(arrays, image, shared, rows, used, *, static, sharing, room):
-    """As `_visible_call`; with them, whether the variants had room in the shared part."""
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-    prefix = Prefix(*sharing)
-    static.predictor(arrays).on_visible(image, _masks(static, shared, flat), prefix)
-    x, positions = prefix.cut
-    index = positions.index.reshape(*rows[1].shape, *positions.index.shape[1:])
-    needed = jnp.stack([count.sum() for count in prefix.counts])
-    batch = functools.partial(
-        _batch_behind, arrays, image, shared, x, static=static, seam=sharing.seam, room=room
-    )
-    return _one_by_one(batch, (rows, index), used), (needed <= jnp.array(sharing.rows)).all()
+    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "seam", "room"))
@@ -241,7 +252,7 @@ def _masks(static: Static, shared, rows) -> jax.Array:
     return static.make(shared, rows) & real[:, None, None]
 
 
-def _one_by_one(batch: Callable, rows, used) -> jax.Array:
+def one_by_one(batch: Callable, rows, used) -> jax.Array:
     """Results of `batch` on the first `used` of G batches of rows; zeros for the others."""
 
     def nth(i):

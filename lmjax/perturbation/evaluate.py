@@ -7,9 +7,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.masking.checks import check_colours, check_image, check_mask
-from lmjax.perturbation import engines
+from lmjax.perturbation import devices, engines
 from lmjax.perturbation.engines import Job, Static
 from lmjax.perturbation.mask_families import MaskFamily, Masks
 from lmjax.perturbation.planning import make_plan
@@ -31,6 +32,7 @@ def evaluate(
     batch_size: int | None = None,
     progress: bool | None = None,
     engine: Literal["auto", "dense", "visible", "shared"] = "dense",
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Logits of all variants of an image.
 
@@ -46,9 +48,9 @@ def evaluate(
       image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything.
       masks: `[N, H, W]`, 1 = visible, 0 = hidden; or `Coalitions`, or another family of masks
         (`lmjax.perturbation.mask_families`).
-      batch_size: variants computed together. None takes the power of two whose batch has about
-        2^18 pixels on a CPU and 2^24 on an accelerator (4 and 256 variants at 224 x 224). Never
-        more than the number of variants, rounded up to a power of two.
+      batch_size: variants computed together, on each device. None takes the power of two whose
+        batch has about 2^18 pixels on a CPU and 2^24 on an accelerator (4 and 256 variants at
+        224 x 224). Never more than a device's share of the variants, rounded up to a power of two.
       progress: show a progress bar. None shows one on a terminal, when a run of more than one batch
         takes longer than a second.
       engine: `"dense"` calls the predictor as it is. `"visible"` computes visible positions only
@@ -58,6 +60,10 @@ def evaluate(
         they would cost (`lmjax.perturbation.planning`); it is `"dense"` for short runs, where
         compiling would cost more than it saves, on devices where nothing was measured, and for
         predictors that know no other way.
+      mesh: devices that share the variants, whatever the mesh's axes; None takes all of this
+        process (or `jax.default_device`, where that is set). Weights are copied to each: over many
+        calls, do it once, with `jax.device_put(predictor, NamedSharding(mesh, PartitionSpec()))`.
+        With the same `batch_size`, the numbers are those of one device.
 
     Returns:
       float32 `[N, K]`.
@@ -65,9 +71,10 @@ def evaluate(
     Raises:
       ValueError: shapes that do not match, mask values other than 0 and 1, soft masks for a
         removal that cannot blend, no variant at all, no pixel visible in any variant, colours
-        outside [0, 1], NaN or infinity in a visible pixel, `"visible"` for a predictor that cannot.
+        outside [0, 1], NaN or infinity in a visible pixel, `"visible"` for a predictor that cannot,
+        a mesh with devices of other processes.
     """
-    job = _prepare(predictor, image, masks, batch_size)
+    job = _prepare(predictor, image, masks, batch_size, mesh)
     plan = make_plan(job, engine, able=getattr(predictor, "knows_visible", False))
     logits = None
     with _progress_bar(job, progress) as bar:
@@ -85,13 +92,12 @@ def _complete(job: Job, calls: engines.Calls) -> Iterator[tuple[np.ndarray, jax.
     """Numbers of variants and their logits; those that had no room are computed again, dense."""
     missed = []
     for variants, answers, complete in _one_ahead(calls):
-        if complete:
-            yield variants, answers
-        else:
-            missed.append(variants[variants >= 0])
-    if missed:
-        for variants, answers, _ in _one_ahead(engines.dense_calls(job, np.concatenate(missed))):
-            yield variants, answers
+        complete = np.repeat(complete, len(variants) // len(complete))
+        missed.append(variants[~complete & (variants >= 0)])
+        yield np.where(complete, variants, -1), answers
+    missed = np.concatenate(missed)
+    for variants, answers, _ in _one_ahead(engines.dense_calls(job, missed)):
+        yield variants, answers
 
 
 def _one_ahead(calls: engines.Calls) -> engines.Calls:
@@ -105,12 +111,19 @@ def _one_ahead(calls: engines.Calls) -> engines.Calls:
         yield last
 
 
-def num_classes(predictor: Callable, image, masks, *, batch_size: int | None = None) -> int:
+def num_classes(
+    predictor: Callable,
+    image,
+    masks,
+    *,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> int:
     """K of the logits `evaluate` would return, with the same checks, without computing them.
 
     The trace is kept: `evaluate` with the same arguments does not trace again.
     """
-    return engines.num_classes(_prepare(predictor, image, masks, batch_size))
+    return engines.num_classes(_prepare(predictor, image, masks, batch_size, mesh))
 
 
 def default_batch_size(spatial_shape: tuple[int, int]) -> int:
@@ -119,21 +132,27 @@ def default_batch_size(spatial_shape: tuple[int, int]) -> int:
     return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
 
 
-def _prepare(predictor: Callable, image, masks, batch_size: int | None) -> Job:
+def _prepare(
+    predictor: Callable, image, masks, batch_size: int | None, mesh: Mesh | None = None
+) -> Job:
     check_image(image)
     image = np.asarray(image)
     family = _family(masks, image.shape[:2], predictor)
     _check_visible(image, family.shown())
     arrays, static = split(predictor, family.make)
+    mesh = devices.check_mesh(mesh)
+    on_all = arrays, np.asarray(image, np.float32), family.shared
+    arrays, image, shared = devices.replicated(on_all, mesh)
     return Job(
         static=static,
-        arrays=jax.device_put(arrays),
-        image=jnp.asarray(image, jnp.float32),
-        shared=jax.tree.map(jnp.asarray, family.shared),
+        arrays=arrays,
+        image=image,
+        shared=shared,
         rows=family.rows,
         num_variants=len(family),
-        batch_size=_batch_size(batch_size, len(family), image.shape[:2]),
+        batch_size=per_device(batch_size, len(family), image.shape[:2], mesh),
         pixels_per_call=_CPU_PIXELS_PER_CALL if jax.default_backend() == "cpu" else 0,
+        mesh=mesh,
     )
 
 
@@ -170,12 +189,15 @@ def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
     check_colours(np.where(visible[..., None], image, 0))
 
 
-def _batch_size(batch_size: int | None, num_variants: int, shape: tuple[int, int]) -> int:
+def per_device(
+    batch_size: int | None, num_variants: int, shape: tuple[int, int], mesh: Mesh
+) -> int:
+    """The batch size of each device, checked."""
     if batch_size is None:
         batch_size = default_batch_size(shape)
     elif isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
         raise ValueError(f"batch_size must be None or a whole number above 0, got {batch_size!r}")
-    return min(int(batch_size), engines.power_of_two(num_variants))
+    return min(int(batch_size), engines.power_of_two(-(-num_variants // mesh.size)))
 
 
 def split(predictor: Callable, make: Callable | None = None) -> tuple[list, Static]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax.masking.checks import check_mask
-from lmjax.perturbation import engines
+from lmjax.perturbation import devices, engines
 from lmjax.perturbation.coalitions import _paint
-from lmjax.perturbation.evaluate import _CPU_PIXELS_PER_CALL, _batch_size, _one_ahead, split
+from lmjax.perturbation.evaluate import _CPU_PIXELS_PER_CALL, _one_ahead, per_device, split
 from lmjax.perturbation.mask_families import Masks
 
 # Fewer images are filled up to so many, so that the last few of a study compile nothing.
@@ -62,6 +63,7 @@ def evaluate_images(
     *,
     image_of,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Logits of variants of several images.
 
@@ -76,28 +78,33 @@ def evaluate_images(
       masks: `[N, H, W]`, 1 = visible; or `ImageCoalitions`, whose masks are made on the device.
       image_of: `[N]` ints from 0 to M - 1, the image of each variant.
       batch_size: variants computed together; None and limits as in `lmjax.evaluate`.
+      mesh: as in `lmjax.evaluate`.
 
     Returns:
       float32 `[N, K]`. Variants that hide everything are allowed.
 
     Raises:
       ValueError: shapes that do not match, images that do not exist, mask values other than 0 and
-        1, no variant at all.
+        1, no variant at all, a mesh with devices of other processes.
     """
+    mesh = devices.check_mesh(mesh)
     family, shared, make, shape = _masks(masks)
     image_of = _check_image_of(image_of, len(family), _number_of(images, shared))
     arrays, static = split(predictor, make)
-    images, shared = jax.device_put(jax.tree.map(_filled_up, (images, shared)))
-    size = _batch_size(batch_size, len(image_of), shape)
+    images, shared = jax.tree.map(_filled_up, (images, shared))
+    arrays, images, shared = devices.replicated((arrays, images, shared), mesh)
+    size = per_device(batch_size, len(image_of), shape, mesh)
     pixels = _CPU_PIXELS_PER_CALL if jax.default_backend() == "cpu" else 0
     per_call = max(pixels // (size * shape[0] * shape[1]), 1)
     batches = [np.arange(i, min(i + size, len(family))) for i in range(0, len(family), size)]
 
     def calls() -> Iterator[tuple[np.ndarray, jax.Array]]:
-        for numbers in engines._grouped(batches, per_call, size):
-            used = (numbers >= 0).any(axis=1).sum()
+        dealt = devices.deal(batches, per_call=per_call, length=size, devices=mesh.size)
+        for numbers, used in dealt:
             rows = image_of[np.maximum(numbers, 0)], family[np.maximum(numbers, 0)]
-            yield numbers.reshape(-1), _call(arrays, images, shared, rows, used, static=static)
+            mine = devices.divided((rows, used.astype(np.int32)), mesh)
+            logits = _call(arrays, images, shared, *mine, static=static, mesh=mesh)
+            yield numbers.reshape(-1), logits
 
     logits = None
     for variants, answers in _one_ahead(calls()):
@@ -109,9 +116,15 @@ def evaluate_images(
     return logits
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _call(arrays, images, shared, rows, used, *, static):
-    """Logits `[G * B, K]` of (image numbers, mask rows), each `[G, B, ...]`."""
+@functools.partial(jax.jit, static_argnames=("static", "mesh"))
+def _call(arrays, images, shared, rows, used, *, static, mesh):
+    """Logits `[D * G * B, K]` of (image numbers, mask rows), each `[D * G, B, ...]`."""
+    run = functools.partial(_batches, static=static)
+    return devices.side_by_side(run, mesh, parts=2)(arrays, images, shared, rows, used)
+
+
+def _batches(arrays, images, shared, rows, used, *, static):
+    """Logits `[G * B, K]` of one device's batches."""
     predictor = static.predictor(arrays)
 
     def variant(image, shared, row):
@@ -127,7 +140,7 @@ def _call(arrays, images, shared, rows, used, *, static):
         image, own = jax.tree.map(lambda x: x[image_of], (images, shared))
         return jax.vmap(variant)(image, own, rows)
 
-    return engines._one_by_one(batch, rows, used)
+    return engines.one_by_one(batch, rows, used[0])
 
 
 def _masks(masks) -> tuple[np.ndarray, np.ndarray | None, Callable, tuple[int, int]]:

@@ -129,7 +129,7 @@ def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
         return Plan(everything)
     shapes = map(np.shape, jax.tree.leaves(job.shared))
     experience = _experience(job.static, job.image.shape, *shapes)
-    work = job.num_variants * engines.count_products(job)
+    work = job.num_variants * engines.count_products(job) / job.mesh.size  # of one device
     experience.asked += work
     if engine == "auto" and experience.asked < _LEAST_SAVED:
         return Plan(everything)

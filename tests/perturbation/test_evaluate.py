@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from lmjax.masking.replace import Replace
-from lmjax.perturbation import Coalitions, Predictor, engines, evaluate, random_keep, segments
+from lmjax.perturbation import (
+    Coalitions,
+    Predictor,
+    devices,
+    engines,
+    evaluate,
+    random_keep,
+    segments,
+)
 from lmjax.perturbation.evaluate import default_batch_size, num_classes
 from tests import compilations
 from tests.small_classifier import small_classifier
@@ -95,7 +103,9 @@ def test_weights_are_arguments_of_the_compiled_program_never_constants():
     network = predictor()
     job = module._prepare(network, IMAGE, Coalitions(SEGMENTS, KEEP), batch_size=8)
     rows = job.take(np.zeros((2, 8), int))
-    text = engines._dense_call.lower(*job.arguments(rows), 1, static=job.static).as_text()
+    text = engines._dense_call.lower(
+        *job.arguments(rows), np.ones(1, int), static=job.static, mesh=job.mesh
+    ).as_text()
     (signature,) = [line for line in text.splitlines() if "@main" in line]
     assert "tensor<8x6x3x4xf32>" in signature
     assert "dense<[[[[" not in text
@@ -273,7 +283,8 @@ def test_default_batch_sizes_on_an_accelerator(monkeypatch):
     [(None, 5, 8), (None, 10**6, 16), (100, 64, 64), (100, 1000, 100), (7, 1, 1), (3, 3, 3)],
 )
 def test_batches_are_no_larger_than_needed(batch_size, num_variants, expected):
-    assert module._batch_size(batch_size, num_variants, (128, 128)) == expected
+    one = devices.local_mesh()
+    assert module.per_device(batch_size, num_variants, (128, 128), one) == expected
 
 
 @pytest.mark.parametrize("batch_size", [0, -4, 2.5, True])

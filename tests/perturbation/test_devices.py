@@ -1,0 +1,63 @@
+"""Variants divided among devices."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+import lmjax
+from lmjax.perturbation import devices
+
+HERE = Path(__file__).parent
+IMAGE = np.zeros((8, 8, 3), np.float32)
+
+
+def test_on_four_devices():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    pytest_of_one_process = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*pytest_of_one_process, str(HERE / "four_devices.py")],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=HERE.parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+def test_batches_are_dealt_in_turn():
+    batches = [np.arange(3 * i, 3 * i + 3) for i in range(7)] + [np.array([21])]
+    (first, used), (second, rest) = devices.deal(batches, per_call=2, length=4, devices=3)
+    assert first[:, 0].tolist() == [0, 9, 3, 12, 6, 15]
+    assert used.tolist() == [2, 2, 2]
+    assert second.tolist() == [
+        *([18, 19, 20, -1], [-1] * 4),
+        *([21, -1, -1, -1], [-1] * 4),
+        *([-1] * 4, [-1] * 4),
+    ]
+    assert rest.tolist() == [1, 1, 0]
+
+
+def predictor(image, masks):
+    return masks.mean(axis=(1, 2))[:, None]
+
+
+@pytest.mark.parametrize("mesh", ["all", jax.sharding.AbstractMesh((1,), ("a",)), 2], ids=str)
+def test_what_is_no_mesh_is_an_error(mesh):
+    with pytest.raises(ValueError, match=r"mesh must be a jax.sharding.Mesh.*got"):
+        lmjax.evaluate(predictor, IMAGE, np.ones((2, 8, 8)), mesh=mesh)
+
+
+class Elsewhere:
+    process_index = 3
+
+
+def test_devices_of_other_processes_are_an_error():
+    mesh = Mesh(np.array([Elsewhere()]), ("variants",))
+    with pytest.raises(ValueError, match=r"devices of this process \(0\) only.*process 3"):
+        devices.check_mesh(mesh)
