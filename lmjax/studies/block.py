@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lmjax import attribution
 from lmjax.data.source import check_sizes
@@ -98,8 +99,16 @@ class Block:
       evaluations: how many variants networks have been asked about.
     """
 
-    def __init__(self, samples: Sequence[Sample], networks: Mapping[str, Any], *, key: jax.Array):
-        self.samples, self.networks, self._key = tuple(samples), networks, key
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        networks: Mapping[str, Any],
+        *,
+        key: jax.Array,
+        mesh: Mesh | None = None,
+    ):
+        self.samples, self.networks = tuple(samples), networks
+        self._key, self._mesh = key, mesh
         self.evaluations = 0
         self._kept = {}
 
@@ -314,7 +323,7 @@ class Block:
         return answers
 
     def _evaluate(self, predictor, images, masks, image_of) -> np.ndarray:
-        return evaluate_images(predictor, images, masks, image_of=image_of)
+        return evaluate_images(predictor, images, masks, image_of=image_of, mesh=self._mesh)
 
     def _two_keys(self) -> jax.Array:
         """`[M, 2]`: of the study's draws, and of noise."""

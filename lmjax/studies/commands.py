@@ -13,6 +13,7 @@ from lmjax.data.opening import FORMS
 from lmjax.models import load
 from lmjax.studies import reporting
 from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.distributed import join
 from lmjax.studies.results import Range
 from lmjax.studies.running import (
     DEFAULT_NETWORKS,
@@ -43,17 +44,25 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         models: tuple[str, ...] = DEFAULT_NETWORKS,
         images: Annotated[int | None, arg(metavar="INT")] = None,
         out: Annotated[Path | None, arg(metavar="DIR")] = None,
-        shard: str = "0/1",
+        shard: Annotated[str | None, arg(metavar="STR")] = None,
+        distributed: bool = False,
         retry_errors: bool = False,
         dry_run: bool = False,
+        devices: Annotated[int | None, arg(metavar="INT")] = None,
     ) -> None:
+        part = which_part(shard, distributed)
+        if devices is not None and not dry_run:
+            raise ValueError(
+                f"devices {devices} is for --dry-run; a run takes all devices of this process, and "
+                "--shard or --distributed shares it among several"
+            )
         networks = load_networks(models)
         scenes = open_source(source, images)
         if dry_run:
-            print(describe(estimate(study, scenes, networks=networks, images=images)))
+            known = {"networks": networks, "images": images}
+            print(describe(estimate(study, scenes, processes=devices or 1, **known)))
             return
         out = default_out(study) if out is None else out
-        part = parse_shard(shard)
         run(
             study,
             scenes,
@@ -79,9 +88,14 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file or a tag.
         images: how many, from the first; all by default (500 digit scenes).
         out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
-        shard: i/n does every n-th part of the work, from the i-th: n processes share it.
+        shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all
+            of it, by default.
+        distributed: share the work with the other processes of a cluster, which JAX finds out
+            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
         retry_errors: try images again that could not be evaluated.
         dry_run: only say how many evaluations it takes and how long.
+        devices: with --dry-run, how long with so many devices like those here, each used by a
+            process of its own.
     """
     return command
 
@@ -115,6 +129,15 @@ def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:
             raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
         networks[label] = load(name, weights=weights or None)
     return networks
+
+
+def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:
+    """What `lmjax.studies.run` takes as `shard`."""
+    if not distributed:
+        return parse_shard("0/1" if shard is None else shard)
+    if shard is not None:
+        raise ValueError(f"shard {shard!r} and distributed both say which part to do; take one")
+    return join()
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pyarrow as pa
+from jax.sharding import Mesh
 
 from lmjax import __version__
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
+from lmjax.perturbation.devices import check_mesh, replicated
 from lmjax.studies.block import Block, Sample, SampledBlock, read
 from lmjax.studies.results import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study
@@ -50,6 +52,7 @@ def run(
     shard: tuple[int, int] = (0, 1),
     retry_errors: bool = False,
     progress: bool | None = None,
+    mesh: Mesh | None = None,
 ) -> pa.Table:
     """All rows of a study, computed or, where a run before has finished them, read.
 
@@ -75,6 +78,9 @@ def run(
       retry_errors: compute shards with images that could not be evaluated again, such as after a
         disk was out of reach.
       progress: show progress and the time left. None does on a terminal.
+      mesh: devices that share the variants, as in `lmjax.evaluate`. Gradients (of orders by
+        `saliency`) are computed on one. Rows do not depend on it but for the rounding of
+        probabilities, where batches are of another size.
 
     Returns:
       Rows in the order of images. Images that cannot be read or evaluated have none: a warning
@@ -84,7 +90,7 @@ def run(
       ValueError: arguments out of range, a folder of other rows, no image that can be evaluated.
       OSError: the folder cannot be written.
     """
-    job = _Job(study, source, networks, images, images_per_shard)
+    job = _Job(study, source, networks, images, images_per_shard, mesh)
     if not hasattr(source, "version"):
         warnings.warn(
             "source has no version: rows of other images in this folder would not be noticed. Give "
@@ -140,16 +146,22 @@ def estimate(
     *,
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,
+    mesh: Mesh | None = None,
+    processes: int = 1,
 ) -> Cost:
     """How many evaluations a run would make and how long it would take; nothing is written.
 
     Args:
-      study, source, networks, images: as in `run`.
+      study, source, networks, images, mesh: as in `run`.
+      processes: how many share the run (`shard`), each on a machine like this one and with devices
+        like those of `mesh`. Each compiles; the time is that of the one with the most shards.
 
     Raises:
       ValueError: as `run`.
     """
-    job = _Job(study, source, networks, images, IMAGES_PER_SHARD)
+    if isinstance(processes, bool) or processes != int(processes) or processes < 1:
+        raise ValueError(f"processes must be a whole number above 0, got {processes!r}")
+    job = _Job(study, source, networks, images, IMAGES_PER_SHARD, mesh)
 
     def measure(indices: Sequence[int]) -> tuple[SampledBlock, float]:
         start = time.perf_counter()
@@ -170,7 +182,8 @@ def estimate(
     share = job.images / len(few)
     compiling = max(first - second, 0)
     answering = (second + block.seconds_spared) * share
-    return Cost(job.images, round(block.evaluations * share), compiling + answering)
+    most = math.ceil(len(job.shards) / processes) / len(job.shards)
+    return Cost(job.images, round(block.evaluations * share), compiling + answering * most)
 
 
 def _first_good(measure: Callable[[Sequence[int]], Any], images: int) -> int:
@@ -225,7 +238,7 @@ def default_out(study: Study) -> Path:
 class _Job:
     """Checked arguments of a run."""
 
-    def __init__(self, study, source, networks, images, images_per_shard):
+    def __init__(self, study, source, networks, images, images_per_shard, mesh):
         if not isinstance(study, Study):
             raise ValueError(
                 "study must be one of lmjax.studies, such as lmjax.studies.SegmentRemoval(); got "
@@ -234,7 +247,10 @@ class _Job:
         if isinstance(images_per_shard, bool) or images_per_shard < 1:
             raise ValueError(f"images_per_shard must be 1 or more, got {images_per_shard!r}")
         self.study, self.source = study, source
-        self.networks = _check_networks(networks)
+        self.mesh = check_mesh(mesh)
+        self.networks = {
+            name: _copied(network, self.mesh) for name, network in _check_networks(networks).items()
+        }
         study.check(self.networks)
         self.images = _check_images(images, source)
         self.images_per_shard = images_per_shard
@@ -258,7 +274,7 @@ class _Job:
         return {"images": self.images, "settings": self.study.settings()}
 
     def block(self, samples: Sequence[Sample], kind: type[Block] = Block) -> Block:
-        return kind(samples, self.networks, key=jax.random.key(self.study.seed))
+        return kind(samples, self.networks, key=jax.random.key(self.study.seed), mesh=self.mesh)
 
     def read(self, images: Sequence[int]) -> _Read:
         """Images, and errors of those that cannot be read."""
@@ -361,6 +377,13 @@ def _check_networks(networks) -> Mapping[str, Any]:
                 f"{type(network).__name__}"
             )
     return networks
+
+
+def _copied(network, mesh: Mesh):
+    """The network, its weights on every device once and for all."""
+    return jax.tree.map(
+        lambda leaf: replicated(leaf, mesh) if isinstance(leaf, jax.Array) else leaf, network
+    )
 
 
 def _check_images(images: int | None, source) -> int:

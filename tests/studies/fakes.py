@@ -69,6 +69,27 @@ class Brightness(Study):
         }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answers(Study):
+    """What networks answer about the left half of each image."""
+
+    name: ClassVar[str] = "answers"
+    title: ClassVar[str] = "Answers"
+
+    def rows(self, block):
+        (network,) = block.networks
+        left = np.broadcast_to(np.arange(SIZE) < SIZE // 2, (SIZE, SIZE))
+        image_of = np.arange(len(block.samples))
+        logits = block.logits(network, "layer", np.stack([left] * len(image_of)), image_of)
+        return block.answers(network, logits, image_of)
+
+    def tables(self, rows):
+        return {}
+
+    def figures(self, tables):
+        return {}
+
+
 class Source:
     """Random images with an object, a square; indices in `broken` cannot be read."""
 

@@ -136,6 +136,29 @@ def test_sentences():
     assert "about 3 minutes" in commands.describe(Cost(5, 100, 121))
 
 
+@pytest.mark.filterwarnings("ignore:1 of 2 shards")
+def test_a_process_of_a_cluster_takes_its_part(study, monkeypatch):
+    monkeypatch.setattr(commands, "join", lambda: (1, 2))
+    printed = study("removal", *FEW[:-1], "20", "--distributed")
+    assert printed.startswith("images 0 to 15 are missing")
+    with pytest.raises(SystemExit, match=r"shard '0/2' and distributed both say"):
+        study("removal", *FEW, "--distributed", "--shard", "0/2")
+
+
+def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
+    asked = []
+
+    def estimate(*arguments, processes, **options):
+        asked.append(processes)
+        return Cost(9, 18, 5.0)
+
+    monkeypatch.setattr(commands, "estimate", estimate)
+    study("removal", *FEW, "--dry-run", "--devices", "8")
+    assert asked == [8]
+    with pytest.raises(SystemExit, match="devices 8 is for --dry-run"):
+        study("removal", *FEW, "--devices", "8")
+
+
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
         commands.parse_shard("2")
