@@ -37,6 +37,10 @@ def test_snippets_on_adding_a_network_run():
     assert np.ptp(names["expected"], axis=0).max() > 0  # images are seen
 
 
+def test_snippets_on_devices_run():
+    assert run_snippets("docs/devices.md", count=1)["logits"].shape == (40, 10)
+
+
 def test_counts_of_networks_and_weights_are_the_registrys():
     readme, models = ((ROOT / page).read_text() for page in ("README.md", "docs/models.md"))
     published = [name for name in registry.names() if registry.network(name).bundled is None]
