@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax.atomic import atomic_write
+from lmjax.identity import differences, plain
 
 MANIFEST = "manifest.json"
 _ERRORS = b"errors"
@@ -52,7 +53,7 @@ class Results:
     """
 
     def __init__(self, out: str | os.PathLike, identity: dict[str, Any]):
-        self.out, self.identity = Path(out), _plain(identity)
+        self.out, self.identity = Path(out), plain(identity)
         canonical = json.dumps(self.identity, sort_keys=True)
         self.key = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         self.folder = self.out / f"rows-{self.key}"
@@ -69,11 +70,11 @@ class Results:
         """
         path = self.out / MANIFEST
         if path.exists():
-            found = _plain(read_manifest(self.out)["identity"])
+            found = plain(read_manifest(self.out)["identity"])
             if found != self.identity:
                 raise ValueError(
                     f"out {self.out} holds rows of something else: "
-                    f"{'; '.join(_differences(found, self.identity))}; give another folder"
+                    f"{'; '.join(differences(found, self.identity))}; give another folder"
                 )
         text = json.dumps({"identity": self.identity, **about}, indent=2) + "\n"
         try:
@@ -172,32 +173,9 @@ def _naming(path: Path):
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-def _plain(value):
-    """As JSON gives it back, and whole numbers as integers: 1.0 and 1 are one setting."""
-    return json.loads(json.dumps(value), parse_float=_number)
-
-
-def _number(text: str) -> int | float:
-    value = float(text)
-    return int(value) if value.is_integer() else value
-
-
 def _sweep(folder: Path) -> None:
     """Removes what killed runs have left."""
     for path in folder.glob(_TEMPORARIES):
         with contextlib.suppress(FileNotFoundError):  # another process may be sweeping too
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
-
-
-def _differences(found, wanted, name: str = "") -> list[str]:
-    """Where two manifests differ, in words."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return [
-            text
-            for key in dict.fromkeys((*found, *wanted))
-            for text in _differences(found.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    if found == wanted:
-        return []
-    return [f"{name} is {json.dumps(found)} there and {json.dumps(wanted)} here"]
