@@ -1,5 +1,6 @@
 """The command line. Each command is a function; nothing heavy is imported before it runs."""
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ _LESS_MEMORY = {
     "explain": "; use a smaller --batch-size or fewer segments",
     "study": "; use fewer segments, masks or samples, as far as the study has options for them",
     "bench": "; use fewer --variants",
+    "train": "; use a larger --accumulate or a smaller --batch-size",
 }
 
 
@@ -118,36 +120,8 @@ def models(*, tags: bool = False) -> None:
             print(f"  {tag}")
 
 
-def train_digit_scenes(
-    *,
-    out: Path = Path("runs/digit-scenes"),
-    epochs: OptionalInt = None,
-    small_epochs: OptionalInt = None,
-    scenes_per_epoch: OptionalInt = None,
-    seed: OptionalInt = None,
-) -> None:
-    """Train resnet18_digits, the bundled network, from nothing; resumes where it was stopped.
-
-    Args:
-        out: folder for weights, metrics and checkpoint.
-        epochs: passes over fresh scenes; by default what made the bundled weights.
-        small_epochs: how many of them, the first, see scenes at 80 x 80; by default two thirds.
-        scenes_per_epoch: by default what made the bundled weights.
-        seed: of initial weights and scenes; by default what made the bundled weights.
-    """
-    from lmjax import training
-
-    if epochs is not None and small_epochs is None:
-        small_epochs = max(epochs, 0) * 2 // 3
-    given = {
-        "epochs": epochs,
-        "small_epochs": small_epochs,
-        "scenes_per_epoch": scenes_per_epoch,
-        "seed": seed,
-    }
-    config = training.TrainingConfig(**{k: v for k, v in given.items() if v is not None})
-    weights = training.train_digit_scenes(config, out)
-    print(f"wrote {weights}")
+def train() -> None:
+    """Train a network; resumes where it was stopped."""
 
 
 def bench(
@@ -207,25 +181,22 @@ def study() -> None:
 
 
 def build(arguments: list[str]) -> tyro.extras.SubcommandApp:
-    """The commands by name. Studies bring their own, which take a second to import."""
-    train = tyro.extras.SubcommandApp()
-    train.command(train_digit_scenes, name="digit-scenes")
+    """The commands by name. Studies and training bring their own, which take a second to import."""
     data = tyro.extras.SubcommandApp()
     data.command(data_list, name="list")
     data.command(data_wordnet, name="wordnet")
     app = tyro.extras.SubcommandApp()
     app.command(explain)
-    app.command(train, name="train", help="Train a network.")
     app.command(convert)
     app.command(models)
     app.command(data, name="data", help="Datasets.")
     app.command(bench)
-    if arguments[:1] == ["study"]:
-        from lmjax.studies import commands
-
-        app.command(commands.build(), name="study", help=study.__doc__)
-    else:
-        app.command(study)
+    for command, package in ((study, "studies"), (train, "training")):
+        if arguments[:1] == [command.__name__]:
+            commands = importlib.import_module(f"lmjax.{package}.commands")
+            app.command(commands.build(), name=command.__name__, help=command.__doc__)
+        else:
+            app.command(command)
     return app
 
 

@@ -31,7 +31,9 @@ def test_help_imports_nothing_heavy():
     assert "loaded: []" in done.stdout
 
 
-@pytest.mark.parametrize("command", [["explain"], ["train", "digit-scenes"], ["convert"]])
+@pytest.mark.parametrize(
+    "command", [["explain"], ["train", "network"], ["train", "digit-scenes"], ["convert"]]
+)
 def test_every_command_has_help(command):
     done = run(*command, "--help")
     assert done.returncode == 0
@@ -55,6 +57,7 @@ def test_help_names_all_methods_and_removals():
         (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
         (["convert", "x.pth", "x.safetensors"], "x.pth"),
         (["train", "digit-scenes", "--epochs", "0"], "epochs"),
+        (["train", "network", "resnet17", "--source", "digit-scenes"], "resnet18"),
     ],
 )
 def test_bad_input_is_one_line_without_a_traceback(arguments, message, tmp_path):

@@ -1,5 +1,6 @@
 """Snippets of the pages run as written, counts are right, notebooks are what their sources say."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from lmjax.methods import METHODS
 from lmjax.models import registry
+from lmjax.training import TrainingConfig
+from lmjax.training.augmentation import MASKING_KINDS, PLAIN_KINDS
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -55,6 +58,14 @@ def test_counts_of_networks_and_weights_are_the_registrys():
 def test_every_method_is_on_the_page_of_methods():
     described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/methods.md").read_text(), re.M)
     assert described == list(METHODS)
+
+
+def test_every_setting_and_augmentation_is_on_the_page_of_training():
+    page = (ROOT / "docs/training.md").read_text()
+    for setting in dataclasses.fields(TrainingConfig):
+        assert f"--{setting.name.replace('_', '-')}" in page
+    for kind in (*MASKING_KINDS, *PLAIN_KINDS):
+        assert f"| `{kind}`" in page
 
 
 def test_there_are_notebooks():

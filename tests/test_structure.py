@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "attribution": {"masking", "perturbation"},
     "metrics": {"masking", "perturbation", "attribution"},
     "data": {"metrics"},
-    "training": {"masking", "models", "data"},
+    "training": {"masking", "models", "data", "__version__"},
     "studies": {
         *("masking", "models", "perturbation", "attribution", "metrics", "data"),
         *("plots", "__version__"),
@@ -52,7 +52,10 @@ ONLY_IN = {
     },
 }
 HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
-PUBLIC = ["attribution", "data", "masking", "metrics", "models", "perturbation", "studies"]
+PUBLIC = [
+    *("attribution", "data", "masking", "metrics", "models", "perturbation", "studies"),
+    "training",
+]
 
 
 def name_of(path):

@@ -4,6 +4,7 @@ Sources: Tan & Le 2019 (arXiv 1905.11946), table 1; Tan & Le 2021 (arXiv 2104.00
 Submodules carry torchvision's names.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -60,7 +61,7 @@ class EfficientNet(Network):
         first block, channels, number of blocks.
       width: channels of the first convolution.
       last: channels of the last convolution.
-      epsilon: of batch norm.
+      epsilon, momentum: of batch norm. Momentum serves training alone, so it is not shown.
       The others are those of `Network`.
     """
 
@@ -68,11 +69,13 @@ class EfficientNet(Network):
     width: int
     last: int
     epsilon: float = 1e-5
+    momentum: float = dataclasses.field(default=0.9, repr=False)
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
         """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives the last bias."""
-        settings = self.conv, partial(self.norm, epsilon=self.epsilon)
+        norm = partial(self.norm, epsilon=self.epsilon, momentum=self.momentum)
+        settings = self.conv, norm
         unit = partial(ConvNorm, *settings, nn.silu)
         blocks, channels = [], self.width
         for stage, (fused, expansion, size, stride, features, count) in enumerate(self.stages, 1):
@@ -149,17 +152,17 @@ def efficientnet_b4(**options) -> EfficientNet:
 
 def efficientnet_b5(**options) -> EfficientNet:
     """EfficientNet-B5; `options` are those of `Network`."""
-    return _scaled(1.6, 2.2, epsilon=1e-3, **options)
+    return _scaled(1.6, 2.2, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_b6(**options) -> EfficientNet:
     """EfficientNet-B6; `options` are those of `Network`."""
-    return _scaled(1.8, 2.6, epsilon=1e-3, **options)
+    return _scaled(1.8, 2.6, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_b7(**options) -> EfficientNet:
     """EfficientNet-B7; `options` are those of `Network`."""
-    return _scaled(2.0, 3.1, epsilon=1e-3, **options)
+    return _scaled(2.0, 3.1, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_v2_s(**options) -> EfficientNet:

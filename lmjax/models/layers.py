@@ -5,6 +5,7 @@ that a classifier's last layers end in plain arrays. Write a network in these la
 submodules as its checkpoint does, and it runs plain, layer-masked and under partial convolution.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -83,8 +84,11 @@ class BatchNorm(nn.BatchNorm):
     """Batch normalisation of visible positions; in training, over the visible positions only.
 
     Flax's convention: `momentum` is the share of the old running value, so torch's momentum 0.1 is
-    0.9 here; epsilon 1e-5 is the same. Parameters `scale`, `bias`; statistics `mean`, `var`.
+    0.9 here; and the running variance is that of the batch, where torch's is n / (n - 1) times it,
+    over n positions. Epsilon 1e-5 is torch's. Parameters `scale`, `bias`; statistics `mean`, `var`.
     """
+
+    momentum: float = 0.9
 
     def __call__(self, inputs: Masked) -> Masked:
         in_training = not self.use_running_average and inputs.mask is not None
@@ -212,12 +216,15 @@ class Network(nn.Module, kw_only=True):
       dtype: of the computation (float32 or bfloat16); weights and logits are float32.
       precision: of the products. The default keeps float32 at full precision on every device;
         `lax.Precision.DEFAULT` allows TF32 on GPU and bfloat16 passes on TPU.
+      train: use the batch's statistics in batch norms, and update the running ones. No part of what
+        a network is, so it is not shown.
     """
 
     num_classes: int = 1000
     masking: LayerMasking | PartialConvolution = LayerMasking()
     dtype: jnp.dtype = jnp.float32
     precision: lax.Precision = lax.Precision.HIGHEST
+    train: bool = dataclasses.field(default=False, repr=False)
 
     @property
     def conv(self) -> Callable[..., Conv]:
@@ -227,8 +234,8 @@ class Network(nn.Module, kw_only=True):
 
     @property
     def norm(self) -> Callable[..., BatchNorm]:
-        """Constructor of batch norms, for inference."""
-        return partial(BatchNorm, use_running_average=True, dtype=self.dtype)
+        """Constructor of batch norms, with the network's settings filled in."""
+        return partial(BatchNorm, use_running_average=not self.train, dtype=self.dtype)
 
     def begin(self, inputs: Masked) -> Masked:
         """Starts masking."""

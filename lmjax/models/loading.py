@@ -71,7 +71,7 @@ def load(
     num_classes = len(names) if num_classes is None else num_classes
     if preprocessing is None:
         preprocessing = (source or network).preprocessing
-    module = _build(network, preprocessing, num_classes=num_classes, dtype=dtype)
+    module = build(network, preprocessing, num_classes=num_classes, dtype=dtype)
     if masking is not None:
         check_masking(masking, module.masking)
         module = module.clone(masking=masking)
@@ -127,7 +127,7 @@ def convert(
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)
-        module = _build(network, published.preprocessing, num_classes=published.num_classes)
+        module = build(network, published.preprocessing, num_classes=published.num_classes)
         _port(state_dict, checkpoints.abstract_variables(module), source, network)
         metadata["tag"] = published.tag
     checkpoints.save_safetensors(target, state_dict, metadata=metadata)
@@ -194,7 +194,7 @@ def _list_tags(network: Network) -> str:
     return ", ".join(registry.tags(network.name)) or "(none)"
 
 
-def _build(network: Network, preprocessing: Preprocessing, **options):
+def build(network: Network, preprocessing: Preprocessing, **options):
     """The module, made for images of the size that the preprocessing gives, where it must be."""
     if not network.transformer:
         return network.build(**options)

@@ -69,7 +69,7 @@ class MobileNetV3(Network):
 
         All hidden gives the classifier's answer to zeros.
         """
-        conv, norm = self.conv, partial(self.norm, epsilon=1e-3)
+        conv, norm = self.conv, partial(self.norm, epsilon=1e-3, momentum=0.99)
         unit = partial(ConvNorm, conv, norm, nn.hard_swish)
         blocks = [
             InvertedResidual(

@@ -110,22 +110,20 @@ class ResNet(Network):
     width: int = 64
 
     @nn.compact
-    def __call__(self, inputs: Masked, *, train: bool = False) -> jax.Array:
+    def __call__(self, inputs: Masked) -> jax.Array:
         """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `fc.bias`.
 
         Args:
           inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
-          train: use the batch's statistics in batch norm, and update the running ones.
         """
-        norm = partial(self.norm, use_running_average=not train)
-        x = relu(norm(name="bn1")(self.stem(self.begin(inputs), norm)))
+        x = relu(self.norm(name="bn1")(self.stem(self.begin(inputs))))
         x = dense.max_pool(x, window=3, stride=2, padding=1)
         blocks = [
             self.block(
                 self.width * 2**stage,
                 2 if stage > 0 and i == 0 else 1,
                 self.conv,
-                norm,
+                self.norm,
                 name=f"layer{stage + 1}.{i}",
             )
             for stage, size in enumerate(self.stage_sizes)
@@ -133,7 +131,7 @@ class ResNet(Network):
         ]
         return self.classify(dense.global_average_pool(self.run(x, blocks)), "fc")
 
-    def stem(self, x: Masked, norm: Callable[..., BatchNorm]) -> Masked:
+    def stem(self, x: Masked) -> Masked:
         """What comes before `bn1`."""
         return self.conv(self.width, 7, 2, name="conv1")(x)
 

@@ -5,12 +5,10 @@ three 3x3 convolutions in the stem, and averages before the convolution of a str
 Submodules carry timm's names.
 """
 
-from collections.abc import Callable
-
 from lmjax.masking import dense
 from lmjax.masking.masked import Masked
 from lmjax.models import resnet
-from lmjax.models.layers import BatchNorm, relu
+from lmjax.models.layers import relu
 
 
 class Bottleneck(resnet.Bottleneck):
@@ -35,10 +33,10 @@ class Bottleneck(resnet.Bottleneck):
 class ResNetD(resnet.ResNet):
     """A ResNet-D over `Masked` images; the attributes are those of `ResNet`."""
 
-    def stem(self, x: Masked, norm: Callable[..., BatchNorm]) -> Masked:
+    def stem(self, x: Masked) -> Masked:
         """Three 3x3 convolutions, the first two of half the width."""
-        x = relu(norm(name="conv1.1")(self.conv(self.width // 2, 3, 2, name="conv1.0")(x)))
-        x = relu(norm(name="conv1.4")(self.conv(self.width // 2, 3, name="conv1.3")(x)))
+        x = relu(self.norm(name="conv1.1")(self.conv(self.width // 2, 3, 2, name="conv1.0")(x)))
+        x = relu(self.norm(name="conv1.4")(self.conv(self.width // 2, 3, name="conv1.3")(x)))
         return self.conv(self.width, 3, name="conv1.6")(x)
 
 

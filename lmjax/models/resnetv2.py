@@ -100,7 +100,7 @@ class ResNetV2(Network, kw_only=True):
           inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
         """
         conv = partial(self.conv, standardise=self.standardise)
-        norm = partial(ActivatedBatchNorm, use_running_average=True, dtype=self.dtype)
+        norm = partial(ActivatedBatchNorm, use_running_average=not self.train, dtype=self.dtype)
         if self.groups is not None:
             norm = partial(ActivatedGroupNorm, self.groups, dtype=self.dtype)
         x = self.stem(self.begin(inputs), conv, norm)

@@ -247,8 +247,8 @@ def test_training_statistics_are_over_visible_positions():
 
     def statistics(hidden):
         images = np.where(masks[..., None], random_image(size)[None], hidden)
-        _, updates = module.apply(
-            variables, Masked(jnp.asarray(images), masks), train=True, mutable=["batch_stats"]
+        _, updates = module.clone(train=True).apply(
+            variables, Masked(jnp.asarray(images), masks), mutable=["batch_stats"]
         )
         return updates["batch_stats"]
 

@@ -1,0 +1,285 @@
+"""Augmentations that hide parts of images, as pure functions of (key, examples), for use in `jit`.
+
+What is hidden and what takes its place are two choices: `"patches:grey"` removes random patches and
+paints them grey; `"patches:layer"` removes the same patches by layer masking, so that the mask goes
+through the network beside the image. Each image draws for itself.
+
+| kind | hides | source |
+|---|---|---|
+| patches | 0.25, 0.5 or 0.75 of a 14 x 14 grid | Jain et al. 2022 (arXiv 2204.08945) |
+| cutout | a square of half the height | DeVries & Taylor 2017 (arXiv 1708.04552) |
+| erasing | a rectangle, in half of the images | Zhong et al. 2017 (arXiv 1708.04896) |
+| objects | the shape of the object of another image | |
+| cutmix | a box, under a part of another image; labels mix | Yun et al. 2019 (arXiv 1905.04899) |
+| flip | nothing: mirrors half of the images | |
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lmjax.masking import by_name
+from lmjax.masking.removal import Masking
+
+MASKING_KINDS = ("patches", "cutout", "erasing", "objects")
+"""Kinds that hide something, so that a fill takes its place."""
+
+PLAIN_KINDS = ("cutmix", "flip")
+"""Kinds without a fill."""
+
+# It means the colours of given segments, and here there are none.
+_PAINTS = tuple(name for name in by_name.PAINTS if name != "segment_mean")
+
+
+class Examples(NamedTuple):
+    """A batch.
+
+    Attributes:
+      images: `[N, H, W, C]` in [0, 1].
+      targets: `[N, K]`, each image's shares of the classes.
+      masks: `[N, H, W]` bool, what the network is shown (1 = visible), or None for everything.
+      objects: `[N, H, W]` bool, True on the object, or None where not known.
+    """
+
+    images: jax.Array
+    targets: jax.Array
+    masks: jax.Array | None = None
+    objects: jax.Array | None = None
+
+
+class Augmentation(NamedTuple):
+    """An augmentation by name.
+
+    Attributes:
+      kind: one of `MASKING_KINDS` and `PLAIN_KINDS`.
+      fill: a removal by name, or None for plain kinds.
+    """
+
+    kind: str
+    fill: str | None
+
+    @property
+    def in_network(self) -> bool:
+        """Whether the fill is a masking inside the network."""
+        return self.fill is not None and by_name.check_name(self.fill)[0] in by_name.INSIDE_NETWORK
+
+
+def parse(augmentations: Sequence[str]) -> tuple[Augmentation, ...]:
+    """Augmentations by name, `"flip"` or `"patches:grey"`.
+
+    Raises:
+      ValueError: no such kind or fill, a fill too many or too few, or several maskings at once.
+    """
+    parsed = tuple(_parse(each) for each in augmentations)
+    maskings = sorted({each.fill for each in parsed if each.in_network})
+    if len(maskings) > 1:
+        raise ValueError(
+            f"augmentations mask in the network in different ways ({', '.join(maskings)}); choose "
+            "one of them"
+        )
+    return parsed
+
+
+def _parse(name: str) -> Augmentation:
+    kind, colon, fill = name.partition(":")
+    if kind in PLAIN_KINDS and not colon:
+        return Augmentation(kind, None)
+    if kind not in MASKING_KINDS or not fill:
+        raise ValueError(
+            f"augmentations must be {', '.join(PLAIN_KINDS)}, or KIND:FILL with one of the kinds "
+            f"{', '.join(MASKING_KINDS)}, such as patches:grey or patches:layer; got {name!r}"
+        )
+    base, _ = by_name.check_name(fill, f"the fill of augmentation {name!r}")
+    if base not in (*by_name.INSIDE_NETWORK, *_PAINTS):
+        raise ValueError(
+            f"augmentation {name!r}: {base} takes segments, which training images have none of; "
+            f"fills are {', '.join((*by_name.INSIDE_NETWORK, *_PAINTS))}"
+        )
+    return Augmentation(kind, fill)
+
+
+def masking_of(augmentations: Sequence[str]) -> Masking | None:
+    """The masking inside the network that augmentations ask for, or None."""
+    return next((by_name.make(e.fill) for e in parse(augmentations) if e.in_network), None)
+
+
+def needs_objects(augmentations: Sequence[str]) -> bool:
+    """Whether augmentations ask for object masks."""
+    return any(each.kind == "objects" for each in parse(augmentations))
+
+
+def augment(
+    examples: Examples, augmentations: Sequence[str], mean: Sequence[float], *, key: jax.Array
+) -> Examples:
+    """Examples after augmentations, in their order.
+
+    Args:
+      examples: the batch. `masks` may be None only if no augmentation masks in the network.
+      augmentations: their names, see `parse`.
+      mean: C floats, the colour of grey.
+      key: of everything random.
+    """
+    for i, (kind, fill) in enumerate(parse(augmentations)):
+        shape_key, fill_key = jax.random.split(jax.random.fold_in(key, i))
+        if fill is None:
+            examples = {"cutmix": cutmix, "flip": flip}[kind](examples, key=shape_key)
+        else:
+            examples = hide(examples, hidden(kind, examples, key=shape_key), fill, mean, fill_key)
+    return examples
+
+
+def hide(
+    examples: Examples, where: jax.Array, fill: str, mean: Sequence[float], key: jax.Array
+) -> Examples:
+    """Examples with some positions hidden.
+
+    Args:
+      examples: the batch.
+      where: `[N, H, W]` bool, True = to be hidden.
+      fill: a removal by name.
+      mean: C floats, the colour of grey.
+      key: of noise; each image draws its own.
+    """
+    if Augmentation("", fill).in_network:
+        return examples._replace(masks=examples.masks & ~where)
+
+    def paint(key: jax.Array, image: jax.Array, visible: jax.Array) -> jax.Array:
+        return by_name.make(fill, key=key).fill(image, visible[None], mean)[0]
+
+    keys = jax.random.split(key, len(where))
+    return examples._replace(images=jax.vmap(paint)(keys, examples.images, ~where))
+
+
+def hidden(kind: str, examples: Examples, *, key: jax.Array) -> jax.Array:
+    """What one of `MASKING_KINDS` hides of each image, `[N, H, W]` bool, True = hidden."""
+    if kind == "objects":
+        return jnp.roll(examples.objects, 1, axis=0)
+    count, *shape = examples.images.shape[:3]
+    draw = {"patches": patches, "cutout": cutout, "erasing": erasing}[kind]
+    return jax.vmap(lambda key: draw(tuple(shape), key=key))(jax.random.split(key, count))
+
+
+def patches(
+    shape: tuple[int, int],
+    *,
+    key: jax.Array,
+    grid: int = 14,
+    fractions: Sequence[float] = (0.25, 0.5, 0.75),
+) -> jax.Array:
+    """Random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022).
+
+    Args:
+      shape: H and W.
+      key: random key.
+      grid: cells along each side; 14 are the patches of 16 x 16 pixels of an image of 224 x 224.
+      fractions: one of them is drawn: so much of the cells is hidden, as near as may be.
+    """
+    fraction_key, order_key = jax.random.split(key)
+    fraction = jax.random.choice(fraction_key, jnp.asarray(fractions))
+    order = jax.random.permutation(order_key, grid**2).reshape(grid, grid)
+    cells = order < jnp.round(fraction * grid**2)
+    rows, columns = (jnp.arange(length) * grid // length for length in shape)
+    return cells[rows][:, columns]
+
+
+def cutout(shape: tuple[int, int], *, key: jax.Array, side: float = 0.5) -> jax.Array:
+    """A square around a random pixel, `[H, W]` bool, True = hidden (DeVries & Taylor 2017).
+
+    Part of it may lie outside the image, as in the paper's section 3.2.
+
+    Args:
+      shape: H and W.
+      key: random key.
+      side: of the square, as a share of H; the paper's for CIFAR-10.
+    """
+    row, column = jax.random.randint(key, (2,), 0, jnp.array(shape))
+    half = round(side * shape[0]) // 2
+    return _box(shape, (row - half, column - half), (2 * half, 2 * half))
+
+
+def erasing(
+    shape: tuple[int, int],
+    *,
+    key: jax.Array,
+    probability: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    attempts: int = 10,
+) -> jax.Array:
+    """A random rectangle, `[H, W]` bool, True = hidden (Zhong et al. 2017, algorithm 1).
+
+    Sides are drawn until they fit, places among those that fit, as torchvision's `RandomErasing`.
+
+    Args:
+      shape: H and W.
+      key: random key.
+      probability: that there is one.
+      area: least and most, as shares of the image; uniform.
+      aspect: height over width, least and most; uniform in its logarithm.
+      attempts: at sides that fit; after that nothing is erased.
+    """
+    keys = jax.random.split(key, 4)
+    areas = jax.random.uniform(keys[0], (attempts,), minval=area[0], maxval=area[1])
+    low, high = jnp.log(jnp.asarray(aspect))
+    aspects = jnp.exp(jax.random.uniform(keys[1], (attempts,), minval=low, maxval=high))
+    areas = areas * shape[0] * shape[1]
+    sides = jnp.stack([jnp.sqrt(areas * aspects), jnp.sqrt(areas / aspects)], axis=1)
+    sides = jnp.round(sides).astype(int)
+    fits = (sides < jnp.array(shape)[None]).all(axis=1)
+    size = sides[fits.argmax()]
+    corner = jax.random.randint(keys[2], (2,), 0, jnp.maximum(jnp.array(shape) - size, 0) + 1)
+    there = jax.random.bernoulli(keys[3], probability) & fits.any()
+    return _box(shape, corner, size) & there
+
+
+def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
+    """A box of each image comes from the image before it, and its label by the box's area.
+
+    Source: Yun et al. 2019, equations 1 and 2, with the share that stays uniform, as theirs. Here
+    each image draws its own box. Images of a batch come in random order, so the one before is any.
+    """
+    count, *shape = examples.images.shape[:3]
+
+    def draw(key: jax.Array) -> jax.Array:
+        share_key, place_key = jax.random.split(key)
+        comes = jax.random.uniform(share_key)
+        half = (jnp.array(shape) * jnp.sqrt(comes)).astype(int) // 2
+        centre = jax.random.randint(place_key, (2,), 0, jnp.array(shape))
+        return _box(tuple(shape), centre - half, 2 * half)
+
+    where = jax.vmap(draw)(jax.random.split(key, count))
+
+    def mix(own: jax.Array | None) -> jax.Array | None:
+        if own is None:
+            return None
+        inside = where.reshape(*where.shape, *(1,) * (own.ndim - 3))
+        return jnp.where(inside, jnp.roll(own, 1, axis=0), own)
+
+    comes = where.mean(axis=(1, 2))[:, None]
+    targets = (1 - comes) * examples.targets + comes * jnp.roll(examples.targets, 1, axis=0)
+    return Examples(mix(examples.images), targets, mix(examples.masks), mix(examples.objects))
+
+
+def flip(examples: Examples, *, key: jax.Array) -> Examples:
+    """Half of the images mirrored, left to right, with their masks."""
+    mirrored = jax.random.bernoulli(key, 0.5, examples.targets.shape[:1])
+
+    def mirror(own: jax.Array | None) -> jax.Array | None:
+        if own is None:
+            return None
+        return jnp.where(mirrored.reshape(-1, *(1,) * (own.ndim - 1)), own[:, :, ::-1], own)
+
+    return Examples(
+        mirror(examples.images), examples.targets, mirror(examples.masks), mirror(examples.objects)
+    )
+
+
+def _box(shape: tuple[int, int], corner, size) -> jax.Array:
+    """`[H, W]` bool, True in the rectangle of a size from a corner on, as far as it is inside."""
+    rows, columns = (
+        (jnp.arange(length) >= start) & (jnp.arange(length) < start + side)
+        for length, start, side in zip(shape, corner, size)
+    )
+    return rows[:, None] & columns[None, :]

@@ -1,0 +1,98 @@
+"""Batches of a source. Which examples a step sees depends on the seed and the step alone."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lmjax.models.preprocess import Preprocessing
+
+
+class Batch(NamedTuple):
+    """Examples as a network's preprocessing leaves them.
+
+    Attributes:
+      images: uint8 `[N, H, W, C]`.
+      labels: int32 `[N]`.
+      objects: `[N, H, W]` bool, True on the object, where asked for.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    objects: np.ndarray | None = None
+
+
+class Reader(NamedTuple):
+    """Reads examples of a source.
+
+    Attributes:
+      source: has a length, and `source[i]` has `image`, `label` and where asked for `object_mask`.
+      preprocessing: the network's.
+      num_classes: the network's.
+      objects: whether object masks are needed.
+    """
+
+    source: Sequence
+    preprocessing: Preprocessing
+    num_classes: int
+    objects: bool = False
+
+    def __call__(self, indices: Iterable[int]) -> Batch:
+        """The examples of some indices.
+
+        Raises:
+          ValueError: an example without label or object mask, or with a label out of range.
+        """
+        examples = [self.source[int(i)] for i in indices]
+        for example in examples:
+            self._check(example)
+        images = [np.rint(self.preprocessing(e.image) * 255).astype(np.uint8) for e in examples]
+        masks = None
+        if self.objects:
+            masks = np.stack([self.preprocessing.for_mask(e.object_mask) for e in examples])
+        return Batch(np.stack(images), np.array([e.label for e in examples], np.int32), masks)
+
+    def _check(self, example: Any) -> None:
+        if example.label is None:
+            raise ValueError(f"source has no label for {example.id}; training needs one for each")
+        if not 0 <= example.label < self.num_classes:
+            raise ValueError(
+                f"label of {example.id} is {example.label}, and the network has classes 0 to "
+                f"{self.num_classes - 1}; give num_classes, more than the largest label"
+            )
+        if self.objects and example.object_mask is None:
+            raise ValueError(
+                f"source has no object mask for {example.id}, which augmentation objects needs"
+            )
+
+
+def indices(step: int, *, length: int, batch_size: int, seed: int) -> list[int]:
+    """Indices into the source of the batch of a step (from 0).
+
+    Passes over the source follow each other without a gap; each has an order of its own.
+    """
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_order(length, seed, i // length)[i % length]) for i in positions]
+
+
+@functools.lru_cache(maxsize=2)  # a batch may span two passes
+def _order(length: int, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng((seed, number)).permutation(length)
+
+
+def ahead(function: Callable, arguments: Iterable, *, depth: int = 8) -> Iterator:
+    """`map` in a background thread, at most `depth` results ahead of the reader."""
+    executor = ThreadPoolExecutor(1)
+    pending = collections.deque()
+    try:
+        for argument in arguments:
+            pending.append(executor.submit(function, argument))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

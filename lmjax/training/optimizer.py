@@ -1,0 +1,34 @@
+"""Optimizers and learning rates, with optax."""
+
+import jax
+import optax
+
+from lmjax.training.settings import TrainingConfig
+
+_DECAYED = ("kernel", "in_proj_kernel")
+
+
+def learning_rate(config: TrainingConfig) -> optax.Schedule:
+    """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter, arXiv 1608.03983)."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if config.warmup else config.peak,
+        peak_value=config.peak,
+        warmup_steps=int(config.warmup * config.steps),
+        decay_steps=config.steps,
+    )
+
+
+def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
+    """SGD with momentum as torch has it, decay joined to the gradient; AdamW (arXiv 1711.05101)."""
+    schedule = learning_rate(config)
+    if config.optimizer == "adamw":
+        return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.sgd(schedule, momentum=config.momentum),
+    )
+
+
+def decayed(params):
+    """Which parameters weight decay takes from: kernels (He et al. 2018, arXiv 1812.01187)."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key in _DECAYED, params)

@@ -1,0 +1,111 @@
+"""Settings of a training run."""
+
+import dataclasses
+from typing import Literal
+
+from lmjax.training.augmentation import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a training run, whatever the network and the images.
+
+    Each default has its source in docs/training.md.
+
+    Args:
+        epochs: passes of images_per_epoch images; accuracy is measured after each.
+        images_per_epoch: images in an epoch; None takes as many as the source has.
+        batch_size: images in a step.
+        accumulate: micro-batches that a step is computed in, one after the other, to save memory.
+        optimizer: sgd (with momentum) or adamw.
+        learning_rate: at its peak, after the warm-up; a cosine takes it to zero. None takes 0.1 x
+            batch_size / 256 for sgd and 0.001 for adamw.
+        momentum: of sgd.
+        weight_decay: of kernels; norms, biases and embeddings have none.
+        warmup: share of the steps in which the learning rate grows from zero, 0 or more, below 1.
+        label_smoothing: share of the label that all classes divide among them, 0 or more, below 1.
+        ema: decay of the moving average of the weights that is exported and measured; 0 for none.
+        augmentations: what is done to images, in this order: flip, cutmix, or KIND:FILL, where KIND
+            is patches, cutout, erasing or objects, and FILL a removal: a baseline (grey, blur, ...)
+            or layer masking (layer).
+        small_share: share of the epochs, the first, that see images shrunk to small_size.
+        small_size: height and width in those epochs, pixels.
+        dtype: of the computation, float32 or bfloat16; weights are float32.
+        seed: of the initial weights, the order of images and the augmentations.
+
+    Raises:
+        ValueError: a setting out of range; says which and what is allowed.
+    """
+
+    epochs: int = 12
+    images_per_epoch: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    label_smoothing: float = 0.1
+    ema: float = 0.0
+    augmentations: tuple[str, ...] = ()
+    small_share: float = 0.0
+    small_size: int = 80
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            *(("epochs", 1), ("batch_size", 1), ("accumulate", 1)),
+            *(("small_size", 32), ("seed", 0), ("weight_decay", 0)),
+        ):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)!r}")
+        for name in ("momentum", "warmup", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be 0 or more and below 1, got {getattr(self, name)!r}"
+                )
+        if not 0 <= self.small_share <= 1:
+            raise ValueError(f"small_share must be from 0 to 1, got {self.small_share!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        for name, allowed in (("optimizer", ("sgd", "adamw")), ("dtype", ("float32", "bfloat16"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size is {self.batch_size}; it must be a multiple of accumulate "
+                f"({self.accumulate})"
+            )
+        if self.images_per_epoch is not None and self.images_per_epoch < self.batch_size:
+            raise ValueError(
+                f"images_per_epoch is {self.images_per_epoch}; it must be at least batch_size "
+                f"({self.batch_size})"
+            )
+        object.__setattr__(self, "augmentations", tuple(self.augmentations))
+        parse(self.augmentations)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch, once images_per_epoch is known."""
+        return self.images_per_epoch // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, once images_per_epoch is known."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def small_steps(self) -> int:
+        """Steps, the first, that see small images."""
+        return int(self.epochs * self.small_share + 1e-9) * self.steps_per_epoch
+
+    @property
+    def peak(self) -> float:
+        """The learning rate after the warm-up."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 0.1 * self.batch_size / 256 if self.optimizer == "sgd" else 1e-3
