@@ -14,8 +14,11 @@ import torch
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.layers import BatchNorm
+from lmjax.models.loading import build
 from lmjax.training import TrainingConfig, initial_state, train_step
 from lmjax.training.optimizer import decayed, learning_rate
+from lmjax.training.running import initial_variables
+from tests.networks import SMALLEST
 from tests.training.small_network import CLASSES, PREPROCESSING, SIZE, Small
 
 STEPS, BATCH = 6, 8
@@ -232,3 +235,32 @@ def test_weights_decay_in_kernels_alone(name):
     params = checkpoints.abstract_variables(registry.network(name).build())["params"]
     for path, chosen in jax.tree_util.tree_leaves_with_path(decayed(params)):
         assert chosen == path[-1].key.endswith("kernel"), path
+
+
+QUICK = ("alexnet", "squeezenet1_1", "mobilenet_v3_small", "vit_b_32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in (*SMALLEST, "vit_b_32")
+    ],
+)
+def test_networks_of_all_families_train_with_parts_removed(name):
+    facts = registry.network(name)
+    fill = "token_dropping" if facts.transformer else "layer"
+    config = dataclasses.replace(CONFIG, ema=0.9, augmentations=(f"patches:{fill}",))
+    module = build(facts, facts.preprocessing, num_classes=5)
+
+    def step(images, labels):
+        state = initial_state(initial_variables(module, facts.preprocessing, 0), config)
+        options = {"module": module, "preprocessing": facts.preprocessing, "config": config}
+        return state, *train_step(state, images, labels, **options)
+
+    size = facts.preprocessing.crop
+    images = jax.ShapeDtypeStruct((BATCH, size, size, 3), np.uint8)
+    labels = jax.ShapeDtypeStruct((BATCH,), np.int32)
+    before, after, metrics = jax.eval_shape(step, images, labels)  # traced, not compiled
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    assert metrics["loss"].shape == ()
