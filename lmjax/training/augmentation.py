@@ -63,7 +63,11 @@ class Augmentation(NamedTuple):
     @property
     def in_network(self) -> bool:
         """Whether the fill is a masking inside the network."""
-        return self.fill is not None and by_name.check_name(self.fill)[0] in by_name.INSIDE_NETWORK
+        return _in_network(self.fill)
+
+
+def _in_network(fill: str | None) -> bool:
+    return fill is not None and by_name.check_name(fill)[0] in by_name.INSIDE_NETWORK
 
 
 def parse(augmentations: Sequence[str]) -> tuple[Augmentation, ...]:
@@ -142,7 +146,7 @@ def hide(
       mean: C floats, the colour of grey.
       key: of noise; each image draws its own.
     """
-    if Augmentation("", fill).in_network:
+    if _in_network(fill):
         return examples._replace(masks=examples.masks & ~where)
 
     def paint(key: jax.Array, image: jax.Array, visible: jax.Array) -> jax.Array:

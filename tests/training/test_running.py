@@ -1,6 +1,7 @@
 """Training runs: exact resumption after a kill, files that are whole, errors that help."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import lmjax
+from lmjax.cli import main
 from lmjax.data import DigitScenes
 from lmjax.data.source import Example
 from lmjax.models import load, registry
@@ -149,6 +152,29 @@ def test_fine_tuning_starts_from_weights_with_a_new_head(finished, tmp_path):
     assert np.ptp(found["fc.weight"]) > 0
     with pytest.raises(ValueError, match=r"start is .* there and null here"):
         train("resnet18_digits", _Labelled([0]), config=config, out=tmp_path, num_classes=7)
+
+
+def test_commands_train_and_fine_tune(tmp_path, capsys):
+    settings = {"epochs": 1, "images-per-epoch": 16, "batch-size": 8, "seed": 5, "small-share": 0}
+    common = {"optimizer": "sgd", "warmup": 0, "weight-decay": 0, "label-smoothing": 0}
+    settings |= {**common, "learning-rate": 0.01}  # the same in both: the step compiles once
+    options = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(["train", "digit-scenes", *options, "--test-images", "10", "--out", str(first)])
+    assert capsys.readouterr().out == f"wrote {first / WEIGHTS}\n"
+    spec = f"resnet18_digits={first / WEIGHTS}"
+    scenes = ["--source", "digit-scenes,split=train,seed=3"]
+    main(["train", "network", spec, *scenes, *options, "--out", str(second)])
+    assert capsys.readouterr().out == f"wrote {second / WEIGHTS}\n"
+    manifests = [json.loads((out / "manifest.json").read_text()) for out in (first, second)]
+    # The run's seed, unless the source has its own.
+    assert [manifest["source"] for manifest in manifests] == [
+        "digit_scenes/train/5/1",
+        "digit_scenes/train/3/1",
+    ]
+    assert [manifest["start"] is None for manifest in manifests] == [True, False]
+    kinds = [load_file(out / WEIGHTS)["fc.weight"].dtype for out in (first, second)]
+    assert kinds == [np.float16, np.float32]
 
 
 class _Labelled:
