@@ -84,7 +84,7 @@ def digit_scenes(
     config: _Config = DIGIT_SCENES,
     *,
     source: str = "digit-scenes,split=train",
-    test: str = "digit-scenes,split=test",
+    test: _OptionalStr = None,
     test_images: int = 2000,
     out: Path = Path("runs/digit-scenes"),
     checkpoint_steps: _OptionalInt = None,
@@ -94,11 +94,13 @@ def digit_scenes(
     Args:
         config: settings.
         source: of training scenes; every epoch has fresh ones, of the run's seed unless it has one.
-        test: of the scenes that accuracy is measured on after every epoch.
+        test: of the scenes that accuracy is measured on after every epoch; by default the source's
+            with split=test.
         test_images: how many.
         out: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
     """
+    test = source.replace("split=train", "split=test") if test is None else test
     scenes, config = _open(source, config)
     path = train(
         "resnet18_digits",
