@@ -43,7 +43,8 @@ def test_titles():
 
 
 @pytest.mark.parametrize(
-    "name", ["blak", "black@2", "masking@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""]
+    "name",
+    ["blak", "black@2", "masking@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""],
 )
 def test_other_names_are_errors(name):
     with pytest.raises(ValueError, match="removal must be one of"):
