@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from lmjax.data import imagenet
 
+_NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
+
 
 class Classes(NamedTuple):
     """Numbers of classes.
@@ -27,7 +29,7 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     1. `classes` lists them: the number is the line, from 0.
     2. All are WordNet ids of ImageNet's 1000 classes (n01440764): the numbers of its networks,
        however few of them are there.
-    3. All are numbers: themselves.
+    3. All are numbers: themselves. (As 7.0 too, which is how tables with gaps come to have 7.)
     4. Their alphabetical order.
 
     Args:
@@ -36,7 +38,7 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
 
     Raises:
       ValueError: a name that `classes` does not list, or that it lists twice; other names among
-        ImageNet's WordNet ids.
+        ImageNet's WordNet ids; numbers that are negative or not whole.
       OSError: `classes` cannot be read.
     """
     names = sorted(set(names))
@@ -46,9 +48,19 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     if names and set(names) <= set(synsets):
         return Classes({name: i for i, name in enumerate(synsets)}, synsets)
     _check_mixture(names, synsets)
-    if all(name.isascii() and name.isdecimal() for name in names):
-        return Classes({name: int(name) for name in names}, None)
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return Classes({name: _whole(name) for name in names}, None)
     return Classes({name: i for i, name in enumerate(names)}, tuple(names))
+
+
+def _whole(name: str) -> int:
+    whole, _, rest = name.partition(".")
+    if whole.startswith("-") or rest.strip("0"):
+        raise ValueError(
+            f"class {name} must be a whole number from 0, as the others are numbers; leave labels "
+            "that are not known empty, or list all classes: classes=FILE"
+        )
+    return int(whole)
 
 
 def _check_mixture(names: list[str], synsets: tuple[str, ...]) -> None:

@@ -30,8 +30,8 @@ def from_folder(
 
     The order of the images is drawn from their names. So the first so many are a sample of all
     classes, and the same one on every machine. Validation images of ILSVRC 2012 that lie in one
-    folder, as they come, have their classes. Files that are no pictures by their suffix, and what
-    is hidden (.thumbnails), are passed over.
+    folder, as they come, have their classes. Files that are no pictures by their suffix, what is
+    hidden (.thumbnails), images beside class folders, and links to a folder above are passed over.
 
     Args:
       path: a folder of class folders, in which images may lie in folders again; or of images.
@@ -49,7 +49,8 @@ def from_folder(
       A source; ids are names below `path`.
 
     Raises:
-      ValueError: no image; no mask for any image; two files for one; a class that is not listed.
+      ValueError: no image; no mask for any image; two files for one; a class that is not listed,
+        or no WordNet id among ImageNet's.
       OSError: a folder that cannot be read.
     """
     given = {"object_mask": masks, "saliency": saliency}

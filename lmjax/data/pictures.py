@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
 )
 """Of files that are taken for pictures, in small letters."""
@@ -76,7 +76,7 @@ def read_mask(
     def mask(picture: Image.Image, kind: str) -> np.ndarray:
         values, opaque = _levels(picture)
         least = at_least
-        if kind == "JPEG" and at_least is None:
+        if kind in ("JPEG", "MPO") and at_least is None:
             if background:
                 raise ValueError(
                     f"JPEG blurs values, so background={background} cannot be told from others; "
@@ -173,7 +173,7 @@ def _check_depth(picture: Image.Image, *, masks: bool) -> None:
     """
     deep = any(";16" in str(tile) for tile in picture.tile) and picture.mode[0] != "I"
     if deep and (masks or picture.format != "PNG"):
-        raise ValueError("its colours have 16 bits, of which half would be lost; save it with 8")
+        raise ValueError("its colours have 16 bits, of which 8 would be lost; save it with 8")
 
 
 def _turned(picture: Image.Image) -> Image.Image:
@@ -215,7 +215,9 @@ def _levels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         if clear and not picture.mode.startswith("I")
         else np.ones((picture.height, picture.width), bool)
     )
-    if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
+    if picture.mode == "1":
+        return np.asarray(picture.convert("L")), opaque  # 0 and 255, as of other grey pictures
+    if picture.mode in ("L", "P", "F") or picture.mode.startswith("I"):
         return np.asarray(picture), opaque
     pixels = picture.convert("RGBA" if clear else "RGB")  # straight to RGB, Pillow may warn
     return np.asarray(pixels)[..., :3].max(axis=-1), opaque

@@ -82,7 +82,7 @@ def read_lines(
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True)
-            found = reader.fieldnames or ()
+            reader.fieldnames = found = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in columns if name not in found]
             if missing:
                 raise ValueError(

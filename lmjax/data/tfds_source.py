@@ -147,11 +147,23 @@ class TfdsSource:
         return check_sizes(Example(name, label=self._label(label), **fields), self._features)
 
     def values(self, index: int) -> dict[str, Any]:
-        """All features of an example by name, pictures as the content of files."""
+        """All features of an example by name, pictures as the content of files.
+
+        Raises:
+          ValueError: it cannot be read.
+        """
         split, number = self._find(operator.index(index))
-        return self._info.features.deserialize_example_np(
-            self._records(split)[number], decoders=self._undecoded
-        )
+        try:
+            record = self._records(split)[number]
+            if record is None:  # what array_record makes of a file that was cut off
+                raise ValueError("its record is missing")
+            return self._info.features.deserialize_example_np(record, decoders=self._undecoded)
+        except MemoryError:
+            raise
+        except Exception as error:  # each format has its own
+            raise ValueError(
+                f"example {number} of split {split} in {self._folder} cannot be read: {error}"
+            ) from error
 
     def __repr__(self) -> str:
         return f"TfdsSource({self._info.full_name}, {len(self)} examples)"
@@ -203,7 +215,15 @@ class TfdsSource:
             value = value[..., 0]
         if value.ndim != 2:
             raise ValueError(f"{what} must be [H, W] or [H, W, 1], got shape {value.shape}")
-        return value if field == "saliency" else mask_of_values(value, **self._mask_rule)
+        if field != "saliency":
+            return mask_of_values(value, **self._mask_rule)
+        saliency = value / np.float32(255) if value.dtype == np.uint8 else value.astype(np.float32)
+        if not ((saliency >= 0) & (saliency <= 1)).all():
+            raise ValueError(
+                f"{what} must be from 0 to 1, or to 255 in uint8; got {value.dtype} from "
+                f"{value.min():g} to {value.max():g}"
+            )
+        return saliency
 
     def _label(self, label) -> int | None:
         if label is None or label < 0:  # test sets have -1
@@ -250,6 +270,11 @@ def _info(name: str, data_dir: str | os.PathLike | None):
         return builders.builder_from_files(name, **options).info
     except tfds.core.registered.DatasetNotFoundError:
         pass
+    except ValueError as error:
+        raise ValueError(
+            f"TFDS dataset {name!r} must be NAME, NAME/CONFIG or either with :VERSION, or a folder "
+            "with a features.json"
+        ) from error
     family = re.split("[/:]", name)[0]
     found = [each.name for each in prepared(data_dir) if each.name.split("/")[0] == family]
     if found:

@@ -137,6 +137,12 @@ class SegmentRemoval(Study):
 
     def _maps(self, block: Block, network: str) -> np.ndarray:
         if self.saliency == OBJECT:
+            for sample in block.samples:
+                if sample.object_mask is None:
+                    raise ValueError(
+                        f"image {sample.id} has no object_mask, which orders by salience need; "
+                        f"take orders=random, or saliency={SOURCE} or the name of a network"
+                    )
             return block.object_masks(network)
         if self.saliency == SOURCE:
             return block.saliency(network)

@@ -46,6 +46,8 @@ class Fake(tfds.core.GeneratorBasedBuilder):
                 "file_name": tfds.features.Text(),
                 "boxes": tfds.features.Sequence({"box": tfds.features.BBoxFeature()}),
                 "depth": tfds.features.Tensor(shape=(*SIZE, 1), dtype=np.float32),
+                "looks": tfds.features.Tensor(shape=SIZE, dtype=np.uint8),
+                "distance": tfds.features.Tensor(shape=SIZE, dtype=np.float32),
             }
         )
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
@@ -65,6 +67,8 @@ class Fake(tfds.core.GeneratorBasedBuilder):
                     "file_name": f"pet_{i}",
                     "boxes": [{"box": box}] * i,
                     "depth": np.full((*SIZE, 1), i / 4, np.float32),
+                    "looks": np.full(SIZE, 51 * i, np.uint8),
+                    "distance": np.full(SIZE, 1.5, np.float32),
                 },
             )
 

@@ -281,7 +281,7 @@ def write_table(folder, text, *, encoding="utf-8"):
 def test_tables_keep_their_order_and_what_they_know(pets):
     table = write_table(
         pets,
-        "label, image, mask, note\n"
+        "label, image , mask, note\n"
         "dog , images/dog/a.png , masks/dog/a.bmp, kind\n"
         ", images/cat/a.png, , \n"
         'cat, "images/cat/b.png", masks/cat/b.gif\n',
@@ -368,6 +368,10 @@ def test_validation_images_of_imagenet_have_its_labels(tmp_path):
 
 def test_classes_by_number_and_by_name(tmp_path):
     assert classes.number(["10", "9", "2"]) == ({"10": 10, "9": 9, "2": 2}, None)
+    assert classes.number(["7.0", "12.", "0"]).numbers == {"7.0": 7, "12.": 12, "0": 0}
+    for unknown in ("-1", "0.5"):
+        with pytest.raises(ValueError, match=rf"class {unknown} must be a whole number from 0"):
+            classes.number(["3", unknown])
     assert classes.number(["9", "b", "a"]) == ({"9": 0, "a": 1, "b": 2}, ("9", "a", "b"))
     listed = tmp_path / "classes.txt"
     listed.write_text("b\nc\na\n")

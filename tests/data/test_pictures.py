@@ -218,6 +218,9 @@ def test_masks_may_have_another_background_or_a_least_value(tmp_path):
     trimap[0] = 3
     path = save(tmp_path / "trimap.png", trimap)
     np.testing.assert_array_equal(read_mask(path, background=2), trimap != 2)
+    bits = save(tmp_path / "bits.png", Image.fromarray(DISC))  # white is 255, however it is kept
+    np.testing.assert_array_equal(read_mask(bits, at_least=128), DISC)
+    np.testing.assert_array_equal(read_mask(bits, background=255), ~DISC)
     votes = save(tmp_path / "votes.png", GREY)
     np.testing.assert_array_equal(read_mask(votes, at_least=128), GREY >= 128)
 

@@ -34,6 +34,17 @@ def test_features_are_taken_by_name(folder):
         np.testing.assert_array_equal(example.saliency, np.full(SIZE, i / 4, np.float32))
 
 
+def test_saliency_is_from_0_to_1(folder):
+    looks = from_tfds("fake_pets", split="train", data_dir=folder, saliency="looks")
+    assert looks[1].saliency.dtype == np.float32
+    np.testing.assert_allclose(looks[1].saliency, np.full(SIZE, 0.2))
+    distance = from_tfds("fake_pets", split="train", data_dir=folder, saliency="distance")
+    with pytest.raises(
+        ValueError, match=r"saliency of pet_1 must be from 0 to 1.*float32 from 1\.5"
+    ):
+        distance[1]
+
+
 def test_trimaps_of_pets_are_the_animal_and_its_outline(folder):
     source = from_tfds("oxford_iiit_pet", split="train", data_dir=folder)
     for i in range(4):
@@ -98,14 +109,20 @@ def test_a_prepared_folder_will_do(folder):
     ("name", "split", "options", "message"),
     [
         ("none", "test", {}, r"none is not prepared in .*tfds build none --file_format=array_rec"),
+        ("fake_pets[test", "test", {}, r"'fake_pets\[test' must be NAME, NAME/CONFIG"),
         ("fake_pets", "dev", {}, "split 'dev' of TFDS dataset fake_pets/1.0.0: it has train, test"),
         ("fake_pets", None, {}, "it has train, test"),
         ("fake_pets", "train[4:]", {}, "is empty"),
-        ("fake_pets", "test", {"mask": "m"}, "no feature 'm'; the dataset has boxes, depth, file"),
+        (
+            "fake_pets",
+            "test",
+            {"mask": "m"},
+            "no feature 'm'; the dataset has boxes, depth, distance, file",
+        ),
         ("fake_pets", "test", {"category": "cat"}, "needs the features panoptic_image and"),
         ("fake_pets", "test", {"background": "a"}, "background must be a number"),
     ],
-    ids=["dataset", "split", "none", "empty", "feature", "category", "number"],
+    ids=["dataset", "name", "split", "none", "empty", "feature", "category", "number"],
 )
 def test_what_there_is_not_is_an_error(folder, name, split, options, message):
     with pytest.raises(ValueError, match=message):
@@ -118,6 +135,24 @@ def test_formats_without_random_access_are_told_how_to_convert(tmp_path):
     about.write_text(about.read_text().replace("array_record", "riegeli"))
     with pytest.raises(ValueError, match=r"as riegeli.*tfds convert_format --dataset_version_dir="):
         from_tfds("fake_pets", split="test", data_dir=tmp_path)
+
+
+def test_labels_that_are_no_numbers(tmp_path):
+    prepare(Fake, tmp_path, "array_record")
+    with pytest.raises(ValueError, match="label=file_name must be a whole number or a class"):
+        from_tfds("fake_pets", split="test", data_dir=tmp_path, label="file_name")
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "parquet", "tfrecord"])
+def test_examples_of_damaged_files_are_named(tmp_path, file_format):
+    prepare(Fake, tmp_path, file_format)
+    (path,) = tmp_path.rglob("*-test.*")
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", None):
+        path.unlink() if content is None else path.write_bytes(content)
+        source = from_tfds("fake_pets", split="test", data_dir=tmp_path)
+        with pytest.raises(ValueError, match=r"example 0 of split test in .* cannot be read: "):
+            source[0]
 
 
 def test_damaged_tfrecords_are_named(tmp_path):

@@ -299,6 +299,13 @@ def test_images_without_saliency_are_left_out(tmp_path):
         lmjax.studies.run(study, fakes.Source(4), networks=networks, out=tmp_path / "none")
 
 
+def test_images_without_masks_say_what_else_orders_segments():
+    sample = read(fakes.Source(1), 0)._replace(object_mask=None)
+    block = Block([sample], {"a": fakes.network()}, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"fake/0 has no object_mask.* orders=random, or saliency"):
+        SMALL.rows(block)
+
+
 def test_similarity_must_have_all_classes(tmp_path):
     np.save(tmp_path / "few.npy", np.eye(9))
     study = SegmentRemoval(similarity=str(tmp_path / "few.npy"))
