@@ -55,6 +55,12 @@ def test_counts_of_networks_and_weights_are_the_registrys():
         assert re.search(rf"\b{len(tags)}( tags)? of {publisher}", models)
 
 
+def test_every_network_is_in_the_table():
+    table = (ROOT / "docs/models.md").read_text().split("## Parity and cost")[1]
+    listed = dict(re.findall(r"^\| (\w+) \| ([\d,]+) \|", table, re.MULTILINE))
+    assert listed == {n: f"{registry.network(n).parameters:,}" for n in registry.names()}
+
+
 def test_every_method_is_on_the_page_of_methods():
     described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/methods.md").read_text(), re.M)
     assert described == list(METHODS)
