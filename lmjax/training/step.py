@@ -51,6 +51,7 @@ def _variables(params, batch_stats) -> dict[str, Any]:
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def initial_state(variables: dict[str, Any], config: TrainingConfig) -> TrainState:
     """The state before the first step.
 
