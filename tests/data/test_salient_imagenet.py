@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lmjax.data import from_salient_imagenet, open_source
+from lmjax.data.source import Example, check_sizes
 from lmjax.models.preprocess import Preprocessing
 from tests.data import imagenet_files as fake
 from tests.torch_reference import torchvision
@@ -121,6 +122,13 @@ def test_sources_open_by_name_and_can_be_pickled(whole):
     others = [source_of(whole), source_of(whole, features="spurious")]
     assert len({opened.version, *(source.version for source in others)}) == 3
     assert [row.id for row in again.rows] == [row.id for row in others[1].rows]
+
+
+def test_a_spurious_mask_of_another_size_is_refused():
+    """Wherever it comes from; here, masks are put into their images."""
+    example = Example("a.jpg", np.zeros((4, 5, 3), np.uint8), spurious_mask=np.ones((5, 4), bool))
+    with pytest.raises(ValueError, match=r"spurious_mask m\.png is 5 x 4 pixels .* a\.jpg 4 x 5"):
+        check_sizes(example, {"spurious_mask": "m.png"})
 
 
 def folder_of(root, synset=fake.TENCH):
