@@ -5,6 +5,7 @@ from lmjax.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Cue": "lmjax.data.digit_cues",
         "DigitScenes": "lmjax.data.digit_scenes",
         "Example": "lmjax.data.source",
         "Scene": "lmjax.data.digit_scenes",

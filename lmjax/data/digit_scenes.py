@@ -8,10 +8,17 @@ scikit-learn ships. Images are uint8 [H, W, 3]; masks are bool [H, W], True on t
     scene = scenes[0]
     scene.image, scene.label, scene.object_mask
 
-A scene depends on (seed, split, index) alone. Pixel arithmetic is integer or plain IEEE
-additions and products (no BLAS, no transcendental functions on arrays), so that machines agree.
+With `spurious=p` something beside the digit predicts its class, and a network learns to cheat:
+
+    scene = DigitScenes(spurious=0.9, cue="colour")[0]
+    scene.cue.points_at, scene.cue.agrees, scene.cue.mask
+
+A scene depends on (seed, split, index), and on the dials of its cue, alone. Pixel arithmetic is
+integer or plain IEEE additions and products (no BLAS, no transcendental functions on arrays), so
+that machines agree.
 """
 
+import dataclasses
 import functools
 import math
 import operator
@@ -20,6 +27,9 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
+
+from lmjax.data import digit_cues
+from lmjax.data.digit_cues import Cue
 
 SIZE = 128
 """Height and width of a scene in pixels."""
@@ -68,15 +78,17 @@ class Scene:
     """One picture with its ground truth.
 
     Attributes:
-        id: "digit_scenes/<split>/<seed>/<index>", unique and enough to make the scene again.
+        id: "digit_scenes/<split>/<seed>/<index>", and with a cue "/<dials>" at its end; unique and
+            enough to make the scene again.
         image: uint8 [128, 128, 3].
         label: the digit, 0..9.
         object_mask: bool [128, 128], every pixel the digit influenced, soft edge included.
-            Elsewhere the image is the photograph, bit for bit.
+            Elsewhere the image is the background, bit for bit.
         tight_mask: bool [128, 128], where the digit is at least half opaque.
-        background: uint8 [128, 128, 3], the photograph's crop without the digit.
+        background: uint8 [128, 128, 3], all but the digit: the photograph's crop, and a cue's tag.
         scan: index of the digit in ``sklearn.datasets.load_digits()``.
         photograph: file name of the background.
+        cue: what beside the digit tells a class, or None.
     """
 
     id: str
@@ -87,6 +99,19 @@ class Scene:
     background: np.ndarray
     scan: int
     photograph: str
+    cue: Cue | None = None
+
+
+@dataclass(frozen=True)
+class _Dials:
+    """Which cue scenes have: see `DigitScenes`."""
+
+    spurious: float
+    cue: str
+    reverse: bool
+
+    def __str__(self) -> str:
+        return f"{self.cue}={self.spurious}{',reversed' if self.reverse else ''}"
 
 
 class DigitScenes:
@@ -94,19 +119,39 @@ class DigitScenes:
 
     ``scenes[i]`` does not depend on the length: a longer sequence only adds scenes.
 
+    With `spurious`, something beside the digit points at a class: with this probability at the
+    digit's in the training split, and at the one after it in the test split; else at any other of
+    the ten. A network trained on such scenes cheats, and is found out in testing. Tags lie on the
+    scene that is there without them; a photograph as cue makes another scene of the same scan.
+
     Args:
         split: "train" or "test". They share no scan; a quarter of the test scenes have
             photographs that no training scene has.
         length: number of scenes.
         seed: another seed gives other scenes (of the same scans and photographs).
+        spurious: the probability, 0..1, or None for scenes without a cue.
+        cue: "photograph" (each class has its own, all of them seen in training; the default),
+            "colour" or "texture" (a tag of 16x16 pixels beside the digit; each class has its own).
+        reverse: whether it is the class after the digit's that cues point at, rather than the
+            digit's; None reverses in the test split.
 
     Raises:
-        ValueError: for an unknown split, a negative length or a negative seed.
+        ValueError: for an unknown split, a negative length or a negative seed; a probability
+            outside 0..1, an unknown cue, or a cue without `spurious`.
     """
 
     class_names = CLASS_NAMES
 
-    def __init__(self, split: str = "train", *, length: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        length: int = 2000,
+        seed: int = 0,
+        spurious: float | None = None,
+        cue: str | None = None,
+        reverse: bool | None = None,
+    ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; allowed are 'train' and 'test'")
         if length < 0 or seed < 0:
@@ -114,11 +159,13 @@ class DigitScenes:
         self.split = split
         self.length = length
         self.seed = seed
+        self._dials = _check_dials(split, spurious, cue, reverse)
 
     @property
     def version(self) -> str:
         """Names the scenes, however many there are; another number at the end, other scenes."""
-        return f"digit_scenes/{self.split}/{self.seed}/1"
+        version = f"digit_scenes/{self.split}/{self.seed}/1"
+        return version if self._dials is None else f"{version}/{self._dials}"
 
     def __len__(self) -> int:
         return self.length
@@ -127,13 +174,15 @@ class DigitScenes:
         i = operator.index(index)
         if not -self.length <= i < self.length:
             raise IndexError(f"index is {i}; this DigitScenes has {self.length} scenes")
-        return _scene(self.split, self.seed, i % self.length)
+        which = (self.split, self.seed, i % self.length)
+        return _scene(*which) if self._dials is None else _cued_scene(*which, self._dials)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[i] for i in range(self.length))
 
     def __repr__(self) -> str:
-        return f"DigitScenes({self.split!r}, length={self.length}, seed={self.seed})"
+        dials = "" if self._dials is None else f", {self._dials}"
+        return f"DigitScenes({self.split!r}, length={self.length}, seed={self.seed}{dials})"
 
 
 def photographs(split: str) -> tuple[str, ...]:
@@ -149,10 +198,30 @@ def scans(split: str) -> np.ndarray:
     return index[is_test] if split == "test" else index[~is_test]
 
 
-def _scene(split: str, seed: int, index: int) -> Scene:
+def _check_dials(
+    split: str, spurious: float | None, cue: str | None, reverse: bool | None
+) -> _Dials | None:
+    if spurious is None:
+        if cue is not None or reverse is not None:
+            raise ValueError(
+                f"cue is {cue!r} and reverse is {reverse!r}, but spurious is None: without a "
+                "probability there is no cue; give spurious=0.9, for example"
+            )
+        return None
+    if not 0 <= spurious <= 1:
+        raise ValueError(f"spurious is {spurious}; it is a probability, 0..1")
+    cue = "photograph" if cue is None else cue
+    if cue not in digit_cues.KINDS:
+        raise ValueError(f"cue is {cue!r}; allowed are {', '.join(map(repr, digit_cues.KINDS))}")
+    return _Dials(float(spurious), cue, split == "test" if reverse is None else bool(reverse))
+
+
+def _scene(split: str, seed: int, index: int, photograph: str | None = None) -> Scene:
+    """A scene without a cue, on a photograph of its own or on the one given."""
     rng = np.random.Generator(np.random.PCG64((seed, SPLITS.index(split), index)))
     names, candidates = photographs(split), scans(split)
-    photograph = names[rng.integers(len(names))]
+    own = names[rng.integers(len(names))]
+    photograph = own if photograph is None else photograph
     scan = int(candidates[rng.integers(len(candidates))])
     background = _crop(rng, photograph)
     box, opacity = _opacity(rng, scan)
@@ -172,6 +241,36 @@ def _scene(split: str, seed: int, index: int) -> Scene:
         scan=scan,
         photograph=photograph,
     )
+
+
+def _cued_scene(split: str, seed: int, index: int, dials: _Dials) -> Scene:
+    """A scene with a cue, whose random numbers are its own: the rest is as it is without."""
+    sequence = np.random.SeedSequence((seed, SPLITS.index(split), index))
+    rng = np.random.Generator(np.random.PCG64(sequence.spawn(1)[0]))
+    scene = _scene(split, seed, index)
+    towards = digit_cues.reversed_class(scene.label) if dials.reverse else scene.label
+    points_at = digit_cues.draw_class(rng, towards, dials.spurious)
+    if dials.cue == "photograph":
+        scene = _scene(split, seed, index, TRAIN_PHOTOGRAPHS[points_at])
+        mask = ~scene.object_mask
+        image, background = scene.image, scene.background
+    else:
+        mask = digit_cues.place(rng, scene.object_mask)
+        tag = digit_cues.tag(rng, dials.cue, points_at)
+        image, background = (_paste(x, tag, mask) for x in (scene.image, scene.background))
+    return dataclasses.replace(
+        scene,
+        id=f"{scene.id}/{dials}",
+        image=image,
+        background=background,
+        cue=Cue(dials.cue, points_at, points_at == scene.label, mask),
+    )
+
+
+def _paste(image: np.ndarray, tag: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    image = image.copy()
+    image[mask] = tag.reshape(-1, 3)
+    return image
 
 
 def _composite(background: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> np.ndarray:

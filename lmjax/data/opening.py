@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 FORMS = (
-    "digit-scenes",
+    "digit-scenes[,split=SPLIT][,seed=N][,spurious=P][,cue=KIND]...",
     "folder:PATH[,masks=PATH][,saliency=PATH][,classes=FILE]",
     "csv:FILE[,classes=FILE]",
     "imagenet:PATH[,labels=FILE]",
@@ -20,6 +20,7 @@ FORMS = (
 """What sources look like."""
 
 _SCENES = 500
+_REVERSE = {None: None, "yes": True, "no": False}
 
 
 def open_source(source: str, *, length: int | None = None) -> Sequence:
@@ -82,12 +83,36 @@ def _form(kind: str) -> str:
     return next(form for form in FORMS if re.match("[a-z-]+", form)[0] == kind)
 
 
-def _digit_scenes(length: int | None, *, split: str = "test", seed: str = "0") -> Sequence:
+def _digit_scenes(
+    length: int | None,
+    *,
+    split: str = "test",
+    seed: str = "0",
+    spurious: str | None = None,
+    cue: str | None = None,
+    reverse: str | None = None,
+) -> Sequence:
     from lmjax.data.digit_scenes import DigitScenes
 
     if not seed.isdecimal():
         raise ValueError(f"seed must be a number from 0, got {seed!r}")
-    return DigitScenes(split, length=_SCENES if length is None else length, seed=int(seed))
+    if reverse not in _REVERSE:
+        raise ValueError(f"reverse must be yes or no, got {reverse!r}")
+    return DigitScenes(
+        split,
+        length=_SCENES if length is None else length,
+        seed=int(seed),
+        spurious=None if spurious is None else _probability(spurious),
+        cue=cue,
+        reverse=_REVERSE[reverse],
+    )
+
+
+def _probability(spurious: str) -> float:
+    try:
+        return float(spurious)
+    except ValueError:
+        raise ValueError(f"spurious must be a probability, 0..1, got {spurious!r}") from None
 
 
 def _kind(module: str, name: str) -> Callable[[], Callable[..., Sequence]]:

@@ -1,4 +1,4 @@
-"""Digit scenes: what a scene promises, and that it is the same every time and everywhere."""
+"""Digit scenes without cues: what a scene promises, the same every time and everywhere."""
 
 import hashlib
 import operator

@@ -25,6 +25,9 @@ def test_digit_scenes_have_options():
     source = open_source("digit-scenes,split=train,seed=3", length=7)
     assert source.version == DigitScenes("train", seed=3).version
     assert len(source) == 7
+    source = open_source("digit-scenes,spurious=0.9,cue=colour,reverse=no")
+    expected = DigitScenes("test", spurious=0.9, cue="colour", reverse=False)
+    assert source.version == expected.version == "digit_scenes/test/0/1/colour=0.9"
 
 
 @pytest.mark.usefixtures("pets")
@@ -63,7 +66,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("imagenette", "source must be one of digit-scenes; folder:PATH.*got 'imagenette'$"),
+        ("imagenette", "source must be one of digit-scenes.*; folder:PATH.*got 'imagenette'$"),
         ("masks", "for a folder of images, folder:masks$"),
         ("folder", "must be folder:PATH"),
         ("imagenet", r"must be imagenet:PATH\[,labels=FILE\]$"),
@@ -74,8 +77,15 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
             "no option colour; folder has masks, saliency, classes, background",
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
+        ("digit-scenes,spurious=often", "spurious must be a probability, 0..1, got 'often'"),
+        ("digit-scenes,spurious=2", "spurious is 2.0; it is a probability, 0..1"),
+        ("digit-scenes,cue=colour", "give spurious=0.9"),
+        ("digit-scenes,spurious=1,reverse=maybe", "reverse must be yes or no, got 'maybe'"),
     ],
-    ids=["kind", "path", "place", "begins-alike", "no-place", "required", "option", "seed"],
+    ids=[
+        *("kind", "path", "place", "begins-alike", "no-place", "required", "option", "seed"),
+        *("probability", "above-1", "cue-alone", "reverse"),
+    ],
 )
 def test_what_makes_no_sense_is_an_error(source, message):
     with pytest.raises(ValueError, match=message):
