@@ -13,25 +13,43 @@ import os
 import tensorflow_datasets as tfds
 
 from lmjax.data.building import png
+from lmjax.data.digit_cues import Cue
 from lmjax.data.digit_scenes import CLASS_NAMES, SIZE, DigitScenes, Scene
 
 
 @dataclasses.dataclass
 class DigitScenesConfig(tfds.core.BuilderConfig):
-    """Which scenes: the first ones of each split, for a seed."""
+    """Which scenes: the first ones of each split, for a seed, and the dials of their cue."""
 
     train_length: int = 12_000
     test_length: int = 2_000
     seed: int = 0
+    spurious: float | None = None
+    cue: str | None = None
 
 
-def _config(train_length: int, test_length: int, seed: int) -> DigitScenesConfig:
+def _config(
+    train_length: int,
+    test_length: int,
+    seed: int,
+    spurious: float | None = None,
+    cue: str | None = None,
+) -> DigitScenesConfig:
+    name = f"train{train_length}_test{test_length}_seed{seed}"
+    description = f"{train_length} training and {test_length} test scenes of seed {seed}"
+    scenes = DigitScenes(seed=seed, spurious=spurious, cue=cue)  # says what is wrong with them
+    if spurious is not None:
+        dials = scenes.version.split("/")[-1]
+        name = f"{name}_{dials.replace('=', '')}"
+        description = f"{description}, with a cue: {dials}"
     return DigitScenesConfig(
-        name=f"train{train_length}_test{test_length}_seed{seed}",
-        description=f"{train_length} training and {test_length} test scenes of seed {seed}.",
+        name=name,
+        description=f"{description}.",
         train_length=train_length,
         test_length=test_length,
         seed=seed,
+        spurious=spurious,
+        cue=cue,
     )
 
 
@@ -53,6 +71,11 @@ class DigitScenesBuilder(tfds.core.GeneratorBasedBuilder):
             "tight_mask": mask,
             "photograph": tfds.features.Text(),
         }
+        if self.builder_config.spurious is not None:
+            features |= {
+                "cue_mask": mask,
+                "cue_points_at": tfds.features.ClassLabel(names=CLASS_NAMES),
+            }
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -64,7 +87,15 @@ class DigitScenesBuilder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         lengths = {"train": config.train_length, "test": config.test_length}
         return {
-            split: self._generate_examples(DigitScenes(split, length=length, seed=config.seed))
+            split: self._generate_examples(
+                DigitScenes(
+                    split,
+                    length=length,
+                    seed=config.seed,
+                    spurious=config.spurious,
+                    cue=config.cue,
+                )
+            )
             for split, length in lengths.items()
         }
 
@@ -81,7 +112,14 @@ def _example(scene: Scene) -> dict:
         "object_mask": png(scene.object_mask),
         "tight_mask": png(scene.tight_mask),
         "photograph": scene.photograph,
+        **_cue(scene.cue),
     }
+
+
+def _cue(cue: Cue | None) -> dict:
+    if cue is None:
+        return {}
+    return {"cue_mask": png(cue.mask), "cue_points_at": cue.points_at}
 
 
 def prepare_digit_scenes(
@@ -90,6 +128,8 @@ def prepare_digit_scenes(
     train_length: int = 12_000,
     test_length: int = 2_000,
     seed: int = 0,
+    spurious: float | None = None,
+    cue: str | None = None,
 ) -> DigitScenesBuilder:
     """Writes digit scenes as array_record files, unless they are there already.
 
@@ -97,15 +137,16 @@ def prepare_digit_scenes(
         data_dir: folder of tensorflow-datasets.
         train_length: number of training scenes.
         test_length: number of test scenes.
-        seed: as of `DigitScenes`.
+        seed, spurious, cue: as of `DigitScenes`.
 
     Returns:
         The builder. ``builder.as_data_source("test")[i]`` is a dict of ``id``, ``image`` (uint8
         [128, 128, 3]), ``label``, ``object_mask`` and ``tight_mask`` (uint8 [128, 128, 1], 1 on
-        the digit) and ``photograph``: the scene ``DigitScenes("test", ...)[i]``.
+        the digit) and ``photograph``, and of scenes with a cue ``cue_mask`` and
+        ``cue_points_at``: the scene ``DigitScenes("test", ...)[i]``.
 
     Raises:
-        ValueError: for a length below 1 or a negative seed.
+        ValueError: for a length below 1, and all that `DigitScenes` refuses.
         OSError: the folder cannot be written.
     """
     if train_length < 1 or test_length < 1:
@@ -113,7 +154,7 @@ def prepare_digit_scenes(
             f"train_length is {train_length} and test_length is {test_length}; "
             "both must be at least 1"
         )
-    builder = _builder(data_dir, _config(train_length, test_length, seed))
+    builder = _builder(data_dir, _config(train_length, test_length, seed, spurious, cue))
     builder.download_and_prepare()
     return builder
 

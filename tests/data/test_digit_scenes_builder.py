@@ -46,6 +46,23 @@ def test_files_are_array_records_and_are_not_made_twice(data_dir):
     assert {f: f.stat().st_mtime_ns for f in data_dir.rglob("*.array_record*")} == files
 
 
+def test_cues_are_recorded(tmp_path):
+    options = {"seed": 5, "spurious": 0.5, "cue": "colour"}
+    builder = prepare_digit_scenes(tmp_path, train_length=1, test_length=2, **options)
+    assert builder.builder_config.name == "train1_test2_seed5_colour0.5"
+    source = builder.as_data_source("test")
+    for scene, record in zip(DigitScenes("test", length=2, **options), source, strict=True):
+        assert np.array_equal(record["image"], scene.image)
+        assert np.array_equal(record["cue_mask"][..., 0], scene.cue.mask)
+        assert record["cue_points_at"] == scene.cue.points_at
+
+
+def test_bad_dials_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="spurious is 2"):
+        prepare_digit_scenes(tmp_path, spurious=2)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_builder_of_the_default_lengths_is_the_one_that_is_registered(tmp_path):
     defaults = digit_scenes_builder._config(12_000, 2_000, 0)
     builder = digit_scenes_builder._builder(tmp_path, defaults)
