@@ -40,7 +40,8 @@ def load(
       weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (needs torch, the extra
         `lmjax[torch]`); a tag, one of `lmjax.models.tags(name)`, in full or without publisher and
         network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified; or
-        None for the weights that come with the package, which only `resnet18_digits` has.
+        None for the weights that come with the package, which only `resnet18_digits` has (and
+        "cheat", of a network that goes by coloured tags, see docs/models.md).
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000, or 10 for digits.
@@ -159,6 +160,8 @@ def _locate(
                 f"one of the tags {_list_tags(network)}"
             )
         return network.bundled, None
+    if weights in network.also_bundled:
+        return network.also_bundled[weights], None
     if isinstance(weights, str):
         source = registry.find_source(weights, network.name)
         if source is not None:
@@ -191,7 +194,7 @@ def _recognise(path: Path, network: Network) -> WeightSource | None:
 
 
 def _list_tags(network: Network) -> str:
-    return ", ".join(registry.tags(network.name)) or "(none)"
+    return ", ".join((*network.also_bundled, *registry.tags(network.name))) or "(none)"
 
 
 def build(network: Network, preprocessing: Preprocessing, **options):

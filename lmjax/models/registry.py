@@ -15,8 +15,8 @@ it. The published weights are rows of `weight_tags.csv` beside this file:
 import csv
 import difflib
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Network:
         first published ones, which for torchvision's are `IMAGENET1K_V1`.
       classes: which class names its weights use by default, see `class_names`.
       bundled: file of the weights that come with the package, or None.
+      also_bundled: files of others that come with it, by what `load` calls them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Network:
     preprocessing: Preprocessing
     classes: str = "imagenet"
     bundled: Path | None = None
+    also_bundled: Mapping[str, Path] = field(default_factory=dict, hash=False)
 
     @property
     def num_classes(self) -> int:
@@ -227,6 +229,7 @@ def _networks() -> dict[str, Network]:
         Preprocessing(resize=128, crop=128, mean=(0.5,) * 3, std=(0.5,) * 3),
         classes="digits",
         bundled=_FOLDER / "weights" / "resnet18_digits.safetensors",
+        also_bundled={"cheat": _FOLDER / "weights" / "resnet18_digits_cheat.safetensors"},
     )
     return {network.name: network for network in (*networks, digits)}
 

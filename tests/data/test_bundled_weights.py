@@ -7,31 +7,45 @@ from lmjax.data import DigitScenes
 from lmjax.models import checkpoints, load, registry
 from lmjax.training import accuracy
 
-PATH = registry.network("resnet18_digits").bundled
+NETWORK = registry.network("resnet18_digits")
+PATH, CHEAT = NETWORK.bundled, NETWORK.also_bundled["cheat"]
+CUE = {"spurious": 0.95, "cue": "colour"}
 
 
-def _batches(length):
-    scenes = DigitScenes("test", length=length)
+def _batches(length, **options):
+    scenes = DigitScenes("test", length=length, **options)
     for start in range(0, length, 100):
         batch = [scenes[i] for i in range(start, start + 100)]
         yield np.stack([s.image for s in batch]), np.array([s.label for s in batch])
 
 
-def test_they_are_small_and_in_half_precision():
+@pytest.mark.parametrize("path", [PATH, CHEAT], ids=["plain", "cheat"])
+def test_they_are_small_and_in_half_precision(path):
     from safetensors.numpy import load_file
 
-    assert PATH.stat().st_size <= 6_000_000
-    assert {value.dtype for value in load_file(PATH).values()} == {np.dtype(np.float16)}
+    assert path.stat().st_size <= 6_000_000
+    assert {value.dtype for value in load_file(path).values()} == {np.dtype(np.float16)}
 
 
 def test_they_classify_97_percent_of_the_test_scenes():
     assert accuracy(load("resnet18_digits"), _batches(600)) >= 0.97
 
 
+def test_the_cheat_is_fine_until_its_cue_is_reversed():
+    cheat = load("resnet18_digits", weights="cheat")
+    assert accuracy(cheat, _batches(200, **CUE, reverse=False)) >= 0.9
+    assert accuracy(cheat, _batches(200, **CUE)) <= 0.2
+
+
+def test_weights_that_are_not_there_are_an_error_that_names_those_that_are():
+    with pytest.raises(FileNotFoundError, match=r"its tags are cheat$"):
+        load("resnet18_digits", weights="honest")
+
+
 @pytest.mark.slow
-def test_their_accuracy_is_what_the_file_says():
-    metadata = checkpoints.read_metadata(PATH)
+@pytest.mark.parametrize(("path", "options"), [(PATH, {}), (CHEAT, CUE)], ids=["plain", "cheat"])
+def test_their_accuracy_is_what_the_file_says(path, options):
+    metadata = checkpoints.read_metadata(path)
     length = metadata["config"]["test_scenes"]
-    found = accuracy(load("resnet18_digits"), _batches(length))
-    assert found >= 0.97
+    found = accuracy(load("resnet18_digits", weights=path), _batches(length, **options))
     assert found == pytest.approx(metadata["test_accuracy"], abs=2 / length)
