@@ -267,3 +267,9 @@ def test_costs_are_told_from_a_part():
 def test_settings_out_of_range_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         BaselineDependence(**options)
+
+
+def test_removals_that_score_must_fit_the_networks():
+    study = BaselineDependence(removals=("grey",), scorers=("grey", "token_dropping"))
+    with pytest.raises(ValueError, match="token_dropping does not fit network a; take masking"):
+        study.check({"a": lmjax.models.load("resnet18_digits")})

@@ -263,3 +263,9 @@ def test_figures_show_every_removal_and_every_metric():
 def test_settings_out_of_range_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         LimeQuality(**options)
+
+
+def test_removals_of_the_evaluation_must_fit_the_networks():
+    study = LimeQuality(removals=("grey",), evaluated_under=("own", "token_dropping"))
+    with pytest.raises(ValueError, match="token_dropping does not fit network a; take masking"):
+        study.check({"a": lmjax.models.load("resnet18_digits")})
