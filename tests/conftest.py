@@ -1,5 +1,8 @@
 """Settings of the whole suite: silent broadcasting across ranks is an error, as are warnings."""
 
+import gc
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -9,6 +12,20 @@ from tests import wordnet_database
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_memory_maps():
+    """Forgets compiled programs when they are many.
+
+    Each has about ten maps of memory. Linux grants a process 65,530, which those of the whole suite
+    exceed; XLA crashes then.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
         commands.parse_shard("2")
     with pytest.raises(ValueError, match="source must be one of"):
-        commands.open_source("imagenet", None)
+        commands.open_source("pictures", None)
     with pytest.raises(ValueError, match="images must be 1 or more"):
         commands.open_source("digit-scenes", 0)
     with pytest.raises(ValueError, match="like another"):
