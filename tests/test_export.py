@@ -14,7 +14,10 @@ from lmjax.masking.visible import Capacities, Pixels
 from lmjax.models import checkpoints, registry
 from tests import networks
 
-DTYPES = [pytest.param(dtype, id=dtype.dtype.name) for dtype in (jnp.float32, jnp.bfloat16)]
+DTYPES = [
+    pytest.param(jnp.float32, id="float32"),
+    pytest.param(jnp.bfloat16, id="bfloat16", marks=pytest.mark.slow),
+]
 MASKS = jax.ShapeDtypeStruct((2, 64, 96), jnp.bool_)
 
 
@@ -71,6 +74,7 @@ def test_transformers_lower_for_accelerators(name, dtype):
 
 def test_other_ways_lower_for_accelerators():
     build = partial(registry.network("resnet18").build)
+    check(export(build(masking=LayerMasking(), dtype=jnp.bfloat16), [plain, dense, visible]), 3)
     check(export(build(masking=PartialConvolution()), [dense, visible]), 2)
     check(export(build(masking=LayerMasking(padding="none", depth=2)), [dense, visible]), 2)
     check(export(build(masking=LayerMasking()), [shared]), 1)
