@@ -32,12 +32,23 @@ FAMILIES = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unsure(Classifier):
-    """Random networks have huge logits, and probabilities of 0 and 1: these are divided."""
+    """What a network answers, less what it always does, in a third of how much images change it.
 
-    by: float = dataclasses.field(default=1.0, metadata={"static": True})
+    Random networks prefer some class whatever they see, and are sure of it.
+    """
+
+    usual: jax.Array = 0.0
+    change: jax.Array = 1.0
 
     def _run(self, inputs, masking):
-        return super()._run(inputs, masking) / self.by
+        return (super()._run(inputs, masking) - self.usual) / self.change
+
+
+def rounding(classifier) -> float:
+    """How exact probabilities are: logits are to a millionth of the largest."""
+    if not isinstance(classifier, Unsure):
+        return 1e-5
+    return 1e-5 + 4e-6 * float(jnp.abs(classifier.usual).max() / classifier.change)
 
 
 def small_transformer() -> Classifier:
@@ -59,9 +70,11 @@ def classifier(request):
         return small_transformer()
     module, variables = ported(request.param, build(request.param, seed=0))
     variables = jax.tree.map(jnp.asarray, variables)
-    images = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
-    deviation = float(plain_logits(Classifier(variables, module, SEEN), images).std())
-    return Unsure(variables, module, SEEN, by=deviation / 3)
+    colours = np.random.default_rng(0).normal(size=(4, 4, 4, 3))
+    images = np.kron(colours, np.ones((1, SIZE // 4, SIZE // 4, 1))).astype(np.float32)
+    logits = plain_logits(Classifier(variables, module, SEEN), images)
+    usual = logits.mean(axis=0, keepdims=True)
+    return Unsure(variables, module, SEEN, usual=usual, change=(logits - usual).std() / 3)
 
 
 @quick_jit
@@ -95,8 +108,9 @@ def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
     removed = segments != np.arange(segments.max() + 1)[:, None, None]
     masks = np.concatenate([np.ones((1, SIZE, SIZE), bool), removed])
     whole, *without = np.asarray(probabilities(classifier, image, masks))[:, found.target]
-    np.testing.assert_allclose(found.scores, whole - np.array(without), atol=1e-5)
-    assert np.ptp(found.scores) > 1e-3  # segments are seen
+    tolerance = rounding(classifier)
+    np.testing.assert_allclose(found.scores, whole - np.array(without), atol=tolerance)
+    assert np.ptp(found.scores) > 5 * tolerance  # segments are seen
     curve = lmjax.metrics.deletion(
         lmjax.Predictor(classifier),
         image,
@@ -106,7 +120,7 @@ def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
         batch_size=17,
     )
     expected = [whole, without[found.scores.argmax()]]
-    np.testing.assert_allclose(curve.values[:2], expected, atol=1e-5)
+    np.testing.assert_allclose(curve.values[:2], expected, atol=tolerance)
 
     if transformer:
         with pytest.raises(ValueError, match=r"a transformer cannot be cut.*Grad-CAM takes conv"):
@@ -127,8 +141,9 @@ def test_studies_of_convolutional_networks_and_transformers(classifier):
         network = row["network"]
         image, hidden = block.images(network)[0], block.object_masks(network)
         (expected,) = np.asarray(probabilities(networks[network], image, ~hidden))
-        assert row["probability"] == pytest.approx(expected.max(), rel=1e-4)
-        assert row["prediction"] == expected.argmax()
+        tolerance = rounding(networks[network])
+        assert row["probability"] == pytest.approx(expected.max(), abs=tolerance)
+        assert expected[row["prediction"]] >= expected.max() - tolerance
 
     # What goes into the last layer
     for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(block):
