@@ -45,10 +45,10 @@ class Unsure(Classifier):
 
 
 def rounding(classifier) -> float:
-    """How exact probabilities are: logits are to a millionth of the largest."""
+    """How exact probabilities are: logits are to some 2e-7 of the largest."""
     if not isinstance(classifier, Unsure):
         return 1e-5
-    return 1e-5 + 4e-6 * float(jnp.abs(classifier.usual).max() / classifier.change)
+    return 1e-5 + 5e-7 * float(jnp.abs(classifier.usual).max() / classifier.change)
 
 
 def small_transformer() -> Classifier:
@@ -68,7 +68,7 @@ def classifier(request):
     """A random network that sees 64 x 64 pixels."""
     if request.param == TRANSFORMER:
         return small_transformer()
-    module, variables = ported(request.param, build(request.param, seed=0))
+    module, variables = ported(request.param, build(request.param, seed=3))
     variables = jax.tree.map(jnp.asarray, variables)
     colours = np.random.default_rng(0).normal(size=(4, 4, 4, 3))
     images = np.kron(colours, np.ones((1, SIZE // 4, SIZE // 4, 1))).astype(np.float32)

@@ -50,6 +50,7 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     layer keeps the size of what it is given: else little of the image would reach the logits.
     """
     generator = torch.Generator().manual_seed(seed)
+    excited = []
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             inputs = module.weight[0].numel()
@@ -61,8 +62,13 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
             module.weight.data.uniform_(0.5, 1.0, generator=generator)
         if getattr(module, "bias", None) is not None:
             module.bias.data.normal_(0.0, 0.1, generator=generator)
+        if isinstance(module, torchvision.ops.SqueezeExcitation):
+            excited.append(module)
         if hasattr(module, "layer_scale"):
             module.layer_scale.data.uniform_(0.5, 1.5, generator=generator)
+    for module in excited:  # gates of 0.5, block after block, would leave nothing of an image
+        soft = isinstance(module.scale_activation, torch.nn.Sigmoid)
+        module.fc2.bias.data += 3.0 if soft else 2.0  # 0.95 and 0.83
     for name, value in model.named_parameters():
         if name.endswith(_OF_TRANSFORMERS):
             value.data.normal_(0.0, value.shape[-1] ** -0.5, generator=generator)
