@@ -108,5 +108,5 @@ def deal(
         some = batches[start : start + per_call * devices]
         for row, batch in zip(numbers.reshape(-1, length), some):
             row[: len(batch)] = batch
-        used = (numbers[:, :, 0] >= 0).sum(axis=0)
+        used = (numbers[:, :, 0] >= 0).sum(axis=0, dtype=np.int32)
         yield numbers.swapaxes(0, 1).reshape(-1, length), used

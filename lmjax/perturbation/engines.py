@@ -95,11 +95,9 @@ class Job(NamedTuple):
         return jax.tree.map(lambda x: x[np.maximum(variants, 0)], self.rows)
 
     def deal(self, batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[tuple]:
-        """`devices.deal`, with rows of the mask family, on the devices."""
+        """`devices.deal` for the devices of this job."""
         size = self.mesh.size
-        for numbers, used in devices.deal(batches, per_call=per_call, length=length, devices=size):
-            rows = self.take(numbers), numbers >= 0
-            yield numbers, *devices.divided((rows, used.astype(np.int32)), self.mesh)
+        return devices.deal(batches, per_call=per_call, length=length, devices=size)
 
     def arguments(self, rows) -> tuple:
         """What every program takes."""
@@ -132,7 +130,8 @@ def num_classes(job: Job) -> int:
 def dense_calls(job: Job, variants: np.ndarray) -> Calls:
     """Some variants on full-size activations."""
     per_call, static = job.batches_per_call(job.batch_size), job.static
-    for numbers, (rows, _), used in job.deal(batches(job, variants), per_call, job.batch_size):
+    for numbers, used in job.deal(batches(job, variants), per_call, job.batch_size):
+        rows, used = devices.divided((job.take(numbers), used), job.mesh)
         logits = _dense_call(*job.arguments(rows), used, static=static, mesh=job.mesh)
         yield numbers.reshape(-1), logits, np.array([True])
 
@@ -147,7 +146,8 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
     """Variants that are packed into batches, on visible positions only."""
     per_call = job.batches_per_call(2 * job.batch_size)
     static = {"static": job.static, "room": room, "mesh": job.mesh}
-    for numbers, rows, used in job.deal(batches, per_call, room.variants):
+    for numbers, used in job.deal(batches, per_call, room.variants):
+        rows, used = devices.divided(((job.take(numbers), numbers >= 0), used), job.mesh)
         logits = _visible_call(*job.arguments(rows), used, **static)
         yield numbers.reshape(-1), logits, np.array([True])
 
@@ -166,7 +166,8 @@ def shared_calls(
     size = job.batch_size if room is None else room.variants
     per_call = -(-SHARING_VARIANTS // size)  # batches are seldom full
     static = {"static": job.static, "sharing": sharing, "room": room, "mesh": job.mesh}
-    for numbers, rows, used in job.deal(batches, per_call, size):
+    for numbers, used in job.deal(batches, per_call, size):
+        rows, used = devices.divided(((job.take(numbers), numbers >= 0), used), job.mesh)
         yield numbers.reshape(-1), *_shared_call(*job.arguments(rows), used, **static)
 
 

@@ -102,7 +102,7 @@ def evaluate_images(
         dealt = devices.deal(batches, per_call=per_call, length=size, devices=mesh.size)
         for numbers, used in dealt:
             rows = image_of[np.maximum(numbers, 0)], family[np.maximum(numbers, 0)]
-            mine = devices.divided((rows, used.astype(np.int32)), mesh)
+            mine = devices.divided((rows, used), mesh)
             logits = _call(arrays, images, shared, *mine, static=static, mesh=mesh)
             yield numbers.reshape(-1), logits
 

@@ -55,6 +55,17 @@ def shards(out) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(out).glob("rows-*/[0-9]*.parquet")}
 
 
+def run_alone(out):
+    """The study in this process, or what is missing of it."""
+    return run(
+        one_of_two.STUDY,
+        fakes.Source(one_of_two.IMAGES),
+        networks={"a": fakes.network()},
+        out=out,
+        images_per_shard=one_of_two.IMAGES_PER_SHARD,
+    )
+
+
 def wait_for(condition, *processes):
     deadline = time.monotonic() + 240
     while not condition():
@@ -66,15 +77,7 @@ def wait_for(condition, *processes):
 
 def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    networks = {"a": fakes.network()}
-    images = fakes.Source(one_of_two.IMAGES)
-    table = run(
-        one_of_two.STUDY,
-        images,
-        networks=networks,
-        out=alone,
-        images_per_shard=one_of_two.IMAGES_PER_SHARD,
-    )
+    table = run_alone(alone)
 
     # Of 11 shards, process 1 has 5; the third of them holds image 10.
     port = free_port()
@@ -99,13 +102,7 @@ def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     assert shards(shared) == shards(alone)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = run(
-            one_of_two.STUDY,
-            images,
-            networks=networks,
-            out=shared,
-            images_per_shard=one_of_two.IMAGES_PER_SHARD,
-        )
+        again = run_alone(shared)
     assert again.equals(table)
 
 
