@@ -4,6 +4,11 @@ import json
 from typing import Any
 
 
+def source_version(source: Any) -> str:
+    """What a source of images says that it holds (`version`), or else the name of its type."""
+    return str(getattr(source, "version", type(source).__name__))
+
+
 def plain(value: Any) -> Any:
     """As JSON gives it back, and whole numbers as integers: 1.0 and 1 are one setting."""
     return json.loads(json.dumps(value), parse_float=_number)

@@ -21,6 +21,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax import __version__
+from lmjax.identity import source_version
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
 from lmjax.perturbation.devices import check_mesh, replicated
@@ -264,7 +265,7 @@ class _Job:
             "networks": [
                 {"name": name, **_identify(network)} for name, network in self.networks.items()
             ],
-            "source": str(getattr(self.source, "version", type(self.source).__name__)),
+            "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
         }

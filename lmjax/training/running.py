@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import __version__
+from lmjax.identity import source_version
 from lmjax.masking.masked import Masked
 from lmjax.masking.removal import check_masking
 from lmjax.models import checkpoints, registry
@@ -111,8 +112,8 @@ class _Job(NamedTuple):
             "network": self.name,
             "classes": self.module.num_classes,
             "start": start,
-            "source": _version(self.reader.source),
-            "test": None if self.test is None else _version(self.test.source),
+            "source": source_version(self.reader.source),
+            "test": None if self.test is None else source_version(self.test.source),
             "settings": dataclasses.asdict(self.config),
             "lmjax": __version__,
         }
@@ -298,7 +299,3 @@ def _read_back(job: _Job, path: Path) -> Classifier:
 
 def _dtype(config: TrainingConfig):
     return jnp.dtype(config.dtype)
-
-
-def _version(source) -> str:
-    return str(getattr(source, "version", type(source).__name__))
