@@ -38,10 +38,11 @@ def load(
     Args:
       name: one of `lmjax.models.names()`.
       weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (needs torch, the extra
-        `lmjax[torch]`); a tag, one of `lmjax.models.tags(name)`, in full or without publisher and
-        network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified; or
-        None for the weights that come with the package, which only `resnet18_digits` has (and
-        "cheat", of a network that goes by coloured tags, see docs/models.md).
+        `lmjax[torch]`); a folder with `NAME.safetensors`, as training leaves it; a tag, one of
+        `lmjax.models.tags(name)`, in full or without publisher and network (`"IMAGENET1K_V2"`),
+        whose file is downloaded once into the cache and verified; or None for the weights that come
+        with the package, which only `resnet18_digits` has (and "cheat", of a network that goes by
+        coloured tags, see docs/models.md).
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000, or 10 for digits.
@@ -167,10 +168,15 @@ def _locate(
         if source is not None:
             return _download(network, source), source
     path = Path(weights)
+    if path.is_dir():
+        path = path / f"{network.name}.safetensors"
+        if not path.is_file():
+            raise ValueError(
+                f"weights {weights} is a folder without {path.name}, which a finished training of "
+                f"{network.name} leaves; give a file"
+            )
     if path.is_file():
         return path, _recognise(path, network)
-    if path.is_dir():
-        raise ValueError(f"weights {path} is a folder; give the file")
     raise FileNotFoundError(
         f"weights {str(weights)!r} is neither a file nor a tag of {network.name}; "
         f"its tags are {_list_tags(network)}"

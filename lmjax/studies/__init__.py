@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = attach(
         "summaries": "lmjax.studies.summaries",
         "report": "lmjax.studies.reporting",
         "write": "lmjax.studies.reporting",
+        "write_seeds": "lmjax.studies.reporting",
         "estimate": "lmjax.studies.running",
         "run": "lmjax.studies.running",
     },

@@ -33,6 +33,7 @@ def build() -> tyro.extras.SubcommandApp:
     for name, study in STUDIES.items():
         app.command(_command(study), name=name)
     app.command(report)
+    app.command(seeds)
     return app
 
 
@@ -85,7 +86,8 @@ def _command(kind: type[Study]) -> Callable[..., None]:
 
     Args:
         source: of images: {"; ".join(FORMS)}. See docs/data.md.
-        models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file or a tag.
+        models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the
+            folder of a training or a tag.
         images: how many, from the first; all by default (500 digit scenes).
         out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
         shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all
@@ -110,6 +112,17 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
     print(f"wrote {reporting.report(runs, output)}")
 
 
+def seeds(runs: Positional[tuple[Path, ...]], /) -> None:
+    """Write tables and figures of networks called NAME-0, NAME-1, ...: means over these seeds.
+
+    Args:
+        runs: folders of studies; the files (seeds_...) are written there.
+    """
+    for run_folder in runs:
+        for file in reporting.write_seeds(run_folder):
+            print(f"wrote {file}")
+
+
 def open_source(name: str, images: int | None):
     """A source (`lmjax.data.open_source`), and digit scenes with so many images."""
     if images is not None and images < 1:
@@ -119,16 +132,22 @@ def open_source(name: str, images: int | None):
 
 def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:
     """Networks by `NAME` or `NAME=WEIGHTS`; those with weights are called `NAME=` and the weights,
-    of a file its name without suffix."""
+    of a file or folder its name without suffix."""
     networks = {}
     for spec in specs:
         name, given, weights = spec.partition("=")
-        label = f"{name}={Path(weights).stem if Path(weights).is_file() else weights}"
-        label = label if given else name
+        label = f"{name}={_label(weights)}" if given else name
         if label in networks:
             raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
         networks[label] = load(name, weights=weights or None)
     return networks
+
+
+def _label(weights: str) -> str:
+    path = Path(weights)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.is_file() else weights
 
 
 def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax.atomic import atomic_write
+from lmjax.studies import seeds
 from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.running import open_run
 from lmjax.studies.study import Study
@@ -40,18 +41,43 @@ def write(study: Study, rows: pa.Table, out: str | os.PathLike) -> list[Path]:
     Returns:
       The files.
     """
-    from lmjax import plots
-
     out = Path(out)
-    files = [out / "rows.parquet"]
-    with atomic_write(files[0]) as temporary:
+    path = out / "rows.parquet"
+    with atomic_write(path) as temporary:
         pq.write_table(rows, temporary)
     tables = study.tables(rows)
+    return [path, *_write(tables, study.figures(tables), out)]
+
+
+def write_seeds(out: str | os.PathLike) -> list[Path]:
+    """Writes tables and figures over seeds (`seeds_...`) beside those of a study.
+
+    Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME; see `lmjax.studies.seeds`.
+
+    Args:
+      out: folder of a run.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: a folder that is none of a study, or has no rows yet; networks without seeds.
+    """
+    manifest, rows, _, study = _open(Path(out))
+    seeds.check_names([each["name"] for each in manifest["identity"]["networks"]])
+    tables = seeds.over_seeds(study.tables(rows))
+    return _write(tables, seeds.figures(tables), Path(out), "seeds_")
+
+
+def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix="") -> list[Path]:
+    from lmjax import plots
+
+    files = []
     for name, table in tables.items():
-        files.append(out / f"{name}.csv")
+        files.append(out / f"{prefix}{name}.csv")
         write_csv(files[-1], table)
-    for name, figure in study.figures(tables).items():
-        files.append(out / f"{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png")
+    for name, figure in figures.items():
+        files.append(out / f"{prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png")
         with atomic_write(files[-1]) as temporary:
             plots.save(figure, temporary, format="png")
     return files
@@ -81,15 +107,20 @@ def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path
     return output
 
 
-def _run(out: Path) -> tuple[str, str]:
-    """Title and section of a run."""
+def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
+    """Manifest, rows, errors and study of a run that has rows."""
     manifest, rows, errors = open_run(out)
-    identity = manifest["identity"]
-    if identity["study"] not in STUDIES:
-        raise ValueError(f"{out} is a run of {identity['study']}, a study that is not known here")
+    name = manifest["identity"]["study"]
+    if name not in STUDIES:
+        raise ValueError(f"{out} is a run of {name}, a study that is not known here")
     if rows.num_rows == 0:
         raise ValueError(f"{out} has no rows yet")
-    study = STUDIES[identity["study"]].from_settings(manifest["settings"])
+    return manifest, rows, errors, STUDIES[name].from_settings(manifest["settings"])
+
+
+def _run(out: Path) -> tuple[str, str]:
+    """Title and section of a run."""
+    manifest, rows, errors, study = _open(out)
     tables = study.tables(rows)
     parts = [f"<h1>{_text(study.title)}</h1>", _settings(manifest, rows, errors, out)]
     for name, figure in study.figures(tables).items():

@@ -5,6 +5,7 @@ import http.server
 import re
 import threading
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,8 +191,12 @@ def test_neither_file_nor_tag(weights):
         load("resnet18", weights=weights)
 
 
-def test_folder_instead_of_file(tmp_path):
-    with pytest.raises(ValueError, match="is a folder"):
+def test_folder_of_a_training(tmp_path):
+    bundled = registry.network("resnet18_digits").bundled
+    (tmp_path / "resnet18_digits.safetensors").write_bytes(bundled.read_bytes())
+    found = load("resnet18_digits", weights=tmp_path)
+    chex.assert_trees_all_equal(found.variables, load("resnet18_digits").variables)
+    with pytest.raises(ValueError, match=r"is a folder without resnet18\.safetensors"):
         load("resnet18", weights=tmp_path)
 
 

@@ -176,5 +176,9 @@ def test_names_of_networks_tell_their_weights(tmp_path):
     bundled = registry.network("resnet18_digits").bundled
     copy = tmp_path / "second.safetensors"
     copy.write_bytes(bundled.read_bytes())
-    networks = commands.load_networks(("resnet18_digits", f"resnet18_digits={copy}"))
-    assert list(networks) == ["resnet18_digits", "resnet18_digits=second"]
+    folder = tmp_path / "grey.5-0"
+    folder.mkdir()
+    (folder / "resnet18_digits.safetensors").write_bytes(copy.read_bytes())
+    weights = ("", f"={copy}", f"={folder}")
+    networks = commands.load_networks([f"resnet18_digits{each}" for each in weights])
+    assert [name.partition("=")[2] for name in networks] == ["", "second", "grey.5-0"]
