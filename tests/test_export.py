@@ -1,5 +1,6 @@
 """Programs for GPU and TPU are built on machines that have neither."""
 
+import re
 from functools import partial
 
 import jax
@@ -55,6 +56,9 @@ def check(exported, count):
     text = exported.mlir_module()
     assert "callback" not in text
     assert "tensor<?" not in text, "a dynamic shape"
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general)\b.*", text)
+    assert products
+    assert all(each.count("HIGHEST") == 2 for each in products), "TF32 or bfloat16 unasked"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
