@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from lmjax import devices
 from lmjax.masking.shared import (
     Prefix,
     SharedCounting,
@@ -23,7 +24,7 @@ from lmjax.masking.shared import (
     visible_rows,
 )
 from lmjax.masking.visible import Capacities, Counting
-from lmjax.perturbation import devices
+from lmjax.perturbation import dealing
 from lmjax.perturbation.packing import Counts, Room
 
 # Variants that share rows: more share more, and need more memory.
@@ -95,9 +96,9 @@ class Job(NamedTuple):
         return jax.tree.map(lambda x: x[np.maximum(variants, 0)], self.rows)
 
     def deal(self, batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[tuple]:
-        """`devices.deal` for the devices of this job."""
+        """`dealing.deal` for the devices of this job."""
         size = self.mesh.size
-        return devices.deal(batches, per_call=per_call, length=length, devices=size)
+        return dealing.deal(batches, per_call=per_call, length=length, devices=size)
 
     def arguments(self, rows) -> tuple:
         """What every program takes."""
@@ -180,7 +181,7 @@ def _dense_call(arrays, image, shared, rows, used, *, static, mesh):
         batch = functools.partial(_dense_batch, arrays, image, shared, static=static)
         return one_by_one(batch, rows, used[0])
 
-    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
+    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))
@@ -191,7 +192,7 @@ def _visible_call(arrays, image, shared, rows, used, *, static, room, mesh):
         batch = functools.partial(_visible_batch, arrays, image, shared, static=static, room=room)
         return one_by_one(batch, rows, used[0])
 
-    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
+    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "sharing", "room", "mesh"))
@@ -211,7 +212,7 @@ def _shared_call(arrays, image, shared, rows, used, *, static, sharing, room, me
         enough = (needed <= jnp.array(sharing.rows)).all()
         return one_by_one(batch, (rows, index), used[0]), enough[None]
 
-    return devices.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
+    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "seam", "room"))

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from lmjax import devices
 from lmjax.masking.checks import check_colours, check_image, check_mask
-from lmjax.perturbation import devices, engines
+from lmjax.perturbation import engines
 from lmjax.perturbation.engines import Job, Static
 from lmjax.perturbation.mask_families import MaskFamily, Masks
 from lmjax.perturbation.planning import make_plan

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from lmjax import devices
 from lmjax.masking.checks import check_mask
-from lmjax.perturbation import devices, engines
+from lmjax.perturbation import dealing, engines
 from lmjax.perturbation.coalitions import _paint
 from lmjax.perturbation.evaluate import _CPU_PIXELS_PER_CALL, _one_ahead, per_device, split
 from lmjax.perturbation.mask_families import Masks
@@ -99,7 +100,7 @@ def evaluate_images(
     batches = [np.arange(i, min(i + size, len(family))) for i in range(0, len(family), size)]
 
     def calls() -> Iterator[tuple[np.ndarray, jax.Array]]:
-        dealt = devices.deal(batches, per_call=per_call, length=size, devices=mesh.size)
+        dealt = dealing.deal(batches, per_call=per_call, length=size, devices=mesh.size)
         for numbers, used in dealt:
             rows = image_of[np.maximum(numbers, 0)], family[np.maximum(numbers, 0)]
             mine = devices.divided((rows, used), mesh)
@@ -120,7 +121,7 @@ def evaluate_images(
 def _call(arrays, images, shared, rows, used, *, static, mesh):
     """Logits `[D * G * B, K]` of (image numbers, mask rows), each `[D * G, B, ...]`."""
     run = functools.partial(_batches, static=static)
-    return devices.side_by_side(run, mesh, parts=2)(arrays, images, shared, rows, used)
+    return dealing.side_by_side(run, mesh, parts=2)(arrays, images, shared, rows, used)
 
 
 def _batches(arrays, images, shared, rows, used, *, static):

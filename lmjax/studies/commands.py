@@ -10,10 +10,10 @@ from tyro.conf import Positional, arg
 
 from lmjax import data
 from lmjax.data.opening import FORMS
+from lmjax.devices import join
 from lmjax.models import load
 from lmjax.studies import reporting
 from lmjax.studies.catalogue import STUDIES
-from lmjax.studies.distributed import join
 from lmjax.studies.results import Range
 from lmjax.studies.running import (
     DEFAULT_NETWORKS,
@@ -25,6 +25,9 @@ from lmjax.studies.running import (
     unfinished,
 )
 from lmjax.studies.study import Study
+
+# The first process to finish waits so long for the others, seconds.
+_LONGEST_STUDY = 30 * 24 * 3600
 
 
 def build() -> tyro.extras.SubcommandApp:
@@ -156,7 +159,7 @@ def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:
         return parse_shard("0/1" if shard is None else shard)
     if shard is not None:
         raise ValueError(f"shard {shard!r} and distributed both say which part to do; take one")
-    return join()
+    return join(shutdown_timeout_seconds=_LONGEST_STUDY)
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

@@ -21,10 +21,10 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax import __version__
+from lmjax.devices import check_mesh, replicated
 from lmjax.identity import source_version
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
-from lmjax.perturbation.devices import check_mesh, replicated
 from lmjax.studies.block import Block, Sample, SampledBlock, read
 from lmjax.studies.results import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study

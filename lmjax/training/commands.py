@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
+from jax.sharding import Mesh
 from tyro.conf import Positional, arg
 
-from lmjax import data
+from lmjax import data, devices
 from lmjax.data.opening import FORMS
 from lmjax.training.running import train
 from lmjax.training.settings import TrainingConfig
@@ -22,6 +24,9 @@ DIGIT_SCENES = TrainingConfig(
     small_share=2 / 3,
 )
 """The settings that made the bundled network."""
+
+# Seconds that a process which fails waits for the others, who wait for it; else all end together.
+_TO_THE_END = 60
 
 _Config = Annotated[TrainingConfig, arg(name="")]
 _OptionalInt = Annotated[int | None, arg(metavar="INT")]
@@ -47,6 +52,7 @@ def network(
     num_classes: _OptionalInt = None,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     checkpoint_steps: _OptionalInt = None,
+    distributed: bool = False,
 ) -> None:
     """Train a network on a source of images.
 
@@ -60,7 +66,10 @@ def network(
         num_classes: of the network; by default as many as the source has.
         out: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
+        distributed: share each batch with the other processes of a cluster, which JAX finds out
+            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
+    mesh = _mesh(distributed)
     name, _, weights = name.partition("=")
     scenes, config = _open(source, config)
     path = train(
@@ -73,6 +82,7 @@ def network(
         num_classes=num_classes,
         checkpoint_steps=checkpoint_steps,
         progress=True,
+        mesh=mesh,
     )
     print(f"wrote {path}")
 
@@ -88,6 +98,7 @@ def digit_scenes(
     test_images: int = 2000,
     out: Path = Path("runs/digit-scenes"),
     checkpoint_steps: _OptionalInt = None,
+    distributed: bool = False,
 ) -> None:
     """Train resnet18_digits, the bundled network, from nothing; by default as it was made.
 
@@ -99,7 +110,10 @@ def digit_scenes(
         test_images: how many.
         out: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
+        distributed: share each batch with the other processes of a cluster, which JAX finds out
+            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
+    mesh = _mesh(distributed)
     test = source.replace("split=train", "split=test") if test is None else test
     scenes, config = _open(source, config)
     path = train(
@@ -111,8 +125,17 @@ def digit_scenes(
         half_precision=True,
         checkpoint_steps=checkpoint_steps,
         progress=True,
+        mesh=mesh,
     )
     print(f"wrote {path}")
+
+
+def _mesh(distributed: bool) -> Mesh | None:
+    """All devices of all processes, once they have met; None for those of this process."""
+    if not distributed:
+        return None
+    devices.join(shutdown_timeout_seconds=_TO_THE_END)
+    return devices.mesh_of(jax.devices())
 
 
 def _open(source: str, config: TrainingConfig):

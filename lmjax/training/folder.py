@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,26 +36,32 @@ _COLUMNS = pa.schema(
 
 
 class RunFolder:
-    """The folder of a training run.
+    """The folder of a training run. Where processes share a run, the first alone uses it.
 
     Args:
-      out: the folder, made if needed.
-      identity: what the run depends on, as JSON can hold it.
-
-    Raises:
-      ValueError: the folder holds a run that depends on something else; says what.
-      OSError: it cannot be written.
+      out: the folder.
     """
 
-    def __init__(self, out: str | os.PathLike, identity: dict[str, Any]):
+    def __init__(self, out: str | os.PathLike):
         self.out = Path(out).absolute()
         self._checkpoints, self._metrics = self.out / "checkpoints", self.out / "metrics"
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Makes the folder if needed.
+
+        Args:
+          identity: what the run depends on, as JSON can hold it.
+
+        Raises:
+          ValueError: the folder holds a run that depends on something else; says what.
+          OSError: it cannot be written.
+        """
         manifest, identity = self.out / "manifest.json", plain(identity)
         if manifest.exists():
             different = differences(_read_json(manifest), identity)
             if different:
                 raise ValueError(
-                    f"out {out} holds another run: {'; '.join(different)}; give another folder"
+                    f"out {self.out} holds another run: {'; '.join(different)}; give another folder"
                 )
         for folder in (self._checkpoints, self._metrics):
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[int]:
         """Steps that there are checkpoints of; the temporary folders of killed runs are none."""
-        return sorted(int(path.name) for path in self._checkpoints.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit())
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The state of the last checkpoint, or None if there is none.
@@ -71,7 +78,10 @@ class RunFolder:
         What a killed run has left beyond it is removed.
 
         Args:
-          like: shapes, dtypes and shardings (`jax.ShapeDtypeStruct`).
+          like: shapes and dtypes (`jax.ShapeDtypeStruct`).
+
+        Returns:
+          NumPy arrays.
 
         Raises:
           ValueError: a damaged checkpoint.
@@ -89,7 +99,8 @@ class RunFolder:
         path = self._checkpoints / f"{last:08}"
         try:
             with _checkpointer() as checkpointer:
-                return checkpointer.restore(path, like)
+                arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+                return checkpointer.restore(path, arrays)
         except Exception as error:  # orbax and tensorstore raise a dozen types on damaged files
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to go on "
@@ -97,7 +108,12 @@ class RunFolder:
             ) from error
 
     def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
-        """A checkpoint, and the metrics of the steps since the one before."""
+        """A checkpoint, and the metrics of the steps since the one before.
+
+        Args:
+          state: NumPy arrays, since orbax takes those of a device for a part of the cluster's.
+          rows: of metrics.
+        """
         step = int(state.step)
         if step in self.checkpoints():
             return
@@ -131,16 +147,16 @@ def read_metrics(out: str | os.PathLike) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in paths)
 
 
-def shapes(state: TrainState, sharding) -> TrainState:
-    """What `RunFolder.restore` takes: the shapes of a state, all of it on every device."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
-
-
 @contextlib.contextmanager
 def _checkpointer():
     import orbax.checkpoint  # takes a second
 
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+    # Orbax would wait for the other processes of a cluster.
+    this = jax.process_index()
+    alone = orbax.checkpoint.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}
+    )
+    with orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         yield checkpointer
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import os
 import sys
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from lmjax import __version__
+from lmjax import __version__, devices
 from lmjax.identity import source_version
 from lmjax.masking.masked import Masked
 from lmjax.masking.removal import check_masking
@@ -24,10 +26,10 @@ from lmjax.models.loading import build, load
 from lmjax.models.preprocess import Preprocessing
 from lmjax.training.augmentation import masking_of, needs_objects
 from lmjax.training.batches import Batch, Reader, ahead, indices
-from lmjax.training.folder import RunFolder, shapes
+from lmjax.training.folder import RunFolder
 from lmjax.training.measuring import measure
 from lmjax.training.settings import TrainingConfig
-from lmjax.training.step import TrainState, initial_state, replicated, shared_out, train_step
+from lmjax.training.step import TrainState, initial_state, train_step
 
 _LAG = 2  # steps whose results are not waited for, so that devices never are
 
@@ -44,12 +46,16 @@ def train(
     half_precision: bool = False,
     checkpoint_steps: int | None = None,
     progress: bool | None = None,
+    mesh: Mesh | None = None,
 ) -> Path:
     """Trains a network on a source of images, from random weights or from trained ones.
 
     A run that was stopped, by `kill -9` too, goes on from its last checkpoint when it is called
     again with the same arguments, and gives what it would have given otherwise, bit for bit on the
     same machine and devices.
+
+    The devices of a mesh share each batch. Where it spans processes, all of them call this with the
+    same arguments, each reads the images of its own devices, and the first writes the folder.
 
     Example:
       >>> scenes = lmjax.data.DigitScenes("train", length=24_000)
@@ -70,6 +76,8 @@ def train(
       half_precision: whether weights are stored in half precision at the end.
       checkpoint_steps: also keep a checkpoint every so many steps; None keeps one each epoch.
       progress: whether to show a progress bar; None shows one on a terminal.
+      mesh: the devices, whatever the mesh's axes: some of this process, or some of every process of
+        a cluster. None takes all of this process, or `jax.default_device` where that is set.
 
     Returns:
       Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read.
@@ -77,18 +85,18 @@ def train(
 
     Raises:
       ValueError: arguments out of range, a folder of another run, examples that lack what training
-        needs, or a loss that is not finite.
+        needs, a loss that is not finite, or processes that do not agree.
       OSError: files that cannot be read or written.
     """
-    job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes)
+    mesh = devices.mesh_of(devices.check_mesh(mesh, across_processes=True).devices.ravel())
+    job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise ValueError(f"checkpoint_steps must be 1 or more, got {checkpoint_steps!r}")
-    folder = RunFolder(out, job.identity)
-    whole = replicated()
-    state = folder.restore(shapes(jax.eval_shape(job.begin), whole))
-    if state is None:
-        state = jax.device_put(job.begin(), whole)
-    state = _steps(job, folder, state, whole, checkpoint_steps or job.config.steps, progress)
+    same = [job.identity, half_precision, checkpoint_steps]
+    devices.check_same(json.dumps(same), "network, source, test or settings", mesh)
+    folder = RunFolder(out)
+    state = _begin(job, folder)
+    state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
     return _export(job, folder.out / f"{network}.safetensors", state, half_precision)
 
 
@@ -103,6 +111,7 @@ class _Job(NamedTuple):
     test: Reader | None
     start: dict[str, Any] | None  # variables to start from, if not random
     class_names: tuple[str, ...] | None
+    mesh: Mesh  # of one axis
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -126,19 +135,24 @@ class _Job(NamedTuple):
             variables = jax.tree.map(jnp.array, self.start)  # a copy: steps take their memory
         return initial_state(variables, self.config)
 
-    def classifier(self, state: TrainState) -> Classifier:
-        """The network as it is now."""
-        return Classifier(state.trained, self.module, self.preprocessing, self.class_names)
-
     def batches(self, start: int) -> Iterator[Batch]:
-        """Batches of all steps from one on, read ahead in the background."""
+        """This process's part of the batches of all steps from one on, read ahead."""
         options = {"batch_size": self.config.batch_size, "seed": self.config.seed}
         order = functools.partial(indices, length=len(self.reader.source), **options)
-        return ahead(lambda step: self.reader(order(step)), range(start, self.config.steps))
+        own = devices.own_rows(self.config.batch_size, self.mesh)
 
-    def test_accuracy(self, state: TrainState) -> float | None:
+        def read(step: int) -> Batch:
+            batch = order(step)
+            return self.reader(batch[i] for i in own)
+
+        return ahead(read, range(start, self.config.steps))
+
+    def test_accuracy(self, variables: dict[str, Any]) -> float | None:
         """Accuracy on the test examples, if there are some."""
-        return None if self.test is None else measure(self.classifier(state), self.test)
+        if self.test is None:
+            return None
+        classifier = Classifier(variables, self.module, self.preprocessing, self.class_names)
+        return measure(classifier, self.test, mesh=self.mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "preprocessing"))
@@ -149,7 +163,7 @@ def initial_variables(module, preprocessing: Preprocessing, seed: int) -> dict[s
     return module.init(jax.random.key(seed), images)
 
 
-def _prepare(network, source, config, test, weights, num_classes) -> _Job:
+def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
     facts = registry.network(network)
     class_names = getattr(source, "class_names", None)
     if num_classes is None:
@@ -164,7 +178,7 @@ def _prepare(network, source, config, test, weights, num_classes) -> _Job:
     old = None if weights is None else _trained(network, weights, num_classes)
     preprocessing = facts.preprocessing if old is None else old.preprocessing
     module = build(facts, preprocessing, num_classes=num_classes, dtype=_dtype(config))
-    _check_fits(config, module, preprocessing)
+    _check_fits(config, module, preprocessing, mesh)
     start = None
     if old is not None:
         fresh = initial_variables(module, preprocessing, config.seed)
@@ -174,7 +188,7 @@ def _prepare(network, source, config, test, weights, num_classes) -> _Job:
         for each, objects in ((source, needs_objects(config.augmentations)), (test, False))
     ]
     names = None if class_names is None else tuple(class_names)
-    return _Job(network, config, module, preprocessing, *readers, start, names)
+    return _Job(network, config, module, preprocessing, *readers, start, names, mesh)
 
 
 def _trained(network: str, weights, num_classes: int) -> Classifier:
@@ -189,7 +203,7 @@ def _trained(network: str, weights, num_classes: int) -> Classifier:
         return load(network, weights=weights, num_classes=found.pop())
 
 
-def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing) -> None:
+def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing, mesh: Mesh) -> None:
     masking = masking_of(config.augmentations)
     if masking is not None:
         check_masking(masking, module.masking)
@@ -197,24 +211,35 @@ def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing) ->
         raise ValueError("small_share must be 0: a transformer takes images of one size only")
     if preprocessing.crop is None:
         raise ValueError("preprocessing must have a crop, so that images are of one size")
-    devices = len(jax.local_devices())
-    if config.batch_size % (config.accumulate * devices):
+    if config.batch_size % (config.accumulate * mesh.size):
         raise ValueError(
             f"batch_size is {config.batch_size}; it must be a multiple of accumulate x devices "
-            f"({config.accumulate} x {devices})"
+            f"({config.accumulate} x {mesh.size})"
         )
+
+
+def _begin(job: _Job, folder: RunFolder) -> TrainState:
+    """The state of the last checkpoint, or that before the first step."""
+    like = jax.eval_shape(job.begin)
+
+    def begin() -> TrainState:
+        folder.claim(job.identity)
+        state = folder.restore(like)
+        return job.begin() if state is None else state
+
+    return devices.from_first(begin, like, job.mesh)
 
 
 def _steps(
     job: _Job,
     folder: RunFolder,
     state: TrainState,
-    whole: jax.sharding.NamedSharding,
     checkpoint_steps: int,
     progress: bool | None,
 ) -> TrainState:
     """All steps that are left."""
     config, begun, rows, pending = job.config, time.perf_counter(), [], []
+    whole, writes = devices.everywhere(job.mesh), devices.is_first(job.mesh)
 
     def collect(most: int) -> None:
         while len(pending) > most:
@@ -230,11 +255,11 @@ def _steps(
 
     first = int(state.step)
     options = {"module": job.module, "preprocessing": job.preprocessing, "config": config}
-    with _progress_bar(job, first, progress) as bar:
+    with _progress_bar(job, first, progress if writes else False) as bar:
         for step, batch in enumerate(job.batches(first), first + 1):
             state, metrics = train_step(
                 state,
-                *jax.device_put(batch, shared_out(whole)),
+                *devices.divided(batch, job.mesh),
                 **options,
                 size=config.small_size if step <= config.small_steps else None,
                 sharding=whole,
@@ -245,8 +270,9 @@ def _steps(
             if ends or step % checkpoint_steps == 0:
                 collect(0)
                 if ends:
-                    rows[-1]["test_accuracy"] = job.test_accuracy(state)
-                folder.save(state, rows)
+                    rows[-1]["test_accuracy"] = job.test_accuracy(state.trained)
+                if writes:
+                    folder.save(jax.device_get(state), rows)
                 rows.clear()
     return state
 
@@ -275,26 +301,21 @@ def _progress_bar(job: _Job, first: int, progress: bool | None):
 
 
 def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> Path:
-    """Writes the weights; their accuracy is that of the file, read back."""
+    """Writes the weights; their accuracy is that of what the file holds."""
     tensors = checkpoints.to_state_dict(jax.device_get(state.trained))
     if half_precision:
         tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
     metadata = {**job.identity, "class_names": job.class_names}
-    checkpoints.save_safetensors(path, tensors, metadata=metadata)
     if job.test is not None:
-        metadata["test_accuracy"] = measure(_read_back(job, path), job.test)
+        written = checkpoints.to_variables(tensors, state.trained)
+        metadata["test_accuracy"] = job.test_accuracy(written)
+
+    def write() -> tuple:
         checkpoints.save_safetensors(path, tensors, metadata=metadata)
+        return ()
+
+    devices.from_first(write, (), job.mesh)  # when this returns, the file is there
     return path
-
-
-def _read_back(job: _Job, path: Path) -> Classifier:
-    return load(
-        job.name,
-        weights=path,
-        num_classes=job.module.num_classes,
-        preprocessing=job.preprocessing,
-        dtype=_dtype(job.config),
-    )
 
 
 def _dtype(config: TrainingConfig):

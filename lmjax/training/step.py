@@ -3,8 +3,8 @@
 Images are uint8 `[N, H, W, C]` until the jitted step, which scales, augments and normalises them;
 labels are int `[N]`. What is random in a step depends on the seed and the step's number alone.
 
-On several devices the images of a batch are shared out among them (`sharding`), and the compiler
-adds up what belongs together: the step is that of one device, batch norm included.
+On several devices the images of a batch are divided among them, and the compiler adds up what
+belongs together: the step is that of one device, batch norm included.
 """
 
 import functools
@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Sharding
 
 from lmjax.masking.masked import Masked
 from lmjax.models.preprocess import Preprocessing
 from lmjax.training.augmentation import Examples, augment, masking_of
 from lmjax.training.optimizer import learning_rate, make_optimizer
 from lmjax.training.settings import TrainingConfig
-
-_AXIS = "images"
 
 
 class TrainState(NamedTuple):
@@ -66,18 +64,6 @@ def initial_state(variables: dict[str, Any], config: TrainingConfig) -> TrainSta
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer, ema)
 
 
-def replicated() -> NamedSharding:
-    """Everything on every local device."""
-    devices = jax.local_devices()
-    mesh = jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def shared_out(whole: NamedSharding) -> NamedSharding:
-    """The images of a batch shared out among the same devices."""
-    return NamedSharding(whole.mesh, PartitionSpec(_AXIS))
-
-
 @functools.partial(
     jax.jit,
     static_argnames=("module", "preprocessing", "config", "size", "sharding"),
@@ -93,7 +79,7 @@ def train_step(
     preprocessing: Preprocessing,
     config: TrainingConfig,
     size: int | None = None,
-    sharding: NamedSharding | None = None,
+    sharding: Sharding | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on the cross entropy of a batch.
 
@@ -106,7 +92,7 @@ def train_step(
       preprocessing: gives the normalisation.
       config: all else.
       size: images are shrunk to this height and width; None leaves them.
-      sharding: of the state, `replicated()`; None on one device.
+      sharding: of the state, whole on every device that images are divided among; None on one.
 
     Returns:
       The next state; and the batch's mean `loss` and `accuracy` before the step, the norm of the

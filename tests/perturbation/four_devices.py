@@ -1,4 +1,4 @@
-"""What `test_devices.py` runs in a process with four devices. Not collected by itself."""
+"""What `test_dealing.py` runs in a process with four devices. Not collected by itself."""
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lmjax
-from lmjax.perturbation import Coalitions, devices, segments
+from lmjax import devices
+from lmjax.perturbation import Coalitions, segments
 from lmjax.perturbation.evaluate_images import ImageCoalitions, evaluate_images
 from tests.perturbation.test_engines import IMAGE, random_masks, random_predictor
 

@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from lmjax.studies.distributed import join
+from lmjax.devices import join
 from lmjax.studies.running import run
 from tests.studies import fakes
 

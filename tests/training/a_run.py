@@ -1,12 +1,14 @@
 """A training run of a tiny network, for tests: here, or by itself in a process (`python a_run.py`).
 
-Arguments: its folder, and after how many steps there is a checkpoint.
+Arguments: its folder, after how many steps there is a checkpoint, and how many devices, if not all.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
 
 from lmjax.data import DigitScenes
 from lmjax.models import registry
@@ -32,11 +34,15 @@ def build(network, **options):
     return Small(**{"num_classes": 10, **options})
 
 
-def run(out, *, config=CONFIG, checkpoint_steps=None, **options):
+SOURCE = DigitScenes("train", length=48)  # less than an epoch: passes follow each other
+TEST = DigitScenes("test", length=20)
+
+
+def run(out, *, source=SOURCE, config=CONFIG, checkpoint_steps=None, **options):
     """Trains."""
     return train(
         "resnet18_digits",
-        DigitScenes("train", length=48),  # less than an epoch: passes follow each other
+        source,
         config=config,
         out=out,
         checkpoint_steps=checkpoint_steps,
@@ -47,4 +53,10 @@ def run(out, *, config=CONFIG, checkpoint_steps=None, **options):
 
 if __name__ == "__main__":
     registry.Network.build = build
-    run(sys.argv[1], checkpoint_steps=int(sys.argv[2]))
+    mesh = None
+    if sys.argv[3:]:
+        count = int(sys.argv[3])
+        types = (jax.sharding.AxisType.Auto,) * 2
+        some = jax.devices()[:count]
+        mesh = jax.make_mesh((1, count), ("hosts", "chips"), axis_types=types, devices=some)
+    run(sys.argv[1], checkpoint_steps=int(sys.argv[2]), mesh=mesh)

@@ -8,10 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 import lmjax
-from lmjax.perturbation import devices
+from lmjax.perturbation import dealing
 
 HERE = Path(__file__).parent
 IMAGE = np.zeros((8, 8, 3), np.float32)
@@ -32,7 +31,7 @@ def test_on_four_devices():
 
 def test_batches_are_dealt_in_turn():
     batches = [np.arange(3 * i, 3 * i + 3) for i in range(7)] + [np.array([21])]
-    (first, used), (second, rest) = devices.deal(batches, per_call=2, length=4, devices=3)
+    (first, used), (second, rest) = dealing.deal(batches, per_call=2, length=4, devices=3)
     assert first[:, 0].tolist() == [0, 9, 3, 12, 6, 15]
     assert used.tolist() == [2, 2, 2]
     assert second.tolist() == [
@@ -51,13 +50,3 @@ def predictor(image, masks):
 def test_what_is_no_mesh_is_an_error(mesh):
     with pytest.raises(ValueError, match=r"mesh must be a jax.sharding.Mesh.*got"):
         lmjax.evaluate(predictor, IMAGE, np.ones((2, 8, 8)), mesh=mesh)
-
-
-class Elsewhere:
-    process_index = 3
-
-
-def test_devices_of_other_processes_are_an_error():
-    mesh = Mesh(np.array([Elsewhere()]), ("variants",))
-    with pytest.raises(ValueError, match=r"devices of this process \(0\) only.*process 3"):
-        devices.check_mesh(mesh)

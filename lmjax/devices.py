@@ -1,0 +1,227 @@
+"""Devices that share work, and processes that do.
+
+A `jax.sharding.Mesh` names the devices. All of its axes divide the work, whatever they are called;
+it may span the processes of a cluster that have met (`join`).
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+
+_CHUNK = 1 << 28  # bytes that devices broadcast at a time
+
+
+def join(**options) -> tuple[int, int]:
+    """Meets the other processes of the cluster, before any other use of JAX.
+
+    `jax.distributed.initialize` finds out about SLURM, Open MPI, Kubernetes and Cloud TPU by
+    itself. Where a process dies, the others end too, when they have not heard of it for a while
+    (`heartbeat_timeout_seconds`, 100).
+
+    Args:
+      options: of `jax.distributed.initialize`.
+
+    Returns:
+      Which process this is, and of how many.
+
+    Raises:
+      ValueError: no cluster is found, or JAX is too old for the options.
+    """
+    known = inspect.signature(jax.distributed.initialize).parameters
+    if not options.keys() <= known.keys():
+        raise ValueError(
+            f"distributed needs jax 0.9 or newer, got {jax.__version__}; upgrade it, or leave it "
+            "out (processes also share a study by --shard 0/4, --shard 1/4, ...)"
+        )
+    try:
+        jax.distributed.initialize(**options)
+    except ValueError as error:
+        raise ValueError(
+            "distributed finds no cluster (SLURM, Open MPI, Kubernetes or Cloud TPU) that says "
+            f"which process this is ({error}); leave it out (processes also share a study by "
+            "--shard 0/4, --shard 1/4, ...)"
+        ) from error
+    return jax.process_index(), jax.process_count()
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process in one axis, or `jax.default_device` where that is set."""
+    default = jax.config.jax_default_device
+    if default is None:
+        return mesh_of(jax.local_devices())
+    one = jax.local_devices(backend=default)[0] if isinstance(default, str) else default
+    return mesh_of([one])
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """Devices in one axis, whose use is left to the compiler."""
+    return Mesh(np.array(devices), ("devices",), axis_types=(AxisType.Auto,))
+
+
+def check_mesh(mesh: Mesh | None, *, across_processes: bool = False) -> Mesh:
+    """The mesh, or that of `local_mesh` for None.
+
+    Args:
+      mesh: what a caller gave.
+      across_processes: whether it may also span processes, all of them then.
+
+    Raises:
+      ValueError: anything else.
+    """
+    if mesh is None:
+        return local_mesh()
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('devices',)), or None "
+            f"for all devices of this process; got {mesh!r}"
+        )
+    found, this, count = _processes(mesh), jax.process_index(), jax.process_count()
+    if found != {this} and not (across_processes and found == set(range(count))):
+        raise ValueError(
+            f"mesh must hold devices of this process ({this}) only"
+            f"{f', or of all {count} processes' if across_processes else ''}; got devices of "
+            f"process {', '.join(map(str, sorted(found)))}. For those of this process take "
+            "jax.make_mesh(..., devices=jax.local_devices()), or None"
+        )
+    return mesh
+
+
+def _processes(mesh: Mesh) -> set[int]:
+    return {device.process_index for device in mesh.devices.flat}
+
+
+def spans_processes(mesh: Mesh) -> bool:
+    """Whether other processes take part."""
+    return len(_processes(mesh)) > 1
+
+
+def is_first(mesh: Mesh) -> bool:
+    """Whether this is the process that writes, where one does for all."""
+    return jax.process_index() == min(_processes(mesh))
+
+
+def own_devices(mesh: Mesh) -> list[jax.Device]:
+    """Those of this process."""
+    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+
+
+def own_rows(length: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of an array of some length, a multiple of the devices, are for this process."""
+    mine = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    return np.arange(length).reshape(mesh.size, -1)[mine].ravel()
+
+
+def everywhere(mesh: Mesh) -> Sharding:
+    """Of arrays that are whole on every device."""
+    return _sharding(mesh, PartitionSpec())
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """The arrays on every device; nothing is copied where they are."""
+    return jax.device_put(tree, everywhere(mesh))
+
+
+def divided(tree: Any, mesh: Mesh) -> Any:
+    """The arrays, their first axis divided among the devices.
+
+    Args:
+      tree: of NumPy arrays; where the mesh spans processes only `own_rows` of them.
+      mesh: the devices.
+    """
+    sharding = _sharding(mesh, PartitionSpec(mesh.axis_names))
+    if not spans_processes(mesh):
+        return jax.device_put(tree, sharding)
+    devices = own_devices(mesh)
+
+    def put(rows: np.ndarray) -> jax.Array:
+        parts = jax.device_put(np.split(rows, len(devices)), devices)
+        shape = (len(parts[0]) * mesh.size, *rows.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+    return jax.tree.map(put, tree)
+
+
+def _sharding(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+    """On one device arrays are plain ones, and programs those of a process without a mesh."""
+    if mesh.size == 1:
+        return SingleDeviceSharding(mesh.devices.item())
+    return NamedSharding(mesh, spec)
+
+
+def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
+    """What the first process of a mesh makes, on all devices of all processes, bit for bit.
+
+    All wait for it, and fail where it fails.
+
+    Args:
+      make: gives a tree of arrays; called by the first process alone.
+      like: their shapes and dtypes (`jax.ShapeDtypeStruct`).
+      mesh: the devices.
+
+    Raises:
+      ValueError: in the others, where the first has raised an error.
+    """
+    if not spans_processes(mesh):
+        return replicated(make(), mesh)
+    from jax.experimental import multihost_utils
+
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([1] + [leaf.size * leaf.dtype.itemsize for leaf in leaves])
+    # As bytes, which are added to zeros: of floats, negative zeros would become positive ones.
+    sent, error = np.zeros(ends[-1], np.uint8), None
+    if is_first(mesh):
+        try:
+            made = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(make())]
+            sent[1:] = np.frombuffer(b"".join(made), np.uint8)
+        except Exception as raised:  # whatever it is, the others must not wait
+            sent[0], error = 1, raised
+    for start in range(0, len(sent), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        sent[part] = multihost_utils.broadcast_one_to_all(sent[part])
+    if error is not None:
+        raise error
+    if sent[0]:
+        raise ValueError("process 0 has failed; its message says why")
+
+    def put(leaf: jax.ShapeDtypeStruct, start: int) -> jax.Array:
+        array = np.frombuffer(sent, leaf.dtype, leaf.size, start).reshape(leaf.shape)
+        return jax.make_array_from_callback(leaf.shape, everywhere(mesh), lambda _: array)
+
+    return jax.tree.unflatten(structure, list(map(put, leaves, ends)))
+
+
+def check_same(text: str, what: str, mesh: Mesh) -> None:
+    """Where a mesh spans processes, they must work on the same: all say so where they do not.
+
+    Args:
+      text: what must be the same.
+      what: its name, in the error.
+      mesh: the devices.
+
+    Raises:
+      ValueError: in all processes, where it differs in one.
+    """
+    if not spans_processes(mesh):
+        return
+    from jax.experimental import multihost_utils
+
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    found = multihost_utils.process_allgather(digest)
+    others = np.flatnonzero((found != found[:1]).any(axis=1))
+    if others.size:
+        raise ValueError(
+            f"{what} of process {', '.join(map(str, others))} differ from those of process 0; all "
+            "processes of a mesh must be called with the same, and see the same files"
+        )
