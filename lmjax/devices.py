@@ -70,30 +70,30 @@ def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), ("devices",), axis_types=(AxisType.Auto,))
 
 
-def check_mesh(mesh: Mesh | None, *, across_processes: bool = False) -> Mesh:
+def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
     """The mesh, or that of `local_mesh` for None.
 
     Args:
       mesh: what a caller gave.
-      across_processes: whether it may also span processes, all of them then.
+      of_all_processes: whether the processes of a cluster work together, or each by itself.
 
     Raises:
       ValueError: anything else.
     """
-    if mesh is None:
-        return local_mesh()
+    mesh = local_mesh() if mesh is None else mesh
     if not isinstance(mesh, Mesh):
         raise ValueError(
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('devices',)), or None "
             f"for all devices of this process; got {mesh!r}"
         )
     found, this, count = _processes(mesh), jax.process_index(), jax.process_count()
-    if found != {this} and not (across_processes and found == set(range(count))):
+    if found != (set(range(count)) if of_all_processes else {this}):
+        whose, take = f"this process ({this}) only", "jax.local_devices()"
+        if of_all_processes:
+            whose, take = f"every process (there are {count})", "jax.devices()"
         raise ValueError(
-            f"mesh must hold devices of this process ({this}) only"
-            f"{f', or of all {count} processes' if across_processes else ''}; got devices of "
-            f"process {', '.join(map(str, sorted(found)))}. For those of this process take "
-            "jax.make_mesh(..., devices=jax.local_devices()), or None"
+            f"mesh must hold devices of {whose}, got those of process "
+            f"{', '.join(map(str, sorted(found)))}; take jax.make_mesh(..., devices={take})"
         )
     return mesh
 
@@ -105,16 +105,6 @@ def _processes(mesh: Mesh) -> set[int]:
 def spans_processes(mesh: Mesh) -> bool:
     """Whether other processes take part."""
     return len(_processes(mesh)) > 1
-
-
-def is_first(mesh: Mesh) -> bool:
-    """Whether this is the process that writes, where one does for all."""
-    return jax.process_index() == min(_processes(mesh))
-
-
-def own_devices(mesh: Mesh) -> list[jax.Device]:
-    """Those of this process."""
-    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
 def own_rows(length: int, mesh: Mesh) -> np.ndarray:
@@ -143,7 +133,7 @@ def divided(tree: Any, mesh: Mesh) -> Any:
     sharding = _sharding(mesh, PartitionSpec(mesh.axis_names))
     if not spans_processes(mesh):
         return jax.device_put(tree, sharding)
-    devices = own_devices(mesh)
+    devices = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
 
     def put(rows: np.ndarray) -> jax.Array:
         parts = jax.device_put(np.split(rows, len(devices)), devices)
@@ -161,13 +151,13 @@ def _sharding(mesh: Mesh, spec: PartitionSpec) -> Sharding:
 
 
 def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
-    """What the first process of a mesh makes, on all devices of all processes, bit for bit.
+    """What the first process makes, on all devices of a mesh, bit for bit.
 
     All wait for it, and fail where it fails.
 
     Args:
       make: gives a tree of arrays; called by the first process alone.
-      like: their shapes and dtypes (`jax.ShapeDtypeStruct`).
+      like: a tree of their shapes and dtypes, such as `jax.eval_shape` gives.
       mesh: the devices.
 
     Raises:
@@ -181,7 +171,7 @@ def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
     ends = np.cumsum([1] + [leaf.size * leaf.dtype.itemsize for leaf in leaves])
     # As bytes, which are added to zeros: of floats, negative zeros would become positive ones.
     sent, error = np.zeros(ends[-1], np.uint8), None
-    if is_first(mesh):
+    if jax.process_index() == 0:
         try:
             made = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(make())]
             sent[1:] = np.frombuffer(b"".join(made), np.uint8)

@@ -1,4 +1,4 @@
-"""Processes that meet, as SLURM would start them on one machine."""
+"""Processes of a cluster on this machine, as SLURM would start them."""
 
 import os
 import socket
@@ -11,8 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
-    """Of the 4096 that JAX takes for a SLURM job, by its number."""
-    for port in range(61440, 65536):
+    """Of the 4096 that JAX takes for a SLURM job, by its number.
+
+    A port is taken seconds after it was found free: tests beside each other look in other places.
+    """
+    for i in range(4096):
+        port = 61440 + (97 * os.getpid() + i) % 4096
         with socket.socket(socket.AF_INET6) as taken:
             try:
                 taken.bind(("::", port))
@@ -23,7 +27,7 @@ def free_port() -> int:
 
 
 def start(module, port, process, *arguments) -> subprocess.Popen:
-    """One of two processes, each of which runs a module with some arguments."""
+    """One of two processes; each runs a module (`python -m`)."""
     slurm = {
         "SLURM_JOB_ID": str(port - 61440),
         "SLURM_STEP_NODELIST": "localhost",
@@ -43,9 +47,20 @@ def start(module, port, process, *arguments) -> subprocess.Popen:
 
 
 def wait_for(condition, *processes):
+    """Until something holds; the processes must be running meanwhile."""
     deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline, "nothing happens"
         for process in processes:
             assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
+
+
+def end(*processes) -> list[str]:
+    """What they print, once they end by themselves or, when that takes too long, are killed."""
+    try:
+        return [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

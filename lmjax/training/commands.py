@@ -9,8 +9,9 @@ import tyro
 from jax.sharding import Mesh
 from tyro.conf import Positional, arg
 
-from lmjax import data, devices
+from lmjax import data
 from lmjax.data.opening import FORMS
+from lmjax.devices import join, mesh_of
 from lmjax.training.running import train
 from lmjax.training.settings import TrainingConfig
 
@@ -25,8 +26,9 @@ DIGIT_SCENES = TrainingConfig(
 )
 """The settings that made the bundled network."""
 
-# Seconds that a process which fails waits for the others, who wait for it; else all end together.
-_TO_THE_END = 60
+# A process that ends waits so long for the others, seconds. They end together, unless one has
+# failed: then they wait for it, and this wait is in vain.
+_END_TOGETHER = 60
 
 _Config = Annotated[TrainingConfig, arg(name="")]
 _OptionalInt = Annotated[int | None, arg(metavar="INT")]
@@ -66,10 +68,10 @@ def network(
         num_classes: of the network; by default as many as the source has.
         out: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
-        distributed: share each batch with the other processes of a cluster, which JAX finds out
-            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+        distributed: train on the devices of all processes of a cluster, which JAX finds out about
+            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
-    mesh = _mesh(distributed)
+    mesh = _together() if distributed else None
     name, _, weights = name.partition("=")
     scenes, config = _open(source, config)
     path = train(
@@ -84,7 +86,7 @@ def network(
         progress=True,
         mesh=mesh,
     )
-    print(f"wrote {path}")
+    _tell(path)
 
 
 network.__doc__ = network.__doc__.replace("{FORMS}", "; ".join(FORMS))
@@ -110,10 +112,10 @@ def digit_scenes(
         test_images: how many.
         out: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
-        distributed: share each batch with the other processes of a cluster, which JAX finds out
-            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+        distributed: train on the devices of all processes of a cluster, which JAX finds out about
+            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
-    mesh = _mesh(distributed)
+    mesh = _together() if distributed else None
     test = source.replace("split=train", "split=test") if test is None else test
     scenes, config = _open(source, config)
     path = train(
@@ -127,15 +129,18 @@ def digit_scenes(
         progress=True,
         mesh=mesh,
     )
-    print(f"wrote {path}")
+    _tell(path)
 
 
-def _mesh(distributed: bool) -> Mesh | None:
-    """All devices of all processes, once they have met; None for those of this process."""
-    if not distributed:
-        return None
-    devices.join(shutdown_timeout_seconds=_TO_THE_END)
-    return devices.mesh_of(jax.devices())
+def _together() -> Mesh:
+    """The devices of all processes of the cluster."""
+    join(shutdown_timeout_seconds=_END_TOGETHER)
+    return mesh_of(jax.devices())
+
+
+def _tell(path: Path) -> None:
+    if jax.process_index() == 0:
+        print(f"wrote {path}")
 
 
 def _open(source: str, config: TrainingConfig):

@@ -78,7 +78,7 @@ class RunFolder:
         What a killed run has left beyond it is removed.
 
         Args:
-          like: shapes and dtypes (`jax.ShapeDtypeStruct`).
+          like: shapes and dtypes, such as `jax.eval_shape` gives.
 
         Returns:
           NumPy arrays.
@@ -99,8 +99,7 @@ class RunFolder:
         path = self._checkpoints / f"{last:08}"
         try:
             with _checkpointer() as checkpointer:
-                arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-                return checkpointer.restore(path, arrays)
+                return checkpointer.restore(path, jax.tree.map(_empty, like))
         except Exception as error:  # orbax and tensorstore raise a dozen types on damaged files
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to go on "
@@ -111,7 +110,8 @@ class RunFolder:
         """A checkpoint, and the metrics of the steps since the one before.
 
         Args:
-          state: NumPy arrays, since orbax takes those of a device for a part of the cluster's.
+          state: NumPy arrays, which orbax takes from one process of a cluster, as it does not
+            those of one device.
           rows: of metrics.
         """
         step = int(state.step)
@@ -147,15 +147,16 @@ def read_metrics(out: str | os.PathLike) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in paths)
 
 
+def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.empty(leaf.shape, leaf.dtype)
+
+
 @contextlib.contextmanager
 def _checkpointer():
     import orbax.checkpoint  # takes a second
 
-    # Orbax would wait for the other processes of a cluster.
-    this = jax.process_index()
-    alone = orbax.checkpoint.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}
-    )
+    # Or it would wait for the other processes of a cluster.
+    alone = orbax.checkpoint.options.MultiprocessingOptions(active_processes={0})
     with orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         yield checkpointer
 

@@ -44,7 +44,7 @@ def measure(classifier: Classifier, reader: Reader, *, mesh: Mesh | None = None)
       reader: of the source.
       mesh: devices that share the images; see `lmjax.training.train`.
     """
-    mesh = check_mesh(mesh, across_processes=True)
+    mesh = check_mesh(mesh, of_all_processes=True)
     length = len(reader.source)
     size = mesh.size * min(_BATCH, -(-length // mesh.size))
     own = own_rows(size, mesh)

@@ -76,8 +76,8 @@ def train(
       half_precision: whether weights are stored in half precision at the end.
       checkpoint_steps: also keep a checkpoint every so many steps; None keeps one each epoch.
       progress: whether to show a progress bar; None shows one on a terminal.
-      mesh: the devices, whatever the mesh's axes: some of this process, or some of every process of
-        a cluster. None takes all of this process, or `jax.default_device` where that is set.
+      mesh: the devices, whatever the mesh's axes; some of every process of a cluster. None takes
+        all of this process, or `jax.default_device` where that is set.
 
     Returns:
       Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read.
@@ -88,7 +88,7 @@ def train(
         needs, a loss that is not finite, or processes that do not agree.
       OSError: files that cannot be read or written.
     """
-    mesh = devices.mesh_of(devices.check_mesh(mesh, across_processes=True).devices.ravel())
+    mesh = devices.mesh_of(devices.check_mesh(mesh, of_all_processes=True).devices.ravel())
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise ValueError(f"checkpoint_steps must be 1 or more, got {checkpoint_steps!r}")
@@ -239,7 +239,7 @@ def _steps(
 ) -> TrainState:
     """All steps that are left."""
     config, begun, rows, pending = job.config, time.perf_counter(), [], []
-    whole, writes = devices.everywhere(job.mesh), devices.is_first(job.mesh)
+    whole, writes = devices.everywhere(job.mesh), jax.process_index() == 0
 
     def collect(most: int) -> None:
         while len(pending) > most:
@@ -307,7 +307,8 @@ def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> P
         tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
     metadata = {**job.identity, "class_names": job.class_names}
     if job.test is not None:
-        written = checkpoints.to_variables(tensors, state.trained)
+        read_back = functools.partial(checkpoints.to_variables, tensors, state.trained)
+        written = devices.from_first(read_back, state.trained, job.mesh)
         metadata["test_accuracy"] = job.test_accuracy(written)
 
     def write() -> tuple:

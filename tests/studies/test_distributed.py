@@ -1,14 +1,15 @@
 """Two processes of a cluster share a study; one is killed, and all start again."""
 
-import signal
 import warnings
 from pathlib import Path
 
 from lmjax.studies.running import run
-from tests.cluster import free_port, start, wait_for
+from tests import cluster
 from tests.studies import fakes, one_of_two
 
-MODULE = one_of_two.__name__
+
+def start(out, port, process, *arguments):
+    return cluster.start("tests.studies.one_of_two", port, process, out, *arguments)
 
 
 def shards(out) -> dict[str, bytes]:
@@ -31,24 +32,21 @@ def test_a_process_is_killed_and_the_run_goes_on(tmp_path):
     table = run_alone(alone)
 
     # Of 11 shards, process 1 has 5; the third of them holds image 10.
-    port = free_port()
-    first, second = start(MODULE, port, 0, shared), start(MODULE, port, 1, shared, 10)
+    port = cluster.free_port()
+    first, second = start(shared, port, 0), start(shared, port, 1, 10)
     try:
-        wait_for(lambda: len(shards(shared)) == 6 + 2, second)
-        second.send_signal(signal.SIGKILL)
-        output = first.communicate(timeout=240)[0]
+        cluster.wait_for(lambda: len(shards(shared)) == 6 + 2, second)
     finally:
-        for process in (first, second):
-            process.kill()
-            process.communicate()
+        second.kill()
+        output = cluster.end(first, second)[0]
     assert "0 of 2, 2 devices" in output
     assert first.returncode != 0, "the others notice that a process has died"
     before = shards(shared)
     assert before.items() < shards(alone).items()
 
-    port = free_port()
-    both = [start(MODULE, port, process, shared) for process in range(2)]
-    outputs = [process.communicate(timeout=240)[0] for process in both]
+    port = cluster.free_port()
+    both = [start(shared, port, process) for process in range(2)]
+    outputs = cluster.end(*both)
     assert [process.returncode for process in both] == [0, 0], outputs
     assert shards(shared) == shards(alone)
     with warnings.catch_warnings():

@@ -1,14 +1,12 @@
 """A training run of a tiny network, for tests: here, or by itself in a process (`python a_run.py`).
 
-Arguments: its folder, after how many steps there is a checkpoint, and how many devices, if not all.
+Arguments: its folder, and after how many steps there is a checkpoint.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import jax
 
 from lmjax.data import DigitScenes
 from lmjax.models import registry
@@ -34,15 +32,11 @@ def build(network, **options):
     return Small(**{"num_classes": 10, **options})
 
 
-SOURCE = DigitScenes("train", length=48)  # less than an epoch: passes follow each other
-TEST = DigitScenes("test", length=20)
-
-
-def run(out, *, source=SOURCE, config=CONFIG, checkpoint_steps=None, **options):
+def run(out, *, config=CONFIG, checkpoint_steps=None, **options):
     """Trains."""
     return train(
         "resnet18_digits",
-        source,
+        DigitScenes("train", length=48),  # less than an epoch: passes follow each other
         config=config,
         out=out,
         checkpoint_steps=checkpoint_steps,
@@ -53,10 +47,4 @@ def run(out, *, source=SOURCE, config=CONFIG, checkpoint_steps=None, **options):
 
 if __name__ == "__main__":
     registry.Network.build = build
-    mesh = None
-    if sys.argv[3:]:
-        count = int(sys.argv[3])
-        types = (jax.sharding.AxisType.Auto,) * 2
-        some = jax.devices()[:count]
-        mesh = jax.make_mesh((1, count), ("hosts", "chips"), axis_types=types, devices=some)
-    run(sys.argv[1], checkpoint_steps=int(sys.argv[2]), mesh=mesh)
+    run(sys.argv[1], checkpoint_steps=int(sys.argv[2]))

@@ -1,72 +1,86 @@
-"""Two processes that share each batch; one is killed, and both start again."""
+"""Two processes of a cluster train one network; one is killed, and both start again."""
 
 import os
-import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from lmjax.training import read_metrics
-from tests.cluster import ROOT, free_port, start, wait_for
-from tests.training import a_run, one_mesh
+from tests import cluster
 
-MODULE = one_mesh.__name__
+MODULE = "tests.training.one_of_two"
 WEIGHTS = "resnet18_digits.safetensors"
 
 
-def two(out, *images):
-    """The processes, the second of which may stall."""
-    port = free_port()
-    return start(MODULE, port, 0, out), start(MODULE, port, 1, out, *images)
+def start_two(out, *, stalled=-1, seeds=(0, 0)):
+    port = cluster.free_port()
+    return [
+        cluster.start(
+            *(MODULE, port, process, out, stalled if process else -1),
+            *("--distributed", "--seed", seeds[process]),
+        )
+        for process in range(2)
+    ]
 
 
-def finish(processes):
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-
-
-def metrics(out):
-    return read_metrics(out).drop_columns(["seconds"]).to_pylist()
+def results(out):
+    """Metrics without times, and the bytes of the weights."""
+    return read_metrics(out).drop_columns(["seconds"]), (out / WEIGHTS).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def finished(tmp_path_factory):
+    """An uninterrupted run of two processes."""
     out = tmp_path_factory.mktemp("run")
-    finish(two(out))
+    two = start_two(out)
+    outputs = cluster.end(*two)
+    assert [process.returncode for process in two] == [0, 0], outputs
+    assert [output.count(f"wrote {out / WEIGHTS}") for output in outputs] == [1, 0]
     return out
 
 
-def test_two_processes_train_as_two_devices_of_one(uninterrupted, tmp_path):
-    flags = "--xla_force_host_platform_device_count=4"  # of which the run takes two
+def test_two_processes_give_what_two_devices_of_one_give(finished, tmp_path):
+    flags = "--xla_force_host_platform_device_count=2"
     subprocess.run(
-        [sys.executable, a_run.__file__, tmp_path, "3", "2"],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
+        [sys.executable, "-m", MODULE, tmp_path, "-1"],
+        cwd=cluster.ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         check=True,
     )
-    losses, expected = (read_metrics(each)["loss"].to_numpy() for each in (uninterrupted, tmp_path))
-    np.testing.assert_allclose(losses[:8], expected[:8], rtol=1e-4)
-    np.testing.assert_allclose(losses, expected, rtol=2e-2)  # rounding grows from step to step
-    tested = [row["test_accuracy"] for row in metrics(uninterrupted)]
-    assert [i for i, accuracy in enumerate(tested, 1) if accuracy is not None] == [8, 16, 24]
+    assert read_metrics(tmp_path).num_rows == 8
+    assert results(tmp_path) == results(finished)  # there is one way to add two numbers
 
 
-def test_a_process_is_killed_and_the_training_goes_on(uninterrupted, tmp_path):
-    first, second = two(tmp_path, 4 * 11)  # half of each batch of 8: stalls at the twelfth
+def test_a_process_is_killed_and_the_run_goes_on_as_if_it_had_not_been(finished, tmp_path):
+    two = start_two(tmp_path, stalled=8)
     try:
-        wait_for(lambda: (tmp_path / "checkpoints" / "00000009").exists(), first, second)
-        second.send_signal(signal.SIGKILL)
-        first.communicate(timeout=240)
+        cluster.wait_for((tmp_path / "checkpoints" / "00000006").exists, *two)
     finally:
-        for process in (first, second):
-            process.kill()
-            process.communicate()
-    assert first.returncode not in (0, -signal.SIGKILL), "it notices that the other has died"
-    assert not (tmp_path / WEIGHTS).exists()
-    assert len(metrics(tmp_path)) == 9
+        two[1].kill()
+        cluster.end(*two)
+    assert two[0].returncode != 0, "the other notices that a process has died"
+    assert read_metrics(tmp_path).num_rows == 6
+    two = start_two(tmp_path)
+    outputs = cluster.end(*two)
+    assert [process.returncode for process in two] == [0, 0], outputs
+    assert results(tmp_path) == results(finished)
 
-    finish(two(tmp_path))
-    assert metrics(tmp_path) == metrics(uninterrupted)
-    assert (tmp_path / WEIGHTS).read_bytes() == (uninterrupted / WEIGHTS).read_bytes()
+
+@pytest.mark.parametrize(
+    ("seeds", "messages"),
+    [
+        ((0, 1), ["test or settings of process 1 differ from those of process 0"] * 2),
+        (
+            (1, 1),
+            ["holds another run: source is", "process 0 has failed"],
+        ),
+    ],
+    ids=["settings", "folder"],
+)
+def test_all_processes_say_what_is_wrong_and_none_waits(finished, seeds, messages):
+    two = start_two(finished, seeds=seeds)
+    outputs = cluster.end(*two)
+    assert [process.returncode for process in two] == [1, 1], outputs
+    for output, message in zip(outputs, messages):
+        assert message in output
