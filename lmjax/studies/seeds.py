@@ -1,7 +1,7 @@
 """Networks that differ in the seed of their training only: what holds for all of them.
 
 Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME. Intervals of a study's tables are
-over images; these are over seeds: how far another training would fall from the mean of these.
+over images; these are over seeds: where the mean of all the networks that such trainings make is.
 """
 
 import math
