@@ -82,7 +82,7 @@ def devices(
         rounds: of measurement, after one that compiles.
     """
     cores = len(os.sched_getaffinity(0))
-    counts = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
+    counts = [2**i for i in range(cores.bit_length())]
     contenders = [Workers(count, count) for count in counts] + [Workers(1, cores)]
     processes = {each: each.start() for each in dict.fromkeys(contenders)}
     took = {(engine, each): [] for engine in engines for each in processes}

@@ -43,14 +43,14 @@ def join(**options) -> tuple[int, int]:
     if not options.keys() <= known.keys():
         raise ValueError(
             f"distributed needs jax 0.9 or newer, got {jax.__version__}; upgrade it, or leave it "
-            "out (processes also share a study by --shard 0/4, --shard 1/4, ...)"
+            "out (a study is also shared by --shard 0/4, --shard 1/4, ...)"
         )
     try:
         jax.distributed.initialize(**options)
     except ValueError as error:
         raise ValueError(
             "distributed finds no cluster (SLURM, Open MPI, Kubernetes or Cloud TPU) that says "
-            f"which process this is ({error}); leave it out (processes also share a study by "
+            f"which process this is ({error}); leave it out (a study is also shared by "
             "--shard 0/4, --shard 1/4, ...)"
         ) from error
     return jax.process_index(), jax.process_count()

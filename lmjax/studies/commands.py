@@ -138,8 +138,8 @@ def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:
     of a file or folder its name without suffix."""
     networks = {}
     for spec in specs:
-        name, given, weights = spec.partition("=")
-        label = f"{name}={_label(weights)}" if given else name
+        name, _, weights = spec.partition("=")
+        label = f"{name}={_label(weights)}" if weights else name
         if label in networks:
             raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
         networks[label] = load(name, weights=weights or None)

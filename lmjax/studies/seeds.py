@@ -1,7 +1,8 @@
 """Networks that differ in the seed of their training only: what holds for all of them.
 
 Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME. Intervals of a study's tables are
-over images; these are over seeds: where the mean of all the networks that such trainings make is.
+over images; these are over seeds: where the mean of all networks that such trainings make is, on
+the same images.
 """
 
 import math
@@ -15,7 +16,7 @@ from lmjax.studies.drawing import Rows, line, split
 from lmjax.studies.summaries import CONFIDENCE
 
 _OF_A_SEED = re.compile(r"(.+)-(\d+)")
-_COUNTS = ("images", "visible", "hidden")  # of a row, not what makes it another row
+_COUNTS = ("images", "visible", "hidden", "removed")  # measured; not what a row is about
 _AXES = {"fraction": "fraction of segments removed", "margin": "margin (pixels)"}
 
 

@@ -60,7 +60,8 @@ def network(
 
     Args:
         name: NAME starts from random weights, NAME=WEIGHTS from trained ones, where WEIGHTS is a
-            file or a tag; the classifier is replaced where the number of classes differs.
+            file, the folder of a training or a tag; the classifier is replaced where the number
+            of classes differs.
         config: settings.
         source: of images with labels: {FORMS}. See docs/data.md.
         test: a source that accuracy is measured on after every epoch.

@@ -70,14 +70,16 @@ def train(
       config: the settings; None takes the defaults.
       out: folder of the run, see `lmjax.training.folder`.
       test: examples that accuracy is measured on after every epoch, nothing hidden.
-      weights: a file or a tag, as `lmjax.models.load` takes them, to start from; a classifier for
-        another number of classes is replaced by a random one. None starts from random weights.
+      weights: to start from: a file, the folder of a training or a tag, as `lmjax.models.load`
+        takes them; a classifier for another number of classes is replaced by a random one. None
+        starts from random weights.
       num_classes: None takes those of the source's `class_names`, or else the network's.
       half_precision: whether weights are stored in half precision at the end.
       checkpoint_steps: also keep a checkpoint every so many steps; None keeps one each epoch.
       progress: whether to show a progress bar; None shows one on a terminal.
       mesh: the devices, whatever the mesh's axes; some of every process of a cluster. None takes
-        all of this process, or `jax.default_device` where that is set.
+        all of this process, or `jax.default_device` where that is set; in a cluster that is an
+        error.
 
     Returns:
       Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read.
@@ -92,8 +94,8 @@ def train(
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise ValueError(f"checkpoint_steps must be 1 or more, got {checkpoint_steps!r}")
-    same = [job.identity, half_precision, checkpoint_steps]
-    devices.check_same(json.dumps(same), "network, source, test or settings", mesh)
+    same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
+    devices.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
     folder = RunFolder(out)
     state = _begin(job, folder)
     state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)

@@ -22,7 +22,7 @@ def table(values=VALUES):
             "network": f"net=a-b/{kind}-{seed}",
             "removal": "layer",
             "fraction": i / 2,
-            "images": 10 * seed,
+            **{"images": 10 * seed, "removed": 1.5 + seed},
             **{"accuracy": value, "accuracy_low": value - 0.1, "accuracy_high": value + 0.1},
         }
         for (kind, seed), each in values.items()

@@ -70,7 +70,7 @@ def test_a_process_is_killed_and_the_run_goes_on_as_if_it_had_not_been(finished,
 @pytest.mark.parametrize(
     ("seeds", "messages"),
     [
-        ((0, 1), ["test or settings of process 1 differ from those of process 0"] * 2),
+        ((0, 1), ["settings or mesh of process 1 differ from those of process 0"] * 2),
         (
             (1, 1),
             ["holds another run: source is", "process 0 has failed"],
