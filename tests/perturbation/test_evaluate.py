@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmjax import devices
 from lmjax.masking.replace import Replace
 from lmjax.perturbation import (
     Coalitions,
     Predictor,
-    devices,
     engines,
     evaluate,
     random_keep,

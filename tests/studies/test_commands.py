@@ -138,7 +138,7 @@ def test_sentences():
 
 @pytest.mark.filterwarnings("ignore:1 of 2 shards")
 def test_a_process_of_a_cluster_takes_its_part(study, monkeypatch):
-    monkeypatch.setattr(commands, "join", lambda: (1, 2))
+    monkeypatch.setattr(commands, "join", lambda **options: (1, 2))
     printed = study("removal", *FEW[:-1], "20", "--distributed")
     assert printed.startswith("images 0 to 15 are missing")
     with pytest.raises(SystemExit, match=r"shard '0/2' and distributed both say"):
