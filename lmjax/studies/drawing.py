@@ -3,8 +3,12 @@
 from typing import Any
 
 from lmjax.masking import by_name
+from lmjax.studies.summaries import ends
 
 Rows = list[dict[str, Any]]
+
+X_LABELS = {"fraction": "fraction of segments removed", "margin": "margin (pixels)"}
+"""What is written along the axis of a column."""
 
 
 def split(rows: Rows, *names: str) -> dict[Any, Rows]:
@@ -29,7 +33,7 @@ def line(label: str, rows: Rows, x: str, y: str):
     """A curve of estimates with their intervals, `lmjax.plots.Line`."""
     from lmjax import plots
 
-    return plots.Line(label, *_columns(rows, x, *_with_ends(y)))
+    return plots.Line(label, *_columns(rows, x, y, *ends(y)))
 
 
 def lines_of_removals(rows: Rows, x: str, y: str) -> list:
@@ -42,12 +46,8 @@ def dots(label: str, rows: Rows, name: str):
     """Estimates with their intervals, `lmjax.plots.Dots`."""
     from lmjax import plots
 
-    return plots.Dots(label, *_columns(rows, *_with_ends(name)))
+    return plots.Dots(label, *_columns(rows, name, *ends(name)))
 
 
 def _columns(rows: Rows, *names: str) -> list[list]:
     return [[row[name] for row in rows] for name in names]
-
-
-def _with_ends(name: str) -> tuple[str, str, str]:
-    return name, f"{name}_low", f"{name}_high"

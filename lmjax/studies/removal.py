@@ -12,7 +12,7 @@ from lmjax.metrics import class_similarity
 from lmjax.perturbation.engines import power_of_two
 from lmjax.perturbation.orders import segment_salience
 from lmjax.studies.block import SEGMENTERS, Block, random_order, segmenter_options
-from lmjax.studies.drawing import lines_of_removals, split
+from lmjax.studies.drawing import X_LABELS, lines_of_removals, split
 from lmjax.studies.study import Study, check_choices, check_removals, for_tables
 from lmjax.studies.summaries import bootstrap, differences, estimates, groups
 
@@ -240,7 +240,7 @@ def _chart(rows: list[dict], metric: str, order: str):
 
     return plots.Chart(
         title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
-        x_label="fraction of segments removed",
+        x_label=X_LABELS["fraction"],
         y_label=_METRICS[metric],
         lines=lines_of_removals(split(rows, "order")[order], "fraction", metric),
     )

@@ -17,7 +17,7 @@ from lmjax.studies import seeds
 from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.running import open_run
 from lmjax.studies.study import Study
-from lmjax.studies.summaries import write_csv
+from lmjax.studies.summaries import ends, estimated, write_csv
 
 _ROWS_AT_ONCE = 40  # longer tables are folded
 _STYLE = """
@@ -176,11 +176,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """A row with intervals in the cells of what they belong to."""
-    ends = {f"{name}_{end}" for name in row for end in ("low", "high")} & set(row)
+    ends_of = {name: ends(name) for name in estimated(row)}
+    hidden = {end for both in ends_of.values() for end in both}
     return {
-        name: (value, row[f"{name}_low"], row[f"{name}_high"]) if f"{name}_low" in ends else value
+        name: (value, *(row[end] for end in ends_of[name])) if name in ends_of else value
         for name, value in row.items()
-        if name not in ends
+        if name not in hidden
     }
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.studies.drawing import Rows, line, split
-from lmjax.studies.summaries import CONFIDENCE
+from lmjax.studies.drawing import X_LABELS, Rows, line, split
+from lmjax.studies.summaries import CONFIDENCE, ends, estimated, interval
 
 _OF_A_SEED = re.compile(r"(.+)-(\d+)")
 _COUNTS = ("images", "visible", "hidden", "removed")  # measured; not what a row is about
-_AXES = {"fraction": "fraction of segments removed", "margin": "margin (pixels)"}
 
 
 def over_seeds(tables: Mapping[str, Rows]) -> dict[str, Rows]:
@@ -69,13 +68,13 @@ def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
 
     shown = {}
     for name, table in tables.items():
-        x = next((axis for axis in _AXES if axis in table[0]), None)
+        x = next((axis for axis in X_LABELS if axis in table[0]), None)
         if x is None or "against" in table[0] or "against_network" in table[0]:
             continue
         others = [k for k in _keys(table[0]) if k not in (x, "removal", "network", "seeds")]
         for setting, rows in split(table, *others).items() if others else [((), table)]:
             setting = setting if isinstance(setting, tuple) else (setting,)
-            charts = [[*_row_of_charts(rows, x, metric)] for metric in _estimates(rows[0])]
+            charts = [[*_row_of_charts(rows, x, metric)] for metric in estimated(rows[0])]
             title = ", ".join([*map(str, setting), f"{rows[0]['seeds']} seeds"])
             shown["_".join([name, *map(str, setting)])] = plots.charts(charts, title=title)
     return shown
@@ -88,7 +87,7 @@ def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
 
     for removal, chosen in split(rows, "removal").items():
         lines = [line(kind, each, x, metric) for kind, each in split(chosen, "network").items()]
-        yield plots.Chart(by_name.title(removal), _AXES[x], metric, lines)
+        yield plots.Chart(by_name.title(removal), X_LABELS[x], metric, lines)
 
 
 def _table(table: Rows) -> tuple[Rows, Rows]:
@@ -116,7 +115,7 @@ def _table(table: Rows) -> tuple[Rows, Rows]:
 
 def _summary(about: dict[str, Any], rows: Rows, reference: Rows | None = None) -> dict[str, Any]:
     """Rows of several seeds as one row, minus the `reference` of the same seeds if given."""
-    names = _estimates(rows[0])
+    names = estimated(rows[0])
     counts = [] if reference else [name for name in _COUNTS if name in rows[0]]
 
     def values(name: str) -> np.ndarray:
@@ -140,17 +139,12 @@ def student(name: str, values: np.ndarray) -> dict[str, float]:
     if len(values) > 1:
         quantile = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
         half = float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
-
-
-def _estimates(row: dict[str, Any]) -> list[str]:
-    return [name for name in row if f"{name}_low" in row]
+    return interval(name, mean, mean - half, mean + half)
 
 
 def _keys(row: dict[str, Any]) -> list[str]:
-    estimates = _estimates(row)
-    ends = {f"{name}_{end}" for name in estimates for end in ("low", "high")}
-    return [name for name in row if name not in {*estimates, *ends, *_COUNTS}]
+    answers = {column for name in estimated(row) for column in (name, *ends(name))}
+    return [name for name in row if name not in {*answers, *_COUNTS}]
 
 
 def _key(row: dict[str, Any]) -> tuple:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax.studies.block import Block
-from lmjax.studies.drawing import lines_of_removals, split
+from lmjax.studies.drawing import X_LABELS, lines_of_removals, split
 from lmjax.studies.study import Study, check_removals, for_tables
 from lmjax.studies.summaries import Group, bootstrap, differences, estimate, groups, on_correct
 
@@ -143,4 +143,5 @@ def _chart(rows: list[dict], metric: str):
     from lmjax import plots
 
     title, y_label = _LABELS[metric]
-    return plots.Chart(title, "margin (pixels)", y_label, lines_of_removals(rows, "margin", metric))
+    lines = lines_of_removals(rows, "margin", metric)
+    return plots.Chart(title, X_LABELS["margin"], y_label, lines)

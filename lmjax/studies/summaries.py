@@ -118,7 +118,22 @@ def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
     tail = (1 - CONFIDENCE) / 2
     draws = statistic[1:][np.isfinite(statistic[1:])]
     low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
-    return {name: float(statistic[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return interval(name, statistic[0], low, high)
+
+
+def interval(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    """A value and the ends of its interval as three columns."""
+    return dict(zip((name, *ends(name)), map(float, (value, low, high)), strict=True))
+
+
+def ends(name: str) -> tuple[str, str]:
+    """The columns with the ends of a column's interval."""
+    return f"{name}_low", f"{name}_high"
+
+
+def estimated(row: Mapping[str, Any]) -> list[str]:
+    """The columns that have an interval."""
+    return [name for name in row if ends(name)[0] in row]
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
