@@ -43,6 +43,10 @@ def measure(classifier: Classifier, reader: Reader, *, mesh: Mesh | None = None)
       classifier: the network.
       reader: of the source.
       mesh: devices that share the images; see `lmjax.training.train`.
+
+    Raises:
+      ValueError: examples without labels, or with labels that the network does not have; a mesh
+        that does not do.
     """
     mesh = check_mesh(mesh, of_all_processes=True)
     length = len(reader.source)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,8 @@ def train(
     return _export(job, folder.out / f"{network}.safetensors", state, half_precision)
 
 
-class _Job(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Job:
     """Checked arguments of a run."""
 
     name: str
@@ -115,7 +116,7 @@ class _Job(NamedTuple):
     class_names: tuple[str, ...] | None
     mesh: Mesh  # of one axis
 
-    @property
+    @functools.cached_property  # hashes the weights to start from
     def identity(self) -> dict[str, Any]:
         """What a run depends on, other software and devices apart."""
         start = None if self.start is None else checkpoints.weights_sha256(self.start)
