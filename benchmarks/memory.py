@@ -34,6 +34,13 @@ def random_predictor(name: str) -> perturbation.Predictor:
     return perturbation.Predictor(Classifier(variables, module, network.preprocessing))
 
 
+def random_patches(rng: np.random.Generator, *, variants: int, size: int, visible: float):
+    """Masks `[N, S, S]` whose 16-pixel patches are visible with some probability."""
+    side = -(-size // 16)
+    patches = rng.random((variants, side, side)) < visible
+    return np.kron(patches, np.ones((16, 16), bool))[:, :size, :size]
+
+
 @contextlib.contextmanager
 def peak_memory(result: dict, name: str, interval: float = 0.01):
     """Writes the highest resident memory seen inside the block, in MB, to `result[name]`."""

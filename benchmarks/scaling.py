@@ -10,18 +10,21 @@ the device at hand, such as a GPU.
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import multiprocessing
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
 import tyro
+from tyro.conf import arg
 
 import lmjax
-from benchmarks.memory import random_predictor
+from benchmarks.memory import random_patches, random_predictor
 
 
 class Workers(NamedTuple):
@@ -43,104 +46,110 @@ def _bind(devices: int, cores: int) -> None:
     jax.config.update("jax_num_cpu_devices", devices)
 
 
-@functools.cache
-def _work(model: str, size: int, variants: int, visible: float):
-    rng = np.random.default_rng(0)
-    predictor = random_predictor(model)
-    side = -(-size // 16)
-    patches = rng.random((variants, side, side)) < visible
-    masks = np.kron(patches, np.ones((16, 16), bool))[:, :size, :size]
-    return predictor, rng.random((size, size, 3), np.float32), masks
-
-
-def seconds(model: str, size: int, variants: int, visible: float, engine: str, batch_size) -> float:
-    """Of one evaluation of all variants."""
-    predictor, image, masks = _work(model, size, variants, visible)
-    start = time.perf_counter()
-    lmjax.evaluate(predictor, image, masks, engine=engine, batch_size=batch_size, progress=False)
-    return time.perf_counter() - start
-
-
-def devices(
-    model: str = "resnet18",
-    size: int = 224,
-    variants: int = 64,
-    visible: float = 0.5,
-    batch_size: int = 4,
-    engines: tuple[str, ...] = ("dense", "visible"),
-    rounds: int = 9,
-) -> None:
-    """Prints variants per second of 1, 2, 4, ... devices on as many cores, as Markdown.
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is measured.
 
     Args:
         model: a network of the registry; its weights are random.
         size: height and width in pixels.
         variants: of one image.
         visible: share of the 16 x 16 patches that is.
-        batch_size: of a device.
         engines: dense, visible, shared.
         rounds: of measurement, after one that compiles.
+    """
+
+    model: str
+    size: int = 224
+    variants: int = 64
+    visible: float = 0.5
+    engines: tuple[str, ...] = ("dense", "visible")
+    rounds: int = 5
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}, {self.size} x {self.size}, {self.variants} variants with "
+            f"{self.visible:.0%} of the patches visible, {self.rounds} rounds"
+        )
+
+    def in_turns(self, contenders: Iterable, measure: Callable) -> dict[tuple, np.ndarray]:
+        """Seconds `[rounds]` of `measure(engine, contender)`, all taking turns in each round."""
+        took = {(engine, each): [] for engine in self.engines for each in contenders}
+        for _ in range(self.rounds + 1):
+            for each, times in took.items():
+                times.append(measure(*each))
+        return {each: np.array(times[1:]) for each, times in took.items()}
+
+
+@functools.cache
+def _work(setting: Setting):
+    rng, size = np.random.default_rng(0), setting.size
+    masks = random_patches(rng, variants=setting.variants, size=size, visible=setting.visible)
+    return random_predictor(setting.model), rng.random((size, size, 3), np.float32), masks
+
+
+def seconds(setting: Setting, engine: str, batch_size: int) -> float:
+    """Of one evaluation of all variants."""
+    predictor, image, masks = _work(setting)
+    start = time.perf_counter()
+    lmjax.evaluate(predictor, image, masks, engine=engine, batch_size=batch_size, progress=False)
+    return time.perf_counter() - start
+
+
+def devices(
+    setting: Annotated[Setting, arg(name="")] = Setting("resnet18", rounds=9),
+    *,
+    batch_size: int = 4,
+) -> None:
+    """Prints variants per second of 1, 2, 4, ... devices on as many cores, as Markdown.
+
+    Args:
+        setting: what is measured.
+        batch_size: of a device.
     """
     cores = len(os.sched_getaffinity(0))
     counts = [2**i for i in range(cores.bit_length())]
     contenders = [Workers(count, count) for count in counts] + [Workers(1, cores)]
     processes = {each: each.start() for each in dict.fromkeys(contenders)}
-    took = {(engine, each): [] for engine in engines for each in processes}
-    for _ in range(rounds + 1):
-        for engine, each in took:
-            arguments = (model, size, variants, visible, engine, batch_size)
-            took[engine, each].append(processes[each].submit(seconds, *arguments).result())
+
+    def measure(engine: str, workers: Workers) -> float:
+        return processes[workers].submit(seconds, setting, engine, batch_size).result()
+
+    took = setting.in_turns(processes, measure)
     print(
-        f"{model}, {size} x {size}, {variants} variants with {visible:.0%} of the patches visible, "
-        f"batches of {batch_size}, {rounds} rounds\n\n"
+        f"{setting}, batches of {batch_size}\n\n"
         "| engine | devices | cores | variants/s | against one device on one core |\n"
         "|---|---:|---:|---:|---:|"
     )
-    for (engine, each), some in took.items():
-        times, alone = np.array(some[1:]), np.array(took[engine, Workers(1, 1)][1:])
-        low, middle, high = np.quantile(alone / times, [0.25, 0.5, 0.75])
+    for (engine, each), times in took.items():
+        low, middle, high = np.quantile(took[engine, Workers(1, 1)] / times, [0.25, 0.5, 0.75])
         print(
-            f"| {engine} | {each.devices} | {each.cores} | {variants / np.median(times):.1f} | "
-            f"{middle:.2f} ({low:.2f} to {high:.2f}) |"
+            f"| {engine} | {each.devices} | {each.cores} | "
+            f"{setting.variants / np.median(times):.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
         )
     for process in processes.values():
         process.shutdown()
 
 
 def batches(
-    model: str = "resnet50",
-    size: int = 224,
-    visible: float = 0.5,
+    setting: Annotated[Setting, arg(name="")] = Setting("resnet50"),
+    *,
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
-    variants: int = 64,
-    engines: tuple[str, ...] = ("dense", "visible"),
-    rounds: int = 5,
 ) -> None:
     """Prints variants per second by batch size on the default device, as Markdown.
 
     Args:
-        model: a network of the registry; its weights are random.
-        size: height and width in pixels.
-        visible: share of the 16 x 16 patches that is.
-        batch_sizes: variants computed together.
-        variants: of one image; at least the largest batch.
-        engines: dense, visible, shared.
-        rounds: of measurement, after one that compiles.
+        setting: what is measured.
+        batch_sizes: variants computed together; there are as many as the largest at least.
     """
-    variants = max(variants, *batch_sizes)
-    contenders = [(engine, batch) for engine in engines for batch in batch_sizes]
-    took = {each: [] for each in contenders}
-    for _ in range(rounds + 1):
-        for each in contenders:
-            took[each].append(seconds(model, size, variants, visible, *each))
-    device = jax.devices()[0]
+    setting = dataclasses.replace(setting, variants=max(setting.variants, *batch_sizes))
+    took = setting.in_turns(batch_sizes, functools.partial(seconds, setting))
     print(
-        f"{model}, {size} x {size}, {variants} variants with {visible:.0%} of the patches visible, "
-        f"{device.device_kind}, {rounds} rounds\n\n"
+        f"{setting}, {jax.devices()[0].device_kind}\n\n"
         f"| engine | {' | '.join(map(str, batch_sizes))} |\n|---|{len(batch_sizes) * '---:|'}"
     )
-    for engine in engines:
-        rates = [variants / np.median(took[engine, batch][1:]) for batch in batch_sizes]
+    for engine in setting.engines:
+        rates = [setting.variants / np.median(took[engine, batch]) for batch in batch_sizes]
         print(f"| {engine} | {' | '.join(f'{rate:.1f}' for rate in rates)} |")
 
 

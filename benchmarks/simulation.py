@@ -11,13 +11,13 @@ an array of jobs), it alone starts again.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from lmjax.studies.results import ranges, read_manifest
+from lmjax.studies.results import Results, ranges
 from lmjax.studies.running import open_run
 
 HEARTBEAT = 100.0  # seconds; JAX's default
@@ -38,14 +38,11 @@ class Costs(NamedTuple):
     start: float
 
 
-def shard_times(run: Path, processes: int) -> tuple[np.ndarray, float]:
+def shard_times(run: Path, manifest: dict[str, Any], processes: int) -> tuple[np.ndarray, float]:
     """Seconds between the shards of each process of a finished run; bytes of a shard on average."""
-    manifest = read_manifest(run)
-    (folder,) = run.glob("rows-*")
+    results = Results(run, manifest["identity"])
     shards = ranges(manifest["images"], manifest["identity"]["images_per_shard"])
-    files = [folder / f"{each.start:08}-{each.stop:08}.parquet" for each in shards]
-    written = [path.stat() for path in files]
-    whole = written[:-1]  # the last may have fewer images
+    whole = [results.path(each).stat() for each in shards[:-1]]  # the last may have fewer images
     times = [np.diff([each.st_mtime for each in whole[i::processes]]) for i in range(processes)]
     return np.concatenate(times), float(np.mean([each.st_size for each in whole]))
 
@@ -117,9 +114,9 @@ def main(
         hours_between_failures: of one process, on average; a day is about what machines live that
             may be taken back at any time.
     """
-    times, size = shard_times(run, processes)
-    per_shard = read_manifest(run)["identity"]["images_per_shard"]
-    rows = open_run(run)[1]
+    manifest, rows, _ = open_run(run)
+    times, size = shard_times(run, manifest, processes)
+    per_shard = manifest["identity"]["images_per_shard"]
     variants = rows.num_rows / len(rows.column("image").unique())
     shards = len(ranges(images, per_shard))
     spread = times / times.mean()

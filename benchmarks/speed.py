@@ -16,6 +16,7 @@ import tyro
 
 import lmjax
 from benchmarks import torch_layer_masking
+from benchmarks.memory import random_patches
 from lmjax.models import Classifier, checkpoints, registry
 from tests import torch_reference
 
@@ -37,8 +38,7 @@ def contenders(
 
     rng = np.random.default_rng(0)
     image = rng.random((size, size, 3), np.float32)
-    patches = rng.random((variants, -(-size // 16), -(-size // 16))) < visible
-    masks = np.kron(patches, np.ones((16, 16), bool))[:, :size, :size]
+    masks = random_patches(rng, variants=variants, size=size, visible=visible)
     painted = np.where(masks[..., None], np.asarray(classifier.normalise(image)), 0)
 
     nchw = torch_reference.to_torch(painted)
