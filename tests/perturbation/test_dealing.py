@@ -1,8 +1,5 @@
 """Variants divided among devices."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -11,22 +8,13 @@ import pytest
 
 import lmjax
 from lmjax.perturbation import dealing
+from tests.several_devices import run_tests
 
-HERE = Path(__file__).parent
 IMAGE = np.zeros((8, 8, 3), np.float32)
 
 
 def test_on_four_devices():
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    pytest_of_one_process = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [*pytest_of_one_process, str(HERE / "four_devices.py")],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=HERE.parent.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    run_tests(Path(__file__).with_name("four_devices.py"), count=4)
 
 
 def test_batches_are_dealt_in_turn():

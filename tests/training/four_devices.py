@@ -12,7 +12,6 @@ from lmjax.models import registry
 from lmjax.training import read_metrics
 from tests.training import a_run
 
-CONFIG = dataclasses.replace(a_run.CONFIG, epochs=1)
 TEST = DigitScenes("test", length=21)  # of 24 that four devices count, 3 do not
 
 
@@ -30,9 +29,9 @@ def mesh_of(shape, axis_type=AxisType.Auto):
 
 
 def metrics(out, **options):
-    a_run.run(out, config=CONFIG, test=TEST, **options)
+    a_run.run(out, test=TEST, **options)
     table = read_metrics(out)
-    return table["loss"].to_numpy(), table["test_accuracy"].to_pylist()[-1]
+    return table["loss"].to_numpy(), table["test_accuracy"].to_pylist()[7]  # of the first epoch
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +48,13 @@ def alone(tmp_path_factory):
 )
 def test_devices_of_a_mesh_train_as_one_does(mesh, alone, tmp_path):
     losses, accuracy = metrics(tmp_path, mesh=mesh)
-    np.testing.assert_allclose(losses, alone[0], rtol=1e-4)
+    np.testing.assert_allclose(losses[:8], alone[0][:8], rtol=1e-4)
+    np.testing.assert_allclose(losses, alone[0], rtol=2e-2)  # rounding grows from step to step
     assert accuracy == pytest.approx(alone[1], abs=1.5 / 21)  # rounding may decide one
 
 
 def test_a_batch_that_devices_cannot_divide_is_an_error(tmp_path):
-    config = dataclasses.replace(CONFIG, batch_size=12)
+    config = dataclasses.replace(a_run.CONFIG, batch_size=12)
     with pytest.raises(
         ValueError, match=r"batch_size is 12; .* multiple of accumulate x devices \(2 x 4\)"
     ):

@@ -1,13 +1,12 @@
 """Two processes of a cluster train one network; one is killed, and both start again."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from lmjax.training import read_metrics
-from tests import cluster
+from tests import cluster, several_devices
 
 MODULE = "tests.training.one_of_two"
 WEIGHTS = "resnet18_digits.safetensors"
@@ -41,11 +40,10 @@ def finished(tmp_path_factory):
 
 
 def test_two_processes_give_what_two_devices_of_one_give(finished, tmp_path):
-    flags = "--xla_force_host_platform_device_count=2"
     subprocess.run(
         [sys.executable, "-m", MODULE, tmp_path, "-1"],
         cwd=cluster.ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=several_devices.environment(2),
         check=True,
     )
     assert read_metrics(tmp_path).num_rows == 8

@@ -21,6 +21,7 @@ from lmjax.models import load, registry
 from lmjax.models.checkpoints import read_metadata, read_state_dict
 from lmjax.training import TrainingConfig, accuracy, read_metrics, train
 from lmjax.training.batches import Reader, ahead, indices
+from tests.several_devices import run_tests
 from tests.training import a_run
 
 WEIGHTS = "resnet18_digits.safetensors"
@@ -101,16 +102,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(finished, tmp_path):
 
 
 def test_four_devices():
-    flags = "--xla_force_host_platform_device_count=4"
-    pytest_of_one_process = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [*pytest_of_one_process, str(SCRIPT.with_name("four_devices.py"))],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=SCRIPT.parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    run_tests(SCRIPT.with_name("four_devices.py"), count=4)
 
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
