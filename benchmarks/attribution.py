@@ -22,7 +22,7 @@ from benchmarks.memory import random_predictor
 from lmjax.attribution.banzhaf import reuse_all
 from lmjax.attribution.kernelshap import estimate_from_pairs
 from lmjax.attribution.lime import surrogate
-from lmjax.perturbation import random_keep, samplers
+from lmjax.masks import random_keep, samplers
 
 TARGETS = 10
 KEY = jax.random.key(0)

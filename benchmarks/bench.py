@@ -24,12 +24,13 @@ import tyro
 import lmjax
 from benchmarks import torch_layer_masking
 from benchmarks.memory import peak_memory
-from lmjax.masking.visible import Capacities, Positions
+from lmjax.evaluation import plan, programs
+from lmjax.evaluation.evaluator import _prepare
+from lmjax.masking.sparse.rows import Capacities, Positions
+from lmjax.masks import Coalitions, segments
+from lmjax.masks.families import MaskFamily, Masks, Windows
 from lmjax.models import Classifier, checkpoints, registry
-from lmjax.perturbation import Coalitions, engines, planning, segments
-from lmjax.perturbation.evaluate import _prepare
-from lmjax.perturbation.mask_families import MaskFamily, Masks, Windows
-from tests import torch_reference
+from tests.support import torch_reference
 
 RECIPE = "PyTorch recipe"
 TORCHVISION = "torchvision, unmasked"
@@ -188,7 +189,7 @@ def measure(
     for kind, family, share in grid:
         masks = family(image, variants, share)
         runs = contenders(networks, image, masks)
-        planning.forget()  # so that each engine has programs made for these masks
+        plan.forget()  # so that each engine has programs made for these masks
         first = {name: _seconds(run.run) for name, run in runs.items()}
         for _ in range(_SETTLING):
             runs["auto"].run()
@@ -251,8 +252,8 @@ def _work(networks: Networks, image: np.ndarray, masks: MaskFamily) -> dict[str,
     """What the convolutions multiply for a variant's visible positions, counted, and its share."""
     predictor = lmjax.Predictor(networks.classifier, lmjax.LayerMasking())
     job = _prepare(predictor, image, masks, None)
-    counts = engines.count_rows(job)
-    seconds = _seconds(lambda: engines.count_rows(job))
+    counts = programs.count_rows(job)
+    seconds = _seconds(lambda: programs.count_rows(job))
     share = float(counts.work(counts.rows).mean())
     everything = float(counts.products.sum(axis=0) @ counts.full)
     return {
@@ -272,21 +273,21 @@ class _Recording(Capacities):
         return self.root
 
 
-def _seconds_for_index_maps(job: engines.Job) -> float:
+def _seconds_for_index_maps(job: programs.Job) -> float:
     """To find visible positions' rows, and which of them windows read, without computing them."""
-    plan = planning.make_plan(job, "visible", able=True)
+    chosen = plan.make_plan(job, "visible", able=True)
 
     @jax.jit
     def find(arrays, image, shared, rows):
         rows, real = rows
-        ledger = _Recording(plan.room.rows)
+        ledger = _Recording(chosen.room.rows)
         masks = job.static.make(shared, rows) & real[:, None, None]
         job.static.predictor(arrays).on_visible(image, masks, ledger)
         return [x.sum() for x in _index_maps(ledger.root)]
 
     def find_all():
-        for batch in plan.visible:
-            numbers = np.full(plan.room.variants, -1)
+        for batch in chosen.visible:
+            numbers = np.full(chosen.room.variants, -1)
             numbers[: len(batch)] = batch
             rows = job.take(numbers), numbers >= 0
             jax.block_until_ready(find(*job.arguments(rows)))

@@ -11,11 +11,11 @@ import time
 from typing import Literal
 
 import jax
+import lmjax.perturbation as perturbation
 import numpy as np
 import psutil
 import tyro
 
-import lmjax.perturbation as perturbation
 from lmjax.models import Classifier, registry
 from lmjax.models.checkpoints import abstract_variables
 

@@ -16,8 +16,8 @@ import lmjax
 from benchmarks.bench import patches, photograph
 from benchmarks.memory import random_predictor
 from lmjax.models import registry
-from tests.networks import SMALLEST, SMALLEST_TRANSFORMER
-from tests.torch_reference import parity
+from tests.support.networks import SMALLEST, SMALLEST_TRANSFORMER
+from tests.support.torch_reference import parity
 
 
 def milliseconds(

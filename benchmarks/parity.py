@@ -7,7 +7,7 @@ nothing masked. Needs torch, torchvision and timm (the extra `test`).
 import tyro
 
 from lmjax.models import registry
-from tests.torch_reference import parity
+from tests.support.torch_reference import parity
 
 
 def main(size: tuple[int, int] = (224, 224), seed: int = 0) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from lmjax.studies.results import Results, ranges
-from lmjax.studies.running import open_run
+from lmjax.studies.run_folder import Results, ranges
+from lmjax.studies.runner import open_run
 
 HEARTBEAT = 100.0  # seconds; JAX's default
 TRIALS = 200

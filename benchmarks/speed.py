@@ -18,7 +18,7 @@ import lmjax
 from benchmarks import torch_layer_masking
 from benchmarks.memory import random_patches
 from lmjax.models import Classifier, checkpoints, registry
-from tests import torch_reference
+from tests.support import torch_reference
 
 PUBLISHED = "PyTorch, layer masking as published"
 

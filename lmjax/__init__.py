@@ -11,7 +11,66 @@ Ask a network what it sees when part of the image is missing:
 Importing lmjax imports nothing heavy: each name below is loaded when it is first used.
 """
 
-from lmjax.lazy import attach
+from typing import TYPE_CHECKING
+
+from lmjax._utils.lazy import attach
+
+if TYPE_CHECKING:
+    from lmjax import (
+        attribution as attribution,
+    )
+    from lmjax import (
+        data as data,
+    )
+    from lmjax import (
+        evaluation as evaluation,
+    )
+    from lmjax import (
+        masking as masking,
+    )
+    from lmjax import (
+        masks as masks,
+    )
+    from lmjax import (
+        metrics as metrics,
+    )
+    from lmjax import (
+        models as models,
+    )
+    from lmjax import (
+        plots as plots,
+    )
+    from lmjax import (
+        removals as removals,
+    )
+    from lmjax import (
+        studies as studies,
+    )
+    from lmjax import (
+        training as training,
+    )
+    from lmjax.evaluation import Evaluator as Evaluator
+    from lmjax.evaluation import Predictor as Predictor
+    from lmjax.evaluation import evaluate as evaluate
+    from lmjax.explanation import explain as explain
+    from lmjax.masking import Masked as Masked
+    from lmjax.masks import Coalitions as Coalitions
+    from lmjax.masks import segments as segments
+    from lmjax.removals import (
+        LayerMasking as LayerMasking,
+    )
+    from lmjax.removals import (
+        PartialConvolution as PartialConvolution,
+    )
+    from lmjax.removals import (
+        Replace as Replace,
+    )
+    from lmjax.removals import (
+        ReplaceAverage as ReplaceAverage,
+    )
+    from lmjax.removals import (
+        TokenDropping as TokenDropping,
+    )
 
 __version__ = "0.1.0"
 
@@ -20,22 +79,31 @@ __getattr__, __dir__, __all__ = attach(
     {
         "attribution": "lmjax.attribution",
         "data": "lmjax.data",
+        "evaluation": "lmjax.evaluation",
         "masking": "lmjax.masking",
+        "masks": "lmjax.masks",
         "metrics": "lmjax.metrics",
         "models": "lmjax.models",
-        "perturbation": "lmjax.perturbation",
         "plots": "lmjax.plots",
-        "segments": "lmjax.perturbation.segments",
+        "removals": "lmjax.removals",
+        "segments": "lmjax.masks.segments",
         "studies": "lmjax.studies",
         "training": "lmjax.training",
-        "Coalitions": "lmjax.perturbation",
-        "LayerMasking": "lmjax.masking",
+        "Coalitions": "lmjax.masks",
+        "Evaluator": "lmjax.evaluation",
+        "LayerMasking": "lmjax.removals",
         "Masked": "lmjax.masking",
-        "PartialConvolution": "lmjax.masking",
-        "Predictor": "lmjax.perturbation",
-        "Replace": "lmjax.masking",
-        "ReplaceAverage": "lmjax.masking",
-        "TokenDropping": "lmjax.masking",
-        "evaluate": "lmjax.perturbation",
+        "PartialConvolution": "lmjax.removals",
+        "Predictor": "lmjax.evaluation",
+        "Replace": "lmjax.removals",
+        "ReplaceAverage": "lmjax.removals",
+        "TokenDropping": "lmjax.removals",
+        "evaluate": "lmjax.evaluation",
+        "explain": "lmjax.explanation",
+    },
+    replaced={
+        "perturbation": "lmjax.masks and lmjax.evaluation, between which its names are divided",
+        "methods": "lmjax.attribution.methods",
+        "devices": "jax.sharding.Mesh, which lmjax.Evaluator(mesh=...) takes",
     },
 )

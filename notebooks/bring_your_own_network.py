@@ -28,7 +28,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import lmjax
-from lmjax.masking import Masked, dense
+from lmjax.masking import Masked, layers
 from lmjax.models import Classifier, Preprocessing
 from lmjax.models.layers import Conv, relu
 
@@ -124,12 +124,12 @@ class MaskedNet(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        x = dense.mask_input(inputs)
+        x = layers.mask_input(inputs)
         for name, features in (("conv1", 16), ("conv2", 32)):
             x = relu(self.conv(features, name)(x))
-            x = dense.max_pool(x, window=2, stride=2)
+            x = layers.max_pool(x, window=2, stride=2)
         x = relu(self.conv(32, "conv3")(x))
-        return nn.Dense(10, name="fc")(dense.global_average_pool(x))
+        return nn.Dense(10, name="fc")(layers.global_average_pool(x))
 
     def conv(self, features, name):
         return Conv(features, 3, use_bias=True, fill=self.masking.padding, name=name)
@@ -175,7 +175,7 @@ lmjax.plots.explanation(
 # The weights are the same in every line, and have never seen anything hidden.
 
 # %%
-keep = lmjax.perturbation.random_keep(16, 16, key=key, first_all_visible=False)
+keep = lmjax.masks.random_keep(16, 16, key=key, first_all_visible=False)
 hidden = lmjax.Coalitions(segments, keep)
 removals = {name: lmjax.Replace(name) for name in ("black", "white", "blur")}
 removals["layer masking"] = lmjax.LayerMasking()

@@ -27,7 +27,7 @@ import numpy as np
 from IPython.display import display
 
 import lmjax
-from lmjax.studies import summaries
+from lmjax.studies import statistics
 
 source = lmjax.data.DigitScenes("test", length=48)
 out = Path(tempfile.mkdtemp()) / "removal"
@@ -116,7 +116,7 @@ for row in tables["differences"]:
 
 # %%
 names = lmjax.data.DigitScenes.class_names
-for group in summaries.groups(rows, ("removal", "order", "fraction")):
+for group in statistics.groups(rows, ("removal", "order", "fraction")):
     if (group.key["order"], group.key["fraction"]) == ("random", 1):
         counts = np.bincount(group.columns["prediction"], minlength=len(names))
         called = {names[i]: int(counts[i]) for i in np.flatnonzero(counts)}

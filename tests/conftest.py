@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests import wordnet_database
+from tests.support import wordnet_database
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import attribution, bench, networks
-from lmjax.cli import main
+from lmjax.cli.main import main
 
 IMAGE = bench.photograph(64)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.methods import METHODS
+from lmjax.attribution.methods import METHODS
 from lmjax.models import registry
 from lmjax.training import TrainingConfig
 from lmjax.training.augmentation import MASKING_KINDS, PLAIN_KINDS

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.masking import LayerMasking, Masked, PartialConvolution
-from lmjax.masking.shared import Prefix, Suffix, full_size
-from lmjax.masking.visible import Capacities, Pixels
+from lmjax.masking import Masked
+from lmjax.masking.sparse.rows import Capacities, Pixels
+from lmjax.masking.sparse.sharing import Prefix, Suffix, full_size
 from lmjax.models import checkpoints, registry
-from tests import networks
+from lmjax.removals import LayerMasking, PartialConvolution
+from tests.support import networks
 
 DTYPES = [
     pytest.param(jnp.float32, id="float32"),

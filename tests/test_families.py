@@ -10,13 +10,13 @@ import pytest
 import lmjax
 from lmjax import explain as command
 from lmjax.models import Classifier, Preprocessing, checkpoints
-from lmjax.models.vit import VisionTransformer
+from lmjax.models.networks.vit import VisionTransformer
 from lmjax.studies import FeatureLinearity, MaskShape
-from lmjax.studies.block import Block, read
-from tests.compilations import quick_jit
-from tests.networks import SMALLEST
+from lmjax.studies.images import Block, read
 from tests.studies import fakes
-from tests.torch_reference import build, ported
+from tests.support.compilations import quick_jit
+from tests.support.networks import SMALLEST
+from tests.support.torch_reference import build, ported
 
 SIZE = 64
 SEEN = Preprocessing(resize=SIZE, crop=SIZE)

@@ -215,7 +215,7 @@ def test_names_are_what_they_say_on_first_use():
     code = (
         "import lmjax\n"
         "assert lmjax.attribution.__name__ == 'lmjax.attribution'\n"
-        "assert lmjax.segments.__name__ == 'lmjax.perturbation.segments'\n"
+        "assert lmjax.segments.__name__ == 'lmjax.masks.segments'\n"
         "assert lmjax.attribution.lime.__name__ == 'lime'\n"
         "assert callable(lmjax.evaluate)\n"
     )

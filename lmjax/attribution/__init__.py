@@ -15,7 +15,7 @@ from lmjax.attribution.lime import lime, lime_regression
 from lmjax.attribution.occlusion import leave_one_in, leave_one_out, occlusion
 from lmjax.attribution.optimised_mask import extremal_perturbation, meaningful_perturbation
 from lmjax.attribution.rise import rise
-from lmjax.attribution.running import stable_ranking
+from lmjax.attribution.sampling import stable_ranking
 from lmjax.attribution.shapley import exact_shapley, permutation_shapley
 from lmjax.attribution.sobol import sobol
 

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.shapley import from_all_coalitions
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions
-from lmjax.perturbation.samplers import all_coalitions, bernoulli_keep
-from lmjax.perturbation.segments import check_segments
+from lmjax.masks.coalitions import Coalitions
+from lmjax.masks.samplers import all_coalitions, bernoulli_keep
+from lmjax.masks.segments import check_segments
 
 _FEWEST_SAMPLES = 32
 

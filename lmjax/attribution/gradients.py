@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.attribution.answers import Answers, answer, as_output
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.game import Answers, answer, as_output
+from lmjax.evaluation.evaluator import default_batch_size, split
 from lmjax.masking.checks import check_colours, check_image
-from lmjax.perturbation.evaluate import default_batch_size, split
-from lmjax.perturbation.mask_families import Masks
+from lmjax.masks.families import Masks
 
 CHANNELS = ("max_abs", "sum")
 # A gradient keeps the activations of all layers, an answer only those of one.

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.sobol import segments_or_grid
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.samplers import numbered
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.samplers import numbered
 
 _FIRST_CHECK = 100
 # Samples of one Latin hypercube: a segment is visible in half of them. The next follow in another,

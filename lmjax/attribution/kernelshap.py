@@ -15,14 +15,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.samplers import complement_pairs, shapley_keep, shapley_kernel
-from lmjax.perturbation.segments import check_segments
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.samplers import complement_pairs, shapley_keep, shapley_kernel
+from lmjax.masks.segments import check_segments
 
 _FIRST_CHECK = 32  # pairs
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
+from lmjax._utils.sizes import power_of_two
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions, check_memory, random_keep
-from lmjax.perturbation.engines import power_of_two
-from lmjax.perturbation.segments import check_segments
+from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
+from lmjax.masks.segments import check_segments
 
 DISTANCES = ("cosine", "euclidean")
 _SAMPLES_PER_SEGMENT = 10

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.game import answer
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.mask_families import Windows, weighted_sum
-from lmjax.perturbation.segments import check_segments
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.families import Windows, weighted_sum
+from lmjax.masks.segments import check_segments
 
 OVERLAPS = ("mean", "sum")
 

@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmjax.attribution.answers import Answers, answer, as_output
 from lmjax.attribution.attribution import Attribution
-from lmjax.masking.baselines import gaussian_blur
+from lmjax.attribution.game import Answers, answer, as_output
+from lmjax.evaluation.evaluator import split
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.evaluate import split
-from lmjax.perturbation.mask_families import Masks
+from lmjax.masks.families import Masks
+from lmjax.removals.baselines import gaussian_blur
 
 # Meaningful perturbation begins with a disc that takes this share of the output away.
 _SUPPRESSED = 0.99

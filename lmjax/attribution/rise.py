@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.mask_families import Grids, MaskFamily, random_grids, weighted_sum
+from lmjax.masks.families import Grids, MaskFamily, random_grids, weighted_sum
 
 _FIRST_CHECK = 100
 

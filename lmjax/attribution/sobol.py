@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.running import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import answer
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
 from lmjax.masking.checks import check_image
-from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.mask_families import MaskFamily, SoftCoalitions
-from lmjax.perturbation.segments import check_segments
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.families import MaskFamily, SoftCoalitions
+from lmjax.masks.segments import check_segments
 
 _FIRST_CHECK = 32
 _MOST_DIMENSIONS = 21_201  # of SciPy's table of direction numbers

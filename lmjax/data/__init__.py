@@ -1,25 +1,25 @@
 """Sources of images with ground truth: folders, tables, ImageNet, TFDS datasets, digit scenes."""
 
-from lmjax.lazy import attach
+from lmjax._utils.lazy import attach
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "Cue": "lmjax.data.digit_cues",
-        "DigitScenes": "lmjax.data.digit_scenes",
+        "Cue": "lmjax.data.digits.cues",
+        "DigitScenes": "lmjax.data.digits.scenes",
         "Example": "lmjax.data.source",
-        "Scene": "lmjax.data.digit_scenes",
-        "from_csv": "lmjax.data.table",
-        "from_folder": "lmjax.data.folder",
-        "from_imagenet": "lmjax.data.imagenet_validation",
-        "from_imagenet_s": "lmjax.data.imagenet_masks",
-        "from_part_imagenet": "lmjax.data.imagenet_masks",
-        "from_pixel_imagenet": "lmjax.data.imagenet_masks",
-        "from_salient_imagenet": "lmjax.data.salient_imagenet",
-        "from_tfds": "lmjax.data.tfds_source",
-        "imagenet_classes": "lmjax.data.imagenet",
+        "Scene": "lmjax.data.digits.scenes",
+        "from_csv": "lmjax.data.files.table",
+        "from_folder": "lmjax.data.files.folder",
+        "from_imagenet": "lmjax.data.imagenet.validation",
+        "from_imagenet_s": "lmjax.data.imagenet.masks",
+        "from_part_imagenet": "lmjax.data.imagenet.masks",
+        "from_pixel_imagenet": "lmjax.data.imagenet.masks",
+        "from_salient_imagenet": "lmjax.data.imagenet.salient",
+        "from_tfds": "lmjax.data.tfds.source",
+        "imagenet_classes": "lmjax.data.imagenet.synsets",
         "open_source": "lmjax.data.opening",
-        "prepare_digit_scenes": "lmjax.data.digit_scenes_builder",
-        "prepare_imagenet": "lmjax.data.imagenet_builders",
+        "prepare_digit_scenes": "lmjax.data.digits.builder",
+        "prepare_imagenet": "lmjax.data.imagenet.builders",
     },
 )

@@ -92,7 +92,7 @@ def _digit_scenes(
     cue: str | None = None,
     reverse: str | None = None,
 ) -> Sequence:
-    from lmjax.data.digit_scenes import DigitScenes
+    from lmjax.data.digits.scenes import DigitScenes
 
     if not seed.isdecimal():
         raise ValueError(f"seed must be a number from 0, got {seed!r}")
@@ -121,12 +121,12 @@ def _kind(module: str, name: str) -> Callable[[], Callable[..., Sequence]]:
 
 _KINDS = {
     "digit-scenes": lambda: _digit_scenes,
-    "folder": _kind("folder", "from_folder"),
-    "csv": _kind("table", "from_csv"),
-    "imagenet": _kind("imagenet_validation", "from_imagenet"),
-    "salient-imagenet": _kind("salient_imagenet", "from_salient_imagenet"),
-    "pixel-imagenet": _kind("imagenet_masks", "from_pixel_imagenet"),
-    "imagenet-s": _kind("imagenet_masks", "from_imagenet_s"),
-    "part-imagenet": _kind("imagenet_masks", "from_part_imagenet"),
-    "tfds": _kind("tfds_source", "from_tfds"),  # imports tensorflow-datasets, 2 seconds
+    "folder": _kind("files.folder", "from_folder"),
+    "csv": _kind("files.table", "from_csv"),
+    "imagenet": _kind("imagenet.validation", "from_imagenet"),
+    "salient-imagenet": _kind("imagenet.salient", "from_salient_imagenet"),
+    "pixel-imagenet": _kind("imagenet.masks", "from_pixel_imagenet"),
+    "imagenet-s": _kind("imagenet.masks", "from_imagenet_s"),
+    "part-imagenet": _kind("imagenet.masks", "from_part_imagenet"),
+    "tfds": _kind("tfds.source", "from_tfds"),  # imports tensorflow-datasets, 2 seconds
 }

@@ -1,15 +1,6 @@
-"""Masks through networks: masked layers, neighbor padding, and the removals built on them."""
+"""Masked layers: pure functions of activations and the mask that travels beside them."""
 
-from lmjax.masking.marginal import ReplaceAverage
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import LayerMasking, PartialConvolution, TokenDropping
-from lmjax.masking.replace import Replace
+from lmjax.masking.neighbor_padding import neighbor_padding
 
-__all__ = [
-    "LayerMasking",
-    "Masked",
-    "PartialConvolution",
-    "Replace",
-    "ReplaceAverage",
-    "TokenDropping",
-]
+__all__ = ["Masked", "neighbor_padding"]

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from lmjax.metrics.features import check_count, check_scores
+from lmjax.metrics.ranked_regions import check_count, check_scores
 
 
 def spearman(first, second) -> float:

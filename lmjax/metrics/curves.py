@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import answer
+from lmjax.attribution.game import answer
 from lmjax.masking.checks import check_image
-from lmjax.metrics.features import Features, check_count, features
-from lmjax.perturbation.mask_families import RankRanges
+from lmjax.masks.families import RankRanges
+from lmjax.metrics.ranked_regions import Features, check_count, features
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ def follow(
     """The curve of features that go (or, with `reveal`, come) in an order.
 
     Args:
-      predictor, image, options: as in `lmjax.attribution.answers.answer`.
+      predictor, image, options: as in `lmjax.attribution.game.answer`.
       found: the features.
       stops: `[n + 1]` ints, how many features have gone after each step, from 0 (to all of them,
         with `reveal`).

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax.attribution.answers import Answers, answer
+from lmjax.attribution.game import Answers, answer
 from lmjax.masking.checks import check_image
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.families import MaskFamily, Masks, RankRanges
 from lmjax.metrics.agreement import pearson, ranked
-from lmjax.metrics.features import Features, check_count, check_scores, features
-from lmjax.perturbation.coalitions import Coalitions, check_memory
-from lmjax.perturbation.mask_families import MaskFamily, Masks, RankRanges
+from lmjax.metrics.ranked_regions import Features, check_count, check_scores, features
 
 CORRELATIONS = ("pearson", "spearman")
 # Cells to a side of the grid that MuFidelity hides.
@@ -216,7 +216,7 @@ def infidelity(
         over hidden segments.
       masks: what to hide: `[N, H, W]`, 1 = visible, 0 = hidden, or a family of masks. The paper's
         squares are `Windows(image.shape[:2], corners, (side, side))` of
-        `lmjax.perturbation.mask_families`.
+        `lmjax.masks.families`.
       target: class or classes; None takes the predicted class.
       rescale: multiply the heatmap by the number that makes the result smallest, so that its scale
         does not count.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from lmjax.masks.segments import check_segments
 from lmjax.metrics.agreement import cosine_similarity
-from lmjax.metrics.features import check_count, check_scores, features
-from lmjax.perturbation.segments import check_segments
+from lmjax.metrics.ranked_regions import check_count, check_scores, features
 
 
 def alignment(scores, segments, object_mask) -> float:

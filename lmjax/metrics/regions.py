@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lmjax.evaluation.evaluator import evaluate
 from lmjax.masking.checks import check_image
+from lmjax.masks.families import RankRanges
+from lmjax.masks.segments import grid
 from lmjax.metrics.curves import Curve, deletion, follow
-from lmjax.metrics.features import check_count, features
-from lmjax.perturbation.evaluate import evaluate
-from lmjax.perturbation.mask_families import RankRanges
-from lmjax.perturbation.segments import grid
+from lmjax.metrics.ranked_regions import check_count, features
 
 ORDERS = ("morf", "lerf", "random")
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.atomic import atomic_write
+from lmjax._utils.atomic import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)

@@ -9,9 +9,9 @@ from flax import linen as nn
 
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import Masking, TokenDropping, check_masking
-from lmjax.masking.visible import Capacities, Counting, Pixels
-from lmjax.models.preprocess import Preprocessing
+from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
+from lmjax.models.preprocessing import Preprocessing
+from lmjax.removals.masking import Masking, TokenDropping, check_masking
 
 _ANY_SIZE = (224, 224)  # no network is too deep for it
 
@@ -84,7 +84,7 @@ class Classifier:
 
         Args:
           images, masks, masking: as in `apply`; masks are required.
-          ledger: room for rows, or their count; see `lmjax.masking.visible`.
+          ledger: room for rows, or their count; see `lmjax.masking.sparse.rows`.
         """
         images = self._check_images(images)
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lmjax.atomic import atomic_write
+from lmjax._utils.atomic import atomic_write
 
 _CHUNK = 1 << 20  # bytes
 

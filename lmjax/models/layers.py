@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from lmjax.masking import dense
+from lmjax.masking import layers
 from lmjax.masking.masked import Masked
-from lmjax.masking.removal import LayerMasking, PartialConvolution
+from lmjax.removals.masking import LayerMasking, PartialConvolution
 
 # He et al. 2015 (arXiv 1502.01852), fan out: torchvision's initialisation of most networks.
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution of the visible part; see `lmjax.masking.dense.conv`.
+    """Convolution of the visible part; see `lmjax.masking.layers.conv`.
 
     Attributes:
       features: output channels.
@@ -65,7 +65,7 @@ class Conv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         padding = self.dilation * (self.size - 1) // 2 if self.padding is None else self.padding
-        return dense.conv(
+        return layers.conv(
             inputs,
             kernel,
             bias,
@@ -93,12 +93,12 @@ class BatchNorm(nn.BatchNorm):
     def __call__(self, inputs: Masked) -> Masked:
         in_training = not self.use_running_average and inputs.mask is not None
         mask = inputs.mask[..., None] if in_training else None
-        return dense.pointwise(inputs, lambda x: super(BatchNorm, self).__call__(x, mask=mask))
+        return layers.pointwise(inputs, lambda x: super(BatchNorm, self).__call__(x, mask=mask))
 
 
 def relu(inputs: Masked) -> Masked:
     """Rectified linear unit."""
-    return dense.pointwise(inputs, nn.relu)
+    return layers.pointwise(inputs, nn.relu)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -107,11 +107,11 @@ class LayerNorm(nn.LayerNorm):
     use_fast_variance: bool = False
 
     def __call__(self, inputs: Masked) -> Masked:
-        return dense.pointwise(inputs, super().__call__)
+        return layers.pointwise(inputs, super().__call__)
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation, over the visible positions of each image; see `dense.group_norm`.
+    """Group normalisation, over the visible positions of each image; see `layers.group_norm`.
 
     Attributes:
       groups: their number.
@@ -133,7 +133,9 @@ class GroupNorm(nn.Module):
             channels = (1,) * (x.ndim - 1) + (-1,)
             return x * scale.reshape(channels) + bias.reshape(channels)
 
-        return dense.pointwise(dense.group_norm(inputs, self.groups, epsilon=self.epsilon), affine)
+        return layers.pointwise(
+            layers.group_norm(inputs, self.groups, epsilon=self.epsilon), affine
+        )
 
 
 class Linear(nn.Module):
@@ -153,7 +155,7 @@ class Linear(nn.Module):
         shape = (inputs.x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return dense.conv(inputs, kernel[None, None], bias, precision=self.precision)
+        return layers.conv(inputs, kernel[None, None], bias, precision=self.precision)
 
 
 class ConvNorm(nn.Module):
@@ -179,7 +181,7 @@ class ConvNorm(nn.Module):
     ) -> Masked:
         conv = self.conv(self.features, self.size, self.stride, groups=self.groups, name="0")
         x = self.norm(name="1")(conv(inputs, rings=rings, keep=keep))
-        return x if self.activation is None else dense.pointwise(x, self.activation)
+        return x if self.activation is None else layers.pointwise(x, self.activation)
 
 
 class SqueezeExcitation(nn.Module):
@@ -200,11 +202,11 @@ class SqueezeExcitation(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> Masked:
-        means = dense.global_average_pool(inputs).astype(inputs.x.dtype)
+        means = layers.global_average_pool(inputs).astype(inputs.x.dtype)
         conv = partial(self.conv, size=1, use_bias=True)
         x = conv(self.squeezed, name="fc1")(Masked(means[:, None, None]))
-        x = conv(means.shape[-1], name="fc2")(dense.pointwise(x, self.activation))
-        return dense.scale_channels(inputs, self.gate(x.x[:, 0, 0]))
+        x = conv(means.shape[-1], name="fc2")(layers.pointwise(x, self.activation))
+        return layers.scale_channels(inputs, self.gate(x.x[:, 0, 0]))
 
 
 class Network(nn.Module, kw_only=True):
@@ -239,7 +241,7 @@ class Network(nn.Module, kw_only=True):
 
     def begin(self, inputs: Masked) -> Masked:
         """Starts masking."""
-        return dense.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
+        return layers.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
 
     def run(self, x: Masked, blocks: Sequence[Callable[[Masked], Masked]]) -> Masked:
         """Blocks one after the other, masked as far as `masking.depth` says; seams in between."""
@@ -249,10 +251,10 @@ class Network(nn.Module, kw_only=True):
                 f"masking depth is {depth}, but the network has {len(blocks)} blocks; use 0 to "
                 f"{len(blocks)}, or None to mask all the way"
             )
-        x = dense.seam(x)
+        x = layers.seam(x)
         for i, block in enumerate(blocks):
-            x = dense.seam(block(dense.unmask(x) if i == depth else x))
-        return dense.unmask(x) if depth == len(blocks) else x
+            x = layers.seam(block(layers.unmask(x) if i == depth else x))
+        return layers.unmask(x) if depth == len(blocks) else x
 
     def linear(self, features: jax.Array, size: int, name: str) -> jax.Array:
         """A dense layer over features `[N, D]`."""
@@ -267,7 +269,7 @@ class Network(nn.Module, kw_only=True):
 
         The grid is flattened as torch has it, channel by channel.
         """
-        features = dense.adaptive_average_pool(x, size)
+        features = layers.adaptive_average_pool(x, size)
         features = jnp.moveaxis(features, -1, 1).reshape(len(features), -1)
         for name in names[:-1]:
             features = nn.relu(self.linear(features, 4096, name))

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax.masking.removal import Masking, check_masking
 from lmjax.models import checkpoints, download, registry
 from lmjax.models.classifier import Classifier
-from lmjax.models.preprocess import Preprocessing
+from lmjax.models.preprocessing import Preprocessing
 from lmjax.models.registry import Network, WeightSource
+from lmjax.removals.masking import Masking, check_masking
 
 
 def load(

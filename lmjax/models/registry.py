@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from lmjax.models.preprocess import Preprocessing
+from lmjax.models.preprocessing import Preprocessing
 
 _FOLDER = Path(__file__).parent
 
@@ -74,7 +74,7 @@ class Network:
 
     def build(self, **options):
         """The Flax module; `options` are those of its constructor."""
-        module = importlib.import_module(f"lmjax.models.{self.module}")
+        module = importlib.import_module(f"lmjax.models.networks.{self.module}")
         constructor: Callable = getattr(module, self.name)
         return constructor(**options)
 

@@ -1,12 +1,12 @@
 """The studies there are, by name."""
 
-from lmjax.studies.baselines import BaselineDependence
-from lmjax.studies.concordance import Concordance
-from lmjax.studies.consistency import Consistency
-from lmjax.studies.lime_quality import LimeQuality
-from lmjax.studies.linearity import FeatureLinearity
-from lmjax.studies.removal import SegmentRemoval
-from lmjax.studies.shape import MaskShape
+from lmjax.studies.experiments.baselines import BaselineDependence
+from lmjax.studies.experiments.concordance import Concordance
+from lmjax.studies.experiments.consistency import Consistency
+from lmjax.studies.experiments.lime_quality import LimeQuality
+from lmjax.studies.experiments.linearity import FeatureLinearity
+from lmjax.studies.experiments.removal import SegmentRemoval
+from lmjax.studies.experiments.shape import MaskShape
 from lmjax.studies.study import Study
 
 STUDIES: dict[str, type[Study]] = {

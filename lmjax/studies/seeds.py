@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.studies.drawing import X_LABELS, Rows, line, split
-from lmjax.studies.summaries import CONFIDENCE, ends, estimated, interval
+from lmjax.studies.figures import X_LABELS, Rows, line, split
+from lmjax.studies.statistics import CONFIDENCE, ends, estimated, interval
 
 _OF_A_SEED = re.compile(r"(.+)-(\d+)")
 _COUNTS = ("images", "visible", "hidden", "removed")  # measured; not what a row is about
@@ -83,7 +83,7 @@ def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
 def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
     """A chart for each removal, with a curve for each kind of network."""
     from lmjax import plots
-    from lmjax.masking import by_name
+    from lmjax.removals import by_name
 
     for removal, chosen in split(rows, "removal").items():
         lines = [line(kind, each, x, metric) for kind, each in split(chosen, "network").items()]

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from lmjax.masking import by_name
-from lmjax.masking.removal import check_masking
-from lmjax.studies.block import Block
+from lmjax.removals import by_name
+from lmjax.removals.masking import check_masking
+from lmjax.studies.images import Block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@
 `train_step` and the augmentations are pure functions, for loops of your own.
 """
 
-from lmjax.lazy import attach
+from lmjax._utils.lazy import attach
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -14,13 +14,13 @@ __getattr__, __dir__, __all__ = attach(
         "Examples": "lmjax.training.augmentation",
         "Reader": "lmjax.training.batches",
         "TrainState": "lmjax.training.step",
-        "TrainingConfig": "lmjax.training.settings",
-        "accuracy": "lmjax.training.measuring",
+        "TrainingConfig": "lmjax.training.config",
+        "accuracy": "lmjax.training.accuracy",
         "augment": "lmjax.training.augmentation",
         "initial_state": "lmjax.training.step",
-        "measure": "lmjax.training.measuring",
-        "read_metrics": "lmjax.training.folder",
-        "train": "lmjax.training.running",
+        "measure": "lmjax.training.accuracy",
+        "read_metrics": "lmjax.training.run_folder",
+        "train": "lmjax.training.loop",
         "train_step": "lmjax.training.step",
     },
 )

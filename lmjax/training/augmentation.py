@@ -20,8 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lmjax.masking import by_name
-from lmjax.masking.removal import Masking
+from lmjax.removals import by_name
+from lmjax.removals.masking import Masking
 
 MASKING_KINDS = ("patches", "cutout", "erasing", "objects")
 """Kinds that hide something, so that a fill takes its place."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmjax.models.preprocess import Preprocessing
+from lmjax.models.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):

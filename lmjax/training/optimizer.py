@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from lmjax.training.settings import TrainingConfig
+from lmjax.training.config import TrainingConfig
 
 _DECAYED = ("kernel", "in_proj_kernel")
 

@@ -17,10 +17,10 @@ from flax import linen as nn
 from jax.sharding import Sharding
 
 from lmjax.masking.masked import Masked
-from lmjax.models.preprocess import Preprocessing
+from lmjax.models.preprocessing import Preprocessing
 from lmjax.training.augmentation import Examples, augment, masking_of
+from lmjax.training.config import TrainingConfig
 from lmjax.training.optimizer import learning_rate, make_optimizer
-from lmjax.training.settings import TrainingConfig
 
 
 class TrainState(NamedTuple):

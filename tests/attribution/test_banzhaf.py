@@ -7,8 +7,8 @@ from hypothesis import given, settings
 
 from lmjax.attribution import banzhaf
 from lmjax.attribution.banzhaf import reuse_all
-from lmjax.perturbation import bernoulli_keep
-from tests.games import TABLES, banzhaf_by_loop, game, picture, smooth_table, strip
+from lmjax.masks import bernoulli_keep
+from tests.support.games import TABLES, banzhaf_by_loop, game, picture, smooth_table, strip
 
 KEY = jax.random.key(0)
 examples = settings(max_examples=10, deadline=None)

@@ -13,10 +13,11 @@ from lmjax.attribution import (
     integrated_gradients,
     smoothgrad,
 )
-from lmjax.perturbation import Predictor, segments
-from tests.compilations import counted
-from tests.segment_networks import reads_one
-from tests.small_classifier import small_classifier
+from lmjax.evaluation import Predictor
+from lmjax.masks import segments
+from tests.support.compilations import counted
+from tests.support.segment_networks import reads_one
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W, K = 13, 10, 4

@@ -6,8 +6,8 @@ import pytest
 import lmjax
 from lmjax.attribution import hsic
 from lmjax.attribution.hsic import _half_visible
-from lmjax.perturbation import Predictor
-from tests.small_classifier import small_classifier
+from lmjax.evaluation import Predictor
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 12, 9

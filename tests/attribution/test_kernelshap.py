@@ -11,8 +11,8 @@ from hypothesis import given, settings
 
 from lmjax.attribution import kernelshap
 from lmjax.attribution.kernelshap import pair_regression
-from lmjax.perturbation import all_coalitions, shapley_keep
-from tests.games import TABLES, game, picture, shapley_by_loop, smooth_table, strip
+from lmjax.masks import all_coalitions, shapley_keep
+from tests.support.games import TABLES, game, picture, shapley_by_loop, smooth_table, strip
 
 KEY = jax.random.key(0)
 examples = settings(max_examples=10, deadline=None)

@@ -11,10 +11,11 @@ from sklearn.metrics import pairwise_distances
 
 from lmjax.attribution import lime, lime_regression
 from lmjax.attribution.lime import _forward_selection
-from lmjax.masking.replace import Replace
-from lmjax.perturbation import Predictor, random_keep, segments
-from tests.segment_networks import shares
-from tests.small_classifier import small_classifier
+from lmjax.evaluation import Predictor
+from lmjax.masks import random_keep, segments
+from lmjax.removals.replace import Replace
+from tests.support.segment_networks import shares
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 12, 15
@@ -349,7 +350,7 @@ def test_a_bad_target_is_found_before_the_run(monkeypatch):
 
     import importlib
 
-    monkeypatch.setattr(importlib.import_module("lmjax.attribution.answers"), "evaluate", never)
+    monkeypatch.setattr(importlib.import_module("lmjax.attribution.game"), "evaluate", never)
     with pytest.raises(ValueError, match="target must be"):
         lime(predictor(), IMAGE, SEGMENTS, key=KEY, target=99)
 

@@ -5,11 +5,12 @@ import pytest
 
 import lmjax
 from lmjax.attribution import leave_one_in, leave_one_out, occlusion
+from lmjax.evaluation import Predictor
+from lmjax.masks import segments
 from lmjax.models import Classifier, checkpoints, registry
-from lmjax.models.resnet import BasicBlock, ResNet
-from lmjax.perturbation import Predictor, segments
-from tests.segment_networks import linear
-from tests.small_classifier import Preprocessing, small_classifier
+from lmjax.models.networks.resnet import BasicBlock, ResNet
+from tests.support.segment_networks import linear
+from tests.support.small_classifier import Preprocessing, small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 11, 8

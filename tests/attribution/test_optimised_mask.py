@@ -8,10 +8,11 @@ import pytest
 
 import lmjax
 from lmjax.attribution import extremal_perturbation, meaningful_perturbation
-from lmjax.perturbation import Predictor, segments
-from tests.compilations import counted
-from tests.segment_networks import reads_one
-from tests.small_classifier import Preprocessing, small_classifier
+from lmjax.evaluation import Predictor
+from lmjax.masks import segments
+from tests.support.compilations import counted
+from tests.support.segment_networks import reads_one
+from tests.support.small_classifier import Preprocessing, small_classifier
 
 RNG = np.random.default_rng(0)
 H, W, K = 14, 11, 4

@@ -5,9 +5,9 @@ import pytest
 
 import lmjax
 from lmjax.attribution import rise
-from lmjax.perturbation import Predictor
-from lmjax.perturbation.mask_families import random_grids
-from tests.small_classifier import small_classifier
+from lmjax.evaluation import Predictor
+from lmjax.masks.families import random_grids
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 13, 10

@@ -14,9 +14,8 @@ from lmjax.attribution import banzhaf, exact_shapley, kernelshap, permutation_sh
 from lmjax.attribution.banzhaf import reuse_all
 from lmjax.attribution.kernelshap import estimate_from_pairs
 from lmjax.attribution.shapley import contributions, shapley_weights
-from lmjax.masking import LayerMasking, Replace
-from lmjax.perturbation import (
-    Predictor,
+from lmjax.evaluation import Predictor
+from lmjax.masks import (
     all_coalitions,
     prefixes,
     random_orders,
@@ -24,7 +23,8 @@ from lmjax.perturbation import (
     shapley_keep,
     shapley_kernel,
 )
-from tests.games import (
+from lmjax.removals import LayerMasking, Replace
+from tests.support.games import (
     TABLES,
     banzhaf_by_loop,
     game,
@@ -33,7 +33,7 @@ from tests.games import (
     smooth_table,
     strip,
 )
-from tests.small_classifier import small_classifier
+from tests.support.small_classifier import small_classifier
 
 KEY = jax.random.key(0)
 # Few enough samples that nothing is exact.

@@ -7,9 +7,9 @@ from scipy.stats import sobol_indices
 import lmjax
 from lmjax.attribution import sobol
 from lmjax.attribution.sobol import designs, jansen, segments_or_grid
-from lmjax.perturbation import Predictor
-from tests.segment_networks import shares
-from tests.small_classifier import small_classifier
+from lmjax.evaluation import Predictor
+from tests.support.segment_networks import shares
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 12, 9

@@ -6,11 +6,11 @@ import re
 import pytest
 import tensorflow_datasets as tfds
 
-from lmjax.cli import main
+from lmjax.cli.main import main
 from lmjax.data import catalogue, from_tfds
-from lmjax.data.imagenet_builders import BUILDERS
+from lmjax.data.imagenet.builders import BUILDERS
 from lmjax.data.opening import FORMS
-from tests.data import imagenet_files as fake
+from tests.support import imagenet_files as fake
 
 
 @pytest.fixture

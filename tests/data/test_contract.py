@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from lmjax.data import open_source
-from tests.data import imagenet_files
-from tests.data.prepared import Coco, Fake, prepare
+from tests.support import imagenet_files
+from tests.support.prepared import Coco, Fake, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FORMATS = ("array_record", "parquet", "tfrecord")

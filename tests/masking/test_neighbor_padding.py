@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking.neighbor_padding import neighbor_padding
-from tests import layer_masking_reference as reference
+from tests.support import layer_masking_reference as reference
 
 
 def masked_input(height, width, channels, visible, seed):

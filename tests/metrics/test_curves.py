@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.masking.baselines import gaussian_blur
+from lmjax.evaluation import Predictor
+from lmjax.masks import segments
 from lmjax.metrics import Curve, deletion, insertion
-from lmjax.perturbation import Predictor, segments
-from tests.small_classifier import small_classifier
+from lmjax.removals.baselines import gaussian_blur
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 8, 6

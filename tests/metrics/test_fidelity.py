@@ -7,11 +7,11 @@ import pytest
 import scipy.stats
 
 import lmjax
+from lmjax.evaluation import Predictor
+from lmjax.masks import Coalitions, families, segments
 from lmjax.metrics import fidelity as module
 from lmjax.metrics import infidelity, mu_fidelity, necessity, sensitivity_n, sufficiency
-from lmjax.perturbation import Coalitions, Predictor, segments
-from lmjax.perturbation import mask_families as families
-from tests.small_classifier import small_classifier
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 8, 7

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
+from lmjax.masks import segments
 from lmjax.metrics import (
     alignment,
     pointing_game,
@@ -11,7 +12,6 @@ from lmjax.metrics import (
     relevance_rank_accuracy,
     top_k_iou,
 )
-from lmjax.perturbation import segments
 
 RNG = np.random.default_rng(0)
 H, W = 12, 10

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax.evaluation import Predictor
+from lmjax.masks import segments
 from lmjax.metrics import (
     Curve,
     aopc,
@@ -16,8 +18,7 @@ from lmjax.metrics import (
     region_perturbation,
     top_k_ablation,
 )
-from lmjax.perturbation import Predictor, segments
-from tests.small_classifier import small_classifier
+from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 H, W = 8, 7

@@ -14,7 +14,7 @@ import torch
 
 from lmjax.models import checkpoints, registry
 from lmjax.models.checkpoints import StateDictMismatch
-from tests.torch_reference import build, randomised, state_dict
+from tests.support.torch_reference import build, randomised, state_dict
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.methods import attribute
+from lmjax.attribution.methods import attribute
 from lmjax.models import Classifier, Preprocessing, checkpoints
-from lmjax.models.resnet import BasicBlock, ResNet
+from lmjax.models.networks.resnet import BasicBlock, ResNet
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmjax.masking import LayerMasking, Masked, PartialConvolution
+from lmjax.masking import Masked
 from lmjax.models import checkpoints
-from lmjax.models.resnet import BasicBlock, Bottleneck, ResNet
-from tests import compilations
-from tests import layer_masking_reference as reference
-from tests.compilations import quick_jit
+from lmjax.models.networks.resnet import BasicBlock, Bottleneck, ResNet
+from lmjax.removals import LayerMasking, PartialConvolution
+from tests.support import compilations
+from tests.support import layer_masking_reference as reference
+from tests.support.compilations import quick_jit
 
 GROUPED = partial(Bottleneck, groups=2, width_per_group=32)
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck, "grouped": GROUPED}

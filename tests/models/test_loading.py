@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from lmjax.masking import LayerMasking
 from lmjax.models import checkpoints, registry
 from lmjax.models.download import DownloadError
 from lmjax.models.loading import convert, load
-from lmjax.models.preprocess import Preprocessing
-from tests.torch_reference import build, random_images, state_dict, to_torch
+from lmjax.models.preprocessing import Preprocessing
+from lmjax.removals import LayerMasking
+from tests.support.torch_reference import build, random_images, state_dict, to_torch
 
 
 @pytest.fixture(scope="module")

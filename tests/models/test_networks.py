@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from lmjax.masking import Masked
-from lmjax.masking.visible import Capacities, Counting, Pixels
+from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
 from lmjax.models import registry
-from tests import graph_reference
-from tests.compilations import quick_jit
-from tests.networks import EVERY
-from tests.torch_reference import build, ported, random_images, to_torch
+from tests.support import graph_reference
+from tests.support.compilations import quick_jit
+from tests.support.networks import EVERY
+from tests.support.torch_reference import build, ported, random_images, to_torch
 
 SIZE = (75, 67)
 LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 67

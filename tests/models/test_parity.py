@@ -10,9 +10,9 @@ from flax import linen as nn
 
 from lmjax.masking import Masked
 from lmjax.models import Classifier, checkpoints, registry
-from tests.compilations import quick_jit
-from tests.networks import EVERY, NAMES, SMALLEST
-from tests.torch_reference import (
+from tests.support.compilations import quick_jit
+from tests.support.networks import EVERY, NAMES, SMALLEST
+from tests.support.torch_reference import (
     blank,
     build,
     parity,

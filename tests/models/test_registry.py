@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from lmjax.models import registry
-from lmjax.models.preprocess import Preprocessing
-from tests.networks import NAMES, TRANSFORMERS
-from tests.torch_reference import timm, torchvision
+from lmjax.models.preprocessing import Preprocessing
+from tests.support.networks import NAMES, TRANSFORMERS
+from tests.support.torch_reference import timm, torchvision
 
 TIMMS = [tag.split("/")[1].split(".")[0] for tag in registry.tags() if tag.startswith("timm/")]
 WHOLE_FAMILIES = ("resne", "alexnet", "vgg", "squeezenet", "densenet", "mobilenet", "googlenet")

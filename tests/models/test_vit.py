@@ -11,13 +11,14 @@ import torch
 from flax import linen as nn
 
 import lmjax
-from lmjax.masking import LayerMasking, Masked, TokenDropping
-from lmjax.masking.visible import Counting
+from lmjax.masking import Masked
+from lmjax.masking.sparse.rows import Counting
 from lmjax.models import Classifier, Preprocessing, checkpoints, load, registry
-from lmjax.models.vit import VisionTransformer
-from tests.compilations import quick_jit
-from tests.networks import EVERY_TRANSFORMER, TRANSFORMERS
-from tests.torch_reference import (
+from lmjax.models.networks.vit import VisionTransformer
+from lmjax.removals import LayerMasking, TokenDropping
+from tests.support.compilations import quick_jit
+from tests.support.networks import EVERY_TRANSFORMER, TRANSFORMERS
+from tests.support.torch_reference import (
     build,
     parity,
     ported,
@@ -271,7 +272,7 @@ def test_attributions_under_token_dropping(classifier, picture):
 
 def test_the_image_size_follows_the_preprocessing(tmp_path, monkeypatch):
     small = {"patch_size": PATCH, "layers": DEPTH, "heads": HEADS, "width": WIDTH}
-    monkeypatch.setattr("lmjax.models.vit.vit_b_16", partial(VisionTransformer, **small))
+    monkeypatch.setattr("lmjax.models.networks.vit.vit_b_16", partial(VisionTransformer, **small))
     weights = tmp_path / "small.safetensors"
     checkpoints.save_safetensors(weights, state_dict(timms()))
     options = {"weights": weights, "num_classes": CLASSES}

@@ -9,9 +9,9 @@ import numpy as np
 
 from lmjax import plots
 from lmjax.models import Preprocessing
-from lmjax.studies import summaries
+from lmjax.studies import statistics
 from lmjax.studies.study import Study, for_tables
-from tests.small_classifier import small_classifier
+from tests.support.small_classifier import small_classifier
 
 SIZE = 32
 AS_IT_IS = Preprocessing(resize=None, crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -57,7 +57,7 @@ class Brightness(Study):
         return found
 
     def tables(self, rows):
-        groups = summaries.groups(rows, ["colour"])
+        groups = statistics.groups(rows, ["colour"])
         return {"means": [{**g.key, "mean": float(g.columns["mean"].mean())} for g in groups]}
 
     def figures(self, tables):

@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from lmjax.studies.running import run
+from lmjax.studies.runner import run
 from tests.studies.fakes import Brightness, Source
 
 IMAGES = 80

@@ -8,8 +8,8 @@ import time
 
 import jax
 
-from lmjax.devices import join
-from lmjax.studies.running import run
+from lmjax._utils.sharding import join
+from lmjax.studies.runner import run
 from tests.studies import fakes
 
 STUDY = fakes.Answers()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lmjax import studies
 from lmjax.data import open_source
-from lmjax.studies import reporting
+from lmjax.studies import report
 from tests.studies import fakes
 
 OTHER_KINDS = {
@@ -113,7 +113,7 @@ def test_broken_files_are_counted_and_named(folder):
 
 
 def test_errors_that_name_files_which_are_no_text_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setitem(reporting.STUDIES, "brightness", fakes.Brightness)
+    monkeypatch.setitem(report.STUDIES, "brightness", fakes.Brightness)
     name = os.fsdecode(b"\xfe.png")
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / name).write_bytes(b"")

@@ -3,9 +3,9 @@
 import warnings
 from pathlib import Path
 
-from lmjax.studies.running import run
-from tests import cluster
+from lmjax.studies.runner import run
 from tests.studies import fakes, one_of_two
+from tests.support import cluster
 
 
 def start(out, port, process, *arguments):

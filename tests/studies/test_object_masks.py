@@ -11,10 +11,10 @@ from PIL import Image
 from lmjax.data import from_folder
 from lmjax.models import Preprocessing, registry
 from lmjax.studies import LimeQuality, MaskShape, SegmentRemoval
-from lmjax.studies.block import Block, read
+from lmjax.studies.images import Block, read
 from tests.studies import linear_network
 from tests.studies.fakes import pick
-from tests.torch_reference import torchvision
+from tests.support.torch_reference import torchvision
 
 HEIGHT, WIDTH = 300, 420
 TAGS = (

@@ -7,10 +7,11 @@ import functools
 import sys
 import time
 
-from lmjax import cli, devices
+from lmjax._utils import sharding
+from lmjax.cli import main as cli
+from lmjax.cli import train
 from lmjax.data import DigitScenes
 from lmjax.models import registry
-from lmjax.training import commands
 from lmjax.training.batches import indices
 from tests.training import a_run
 
@@ -38,7 +39,7 @@ def stall(step):
 
 def main(out, stalled, *options):
     registry.Network.build = a_run.build
-    commands.join = functools.partial(devices.join, heartbeat_timeout_seconds=10)
+    train.join = functools.partial(sharding.join, heartbeat_timeout_seconds=10)
     if int(stalled) > 0:
         stall(int(stalled))
     words = [str(word) for name, value in OPTIONS.items() for word in (f"--{name}", value)]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax.masking import LayerMasking, Replace, by_name
+from lmjax.removals import LayerMasking, Replace, by_name
 from lmjax.training import augmentation
 from lmjax.training.augmentation import Examples
 

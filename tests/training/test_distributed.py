@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lmjax.training import read_metrics
-from tests import cluster, several_devices
+from tests.support import cluster, several_devices
 
 MODULE = "tests.training.one_of_two"
 WEIGHTS = "resnet18_digits.safetensors"

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from lmjax.models import checkpoints, registry
 from lmjax.models.layers import BatchNorm
-from tests.networks import SMALLEST
-from tests.torch_reference import timm, torchvision
+from tests.support.networks import SMALLEST
+from tests.support.torch_reference import timm, torchvision
 
 _LARGE = ("alexnet", "vgg11", "convnext_tiny", "vit_b_32")
 

@@ -16,9 +16,9 @@ from lmjax.models import checkpoints, registry
 from lmjax.models.layers import BatchNorm
 from lmjax.models.loading import build
 from lmjax.training import TrainingConfig, initial_state, train_step
+from lmjax.training.loop import initial_variables
 from lmjax.training.optimizer import decayed, learning_rate
-from lmjax.training.running import initial_variables
-from tests.networks import SMALLEST
+from tests.support.networks import SMALLEST
 from tests.training.small_network import CLASSES, PREPROCESSING, SIZE, Small
 
 STEPS, BATCH = 6, 8

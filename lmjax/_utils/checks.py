@@ -1,0 +1,147 @@
+"""Checks of arguments: each returns the value or raises an error that says what is allowed."""
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def check_whole(
+    name: str, value: Any, *, least: int | None = None, most: int | None = None, note: str = ""
+) -> int:
+    """Returns a whole number as an int.
+
+    Args:
+      name: of the argument, for the error.
+      value: a Python or NumPy number; bool is none.
+      least, most: the range, ends included; None for no bound.
+      note: what else the error should say, such as what the number counts.
+
+    Raises:
+      ValueError: not a whole number, or out of range.
+    """
+    number = _number(value)
+    if number is None or number != number // 1 or not _within(number, least, most):
+        kind = "a whole number" + _range(least, most)
+        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {value!r}")
+    return int(number)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    note: str = "",
+) -> float:
+    """Returns a finite number as a float.
+
+    Args:
+      name: of the argument, for the error.
+      value: a Python or NumPy number; bool is none.
+      above, least: lower bound, without and with the bound itself.
+      below, most: upper bound, without and with the bound itself.
+      note: what else the error should say.
+
+    Raises:
+      ValueError: not a finite number, or out of range.
+    """
+    number = _number(value)
+    fits = number is not None and math.isfinite(number) and _within(number, least, most)
+    if fits and above is not None:
+        fits = number > above
+    if fits and below is not None:
+        fits = number < below
+    if not fits:
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (
+                *(("above", above), ("at least", least)),
+                *(("below", below), ("at most", most)),
+            )
+            if bound is not None
+        ]
+        kind = " ".join(filter(None, ("a finite number", " and ".join(bounds))))
+        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {value!r}")
+    return float(number)
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
+    """Returns the value; raises ValueError unless it is one of `allowed`."""
+    allowed = tuple(allowed)
+    if not any(value is each or value == each for each in allowed if type(value) is type(each)):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    return value
+
+
+def check_choices(name: str, values: Iterable[Any], allowed: Iterable[Any]) -> tuple[Any, ...]:
+    """Returns the values as a tuple; raises ValueError unless all are allowed, each at most once.
+
+    At least one is needed.
+    """
+    values, allowed = tuple(values), tuple(allowed)
+    bad = [each for each in values if each not in allowed]
+    if bad or not values or len(set(values)) < len(values):
+        raise ValueError(
+            f"{name} must be one or more of {', '.join(map(str, allowed))}, each once; got "
+            f"{', '.join(map(str, bad or values)) or 'none'}"
+        )
+    return values
+
+
+def check_pair(
+    name: str,
+    value: int | Sequence[int],
+    *,
+    least: int = 1,
+    most: Sequence[int] | None = None,
+    note: str = "",
+) -> tuple[int, int]:
+    """Returns (height, width) from one whole number or two.
+
+    Args:
+      name: of the argument, for the error.
+      value: a whole number for both, or two.
+      least: of each.
+      most: the largest height and width; None for no bound.
+      note: what the bounds are, for the error.
+
+    Raises:
+      ValueError: something else, or out of range.
+    """
+    pair = np.broadcast_to(np.asarray(value), 2) if np.size(value) in (1, 2) else np.zeros(1)
+    limit = np.full(2, np.iinfo(np.int64).max) if most is None else np.asarray(most)
+    if pair.dtype.kind not in "iu" or (pair < least).any() or (pair > limit).any():
+        bounds = f"{least} or more" if most is None else f"from {least} to {most[0]} and {most[1]}"
+        raise ValueError(
+            f"{name} must be a whole number or two, {bounds}{note and f' ({note})'}; got {value!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _number(value: Any) -> Any:
+    """The value if it is a real number, else None."""
+    if isinstance(value, bool | np.bool_) or np.ndim(value) > 0:
+        return None
+    if isinstance(value, np.ndarray):
+        value = value[()]
+    if isinstance(value, Integral | Real):
+        return None if isinstance(value, float) and math.isnan(value) else value
+    return None
+
+
+def _within(number: Any, least: float | None, most: float | None) -> bool:
+    return (least is None or number >= least) and (most is None or number <= most)
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    if least is not None:
+        return f", {least} or more"
+    return "" if most is None else f", {most} or less"

@@ -1,0 +1,126 @@
+"""Registries: names for things that users choose by name, which other packages can add to."""
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """A registered name.
+
+    Attributes:
+      name: as users write it.
+      value: what the name stands for, or `"module:attribute"` where it is imported on first use.
+      description: one line, for help texts and tables.
+      builtin: whether it comes with lmjax.
+    """
+
+    name: str
+    value: Any
+    description: str
+    builtin: bool = False
+
+
+class Registry(Generic[T]):
+    """Names, what each stands for, and a line of description.
+
+    Packages join through entry points of the group `lmjax.KINDS`: the entry point's name is the
+    registered name, its object the value, and the first line of the object's docstring the
+    description. An entry point is imported when its name is asked for.
+
+    Args:
+      kind: what one entry is called in errors, such as "removal".
+      group: group of the entry points, such as "lmjax.removals".
+    """
+
+    def __init__(self, kind: str, group: str):
+        self.kind, self.group = kind, group
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, value: T | str, *, description: str, builtin: bool = False):
+        """Adds a name; a name that is not built in may be registered again, and is replaced.
+
+        Args:
+          name: as users write it.
+          value: what it stands for, or `"module:attribute"`, imported on first use.
+          description: one line.
+          builtin: whether it comes with lmjax, so that nothing can replace it.
+
+        Raises:
+          ValueError: a name that cannot be written on a command line, or a built-in one.
+        """
+        if not isinstance(name, str) or not name or set(name) & set(" ,:=@/'\"\t\n"):
+            raise ValueError(
+                f"{self.kind} name must be a word without spaces, commas, colons, '=', '@' and "
+                f"'/'; got {name!r}"
+            )
+        if name in self._entries and self._entries[name].builtin:
+            raise ValueError(f"{self.kind} {name!r} comes with lmjax; register another name")
+        self._entries[name] = Entry(name, value, description, builtin)
+
+    def unregister(self, name: str) -> None:
+        """Removes a name that was registered; built-in names stay."""
+        if name not in self._entries or self._entries[name].builtin:
+            raise ValueError(f"{self.kind} {name!r} was not registered")
+        del self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._found()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def names(self) -> tuple[str, ...]:
+        """All names: built-in and registered ones in order, then those of entry points."""
+        return tuple(dict.fromkeys((*self._entries, *self._found())))
+
+    def get(self, name: str, *, argument: str | None = None) -> T:
+        """The value of a name, imported where necessary.
+
+        Args:
+          name: one of `names()`.
+          argument: what the caller's argument is called, for the error; None takes the kind.
+
+        Raises:
+          ValueError: another name; lists those there are, and those that are spelt alike.
+          ImportError: the package that provides the name cannot be imported.
+        """
+        entry = self._entry(name, argument)
+        if isinstance(entry.value, str):
+            module, _, attribute = entry.value.partition(":")
+            entry = entry._replace(value=getattr(importlib.import_module(module), attribute))
+            self._entries[name] = entry
+        return entry.value
+
+    def description(self, name: str) -> str:
+        """The line that describes a name."""
+        return self._entry(name, None).description
+
+    def check(self, name: str, *, argument: str | None = None) -> str:
+        """Returns the name; raises ValueError, as `get` does, where nothing has it."""
+        if name not in self:
+            raise ValueError(self._unknown(name, argument))
+        return name
+
+    def _entry(self, name: str, argument: str | None) -> Entry:
+        if name not in self._entries:
+            found = self._found().get(name)
+            if found is None:
+                raise ValueError(self._unknown(name, argument))
+            value = found.load()
+            lines = (value.__doc__ or "").strip().splitlines() or [found.value]
+            self._entries[name] = Entry(name, value, lines[0])
+        return self._entries[name]
+
+    def _found(self) -> dict[str, EntryPoint]:
+        return {each.name: each for each in entry_points(group=self.group)}
+
+    def _unknown(self, name: object, argument: str | None) -> str:
+        names = self.names()
+        near = difflib.get_close_matches(str(name), names, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{argument or self.kind} must be one of {', '.join(names)}; got {name!r}{hint}"

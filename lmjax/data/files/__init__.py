@@ -1,0 +1,1 @@
+"""Images in files of one's own: folders and tables."""

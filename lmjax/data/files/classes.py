@@ -1,0 +1,92 @@
+"""The numbers of classes that go by names."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from lmjax.data.imagenet.synsets import synsets
+
+_NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
+
+
+class Classes(NamedTuple):
+    """Numbers of classes.
+
+    Attributes:
+      numbers: by name, as files and folders have it.
+      names: in the order of numbers, or None where the names were numbers.
+    """
+
+    numbers: dict[str, int]
+    names: tuple[str, ...] | None
+
+
+def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) -> Classes:
+    """Numbers for names of classes, by the first of these rules that fits.
+
+    1. `classes` lists them: the number is the line, from 0.
+    2. All are WordNet ids of ImageNet's 1000 classes (n01440764): the numbers of its networks,
+       however few of them are there.
+    3. All are numbers: themselves. (As 7.0 too, which is how tables with gaps come to have 7.)
+    4. Their alphabetical order.
+
+    Args:
+      names: of classes, in any order.
+      classes: a text file with a name in each line.
+
+    Raises:
+      ValueError: a name that `classes` does not list, or that it lists twice; other names among
+        ImageNet's WordNet ids; numbers that are negative or not whole.
+      OSError: `classes` cannot be read.
+    """
+    names = sorted(set(names))
+    if classes is not None:
+        return _listed(names, classes)
+    ids = synsets.synsets()
+    if names and set(names) <= set(ids):
+        return Classes({name: i for i, name in enumerate(ids)}, ids)
+    _check_mixture(names, ids)
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return Classes({name: _whole(name) for name in names}, None)
+    return Classes({name: i for i, name in enumerate(names)}, tuple(names))
+
+
+def _whole(name: str) -> int:
+    whole, _, rest = name.partition(".")
+    if whole.startswith("-") or rest.strip("0"):
+        raise ValueError(
+            f"class {name} must be a whole number from 0, as the others are numbers; leave labels "
+            "that are not known empty, or list all classes: classes=FILE"
+        )
+    return int(whole)
+
+
+def _check_mixture(names: list[str], ids: tuple[str, ...]) -> None:
+    """Raises ValueError where ImageNet's classes have company that would change their numbers."""
+    others = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    of_imagenet = set(names) - set(others)
+    if others and of_imagenet and of_imagenet <= set(ids):
+        raise ValueError(
+            f"class {others[0]!r} is among WordNet ids of ImageNet's classes, such as "
+            f"{min(of_imagenet)}; take it away, or list all classes in the order of the networks' "
+            "outputs: classes=FILE"
+        )
+
+
+def _listed(names: list[str], classes: str | os.PathLike) -> Classes:
+    lines = [line.strip() for line in Path(classes).read_text("utf-8-sig").splitlines()]
+    listed = tuple(line for line in lines if line)
+    numbers = {name: i for i, name in enumerate(listed)}
+    if len(numbers) < len(listed):
+        twice = next(name for i, name in enumerate(listed) if numbers[name] != i)
+        raise ValueError(f"classes {classes} lists {twice!r} twice")
+    missing = [name for name in names if name not in numbers]
+    if missing:
+        raise ValueError(
+            f"classes {classes} does not list {missing[0]!r}, nor {len(missing) - 1} others"
+            if len(missing) > 1
+            else f"classes {classes} does not list {missing[0]!r}"
+        )
+    return Classes(numbers, listed)

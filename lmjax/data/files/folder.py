@@ -1,0 +1,195 @@
+"""Folders of images, a folder for each class: `folder:PATH[,masks=PATH][,...]`."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmjax.data.files.classes import number
+from lmjax.data.files.examples import Files, Row
+from lmjax.data.files.images import SUFFIXES, mask_rule
+from lmjax.data.imagenet.synsets import synsets
+
+
+def from_folder(
+    path: str | os.PathLike,
+    *,
+    masks: str | os.PathLike | None = None,
+    saliency: str | os.PathLike | None = None,
+    classes: str | os.PathLike | None = None,
+    background: int | str | None = None,
+    at_least: int | str | None = None,
+) -> Files:
+    """Images in folders that are called as their classes, or all in one folder, without classes.
+
+    Example:
+      >>> source = lmjax.data.from_folder("cub/images", masks="cub/segmentations", at_least=128)
+      >>> source[0].id, source[0].label
+      ('004.Groove_billed_Ani/Groove_Billed_Ani_0060_1519.jpg', 3)
+
+    The order of the images is drawn from their names. So the first so many are a sample of all
+    classes, and the same one on every machine. Validation images of ILSVRC 2012 that lie in one
+    folder, as they come, have their classes. Files that are no pictures by their suffix, what is
+    hidden (.thumbnails), images beside class folders, and links to a folder above are passed over.
+
+    Args:
+      path: a folder of class folders, in which images may lie in folders again; or of images.
+      masks: a folder where files have the same names and places, with any suffix: the object masks.
+        An image whose mask is missing has none.
+      saliency: the same, of heatmaps.
+      classes: a text file with the names of class folders, one a line, in the order of labels; by
+        default WordNet ids have ImageNet's numbers, numbers their own, other names those of the
+        alphabet (`lmjax.data.files.classes.number`).
+      background: the value of masks beside the object, 0 by default; all others are on it.
+      at_least: the least value on the object, instead of `background`
+        (`lmjax.data.files.images.read_mask`).
+
+    Returns:
+      A source; ids are names below `path`.
+
+    Raises:
+      ValueError: no image; no mask for any image; two files for one; a class that is not listed,
+        or no WordNet id among ImageNet's.
+      OSError: a folder that cannot be read.
+    """
+    given = {"object_mask": masks, "saliency": saliency}
+    folders = {"image": path} | {kind: each for kind, each in given.items() if each is not None}
+    folders = {kind: os.path.abspath(each) for kind, each in folders.items()}
+    besides = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
+    names, class_folders = _images(folders["image"], besides)
+    class_of = (
+        {name: name.split("/")[0] for name in names}
+        if class_folders
+        else synsets.validation_classes(names)
+    )
+    numbers, class_names = number([*class_folders, *class_of.values()], classes=classes)
+    beside = {
+        kind: _partners(names, folders[kind], option)
+        for kind, option in (("object_mask", "masks"), ("saliency", "saliency"))
+        if kind in folders
+    }
+    rows = tuple(
+        Row(
+            _text(name),
+            {"image": name}
+            | {kind: found[stem(name)] for kind, found in beside.items() if stem(name) in found},
+            numbers[class_of[name]] if class_of else None,
+        )
+        for name in sorted(names, key=drawn)
+    )
+    names = class_names if class_of else None
+    return Files("folder", rows, folders, names, mask_rule(background, at_least))
+
+
+def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
+    """Names of images below a folder, and of its class folders but for those `besides`."""
+    folders, loose = _entries(path)
+    besides = besides | _above(path)
+    found = {
+        folder: [f"{folder}/{name}" for name in picture_names(os.path.join(path, folder))]
+        for folder in folders
+        if os.path.realpath(os.path.join(path, folder)) not in besides
+    }
+    names = [name for of_class in found.values() for name in of_class]
+    if not names and not loose:
+        raise ValueError(f"folder {path} holds no image ({', '.join(SUFFIXES)})")
+    if not names:
+        return loose, []
+    for folder, of_class in found.items():
+        if not of_class:
+            warnings.warn(
+                f"{os.path.join(path, folder)} holds no image; its class keeps its number",
+                stacklevel=4,
+            )
+    if loose:
+        warnings.warn(
+            f"{path} has class folders; the {len(loose)} images beside them, such as {loose[0]}, "
+            "are passed over",
+            stacklevel=4,
+        )
+    return names, list(found)
+
+
+def _above(path: str) -> set[str]:
+    """A folder and those it lies in: links to them are no classes."""
+    path = Path(path).resolve()
+    return {str(each) for each in (path, *path.parents)}
+
+
+def _entries(path: str) -> tuple[list[str], list[str]]:
+    """Names of the folders in a folder, and of its pictures."""
+    with _open(path) as entries:
+        found = sorted((each.name, _is_folder(each)) for each in entries if not _hidden(each.name))
+    folders = [name for name, is_folder in found if is_folder]
+    return folders, [name for name, is_folder in found if not is_folder and _is_picture(name)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Links may lead to one, or nowhere, or in a circle."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def picture_names(path: str) -> Iterator[str]:
+    """Names of pictures in a folder and those below, relative to it, with slashes."""
+    with _open(path) as entries:
+        entries = sorted(entries, key=lambda entry: entry.name)
+    for each in entries:
+        if _hidden(each.name):
+            continue
+        if each.is_dir(follow_symlinks=False):
+            yield from (f"{each.name}/{name}" for name in picture_names(each.path))
+        elif _is_picture(each.name):
+            yield each.name
+
+
+def _open(path: str):
+    try:
+        return os.scandir(path)
+    except OSError as error:
+        raise OSError(f"folder {path} cannot be read: {error.strerror}") from error
+
+
+def _partners(names: list[str], path: str, option: str) -> dict[str, str]:
+    """Files in another folder by the names, without suffix, of the images they belong to."""
+    found = _by_stem(picture_names(path), f"{option} {path}")
+    images = _by_stem(names, f"{option} {path}: images")
+    if not found.keys() & images.keys():
+        raise ValueError(
+            f"{option} {path} has a file for none of the {len(names)} images; the one for "
+            f"{names[0]} would be {os.path.join(path, stem(names[0]))} with any of the suffixes "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def _by_stem(names, what: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        other = found.setdefault(stem(name), name)
+        if other != name:
+            raise ValueError(f"{what} {other} and {name} go by the same name without suffix")
+    return found
+
+
+def stem(name: str) -> str:
+    """A name without its suffix."""
+    return os.path.splitext(name)[0]
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _text(name: str) -> str:
+    """A name that can be written: bytes that are no UTF-8 come out as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def drawn(name: str) -> bytes:
+    """Sorts names into an order that mixes classes and is the same everywhere."""
+    return hashlib.sha256(os.fsencode(name)).digest()

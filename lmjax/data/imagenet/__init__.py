@@ -1,0 +1,1 @@
+"""ImageNet, its classes, and datasets of masks for its images."""

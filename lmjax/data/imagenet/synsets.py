@@ -1,0 +1,73 @@
+"""Facts about ILSVRC 2012, the data that ImageNet networks are trained and tested on."""
+
+import functools
+import importlib.util
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.ASCII)
+
+
+@functools.cache
+def synsets() -> tuple[str, ...]:
+    """WordNet ids of the 1000 classes in the order of networks' outputs, which is ascending."""
+    return tuple((Path(__file__).parent / "synsets.txt").read_text("ascii").split())
+
+
+class ImagenetClass(NamedTuple):
+    """One of the 1000 classes.
+
+    Attributes:
+      index: of networks' outputs, from 0.
+      synset: its WordNet id, as class folders are called.
+      name: short and readable, as torchvision publishes it; no two classes have the same.
+    """
+
+    index: int
+    synset: str
+    name: str
+
+
+@functools.cache
+def imagenet_classes() -> tuple[ImagenetClass, ...]:
+    """The 1000 classes in the order of networks' outputs.
+
+    Example:
+      >>> lmjax.data.imagenet_classes()[207]
+      ImagenetClass(index=207, synset='n02099601', name='golden retriever')
+    """
+    file = Path(__file__).parents[2] / "models/imagenet_classes.txt"
+    names = file.read_text("utf-8").splitlines()
+    return tuple(
+        ImagenetClass(index, synset, name)
+        for index, (synset, name) in enumerate(zip(synsets(), names, strict=True))
+    )
+
+
+def validation_classes(names: Iterable[str]) -> dict[str, str]:
+    """WordNet ids of validation images by their names, as ILSVRC2012_img_val.tar has them.
+
+    The list is that of tensorflow-datasets, which is not imported for it.
+
+    Args:
+      names: such as "ILSVRC2012_val_00000001.JPEG".
+
+    Returns:
+      WordNet ids by name; nothing unless all are names of validation images.
+    """
+    found = {name: _VALIDATION_IMAGE.fullmatch(name) for name in names}
+    if not all(found.values()):
+        return {}
+    listed = _validation_list()
+    numbers = {name: int(match[1]) for name, match in found.items()}
+    if not all(0 < number <= len(listed) for number in numbers.values()):
+        return {}
+    return {name: listed[number - 1] for name, number in numbers.items()}
+
+
+@functools.cache
+def _validation_list() -> list[str]:
+    (package,) = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations
+    return (Path(package) / "datasets/imagenet2012/validation_labels.txt").read_text().split()

@@ -1,0 +1,52 @@
+"""How similar ImageNet's classes are: the file that `lmjax study removal --similarity` takes."""
+
+import os
+
+import numpy as np
+
+from lmjax._utils.atomic import atomic_write
+from lmjax.data.imagenet.synsets import synsets
+
+
+def write_similarity(path: str | os.PathLike) -> None:
+    """Writes the Wu-Palmer similarity of ImageNet's classes (`lmjax.metrics.wordnet_similarity`).
+
+    Args:
+      path: the .npy file, a matrix in the order of networks' outputs.
+
+    Raises:
+      ImportError: NLTK or its WordNet corpus is missing.
+      ValueError: a path of another suffix, or a corpus that gives no similarities.
+      OSError: the file cannot be written.
+    """
+    from lmjax.metrics import wordnet_similarity
+
+    path = os.fspath(path)
+    if not path.endswith(".npy"):
+        raise ValueError(f"out must be a .npy file, got {path}")
+    if not os.path.isdir(os.path.dirname(path) or "."):  # before minutes of work
+        raise OSError(f"out: there is no folder {os.path.dirname(path)}")
+    matrix = check_similarity(wordnet_similarity(synsets.synsets()))
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, matrix)
+
+
+def check_similarity(matrix: np.ndarray) -> np.ndarray:
+    """The matrix `[K, K]`, if it is 1 on the diagonal, symmetric and within (0, 1].
+
+    Raises:
+      ValueError: where it is not; classes that are the same, or unlike themselves, would lie.
+    """
+    (same,) = np.nonzero(np.diag(matrix) != 1)
+    if len(same):
+        raise ValueError(
+            f"class {same[0]} is {matrix[same[0], same[0]]:g} similar to itself, not 1"
+        )
+    wrong = (matrix != matrix.T) | ~((matrix > 0) & (matrix <= 1))
+    if wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"similarity of classes {i} and {j} is {matrix[i, j]:g}, or {matrix[j, i]:g} the other "
+            "way round; it must be one number above 0 and at most 1"
+        )
+    return matrix

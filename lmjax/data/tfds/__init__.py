@@ -1,0 +1,1 @@
+"""Datasets that tensorflow-datasets has prepared."""

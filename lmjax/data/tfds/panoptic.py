@@ -1,0 +1,54 @@
+"""Images with an object of one category, of a dataset with panoptic segmentations, as COCO's."""
+
+import functools
+import operator
+from collections.abc import Mapping
+
+import numpy as np
+
+from lmjax.data.files.images import read_image
+from lmjax.data.source import Example, check_sizes
+
+FEATURES = ("panoptic_image", "panoptic_objects")
+
+
+class CategorySource:
+    """The examples that show a category; their object masks are all that shows it.
+
+    Args:
+      source: examples, and their features undecoded (`lmjax.data.tfds.source.TfdsSource`).
+      category: the name of one of `class_names`.
+      class_names: of all categories.
+
+    Raises:
+      ValueError: no such category.
+    """
+
+    def __init__(self, source, category: str, class_names: tuple[str, ...]):
+        if category not in class_names:
+            raise ValueError(f"category must be one of {', '.join(class_names)}; got {category!r}")
+        self._source, self.class_names = source, class_names
+        self._label = class_names.index(category)
+        self.version = f"{source.version}/{category}"
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        at = self._indices[operator.index(index)]
+        values, example = self._source.values(at), self._source[at]
+        segments = read_image(values["panoptic_image"], name=f"panoptic_image of {example.id}")
+        # An object's number is red + 256 green + 256^2 blue (cocodataset.org/#format-data).
+        numbers = segments.astype(np.int64) @ (1, 256, 256**2)
+        mask = np.isin(numbers, self._objects(values))
+        return check_sizes(example._replace(label=self._label, object_mask=mask), {})
+
+    @functools.cached_property
+    def _indices(self) -> list[int]:
+        """Of examples that show the category. All are looked through, once, without pictures."""
+        indices = range(len(self._source))
+        return [i for i in indices if self._objects(self._source.values(i))]
+
+    def _objects(self, values: Mapping) -> list[int]:
+        objects = values["panoptic_objects"]
+        return [i for i, label in zip(objects["id"], objects["label"]) if label == self._label]

@@ -1,0 +1,370 @@
+"""Datasets that tensorflow-datasets has prepared, without TensorFlow: `tfds:NAME[SPLIT]`.
+
+Importing this module imports tensorflow-datasets.
+"""
+
+import functools
+import hashlib
+import operator
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lmjax.data.catalogue import build_command, default_data_dir, prepared
+from lmjax.data.files.images import mask_of_values, mask_rule, read_image, read_mask, read_saliency
+from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.source import Example, check_sizes
+from lmjax.data.tfds import panoptic
+from lmjax.data.tfds.panoptic import CategorySource
+from lmjax.data.tfds.tfrecord import TfrecordFiles
+
+_FEATURES = {
+    "image": ("image",),
+    "label": ("label",),
+    "object_mask": ("object_mask", "segmentation_mask", "segmentation", "mask"),
+    "tight_mask": ("tight_mask",),
+    "saliency": ("saliency",),
+    "spurious_mask": ("spurious_mask",),
+    "id": ("id", "file_name", "filename", "image/filename", "image/id", "image_id"),
+}
+"""Names of features that are taken for the fields of an example, the first that there is."""
+
+_MASKS = {
+    "oxford_iiit_pet": {"background": 2},  # 1 is the animal, 3 its outline
+    "caltech_birds2011": {"at_least": 128},  # grey levels are shares of people's votes
+}
+"""How the object is told from the values of masks, where it is not simply where they are not 0."""
+
+
+_RANDOM_ACCESS = ("array_record", "parquet")  # that tensorflow-datasets has itself
+
+
+class Part(NamedTuple):
+    """Examples `start` to `stop` of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+
+def from_tfds(
+    name: str,
+    *,
+    split: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    mask: str | None = None,
+    saliency: str | None = None,
+    background: int | str | None = None,
+    at_least: int | str | None = None,
+    category: str | None = None,
+) -> "TfdsSource | CategorySource":
+    """A split of a dataset that tensorflow-datasets has prepared, in its order.
+
+    Files may be array_record, parquet (which is read into memory) or tfrecord. The dataset's own
+    code is not needed, nor TensorFlow.
+
+    Example:
+      >>> source = lmjax.data.from_tfds("oxford_iiit_pet", split="test")
+      >>> source[0].object_mask  # the trimap: all but background
+
+    Args:
+      name: of the dataset, `NAME[/CONFIG][:VERSION]`, or a folder that holds a prepared one (with
+        features.json).
+      split: such as "test" or "train[:10%]"; not needed where there is only one.
+      data_dir: folder of tensorflow-datasets; its own default otherwise.
+      image, label, mask, saliency: names of features. By default the features that are called so
+        (masks also object_mask, segmentation_mask, segmentation), and of images the only one.
+      background: the value of masks beside the object; all others are on it. By default 2 for
+        oxford_iiit_pet, or else 0.
+      at_least: the least value on the object, instead of `background`. By default 128 for
+        caltech_birds2011, where grey levels are shares of people's votes.
+      category: of a dataset with panoptic segmentations (coco/2017_panoptic): only examples that
+        show it, and what shows it as their object. All are looked through for that first.
+
+    Returns:
+      A source. Labels are those of the dataset; but where its classes go by ImageNet's WordNet ids,
+      they are the numbers of ImageNet's networks (imagenette and others count in their own way).
+
+    Raises:
+      ValueError: not prepared, no such split or feature, a format without random access. The
+        message has the command that helps.
+    """
+    info = _info(name, data_dir)
+    _check_format(info)
+    parts = _parts(info, split)
+    given = {"image": image, "label": label, "object_mask": mask, "saliency": saliency}
+    features = _features(info.features, given)
+    rule = mask_rule(background, at_least) or _MASKS.get(info.name, {})
+    source = TfdsSource(str(info.data_dir), parts, features, rule)
+    return source if category is None else _category(source, category, info.features)
+
+
+def _category(source: "TfdsSource", category: str, features) -> CategorySource:
+    for name in panoptic.FEATURES:
+        if name not in features:
+            raise ValueError(
+                f"category={category} needs the features {' and '.join(panoptic.FEATURES)}; the "
+                f"dataset has {', '.join(sorted(features))}"
+            )
+    return CategorySource(source, category, tuple(features["panoptic_objects"]["label"].names))
+
+
+class TfdsSource:
+    """Examples of a prepared dataset, each read when it is asked for; `from_tfds` makes one.
+
+    Args:
+      folder: where it was prepared, with features.json.
+      parts: of its splits, one after the other.
+      features: names of features by the fields of examples they are.
+      mask_rule: options of `lmjax.data.files.images.read_mask`.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        parts: Sequence[Part],
+        features: Mapping[str, str],
+        mask_rule: Mapping[str, int],
+    ):
+        self._folder, self._parts = folder, tuple(parts)
+        self._features, self._mask_rule = dict(features), dict(mask_rule)
+
+    def __len__(self) -> int:
+        return sum(part.stop - part.start for part in self._parts)
+
+    def __getitem__(self, index: int) -> Example:
+        split, number = self._find(operator.index(index))
+        values = self.values(index)
+        found = {field: values[name] for field, name in self._features.items()}
+        name = _text(found.pop("id", f"{self._info.full_name}/{split}/{number}"))
+        label = found.pop("label", None)
+        fields = {field: self._read(field, value, name) for field, value in found.items()}
+        return check_sizes(Example(name, label=self._label(label), **fields), self._features)
+
+    def values(self, index: int) -> dict[str, Any]:
+        """All features of an example by name, pictures as the content of files.
+
+        Raises:
+          ValueError: it cannot be read.
+        """
+        split, number = self._find(operator.index(index))
+        try:
+            record = self._records(split)[number]
+            if record is None:  # what array_record makes of a file that was cut off
+                raise ValueError("its record is missing")
+            return self._info.features.deserialize_example_np(record, decoders=self._undecoded)
+        except MemoryError:
+            raise
+        except Exception as error:  # each format has its own
+            raise ValueError(
+                f"example {number} of split {split} in {self._folder} cannot be read: {error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"TfdsSource({self._info.full_name}, {len(self)} examples)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is made anew elsewhere stays behind: open files and what tells how to read them."""
+        kept = ("_folder", "_parts", "_features", "_mask_rule")
+        return {name: getattr(self, name) for name in kept}
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Name, version and split of the dataset, and a hash of its size and of what is read."""
+        splits = [(split, self._info.splits[split]) for split, _, _ in self._parts]
+        sizes = [(split, info.num_examples, info.num_bytes) for split, info in splits]
+        depends = repr((self._parts, sizes, sorted(self._features.items()), self._mask_rule))
+        digest = hashlib.sha256(depends.encode()).hexdigest()[:16]
+        return f"tfds/{self._info.full_name}/{'+'.join(split for split, _ in splits)}/{digest}"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """In the order of labels, where known."""
+        return self._classes[1]
+
+    def _find(self, index: int) -> tuple[str, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index is {index}; {self!r}")
+        index %= len(self)
+        for split, start, stop in self._parts:
+            if index < stop - start:
+                return split, start + index
+            index -= stop - start
+        raise AssertionError
+
+    def _read(self, field: str, value, name: str) -> np.ndarray:
+        what = f"{field} of {name}"
+        if not isinstance(value, bytes):
+            return self._array(field, np.asarray(value), what)
+        if field == "image":
+            return read_image(value, name=what)
+        if field == "saliency":
+            return read_saliency(value, name=what)
+        return read_mask(value, name=what, **self._mask_rule)
+
+    def _array(self, field: str, value: np.ndarray, what: str) -> np.ndarray:
+        """A feature that is no file of a picture."""
+        if field == "image":
+            return value
+        if value.ndim == 3 and value.shape[2] == 1:
+            value = value[..., 0]
+        if value.ndim != 2:
+            raise ValueError(f"{what} must be [H, W] or [H, W, 1], got shape {value.shape}")
+        if field != "saliency":
+            return mask_of_values(value, **self._mask_rule)
+        saliency = value / np.float32(255) if value.dtype == np.uint8 else value.astype(np.float32)
+        if not ((saliency >= 0) & (saliency <= 1)).all():
+            raise ValueError(
+                f"{what} must be from 0 to 1, or to 255 in uint8; got {value.dtype} from "
+                f"{value.min():g} to {value.max():g}"
+            )
+        return saliency
+
+    def _label(self, label) -> int | None:
+        if label is None or label < 0:  # test sets have -1
+            return None
+        return int(label) if self._classes[0] is None else self._classes[0][int(label)]
+
+    def _records(self, split: str) -> Sequence:
+        if split not in self._opened:
+            self._opened[split] = _records(self._info, split)
+        return self._opened[split]
+
+    @functools.cached_property
+    def _opened(self) -> dict[str, Sequence]:
+        return {}
+
+    @functools.cached_property
+    def _info(self):
+        return tfds.core.read_only_builder.builder_from_directory(self._folder).info
+
+    @functools.cached_property
+    def _undecoded(self) -> dict[str, Any]:
+        """Pictures stay files: `lmjax.data.files.images` knows more kinds."""
+        return dict.fromkeys(_images(self._info.features), tfds.decode.SkipDecoding())
+
+    @functools.cached_property
+    def _classes(self) -> tuple[list[int] | None, tuple[str, ...] | None]:
+        """Labels for the dataset's own, or None where they are the same; and names of classes."""
+        features, name = self._info.features, self._features.get("label")
+        feature = None if name is None else features[name]
+        if not isinstance(feature, tfds.features.ClassLabel) or not feature.num_classes:
+            return None, None
+        names, ids = tuple(feature.names), synsets.synsets()
+        if set(names) <= set(ids):
+            return [ids.index(name) for name in names], ids
+        return None, names
+
+
+def _info(name: str, data_dir: str | os.PathLike | None):
+    builders = tfds.core.read_only_builder
+    if os.path.isfile(os.path.join(name, "features.json")):
+        return builders.builder_from_directory(os.path.abspath(name)).info
+    options = {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
+    try:
+        return builders.builder_from_files(name, **options).info
+    except tfds.core.registered.DatasetNotFoundError:
+        pass
+    except ValueError as error:
+        raise ValueError(
+            f"TFDS dataset {name!r} must be NAME, NAME/CONFIG or either with :VERSION, or a folder "
+            "with a features.json"
+        ) from error
+    family = re.split("[/:]", name)[0]
+    found = [each.name for each in prepared(data_dir) if each.name.split("/")[0] == family]
+    if found:
+        raise ValueError(
+            f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; there is "
+            f"{', '.join(found)} (NAME/CONFIG/VERSION): say NAME/CONFIG or NAME/CONFIG:VERSION"
+        )
+    raise ValueError(
+        f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it: "
+        f"{build_command(name, data_dir)}"
+    )
+
+
+def _parts(info, split: str | None) -> list[Part]:
+    splits = list(info.splits)
+    if split is None and len(splits) == 1:
+        split = splits[0]
+    try:
+        found = tfds.core.ReadInstruction.from_spec(split or "").to_absolute(info.splits)
+    except Exception as error:  # of several kinds
+        raise ValueError(
+            f"split {split!r} of TFDS dataset {info.full_name}: it has {', '.join(splits)}, or "
+            "parts such as train[:10%]"
+        ) from error
+    lengths = {name: info.splits[name].num_examples for name in splits}
+    parts = [
+        Part(
+            each.splitname,
+            0 if each.from_ is None else each.from_,
+            lengths[each.splitname] if each.to is None else each.to,
+        )
+        for each in found
+    ]
+    if not sum(part.stop - part.start for part in parts):
+        raise ValueError(f"split {split!r} of TFDS dataset {info.full_name} is empty")
+    return parts
+
+
+def _features(features, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Names of features by the fields of examples they are."""
+    chosen = {}
+    for field, names in _FEATURES.items():
+        name = given.get(field)
+        if name is not None and name not in features:
+            raise ValueError(f"no feature {name!r}; the dataset has {', '.join(sorted(features))}")
+        if name is not None and field == "label" and not _is_number(features[name]):
+            raise ValueError(
+                f"label={name} must be a whole number or a class, not {features[name]}"
+            )
+        name = name or next((each for each in names if each in features), None)
+        if field == "label" and name is not None and not _is_number(features[name]):
+            continue  # text, or several
+        chosen |= {} if name is None else {field: name}
+    images = _images(features)
+    if "image" not in chosen and len(images) == 1:
+        chosen["image"] = images[0]
+    if "image" not in chosen:
+        raise ValueError(
+            f"image must be one of the features {', '.join(sorted(features))}; none is called so"
+        )
+    return chosen
+
+
+def _is_number(feature) -> bool:
+    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+
+
+def _images(features) -> list[str]:
+    return [name for name in features if isinstance(features[name], tfds.features.Image)]
+
+
+def _check_format(info) -> None:
+    formats = {each.value for each in info.available_file_formats()}
+    if not formats & {*_RANDOM_ACCESS, "tfrecord"}:
+        raise ValueError(
+            f"{info.data_dir} is prepared as {', '.join(sorted(formats))}, which has no random "
+            f"access; convert it: tfds convert_format --dataset_version_dir={info.data_dir} "
+            "--out_file_format=array_record"
+        )
+
+
+def _records(info, split: str) -> Sequence:
+    """The records of a split, by number."""
+    if {each.value for each in info.available_file_formats()} & {*_RANDOM_ACCESS}:
+        builder = tfds.core.read_only_builder.builder_from_directory(info.data_dir)
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        return builder.as_data_source(split, deserialize_method=raw)
+    return TfrecordFiles(info.splits[split].filepaths, info.splits[split].shard_lengths)
+
+
+def _text(value) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""Masked layers on rows of visible positions, which cost what is visible."""

@@ -1,0 +1,115 @@
+"""Orders of segments `[S]`: the first is removed (or shown) first."""
+
+from typing import Literal
+
+import jax
+import numpy as np
+
+from lmjax.masks.coalitions import check_memory
+from lmjax.masks.samplers import numbered
+from lmjax.masks.segments import check_segments
+
+REDUCTIONS = ("mean", "sum")
+
+
+def random_orders(
+    num_segments: int, num_orders: int, *, key: jax.Array, first: int = 0
+) -> np.ndarray:
+    """Orders of which every one is equally likely.
+
+    Args:
+      num_segments: S.
+      num_orders: N.
+      key: random key; order i depends on the key and on i alone.
+      first: number of the first order.
+
+    Returns:
+      ints `[N, S]`, a permutation of 0..S-1 in each row.
+
+    Raises:
+      ValueError: numbers out of range.
+    """
+    for name, value in (("num_segments", num_segments), ("num_orders", num_orders)):
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value!r}")
+
+    def draw(key):
+        return jax.random.bits(key, (num_segments,))
+
+    return np.argsort(numbered(draw, first, first + num_orders, key=key), axis=1)
+
+
+def salience_order(
+    heatmap,
+    segments,
+    *,
+    most_salient_first: bool = True,
+    by: Literal["mean", "sum"] = "mean",
+) -> np.ndarray:
+    """Segments from the most to the least salient, or the reverse.
+
+    Args:
+      heatmap: `[H, W]`, higher = more salient.
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      most_salient_first: False begins with the least salient.
+      by: what ranks a segment, the "mean" or the "sum" of its pixels. Sums favour large segments.
+
+    Returns:
+      ints `[S]`. Equals stand in the order of their labels, either way.
+
+    Raises:
+      ValueError: shapes that differ, non-finite heatmaps, or another reduction.
+    """
+    salience = segment_salience(heatmap, segments, by=by)
+    return np.argsort(-salience if most_salient_first else salience, kind="stable")
+
+
+def segment_salience(heatmap, segments, *, by: Literal["mean", "sum"] = "mean") -> np.ndarray:
+    """Mean or sum of a heatmap over each segment.
+
+    Args:
+      heatmap: `[H, W]`.
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      by: "mean" or "sum".
+
+    Returns:
+      float64 `[S]`.
+
+    Raises:
+      ValueError: shapes that differ, non-finite heatmaps, or another reduction.
+    """
+    heatmap = np.asarray(heatmap, np.float64)
+    segments = check_segments(segments)
+    if heatmap.shape != segments.shape:
+        raise ValueError(
+            f"heatmap must be {segments.shape} like segments, got shape {heatmap.shape}; "
+            "of several targets, give one: heatmap[i]"
+        )
+    if not np.isfinite(heatmap).all():
+        raise ValueError("heatmap holds NaN or infinity")
+    if by not in REDUCTIONS:
+        raise ValueError(f"by must be one of {', '.join(REDUCTIONS)}; got {by!r}")
+    total = np.bincount(segments.ravel(), weights=heatmap.ravel())
+    return total / np.bincount(segments.ravel()) if by == "mean" else total
+
+
+def prefixes(orders) -> np.ndarray:
+    """Coalitions met on the way from nothing to everything, when segments come in an order.
+
+    Args:
+      orders: `[..., S]` ints, a permutation of 0..S-1 in each row.
+
+    Returns:
+      bool `[..., S - 1, S]`: the k-th keeps the first k + 1 segments of the order. The empty
+      coalition and the full one are left out, as all orders share them.
+
+    Raises:
+      ValueError: rows that are no permutations, or more coalitions than memory allows.
+    """
+    orders = np.asarray(orders)
+    size = orders.shape[-1] if orders.ndim else 0
+    if size == 0 or (np.sort(orders, axis=-1) != np.arange(size)).any():
+        raise ValueError("orders must be [..., S], every row a permutation of 0 to S - 1")
+    check_memory(orders.size * size, size, orders.size)
+    rank = np.argsort(orders, axis=-1)
+    return rank[..., None, :] <= np.arange(size - 1)[:, None]

@@ -1,0 +1,269 @@
+"""Segments: label maps `[H, W]` int32 with labels 0..S-1, none missing.
+
+Images are `[H, W, C]`, float in [0, 1] or uint8, any number of channels. All segmenters are
+deterministic.
+"""
+
+import warnings
+from typing import Literal
+
+import numpy as np
+
+from lmjax.masks.region_merging import merge_regions
+
+_NAMED_LABELS = 5
+
+
+def grid(image, *, size: int = 16) -> np.ndarray:
+    """Squares of `size` pixels, row by row; the last ones of a row or column may be smaller.
+
+    Args:
+      image: `[H, W, C]`; only its height and width count.
+      size: side of a square, in pixels.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    if size < 1 or size != int(size):
+        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    height, width = _as_float(image).shape[:2]
+    rows = np.arange(height) // int(size)
+    columns = np.arange(width) // int(size)
+    return (rows[:, None] * (columns[-1] + 1) + columns[None, :]).astype(np.int32)
+
+
+def slic(
+    image, *, n_segments: int = 50, compactness: float = 10.0, sigma: float = 1.0
+) -> np.ndarray:
+    """SLIC superpixels (Achanta et al. 2012), by scikit-image.
+
+    Args:
+      image: `[H, W, C]`.
+      n_segments: about how many segments.
+      compactness: the higher, the squarer the segments.
+      sigma: width of the Gaussian that smooths the image first, in pixels.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    if n_segments < 1:
+        raise ValueError(f"n_segments must be 1 or more, got {n_segments!r}")
+    from skimage.segmentation import slic as skimage_slic
+
+    labels = skimage_slic(
+        _as_float(image),
+        n_segments=n_segments,
+        compactness=compactness,
+        sigma=sigma,
+        start_label=0,
+        channel_axis=-1,
+    )
+    return from_labels(labels)
+
+
+def quickshift(
+    image, *, kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2
+) -> np.ndarray:
+    """Quickshift (Vedaldi & Soatto 2008), by scikit-image, with the defaults of the `lime` package.
+
+    Args:
+      image: `[H, W, C]`.
+      kernel_size: width of the Gaussian that smooths the density, in pixels.
+      max_dist: where to cut the tree: the higher, the fewer segments.
+      ratio: weight of colour against position, 0 to 1.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    from skimage.segmentation import quickshift as skimage_quickshift
+
+    image = _as_float(image)
+    labels = skimage_quickshift(
+        image,
+        kernel_size=kernel_size,
+        max_dist=max_dist,
+        ratio=ratio,
+        convert2lab=image.shape[-1] == 3,
+        channel_axis=-1,
+        rng=42,  # scikit-image's default, which breaks ties
+    )
+    return from_labels(labels)
+
+
+def felzenszwalb(
+    image, *, scale: float = 100.0, sigma: float = 0.5, min_size: int = 50
+) -> np.ndarray:
+    """Felzenszwalb's graph-based segments (2004), by scikit-image, with its gallery's settings.
+
+    Args:
+      image: `[H, W, C]`.
+      scale: the higher, the larger the segments.
+      sigma: width of the Gaussian that smooths the image first, in pixels.
+      min_size: smallest segment, in pixels.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
+
+    with warnings.catch_warnings():  # it wonders whether 4 channels are 4 slices; they are not
+        warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
+        labels = skimage_felzenszwalb(
+            _as_float(image), scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1
+        )
+    return from_labels(labels)
+
+
+def contours(heatmap, *, num_bands: int = 10, by: Literal["area", "value"] = "area") -> np.ndarray:
+    """Bands between the level lines of a saliency map, the least salient band first.
+
+    Args:
+      heatmap: `[H, W]`, higher = more salient.
+      num_bands: at most how many bands. Pixels of one value share a band, so there may be fewer.
+      by: "area" makes bands of equal area, as far as equal values allow; "value" puts the levels at
+        equal distances from the lowest to the highest value.
+
+    Returns:
+      Segments `[H, W]`, one a band; bands need not hang together.
+    """
+    heatmap = np.asarray(heatmap)
+    if heatmap.ndim != 2 or heatmap.size == 0:
+        raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
+    if not np.isfinite(heatmap).all():
+        raise ValueError("heatmap holds NaN or infinity")
+    if num_bands < 1 or num_bands != int(num_bands):
+        raise ValueError(f"num_bands must be a whole number, 1 or more, got {num_bands!r}")
+    if by == "area":
+        below = np.searchsorted(np.sort(heatmap, axis=None), heatmap)  # how many are less salient
+        return from_labels(below * int(num_bands) // heatmap.size)
+    if by != "value":
+        raise ValueError(f"by must be 'area' or 'value', got {by!r}")
+    levels = np.linspace(heatmap.min(), heatmap.max(), int(num_bands) + 1)[1:-1]
+    return from_labels(np.searchsorted(levels, heatmap, side="right"))
+
+
+def boxes(image, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
+    """Square rings around a point, the innermost first.
+
+    Args:
+      image: `[H, W, C]`; only its height and width count.
+      point: (row, column) of the pixel in the middle; None takes the image's.
+      size: how wide a ring is, in pixels. The innermost box has 2 size - 1 pixels a side.
+
+    Returns:
+      Segments `[H, W]`: all within `size` pixels of the point (the larger of the distances along
+      rows and along columns counts), the next `size` pixels, and so on to the border.
+    """
+    if size < 1 or size != int(size):
+        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    height, width = _as_float(image).shape[:2]
+    row, column = (height // 2, width // 2) if point is None else point
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
+    down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
+    return from_labels(np.maximum(down[:, None], right[None, :]) // int(size))
+
+
+def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
+    """Fewer segments from many: neighbours of similar colour merge, step by step.
+
+    Each step merges the two neighbours whose union adds least to the squared differences of pixels
+    from their segment's mean colour (Ward's criterion). So the segments for a smaller number are
+    unions of those for a larger one: a hierarchy.
+
+    Args:
+      image: `[H, W, C]`.
+      segments: `[H, W]` ints, labels 0..S-1, none missing: where to begin, for example
+        `slic(image, n_segments=250)`.
+      num_segments: how many to end with, at most S.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    image = _as_float(image)
+    segments = check_segments(segments, image.shape[:2])
+    sizes = np.bincount(segments.ravel())
+    if not 1 <= num_segments <= len(sizes):
+        raise ValueError(
+            f"num_segments must be from 1 to the {len(sizes)} segments there are, "
+            f"got {num_segments!r}"
+        )
+    pixels = image.reshape(-1, image.shape[-1])
+    totals = [np.bincount(segments.ravel(), weights=channel) for channel in pixels.T]
+    colours = np.stack(totals, axis=1) / sizes[:, None]
+    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=int(num_segments))
+    return from_labels(groups[segments])
+
+
+def _adjacent(segments: np.ndarray) -> np.ndarray:
+    """`[S, S]` bool: which segments share an edge of pixels (or are one)."""
+    adjacent = np.eye(segments.max() + 1, dtype=bool)
+    for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
+        adjacent[one, other] = adjacent[other, one] = True
+    return adjacent
+
+
+def from_labels(label_map) -> np.ndarray:
+    """Segments from any map `[H, W]` of ints, renumbered 0..S-1 in the order of the labels."""
+    labels = np.asarray(label_map)
+    _check_label_map(labels, "label_map")
+    _, inverse = np.unique(labels, return_inverse=True)
+    return inverse.reshape(labels.shape).astype(np.int32)
+
+
+def check_segments(segments, shape: tuple[int, int] | None = None, name: str = "segments"):
+    """Checked segments as int32 `[H, W]`.
+
+    Args:
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      shape: the image's (H, W), where there is one to match.
+      name: the argument's name in errors.
+
+    Raises:
+      ValueError: another shape, not ints, or labels missing; the text names them.
+    """
+    labels = np.asarray(segments)
+    _check_label_map(labels, name)
+    if shape is not None and labels.shape != tuple(shape):
+        raise ValueError(f"{name} must be {tuple(shape)} like the image, got shape {labels.shape}")
+    renumber = "renumber them: lmjax.segments.from_labels(label_map)"
+    if labels.min() < 0:
+        raise ValueError(f"{name} must hold labels from 0, got {labels.min()}; {renumber}")
+    present = np.unique(labels)
+    if present[-1] != len(present) - 1:
+        missing = np.setdiff1d(np.arange(min(present[-1], labels.size + _NAMED_LABELS)), present)
+        named = ", ".join(map(str, missing[:_NAMED_LABELS]))
+        more = ", ..." if len(missing) > _NAMED_LABELS else ""
+        raise ValueError(
+            f"{name} must hold every label from 0 to {present[-1]}, missing {named}{more}; "
+            f"{renumber}"
+        )
+    return labels.astype(np.int32)
+
+
+def _check_label_map(labels: np.ndarray, name: str) -> None:
+    if labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"{name} must be [H, W], got shape {labels.shape}")
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"{name} must hold ints, got dtype {labels.dtype}")
+
+
+def _as_float(image) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.size == 0:
+        raise ValueError(f"image must be [H, W, C], got shape {image.shape}")
+    if image.dtype == np.uint8:
+        return image.astype(np.float32) / 255
+    if image.dtype.kind != "f":
+        raise ValueError(f"image must be float in [0, 1] or uint8, got dtype {image.dtype}")
+    if not np.isfinite(image).all():
+        raise ValueError(
+            "image holds NaN or infinity and cannot be segmented; fill them in first, or give "
+            "your own label map: lmjax.segments.from_labels(label_map)"
+        )
+    if image.min() < -1e-5 or image.max() > 1 + 1e-5:
+        raise ValueError(
+            f"image must be float in [0, 1] or uint8, got values from {image.min():g} to "
+            f"{image.max():g}; divide 0..255 by 255"
+        )
+    return image

@@ -1,0 +1,226 @@
+"""Replace: the removal that paints a baseline over hidden pixels, before the network.
+
+Colours are display colours in [0, 1], before normalisation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
+from lmjax.removals.baselines import gaussian_blur, gaussian_noise, segment_mean, uniform_noise
+
+# name -> function (replace, image [H, W, C], mean) -> anything that broadcasts to [H, W, C]
+_NAMED: dict[str, Callable] = {
+    "black": lambda replace, image, mean: jnp.zeros(()),
+    "white": lambda replace, image, mean: jnp.ones(()),
+    "grey": lambda replace, image, mean: _mean_colour(mean, image),
+    "image_mean": lambda replace, image, mean: image.mean(axis=(0, 1)),
+    "segment_mean": lambda replace, image, mean: segment_mean(image, replace._labels(image)),
+    "blur": lambda replace, image, mean: gaussian_blur(
+        image, sigma=replace.sigma, radius=replace.radius
+    ),
+    "gaussian_noise": lambda replace, image, mean: gaussian_noise(
+        image.shape, key=replace.key, std=replace.noise_std
+    ),
+    "uniform_noise": lambda replace, image, mean: uniform_noise(image.shape, key=replace.key),
+    "grey_smooth": lambda replace, image, mean: _mean_colour(mean, image),
+}
+BASELINES = tuple(_NAMED)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replace:
+    """Hidden pixels are replaced by a baseline; the plain network then sees the whole picture.
+
+    A pytree: baseline images, colours, key and segments are leaves, names and functions static.
+    Baselines made from the picture (`image_mean`, `segment_mean`, `blur`, functions) read hidden
+    pixels too; the others never do. Noise is drawn once for a `Replace`: all variants share it.
+
+    Attributes:
+      baseline: one of
+        `"black"`, `"white"`;
+        `"grey"`: the mean colour of the network's preprocessing;
+        `"grey_smooth"`: grey, then the replaced picture smoothed inside the hidden region by a
+        5 x 5 Gaussian with sigma 1, which softens the edge of the hole;
+        `"image_mean"`: the picture's mean colour;
+        `"segment_mean"`: each segment's mean colour, the default of the `lime` package
+        (needs `segments`);
+        `"blur"`: the picture under a Gaussian blur (Fong & Vedaldi 2017, arXiv 1704.03296,
+        section 4.1, whose sigma of 10 pixels is the default);
+        `"gaussian_noise"`: N(0.5, noise_std^2) per pixel and channel, clipped to [0, 1];
+        `"uniform_noise"`: uniform in [0, 1) per pixel and channel (both need `key`);
+        a colour, C floats; another image `[H, W, C]`; or a function image -> image.
+      key: random key of the noise baselines.
+      segments: `[H, W]` ints from 0, for `"segment_mean"`.
+      sigma: standard deviation of `"blur"`, in pixels.
+      radius: furthest pixel that counts in `"blur"`; None takes the whole picture. sigma 5 and
+        radius 5 start insertion curves (Petsiuk et al. 2018, arXiv 1806.07421).
+      noise_std: standard deviation of `"gaussian_noise"`. 0.25 is ours: two of them span [0, 1].
+
+    Raises:
+      ValueError: unknown name, wrong shape or range, missing `key` or `segments`.
+    """
+
+    baseline: str | Callable | Sequence[float] | jax.Array
+    _: dataclasses.KW_ONLY
+    key: jax.Array | None = None
+    segments: jax.Array | None = None
+    sigma: float = 10.0
+    radius: int | None = None
+    noise_std: float = 0.25
+
+    def __post_init__(self):
+        if isinstance(self.baseline, str):
+            self._check_name()
+        elif not callable(self.baseline):
+            object.__setattr__(self, "baseline", _check_picture(self.baseline))
+        if self.segments is not None:
+            _check_labels(self.segments)
+        for name in ("sigma", "noise_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        if self.radius is not None and not (self.radius >= 0 and self.radius == int(self.radius)):
+            raise ValueError(f"radius must be None or pixels, 0 or more, got {self.radius!r}")
+
+    def _check_name(self) -> None:
+        if self.baseline not in _NAMED:
+            raise ValueError(
+                f"baseline must be one of {', '.join(BASELINES)}, a colour, an image [H, W, C] or "
+                f"a function image -> image; got {self.baseline!r}"
+            )
+        if self.baseline.endswith("noise") and self.key is None:
+            raise ValueError(f"baseline {self.baseline!r} needs key=jax.random.key(seed)")
+        if self.baseline == "segment_mean" and self.segments is None:
+            raise ValueError("baseline 'segment_mean' needs segments=, a label map [H, W]")
+
+    def fill(
+        self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None
+    ) -> jax.Array:
+        """The variants as pictures: visible pixels of the image, the baseline elsewhere.
+
+        Args:
+          image: `[H, W, C]` in [0, 1].
+          masks: `[N, H, W]`, 1 = visible. Floats in between blend the two.
+          mean: C floats, the colour of `"grey"` and `"grey_smooth"`; others ignore it.
+
+        Returns:
+          `[N, H, W, C]` in [0, 1].
+
+        Raises:
+          ValueError: shapes that do not match, or mask values outside [0, 1].
+        """
+        check_image(image)
+        image = jnp.asarray(image)
+        masks = jnp.asarray(check_mask(masks, image.shape[:2], soft=True))
+        filled = _blend(masks, image, self._picture(image, mean)[None])
+        if self._is_named("grey_smooth"):
+            filled = _blend(masks, image, gaussian_blur(filled, sigma=1.0, radius=2))
+        return filled
+
+    def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Logits `[N, K]` of the replaced pictures.
+
+        Args:
+          classifier: has `preprocessing.mean`, `normalise(images)` and `apply(images)`.
+          image: `[H, W, C]` in [0, 1].
+          masks: `[N, H, W]`, 1 = visible.
+        """
+        images = self.fill(image, masks, classifier.preprocessing.mean)
+        return classifier.apply(classifier.normalise(images))
+
+    def _is_named(self, name: str) -> bool:
+        return isinstance(self.baseline, str) and self.baseline == name
+
+    def _picture(self, image: jax.Array, mean) -> jax.Array:
+        if isinstance(self.baseline, str):
+            picture = _NAMED[self.baseline](self, image, mean)
+        elif callable(self.baseline):
+            picture = jnp.asarray(self.baseline(image))
+            _check_shape("the baseline function's result", picture, image.shape)
+        else:
+            picture = jnp.asarray(self.baseline)
+            _check_shape("baseline", picture, image.shape[-picture.ndim :])
+        return jnp.broadcast_to(picture, image.shape).astype(image.dtype)
+
+    def _labels(self, image: jax.Array) -> jax.Array:
+        segments = jnp.asarray(self.segments)
+        _check_shape("segments", segments, image.shape[:2])
+        return segments
+
+    def tree_flatten(self):
+        opaque = callable(self.baseline) and jax.tree_util.all_leaves([self.baseline])
+        static = isinstance(self.baseline, str) or opaque
+        leaves = (None if static else self.baseline, self.key, self.segments)
+        settings = self.sigma, self.radius, self.noise_std
+        return leaves, (self.baseline if static else None, settings)
+
+    @classmethod
+    def tree_unflatten(cls, static, leaves):
+        replace = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
+        baseline, settings = static
+        fields = dict(zip(("sigma", "radius", "noise_std"), settings))
+        fields |= {"key": leaves[1], "segments": leaves[2]}
+        fields["baseline"] = leaves[0] if baseline is None else baseline
+        for name, value in fields.items():
+            object.__setattr__(replace, name, value)
+        return replace
+
+
+def _blend(masks: jax.Array, image: jax.Array, baseline: jax.Array) -> jax.Array:
+    """`[N, H, W]` masks choose between `[H, W, C]` and `[1 or N, H, W, C]`."""
+    masks, image = masks[..., None], image[None]
+    if masks.dtype == bool:
+        return jnp.where(masks, image, baseline)
+    # Hidden NaN must not leak through 0 * NaN, and gradients with respect to the mask stay true.
+    image = jnp.where((masks > 0) | jnp.isfinite(image), image, 0)
+    return masks * image + (1 - masks) * baseline
+
+
+def _mean_colour(mean, image: jax.Array) -> jax.Array:
+    if mean is None:
+        raise ValueError("mean is needed by baseline 'grey': the preprocessing's mean, C floats")
+    mean = jnp.asarray(mean)
+    _check_shape("mean", mean, image.shape[-1:])
+    return mean
+
+
+def _check_picture(baseline) -> jax.Array | np.ndarray:
+    if not is_traced(baseline) and not isinstance(baseline, jax.Array):
+        baseline = np.asarray(baseline)
+    if baseline.ndim not in (1, 3):
+        raise ValueError(
+            "baseline must be a name, a colour of C floats, an image [H, W, C] or a function; "
+            f"got an array of shape {baseline.shape}"
+        )
+    if baseline.ndim == 3:
+        check_image(baseline, "baseline")
+    elif not jnp.issubdtype(baseline.dtype, jnp.number):
+        raise ValueError(f"baseline must be a colour of C floats, got {baseline!r}")
+    check_colours(baseline, "baseline")
+    return baseline.astype(np.float32)
+
+
+def _check_labels(segments) -> None:
+    if np.ndim(segments) != 2:
+        raise ValueError(f"segments must be [H, W], got shape {np.shape(segments)}")
+    if is_traced(segments):
+        return
+    labels = np.asarray(segments)
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= labels.size:
+        raise ValueError(
+            f"segments must hold ints from 0 to S - 1, got {labels.dtype} from {labels.min()} to "
+            f"{labels.max()}; renumber them: lmjax.segments.from_labels(label_map)"
+        )
+
+
+def _check_shape(name: str, array, shape: tuple[int, ...]) -> None:
+    if array.shape != tuple(shape):
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} to match the image, got {array.shape}"
+        )

@@ -1,0 +1,163 @@
+"""The study of concordance: are shrunk images as alike as the images themselves?"""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from lmjax.studies.figures import lines_of_removals, split
+from lmjax.studies.images import Block
+from lmjax.studies.statistics import Group, bootstrap, differences, estimates, groups
+from lmjax.studies.study import Study, check_removals
+
+_WHOLE = "none"
+_MEASURES = {
+    "change": "mean change of cosines",
+    "correlation": "correlation of cosines",
+    "similarity": "mean cosine",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Concordance(Study):
+    """Images are shrunk into a corner, the rest is hidden: features should stay as alike as before.
+
+    A row for each image, network, removal and share of the side holds the image's `features`, as
+    they go into the network's last layer; whole images have share 1 and removal "none". With c_ij
+    the cosine of images i and j at full size and s_ij that of both shrunk and removed alike, tables
+    have, over all pairs of different images, `change`, the mean of |s_ij - c_ij|; `correlation` of
+    s and c; and `similarity`, the mean of s_ij, which says where features of all images have become
+    the same.
+
+    Attributes:
+      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+        partial also with a depth, as in layer@2; comparisons are with the first.
+      shares: of each side that shrunk images take, falling, below 1. The defaults are 200, 128, 64
+        and 32 pixels of 224.
+
+    References:
+      Balasubramanian & Feizi 2022 (arXiv 2211.14646): the notebook on concordance in their code has
+      the sizes and the change, over one random pairing of images; under layer masking it shows the
+      corner of the image that was not shrunk. Images are shrunk bilinearly, with antialiasing. What
+      is hidden has their mean colour, which baselines that are made from the image see.
+    """
+
+    name: ClassVar[str] = "concordance"
+    title: ClassVar[str] = "Concordance of shrunk images"
+    removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
+    shares: tuple[float, ...] = (200 / 224, 128 / 224, 64 / 224, 32 / 224)
+
+    def __post_init__(self):
+        check_removals(self.removals)
+        steps = np.diff(self.shares, prepend=1.0, append=0.0)
+        if len(self.shares) == 0 or (steps >= 0).any():
+            raise ValueError(f"shares must fall from below 1 to above 0, got {self.shares!r}")
+
+    def rows(self, block: Block) -> list[dict[str, Any]]:
+        rows = []
+        image_of = np.arange(len(block.samples))
+        for network in block.networks:
+            images = block.images(network)
+            everything = np.ones(images.shape[:3], bool)
+            whole = block.features(network, self.removals[0], everything, image_of)
+            rows += _rows(block, network, _WHOLE, 1.0, whole)
+            for share in self.shares:
+                shrunk, shape = shrink(images, share)
+                masks = np.zeros(images.shape[:3], bool)
+                masks[:, : shape[0], : shape[1]] = True
+                for removal in self.removals:
+                    features = block.features(network, removal, masks, image_of, images=shrunk)
+                    rows += _rows(block, network, removal, share, features)
+        return rows
+
+    def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        changes, whole, found = [], {}, []
+        for group in groups(rows, ("network", "share", "removal")):
+            network, moments = group.key["network"], _moments(_cosines(group))
+            if group.key["removal"] == _WHOLE:
+                whole[network] = moments
+                continue
+            statistics = _statistics(moments, whole[network])
+            changes.append({**group.key, "images": len(moments.cosines), **estimates(statistics)})
+            found.append((group.key, statistics))
+        tables = {"changes": changes, "differences": differences(found)}
+        return {name: table for name, table in tables.items() if table}
+
+    def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        from lmjax import plots
+
+        shown = {}
+        for network, rows in split(tables["changes"], "network").items():
+            shown[network] = plots.charts(
+                [[_chart(rows, name) for name in _MEASURES]],
+                title=f"{network}, {rows[0]['images']} images",
+            )
+        return shown
+
+
+def shrink(images: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Images `[M, H, W, C]` shrunk into their upper left corner, and what they measure there.
+
+    The rest has their mean colour.
+    """
+    shape = tuple(max(round(share * length), 1) for length in images.shape[1:3])
+    size = (len(images), *shape, images.shape[-1])
+    shrunk = np.clip(np.asarray(jax.image.resize(images, size, "linear")), 0, 1)
+    canvas = np.empty_like(images)
+    canvas[:] = shrunk.mean(axis=(1, 2), keepdims=True)
+    canvas[:, : shape[0], : shape[1]] = shrunk
+    return canvas, shape
+
+
+def _rows(block: Block, network: str, removal: str, share: float, features) -> list[dict[str, Any]]:
+    about = {"network": network, "removal": removal, "share": share}
+    return [
+        {"image": sample.index, "id": sample.id, **about, "features": each}
+        for sample, each in zip(block.samples, features)
+    ]
+
+
+def _cosines(group: Group) -> np.ndarray:
+    """`[N, N]`, of all pairs of images in rising order."""
+    features = np.stack(group.columns["features"][np.argsort(group.columns["image"])])
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features.astype(np.float64) / np.where(norms > 0, norms, 1)
+    return unit @ unit.T
+
+
+class _Moments(NamedTuple):
+    """Cosines `[N, N]`, and over pairs `[1 + draws]` their mean and their variance."""
+
+    cosines: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def _moments(cosines: np.ndarray) -> _Moments:
+    means_of = bootstrap(len(cosines)).pair_means
+    mean = means_of(cosines)
+    return _Moments(cosines, mean, means_of(cosines**2) - mean**2)
+
+
+def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
+    """`[1 + draws]` each, by name."""
+    means_of = bootstrap(len(whole.cosines)).pair_means
+    covariance = means_of(shrunk.cosines * whole.cosines) - shrunk.mean * whole.mean
+    # Below this, the variance of cosines is nothing but rounding errors of float64.
+    varied = np.minimum(shrunk.variance, whole.variance) > 1e-14
+    product = np.where(varied, shrunk.variance * whole.variance, 1)
+    correlation = np.where(varied, covariance / np.sqrt(product), np.nan)
+    return {
+        "change": means_of(np.abs(shrunk.cosines - whole.cosines)),
+        "correlation": correlation,
+        "similarity": shrunk.mean,
+    }
+
+
+def _chart(rows: list[dict], measure: str):
+    from lmjax import plots
+
+    lines = lines_of_removals(rows, "share", measure)
+    return plots.Chart("", "share of the side", _MEASURES[measure], lines)

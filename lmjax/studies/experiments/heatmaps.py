@@ -1,0 +1,215 @@
+"""Heatmaps of a study's images under several removals, and their scores by curves.
+
+Everything is asked of a `Block` in binary masks, the same for all removals.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from lmjax.attribution.occlusion import effects_of_pixels, sliding_windows
+from lmjax.masks.families import (
+    Grids,
+    MaskFamily,
+    RankRanges,
+    Windows,
+    random_grids,
+    weighted_sum,
+)
+from lmjax.metrics.curves import Curve
+from lmjax.metrics.ranked_regions import Features, features
+from lmjax.studies.images import Block
+
+METRICS = ("morf", "lerf", "deletion", "insertion")
+# For T columns of values `[N, T]` maps `[T, H, W]`, by the masks they are of: from one to another.
+Maps = dict[tuple[int, int], np.ndarray]
+
+# Masks in one call, and masks made at once: pieces are of few different lengths, since each length
+# is compiled.
+_PIXELS_PER_CALL = 2**27
+_PIECE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Rise:
+    """Settings of RISE with binary masks (`lmjax.attribution.rise`).
+
+    Attributes:
+      grid: cells along each side.
+      keep: how likely a cell is visible.
+      masks: how many masks, rising.
+    """
+
+    generator: ClassVar[str] = "rise"
+    grid: int
+    keep: float
+    masks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"grid {self.grid}, keep {self.keep:g}"
+
+    def family(self, shape: tuple[int, int], key: jax.Array) -> Grids:
+        """The masks of an image of (H, W)."""
+        options = {"grid": self.grid, "keep_probability": self.keep}
+        return random_grids(shape, self.masks[-1], key=key, **options)
+
+    def maps(self, family: Grids, values: np.ndarray, whole: float) -> Maps:
+        """The mean value of the variants that show a pixel.
+
+        There is a map of the first n masks for each number n, and where there are 2 n masks one of
+        as many others, (n, 2 n).
+        """
+        ranges = [(0, n) for n in self.masks]
+        ranges += [(n, 2 * n) for n in self.masks if 2 * n <= self.masks[-1]]
+        cuts = sorted({end for each in ranges for end in each})
+        centre = values.mean(axis=0)  # counted from it, small differences keep their digits
+        sums = {0: np.zeros((1 + values.shape[1], *family.spatial_shape))}
+        for start, stop in itertools.pairwise(cuts):
+            part = dataclasses.replace(
+                family, cells=family.cells[start:stop], shifts=family.shifts[start:stop]
+            )
+            weights = np.c_[np.ones(stop - start), values[start:stop] - centre]
+            sums[stop] = sums[start] + weighted_sum(part, weights)
+        found = {}
+        for start, stop in ranges:
+            count, *totals = sums[stop] - sums[start]
+            unseen = values[start:stop].mean(axis=0) - centre
+            means = np.where(count > 0, totals / np.maximum(count, 1), unseen[:, None, None])
+            found[start, stop] = centre[:, None, None] + means
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Occlusion:
+    """Settings of occlusion (`lmjax.attribution.occlusion`).
+
+    Attributes:
+      window: side in pixels.
+      stride: step in pixels.
+    """
+
+    generator: ClassVar[str] = "occlusion"
+    window: int
+    stride: int
+
+    def __str__(self) -> str:
+        return f"window {self.window}, stride {self.stride}"
+
+    def family(self, shape: tuple[int, int], key: jax.Array) -> Windows:
+        """The masks of any image of (H, W); nothing is drawn."""
+        return sliding_windows(shape, self.window, self.stride)
+
+    def maps(self, family: Windows, values: np.ndarray, whole: float) -> Maps:
+        """By how much the value falls from `whole` when windows over a pixel are hidden."""
+        return {(0, len(family)): effects_of_pixels(family, whole - values)}
+
+
+def probabilities(
+    block: Block,
+    network: str,
+    removals: Sequence[str],
+    asked: Sequence[tuple[int, MaskFamily]],
+    classes: np.ndarray,
+) -> dict[str, list[np.ndarray]]:
+    """What a network says of masked variants.
+
+    Args:
+      block: the images.
+      network: its name.
+      removals: to be asked about.
+      asked: numbers of images, and their masks.
+      classes: `[M]`, the class to follow of each of the block's images.
+
+    Returns:
+      For each removal float64 `[N]` for each of `asked`.
+    """
+    found = {removal: [np.empty(len(family)) for _, family in asked] for removal in removals}
+    if not asked:
+        return found
+    height, width = asked[0][1].spatial_shape
+    most = max(_PIXELS_PER_CALL // (height * width), _PIECE)
+    for pieces in _calls([len(family) for _, family in asked], most):
+        masks = np.concatenate([np.asarray(asked[n][1].masks(rows)) for n, rows in pieces])
+        lengths = [rows.stop - rows.start for _, rows in pieces]
+        image_of = np.repeat([asked[n][0] for n, _ in pieces], lengths)
+        for removal in removals:
+            logits = block.logits(network, removal, masks, image_of)
+            values = probability(logits, classes[image_of])
+            for (n, rows), part in zip(pieces, np.split(values, np.cumsum(lengths)[:-1])):
+                found[removal][n][rows] = part
+    return found
+
+
+def probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """float64 `[N]`, of a class each of `[N, K]`: near 1 too, differences keep their digits."""
+    logits = logits.astype(np.float64)
+    chosen = np.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
+    return np.exp(chosen - np.logaddexp.reduce(logits, axis=1))
+
+
+def _calls(lengths: Sequence[int], most: int) -> Iterator[list[tuple[int, slice]]]:
+    """(number, rows) of what is asked, in calls of at most so many rows."""
+    call, size = [], 0
+    for n, length in enumerate(lengths):
+        for start in range(0, length, _PIECE):
+            rows = slice(start, min(start + _PIECE, length))
+            if call and size + rows.stop - rows.start > most:
+                yield call
+                call, size = [], 0
+            call.append((n, rows))
+            size += rows.stop - rows.start
+    if call:
+        yield call
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """How a metric takes an image apart: the masks between all and nothing.
+
+    Attributes:
+      family: what is visible after each step but the first and last.
+      stops: `[n + 1]`, features that have gone (insertion: have come) after each step.
+      reveal: whether features come, so that the whole image is last.
+    """
+
+    family: RankRanges
+    stops: np.ndarray
+    reveal: bool
+
+    def score(self, values: np.ndarray, whole: float, nothing: float) -> float:
+        """Area under the curve of `values`, `[n - 1]`."""
+        first, last = (nothing, whole) if self.reveal else (whole, nothing)
+        curve = np.concatenate([[first], values, [last]])
+        return float(Curve(self.stops / self.stops[-1], curve, target=0).normalised_auc)
+
+
+def path(metric: str, heatmap: np.ndarray, *, steps: int, regions: np.ndarray) -> Path:
+    """The path of a metric, one of `METRICS`, along a heatmap.
+
+    Args:
+      metric: "deletion" and "insertion" remove or show pixels, most salient first
+        (`lmjax.metrics.deletion`); "morf" and "lerf" remove regions, most or least salient first
+        (`lmjax.metrics.region_perturbation`).
+      heatmap: `[H, W]`.
+      steps: n, at most one for each feature.
+      regions: `[H, W]` ints, of "morf" and "lerf".
+    """
+    found = _features(metric, heatmap, regions)
+    count = len(found.scores)
+    stops = np.unique(np.round(np.linspace(0, count, steps + 1)).astype(int))
+    inner = stops[1:-1]
+    order = found.order[::-1] if metric == "lerf" else found.order
+    reveal = metric == "insertion"
+    ends = np.zeros_like(inner) if reveal else np.full_like(inner, count)
+    ranges = np.stack([ends, inner] if reveal else [inner, ends], axis=1)
+    return Path(RankRanges(found.ranks(order), ranges), stops, reveal)
+
+
+def _features(metric: str, heatmap: np.ndarray, regions: np.ndarray) -> Features:
+    if metric in ("deletion", "insertion"):
+        return features(heatmap)
+    return features(heatmap, regions, by="sum")

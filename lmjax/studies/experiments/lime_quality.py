@@ -1,0 +1,229 @@
+"""The study of LIME: under which removal does it find the object, and what the network uses?"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from lmjax.metrics import alignment, top_k_iou
+from lmjax.removals import by_name
+from lmjax.studies.experiments.explanation_study import ExplanationStudy, order
+from lmjax.studies.figures import by_network, line, split
+from lmjax.studies.images import Block
+from lmjax.studies.statistics import (
+    Group,
+    bootstrap,
+    differences,
+    estimate,
+    estimates,
+    groups,
+    means,
+    on_correct,
+)
+from lmjax.studies.study import check_choices, check_removals
+
+OWN = "own"
+ALL = "all others"
+_CURVE = ("network", "evaluated_under", "removal")
+_LOCALISATION = {"alignment": "alignment with the object", "iou": "IoU of the top segments"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimeQuality(ExplanationStudy):
+    """LIME under several removals: does it find the object, and what the network needs?
+
+    Of each image and network there is one matrix of coalitions, which all removals share; the class
+    explained is the predicted one. Tables are of images that the network classifies correctly as
+    they are, as in the paper. A row for each image, network, removal, `evaluated_under` and `k`:
+    `alignment` and `iou` of the explanation; and of the image without the k segments of highest
+    score, removed as `evaluated_under` says: `prediction`, its `probability`, `correct`,
+    `unchanged`, `removed` (k, or all segments where there are fewer) and the share of pixels
+    `visible`.
+
+    `alignment` is the cosine of the scores w and of g, with g_i the sum over segment i of (object
+    mask - its mean over the image): `lmjax.metrics.alignment`. `iou` is that of the object and the
+    `top` segments of highest score: `lmjax.metrics.top_k_iou`.
+
+    Attributes:
+      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+        partial also with a depth, as in layer@2; comparisons are with the first.
+      evaluated_under: how the k segments are removed: "own", as they were for the explanation, or
+        the name of a removal, the same for all explanations. It can decide which removal wins.
+      top: how many segments are compared with the object.
+
+    References:
+      Balasubramanian & Feizi 2022 (arXiv 2211.14646), the LIME experiments, and their code: 512
+      samples shared by black, grey and layer masking, the top 20, evaluated under black only.
+    """
+
+    name: ClassVar[str] = "lime"
+    title: ClassVar[str] = "Quality of LIME"
+    removals: tuple[str, ...] = ("layer", "black", "grey")
+    evaluated_under: tuple[str, ...] = (OWN, "grey", "layer")
+    top: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_removals(self.removals, segments=True)
+        for under in self.evaluated_under:
+            if under != OWN:
+                by_name.check_name(under, f"evaluated_under, unless {OWN!r},")
+        check_choices("evaluated_under", self.evaluated_under, dict.fromkeys(self.evaluated_under))
+        if self.top < 1:
+            raise ValueError(f"top must be 1 segment or more, got {self.top!r}")
+
+    def asked_under(self) -> tuple[str, ...]:
+        return *self.removals, *(under for under in self.evaluated_under if under != OWN)
+
+    def rows(self, block: Block) -> list[dict[str, Any]]:
+        rows = []
+        block.labels()
+        for network in block.networks:
+            block.object_masks(network)  # first: an image without one costs no explanation
+            scores = self.explain(block, network, self.removals)
+            found = self._found(block, network, scores)
+            answers = self._ablated(block, network, scores)
+            for (r, removal), under in itertools.product(
+                enumerate(self.removals), self.evaluated_under
+            ):
+                about = {"removal": removal, "evaluated_under": under}
+                of_images = np.repeat(np.arange(len(scores)), len(self.ks))
+                of_removal = answers[removal, removal if under == OWN else under]
+                for row, i in zip(of_removal, of_images, strict=True):
+                    rows.append({**row, **about, **found[i][r]})
+        return rows
+
+    def _found(self, block: Block, network: str, scores) -> list[list[dict[str, float]]]:
+        """What explanations find of the object, by image and removal."""
+        images = zip(scores, self.segments(block, network), block.object_masks(network))
+        return [
+            [
+                {
+                    "segments": len(each),
+                    "alignment": alignment(each, segments, mask),
+                    "iou": top_k_iou(each, mask, segments=segments, k=min(self.top, len(each))),
+                }
+                for each in of_removals
+            ]
+            for of_removals, segments, mask in images
+        ]
+
+    def _ablated(self, block: Block, network: str, scores) -> dict[tuple[str, str], list[dict]]:
+        """By removal explained and removal of the evaluation, each asked once."""
+        orders = [[order(of[r]) for of in scores] for r in range(len(self.removals))]
+        orders = dict(zip(self.removals, orders, strict=True))
+        own = self.removals if OWN in self.evaluated_under else ()
+        answers = {}
+        for under in dict.fromkeys((*self.evaluated_under, *own)):
+            if under != OWN:
+                explained = self.removals if under in self.evaluated_under else (under,)
+                found = self.ablate(block, network, under, [orders[each] for each in explained])
+                answers |= {(each, under): rows for each, rows in zip(explained, found)}
+        return answers
+
+    def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        rows = on_correct(rows)
+        curves, found, wins, values = [], [], [], {}
+        for group in groups(rows, _CURVE):
+            curves += _curve(group)
+            network, under, removal = group.key.values()
+            of_removal = values.setdefault(network, {}).setdefault(removal, {})
+            for name in _LOCALISATION:
+                of_removal[name] = group.matrix(name, "k")[:, 0]
+            of_removal[f"accuracy_{under}"] = group.matrix("correct", "k").mean(axis=1)
+        for network, by_removal in values.items():
+            for removal, each in by_removal.items():
+                key = {"network": network, "removal": removal, "images": len(each["alignment"])}
+                found.append((key, means(each)))
+            wins += _wins(network, by_removal)
+        overall = [{**key, **estimates(each)} for key, each in found]
+        tables = {
+            "means": overall,
+            "differences": differences(found),
+            "wins": wins,
+            "curves": curves,
+        }
+        return {name: table for name, table in tables.items() if table}
+
+    def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        from lmjax import plots
+
+        shown = {}
+        for network, of_network in by_network(tables).items():
+            images = of_network["means"][0]["images"]
+            about = f"{network}, {images} images classified correctly"
+            shown[network] = plots.charts(
+                [[_chart(of_network["curves"], under) for under in self.evaluated_under]],
+                title=f"Accuracy without LIME's top segments: {about}",
+            )
+            if len(of_network["means"]) > 1:
+                shown[f"{network} wins"] = plots.matrices(
+                    _matrices(of_network["wins"]),
+                    title=f"Share of images on which the row beats the column: {about}",
+                )
+        return shown
+
+
+def _curve(group: Group) -> Iterator[dict[str, Any]]:
+    """A row for each k."""
+    correct = group.matrix("correct", "k")
+    accuracy = bootstrap(len(correct)).means(correct)
+    removed, visible = (group.matrix(name, "k").mean(axis=0) for name in ("removed", "visible"))
+    for i, k in enumerate(np.unique(group.columns["k"]).tolist()):
+        key = {**group.key, "k": k, "removed": float(removed[i]), "visible": float(visible[i])}
+        yield {**key, "images": len(correct), **estimate("accuracy", accuracy[:, i])}
+
+
+def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
+    """How often each removal beats another, and all others; ties count half, or their share."""
+    removals = list(by_removal)
+    for metric in next(iter(by_removal.values())):
+        scores = np.stack([by_removal[removal][metric] for removal in removals], axis=1)
+        scores = scores if metric in _LOCALISATION else -scores  # low accuracy: it was needed
+        best = scores == scores.max(axis=1, keepdims=True)
+        draws = bootstrap(len(scores))
+        for i, removal in enumerate(removals):
+            others = {
+                other: (np.sign(scores[:, i] - scores[:, j]) + 1) / 2
+                for j, other in enumerate(removals)
+                if j != i
+            }
+            if len(others) > 1:
+                others[ALL] = best[:, i] / best.sum(axis=1)
+            for against, won in others.items():
+                key = {"network": network, "metric": metric, "removal": removal}
+                yield {**key, "against": against, **estimate("wins", draws.means(won))}
+
+
+def _chart(rows: list[dict], under: str):
+    from lmjax import plots
+
+    by_removal = split(split(rows, "evaluated_under")[under], "removal").items()
+    lines = [
+        line(f"explained by {by_name.title(removal)}", chosen, "k", "accuracy")
+        for removal, chosen in by_removal
+    ]
+    return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
+
+
+def _title(under: str) -> str:
+    return "under its own removal" if under == OWN else f"under {by_name.title(under)}"
+
+
+def _matrices(rows: list[dict]) -> list[list]:
+    """A row of matrices for where explanations lie, one for what is left without them."""
+    from lmjax import plots
+
+    grid = [[], []]
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        wins = {(r["removal"], r["against"]): r["wins"] for r in rows if r["metric"] == metric}
+        removals = list(dict.fromkeys(removal for removal, _ in wins))
+        values = [[wins.get((a, b), np.nan) for b in removals] for a in removals]
+        labels = [by_name.title(removal) for removal in removals]
+        title = _LOCALISATION.get(metric) or f"lower accuracy {_title(metric.partition('_')[2])}"
+        matrix = plots.Matrix(title, labels, labels, values, diverging=True)
+        grid[metric not in _LOCALISATION].append(matrix)
+    return grid

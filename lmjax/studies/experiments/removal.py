@@ -1,0 +1,246 @@
+"""The removal study: what networks answer while more and more segments of images are removed."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from lmjax._utils.sizes import power_of_two
+from lmjax.masks.orders import segment_salience
+from lmjax.metrics import class_similarity
+from lmjax.studies.figures import X_LABELS, lines_of_removals, split
+from lmjax.studies.images import SEGMENTERS, Block, random_order, segmenter_options
+from lmjax.studies.statistics import bootstrap, differences, estimates, groups
+from lmjax.studies.study import Study, check_choices, check_removals, for_tables
+
+ORDERS = ("random", "most_salient", "least_salient")
+OBJECT = "object"
+SOURCE = "source"
+_CURVE = ("network", "segmenter", "order", "removal")
+_METRICS = {
+    "accuracy": "accuracy",
+    "unchanged": "unchanged predictions",
+    "entropy": "entropy of predicted classes",
+    "similarity": "class similarity",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentRemoval(Study):
+    """Growing fractions of an image's segments are removed, in several orders and several ways.
+
+    A row for each image, network, segmenter, order, removal and fraction, with `prediction`, its
+    `probability`, `label`, `correct` and `unchanged` (whether it is the class predicted on the
+    whole image). Segments of equal salience go in the image's random order.
+
+    Attributes:
+      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+        partial also with a depth, as in layer@2; comparisons are with the first.
+      segmenters: "grid", "slic", "quickshift" or "felzenszwalb".
+      orders: "random", "most_salient" (first) or "least_salient" (first).
+      fractions: of the segments to remove, from 0 to 1.
+      saliency: "object", the share of a segment that is the object's; "source", the source's own
+        heatmap; or the name of a network, for the gradient of its prediction: the mean over a
+        segment.
+      grid_size: side of the squares of "grid", in pixels.
+      n_segments: about how many segments "slic" makes.
+      similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
+        lmjax.metrics.wordnet_similarity gives, for the metric of that name.
+
+    References:
+      Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 3: 16 x 16
+      patches, three orders, metrics. Balasubramanian & Feizi 2022 (arXiv 2211.14646), section 4.1,
+      whose ablation of padding and depth is this study with removals such as "no_padding" and
+      "layer@2".
+    """
+
+    name: ClassVar[str] = "removal"
+    title: ClassVar[str] = "Removing segments"
+    removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
+    segmenters: tuple[str, ...] = ("grid",)
+    orders: tuple[str, ...] = ORDERS
+    fractions: tuple[float, ...] = tuple(i / 10 for i in range(11))
+    saliency: str = OBJECT
+    grid_size: int = 16
+    n_segments: int = 50
+    similarity: str | None = for_tables(None)
+
+    def __post_init__(self):
+        check_removals(self.removals, segments=True)
+        check_choices("segmenters", self.segmenters, SEGMENTERS)
+        check_choices("orders", self.orders, ORDERS)
+        steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
+        if len(self.fractions) == 0 or (steps <= 0).any():
+            raise ValueError(f"fractions must rise from 0 to 1 at most, got {self.fractions!r}")
+        for option in ("grid_size", "n_segments"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} must be 1 or more, got {getattr(self, option)!r}")
+
+    def check(self, networks) -> None:
+        super().check(networks)
+        if self.similarity is not None:
+            classes = len(_matrix(self.similarity))
+            for name, network in networks.items():
+                answers = getattr(getattr(network, "module", None), "num_classes", 0)
+                if answers > classes:
+                    raise ValueError(
+                        f"similarity has {classes} classes, but network {name} has {answers}"
+                    )
+        if self.saliency not in (OBJECT, SOURCE, *networks):
+            raise ValueError(
+                f"saliency must be {OBJECT!r}, {SOURCE!r} or one of the networks "
+                f"{', '.join(networks)}; got {self.saliency!r}"
+            )
+
+    def rows(self, block: Block) -> list[dict[str, Any]]:
+        rows = []
+        for network, segmenter in itertools.product(block.networks, self.segmenters):
+            options = segmenter_options(
+                segmenter, grid_size=self.grid_size, n_segments=self.n_segments
+            )
+            segments = block.segments(network, segmenter, **options)
+            variants = self._variants(block, network, segments)
+            for removal in self.removals:
+                logits = block.coalition_logits(
+                    network, removal, segments, np.array(variants.keep), variants.image_of
+                )
+                about = {"segmenter": segmenter, "removal": removal}
+                answers = block.answers(network, logits, variants.image_of)
+                rows += [
+                    {**answer, **about, **row}
+                    for answer, row in zip(answers, variants.rows(), strict=True)
+                ]
+        return rows
+
+    def _variants(self, block: Block, network: str, segments: np.ndarray) -> "_Variants":
+        salience = [None] * len(segments)
+        if set(self.orders) != {"random"}:
+            maps = self._maps(block, network)
+            salience = [segment_salience(*each) for each in zip(maps, segments)]
+        columns = power_of_two(int(segments.max()) + 1)
+        made = []
+        for i, (labels, scores) in enumerate(zip(segments, salience)):
+            count = int(labels.max()) + 1
+            shuffled = random_order(count, block.keys[i])
+            area = np.bincount(labels.ravel(), minlength=columns) / labels.size
+            for order in self.orders:
+                ranks = np.full(columns, columns)
+                ranks[_ordered(shuffled, scores, order)] = np.arange(count)
+                for fraction in self.fractions:
+                    removed = int(fraction * count + 0.5)
+                    keep = (ranks >= removed) & (ranks < columns)
+                    made.append((i, order, float(fraction), removed, float(area @ keep), keep))
+        return _Variants(*map(list, zip(*made)))
+
+    def _maps(self, block: Block, network: str) -> np.ndarray:
+        if self.saliency == OBJECT:
+            for sample in block.samples:
+                if sample.object_mask is None:
+                    raise ValueError(
+                        f"image {sample.id} has no object_mask, which orders by salience need; "
+                        f"take orders=random, or saliency={SOURCE} or the name of a network"
+                    )
+            return block.object_masks(network)
+        if self.saliency == SOURCE:
+            return block.saliency(network)
+        return block.gradients(network, of=self.saliency)
+
+    def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        similarity = None if self.similarity is None else _matrix(self.similarity)
+        curves, means, found = [], [], []
+        for group in groups(rows, _CURVE):
+            fractions = np.unique(group.columns["fraction"])
+            statistics = _statistics(group, similarity)
+            images = len(group.matrix("correct", "fraction"))
+            visible = group.matrix("visible", "fraction").mean(axis=0)
+            for i, fraction in enumerate(fractions):
+                row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
+                curves.append(row | estimates({k: x[:, i] for k, x in statistics.items()}))
+            overall = {name: x.mean(axis=1) for name, x in statistics.items()}
+            found.append(({**group.key, "images": images}, overall))
+            means.append({**group.key, "images": images, **estimates(overall)})
+        tables = {
+            "curves": curves,
+            "means": means,
+            "differences": differences(found),
+            "network_differences": differences(found, along="network"),
+        }
+        return {name: table for name, table in tables.items() if table}
+
+    def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        from lmjax import plots
+
+        shown = {}
+        for (network, segmenter), rows in split(tables["curves"], "network", "segmenter").items():
+            metrics = [name for name in _METRICS if name in rows[0]]
+            shown[f"{network} {segmenter}"] = plots.charts(
+                [[_chart(rows, metric, order) for order in self.orders] for metric in metrics],
+                title=f"{network}, {segmenter} segments, {rows[0]['images']} images",
+            )
+        return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variants:
+    """Variants of a block's images, each a list."""
+
+    image_of: list[int]
+    order: list[str]
+    fraction: list[float]
+    removed: list[int]
+    visible: list[float]
+    keep: list[np.ndarray]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What rows say of a variant."""
+        names = ("order", "fraction", "removed", "visible")
+        return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
+
+
+def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:
+    """Segments in the order in which they go."""
+    if order == "random":
+        return shuffled
+    salience = salience if order == "least_salient" else -salience
+    return shuffled[np.argsort(salience[shuffled], kind="stable")]
+
+
+def _matrix(path: str) -> np.ndarray:
+    """The matrix of class similarities in a file."""
+    try:
+        matrix = np.asarray(np.load(Path(path)), np.float64)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"similarity must be a .npy file that can be read: {error}") from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise ValueError(f"similarity must be a finite matrix [K, K], got {matrix.shape} in {path}")
+    return matrix
+
+
+def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Metrics `[1 + draws, fractions]` by name."""
+    predictions = group.matrix("prediction", "fraction")
+    draws = bootstrap(len(predictions))
+    statistics = {
+        "accuracy": draws.means(group.matrix("correct", "fraction")),
+        "unchanged": draws.means(group.matrix("unchanged", "fraction")),
+        "entropy": draws.entropies(predictions),
+    }
+    if similarity is not None:
+        labels = group.matrix("label", "fraction")
+        alike = class_similarity(predictions[..., None], labels[..., None], similarity)
+        statistics["similarity"] = draws.means(alike)
+    return statistics
+
+
+def _chart(rows: list[dict], metric: str, order: str):
+    from lmjax import plots
+
+    return plots.Chart(
+        title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
+        x_label=X_LABELS["fraction"],
+        y_label=_METRICS[metric],
+        lines=lines_of_removals(split(rows, "order")[order], "fraction", metric),
+    )

@@ -1,0 +1,147 @@
+"""The study of mask-shape bias: does a network read the object off the shape of its hole?"""
+
+import dataclasses
+import itertools
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from lmjax.studies.figures import X_LABELS, lines_of_removals, split
+from lmjax.studies.images import Block
+from lmjax.studies.statistics import Group, bootstrap, differences, estimate, groups, on_correct
+from lmjax.studies.study import Study, check_removals, for_tables
+
+HOLES = ("object", "swapped")
+_LABELS = {
+    "object": ("object removed", "accuracy"),
+    "swapped": ("swapped mask removed", "accuracy"),
+    "ratio": ("object / swapped", "ratio of accuracies"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskShape(Study):
+    """The object is removed exactly, or the same mask with its quadrants swapped diagonally.
+
+    An accuracy that survives the first and not the second comes from the shape of the hole. Tables
+    are of images that the network classifies correctly as they are. A row for each image, network,
+    removal, margin and `hole` ("object" or "swapped"), with `prediction`, its `probability`,
+    `label`, `correct`, `unchanged` and the share of pixels `hidden`.
+
+    Attributes:
+      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+        partial also with a depth, as in layer@2; comparisons are with the first.
+      margins: pixels by which the object's mask is grown, before anything is swapped: all within
+        that distance of it. The papers take none, and do not report others.
+      tight: take the source's tight masks (digit scenes have them: where the digit is at least half
+        opaque), not those of every pixel that the object had a part in.
+      least_images: classes with more images than this have rows of their own.
+
+    References:
+      Balasubramanian & Feizi 2022 (arXiv 2211.14646), section 4.2.
+    """
+
+    name: ClassVar[str] = "shape"
+    title: ClassVar[str] = "Mask-shape bias"
+    removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
+    margins: tuple[int, ...] = (0, 2, 4, 8)
+    tight: bool = False
+    least_images: int = for_tables(10)
+
+    def __post_init__(self):
+        check_removals(self.removals)
+        if not self.margins or sorted({*self.margins}) != list(self.margins) or self.margins[0] < 0:
+            raise ValueError(f"margins must rise from 0 pixels or more, got {self.margins!r}")
+
+    def rows(self, block: Block) -> list[dict[str, Any]]:
+        rows = []
+        for network in block.networks:
+            objects = block.object_masks(network, tight=self.tight)
+            made = [
+                (i, {"margin": margin, "hole": hole}, _hole(grow(objects[i], margin), hole))
+                for i, margin, hole in itertools.product(range(len(objects)), self.margins, HOLES)
+            ]
+            image_of, about, holes = zip(*made)
+            for removal in self.removals:
+                masks = ~np.stack(holes)
+                logits = block.logits(network, removal, masks, np.array(image_of))
+                for answer, each, hole in zip(
+                    block.answers(network, logits, image_of), about, holes, strict=True
+                ):
+                    hidden = float(hole.mean())
+                    rows.append({**answer, "removal": removal, **each, "hidden": hidden})
+        return rows
+
+    def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        rows = on_correct(rows)
+        overall, found = [], []
+        for group in groups(rows, ("network", "margin", "removal")):
+            object_removed, swapped = _accuracies(group)
+            overall.append(_summary(group, object_removed, swapped))
+            ratio = _ratio(object_removed, swapped)
+            statistics = {"object": object_removed, "swapped": swapped, "ratio": ratio}
+            found.append((group.key, statistics))
+        classes = [
+            _summary(group, *_accuracies(group))
+            for group in groups(rows, ("network", "margin", "removal", "label"))
+            if len(group.columns["image"]) > len(HOLES) * self.least_images
+        ]
+        tables = {"accuracies": overall, "differences": differences(found), "classes": classes}
+        return {name: table for name, table in tables.items() if table}
+
+    def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        from lmjax import plots
+
+        shown = {}
+        for network, rows in split(tables["accuracies"], "network").items():
+            shown[network] = plots.charts(
+                [[_chart(rows, name) for name in (*HOLES, "ratio")]],
+                title=f"{network}, {rows[0]['images']} images classified correctly",
+            )
+        return shown
+
+
+def grow(mask: np.ndarray, margin: int) -> np.ndarray:
+    """A mask `[H, W]` and all pixels within a distance of `margin` pixels."""
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(~mask) <= margin if mask.any() else mask
+
+
+def _hole(mask: np.ndarray, hole: str) -> np.ndarray:
+    """The mask, or its quadrants swapped diagonally."""
+    height, width = mask.shape
+    return mask if hole == "object" else np.roll(mask, (height // 2, width // 2), axis=(0, 1))
+
+
+def _accuracies(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """`[1 + draws]` each: with the object removed, with the swapped mask removed."""
+    correct = group.matrix("correct", "hole")  # HOLES are in alphabetical order
+    return tuple(bootstrap(len(correct)).means(correct).T)
+
+
+def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
+    images = len(np.unique(group.columns["image"]))
+    return {
+        **group.key,
+        "images": images,
+        "hidden": float(group.columns["hidden"].mean()),
+        **estimate("object", object_removed),
+        **estimate("swapped", swapped),
+        **estimate("ratio", _ratio(object_removed, swapped)),
+    }
+
+
+def _ratio(object_removed: np.ndarray, swapped: np.ndarray) -> np.ndarray:
+    """NaN where nothing survives the swapped mask."""
+    undefined = np.full_like(swapped, np.nan)
+    return np.divide(object_removed, swapped, out=undefined, where=swapped > 0)
+
+
+def _chart(rows: list[dict], metric: str):
+    from lmjax import plots
+
+    title, y_label = _LABELS[metric]
+    lines = lines_of_removals(rows, "margin", metric)
+    return plots.Chart(title, X_LABELS["margin"], y_label, lines)

@@ -1,0 +1,214 @@
+"""What is written of a study: tables and figures beside its rows, and reports in HTML."""
+
+import base64
+import html
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmjax._utils.atomic import atomic_write
+from lmjax.studies import seeds
+from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.runner import open_run
+from lmjax.studies.statistics import ends, estimated, write_csv
+from lmjax.studies.study import Study
+
+_ROWS_AT_ONCE = 40  # longer tables are folded
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; font-size: 13px; margin: .6em 0 1.4em }
+th, td { padding: .15em .7em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+img { max-width: 100% }
+code { overflow-wrap: anywhere }
+"""
+
+
+def write(study: Study, rows: pa.Table, out: str | os.PathLike) -> list[Path]:
+    """Writes all rows (`rows.parquet`), each table (`.csv`) and each figure (`.png`) to a folder.
+
+    Args:
+      study: whose rows they are.
+      rows: as `run` returns them.
+      out: the folder; must exist.
+
+    Returns:
+      The files.
+    """
+    out = Path(out)
+    path = out / "rows.parquet"
+    with atomic_write(path) as temporary:
+        pq.write_table(rows, temporary)
+    tables = study.tables(rows)
+    return [path, *_write(tables, study.figures(tables), out)]
+
+
+def write_seeds(out: str | os.PathLike) -> list[Path]:
+    """Writes tables and figures over seeds (`seeds_...`) beside those of a study.
+
+    Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME; see `lmjax.studies.seeds`.
+
+    Args:
+      out: folder of a run.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: a folder that is none of a study, or has no rows yet; networks without seeds.
+    """
+    manifest, rows, _, study = _open(Path(out))
+    seeds.check_names([each["name"] for each in manifest["identity"]["networks"]])
+    tables = seeds.over_seeds(study.tables(rows))
+    return _write(tables, seeds.figures(tables), Path(out), "seeds_")
+
+
+def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix="") -> list[Path]:
+    from lmjax import plots
+
+    files = []
+    for name, table in tables.items():
+        files.append(out / f"{prefix}{name}.csv")
+        write_csv(files[-1], table)
+    for name, figure in figures.items():
+        files.append(out / f"{prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png")
+        with atomic_write(files[-1]) as temporary:
+            plots.save(figure, temporary, format="png")
+    return files
+
+
+def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
+    """One HTML file with the settings, figures and tables of some runs; it needs no other file.
+
+    Runs that are not finished are shown as far as they are.
+
+    Args:
+      outs: folders of runs.
+      output: the file to write.
+
+    Raises:
+      ValueError: a folder that is none of a study, or has no rows yet.
+    """
+    output, runs = Path(output), [_run(Path(out)) for out in outs]
+    title = ", ".join(dict.fromkeys(title for title, _ in runs))
+    body = "\n".join(section for _, section in runs)
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+    with atomic_write(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return output
+
+
+def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
+    """Manifest, rows, errors and study of a run that has rows."""
+    manifest, rows, errors = open_run(out)
+    name = manifest["identity"]["study"]
+    if name not in STUDIES:
+        raise ValueError(f"{out} is a run of {name}, a study that is not known here")
+    if rows.num_rows == 0:
+        raise ValueError(f"{out} has no rows yet")
+    return manifest, rows, errors, STUDIES[name].from_settings(manifest["settings"])
+
+
+def _run(out: Path) -> tuple[str, str]:
+    """Title and section of a run."""
+    manifest, rows, errors, study = _open(out)
+    tables = study.tables(rows)
+    parts = [f"<h1>{_text(study.title)}</h1>", _settings(manifest, rows, errors, out)]
+    for name, figure in study.figures(tables).items():
+        parts.append(f'<p><img alt="{_text(name)}" src="data:image/png;base64,{_png(figure)}"></p>')
+    for name, table in tables.items():
+        parts.append(f"<h2>{_text(name.replace('_', ' ').capitalize())}</h2>")
+        parts.append(_folded(_table(table), len(table)))
+    return study.title, "\n".join(parts)
+
+
+def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out: Path) -> str:
+    identity = manifest["identity"]
+    evaluated = len(rows.column("image").unique())
+    found = {
+        "images": f"{evaluated} of {manifest['images']}"
+        + (f", {len(errors)} could not be evaluated" if errors else ""),
+        "source": identity["source"],
+        **{
+            f"network {each['name']}": f"weights sha256 {each['weights_sha256']}"
+            for each in identity["networks"]
+        },
+        **manifest["settings"],
+        "lmjax": identity["lmjax"],
+        **{
+            f"made by{f' ({i})' if i else ''}": ", ".join(
+                [each["device"], *(f"{k} {v}" for k, v in each["versions"].items())]
+            )
+            for i, each in enumerate(manifest["made_by"])
+        },
+        "folder": str(out),
+    }
+    lines = "\n".join(
+        f"<tr><th>{_text(name)}</th><td><code>{_text(_setting(value))}</code></td></tr>"
+        for name, value in found.items()
+    )
+    section = f"<table>\n{lines}\n</table>"
+    return section + _folded(_table(errors), None, "What is wrong") if errors else section
+
+
+def _setting(value) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    heads = "".join(f"<th>{_text(name)}</th>" for name in _shown(rows[0]))
+    lines = "\n".join(
+        f"<tr>{''.join(_cell(value) for value in _shown(row).values())}</tr>" for row in rows
+    )
+    return f"<table>\n<tr>{heads}</tr>\n{lines}\n</table>"
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with intervals in the cells of what they belong to."""
+    ends_of = {name: ends(name) for name in estimated(row)}
+    hidden = {end for both in ends_of.values() for end in both}
+    return {
+        name: (value, *(row[end] for end in ends_of[name])) if name in ends_of else value
+        for name, value in row.items()
+        if name not in hidden
+    }
+
+
+def _cell(value) -> str:
+    if isinstance(value, tuple):
+        value, low, high = value
+        return f'<td class="number">{value:.3f} [{low:.3f}, {high:.3f}]</td>'
+    if isinstance(value, float):
+        return f'<td class="number">{value:.3g}</td>'
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return f'<td class="number">{value}</td>' if number else f"<td>{_text(value)}</td>"
+
+
+def _folded(table: str, rows: int | None, summary: str = "") -> str:
+    """A table that is shown when it is asked for, where it is long."""
+    if rows is not None and rows <= _ROWS_AT_ONCE:
+        return table
+    return f"<details><summary>{summary or f'{rows} rows'}</summary>\n{table}\n</details>"
+
+
+def _png(figure) -> str:
+    from lmjax import plots
+
+    contents = io.BytesIO()
+    plots.save(figure, contents, format="png")
+    return base64.b64encode(contents.getvalue()).decode()
+
+
+def _text(value) -> str:
+    return html.escape(str(value))

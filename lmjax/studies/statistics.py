@@ -1,0 +1,191 @@
+"""Tables of rows: groups, and bootstrap intervals over images."""
+
+import csv
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmjax._utils.atomic import atomic_write
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+class Group(NamedTuple):
+    """Rows that agree in some columns.
+
+    Attributes:
+      key: these columns and their values.
+      columns: the other columns, `[rows]` each.
+    """
+
+    key: dict[str, Any]
+    columns: dict[str, np.ndarray]
+
+    def matrix(self, name: str, along: str) -> np.ndarray:
+        """A column as `[images, values of along]`, both in rising order."""
+        images, steps = self.columns["image"], self.columns[along]
+        order = np.lexsort((steps, images))
+        return self.columns[name][order].reshape(len(np.unique(images)), -1)
+
+
+def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
+    """Rows that agree in the columns `by`, in the order in which they are first met."""
+    if table.num_rows == 0:
+        return
+    codes = [_codes(table.column(name)) for name in by]
+    sizes = [code.max() + 1 for code in codes]
+    code = np.ravel_multi_index(codes, sizes)
+    others = {n: _values(table.column(n)) for n in table.column_names if n not in by}
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    rows_of = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    for i in np.argsort(first):
+        rows = rows_of[i]
+        key = {name: table.column(name)[int(first[i])].as_py() for name in by}
+        yield Group(key, {name: values[rows] for name, values in others.items()})
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy()
+
+
+class Bootstrap:
+    """Images drawn with replacement, again and again; the same draws for all that is compared.
+
+    Statistics have a leading axis: entry 0 is of the images themselves, the others of the draws. So
+    the difference of two statistics is a paired one.
+
+    Args:
+      num_images: N.
+      seed: of the draws.
+    """
+
+    def __init__(self, num_images: int, *, seed: int = 0):
+        draws = np.random.default_rng(seed).integers(num_images, size=(RESAMPLES, num_images))
+        counts = [np.bincount(draw, minlength=num_images) for draw in draws]
+        self.counts = np.stack([np.ones(num_images), *counts])
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws, ...]`: means over images of `[N, ...]`."""
+        return np.tensordot(self.counts, values.astype(np.float64), 1) / len(values)
+
+    def known_means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws]`: means over images of `[N]`, those with NaN left out."""
+        known = np.isfinite(values)
+        shares, totals = self.means(known), self.means(np.where(known, values, 0))
+        return np.divide(totals, shares, out=np.full_like(totals, np.nan), where=shares > 0)
+
+    def pair_means(self, values: np.ndarray) -> np.ndarray:
+        """`[1 + draws]`: means of `[N, N]`, symmetric, over all pairs of different images.
+
+        An image that is drawn twice makes no pair with itself.
+        """
+        pairs = self.counts.sum(axis=1) ** 2 - (self.counts**2).sum(axis=1)
+        off_diagonal = np.where(np.eye(len(values), dtype=bool), 0, values.astype(np.float64))
+        totals = ((self.counts @ off_diagonal) * self.counts).sum(axis=1)
+        return np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0)
+
+    def entropies(self, predictions: np.ndarray) -> np.ndarray:
+        """`[1 + draws, F]`: entropies in nats of the histograms of classes `[N, F]`."""
+        return np.stack([self._entropies(column) for column in predictions.T], axis=1)
+
+    def _entropies(self, predictions: np.ndarray) -> np.ndarray:
+        counts = self.counts @ (predictions[:, None] == np.unique(predictions)[None])
+        shares = counts / len(predictions)
+        return (shares * np.log(1 / np.where(shares > 0, shares, 1))).sum(axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def bootstrap(num_images: int) -> Bootstrap:
+    """`Bootstrap` with seed 0, the last one kept: the same draws for all tables of a study."""
+    return Bootstrap(num_images)
+
+
+def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
+    """A statistic `[1 + draws]` as three columns: its value, and its 95% interval.
+
+    Draws for which it is not defined (NaN) are left out.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    draws = statistic[1:][np.isfinite(statistic[1:])]
+    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+    return interval(name, statistic[0], low, high)
+
+
+def interval(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    """A value and the ends of its interval as three columns."""
+    return dict(zip((name, *ends(name)), map(float, (value, low, high)), strict=True))
+
+
+def ends(name: str) -> tuple[str, str]:
+    """The columns with the ends of a column's interval."""
+    return f"{name}_low", f"{name}_high"
+
+
+def estimated(row: Mapping[str, Any]) -> list[str]:
+    """The columns that have an interval."""
+    return [name for name in row if ends(name)[0] in row]
+
+
+def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
+    return {name: bootstrap(len(each)).means(each) for name, each in values.items()}
+
+
+def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Statistics by name, three columns each."""
+    found = {}
+    for name, statistic in statistics.items():
+        found |= estimate(name, statistic)
+    return found
+
+
+def on_correct(rows: pa.Table) -> pa.Table:
+    """Rows of images that are classified correctly as they are.
+
+    Raises:
+      ValueError: there are none.
+    """
+    rows = rows.filter(pc.equal(rows.column("whole_prediction"), rows.column("label")))
+    if rows.num_rows == 0:
+        raise ValueError("no image is classified correctly: there is no accuracy to lose")
+    return rows
+
+
+def differences(
+    found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]], along: str = "removal"
+) -> list[dict[str, Any]]:
+    """Statistics minus those of the first that differs from them in one column only: paired.
+
+    Args:
+      found: keys of groups, and statistics `[1 + draws]` by name.
+      along: the column.
+
+    Returns:
+      Rows with the name of that first one as `against`.
+    """
+    rows, first = [], {}
+    for key, statistics in found:
+        others = tuple(value for name, value in key.items() if name != along)
+        against, reference = first.setdefault(others, (key[along], statistics))
+        if against != key[along]:
+            gained = {name: each - reference[name] for name, each in statistics.items()}
+            rows.append({**key, "against": against, **estimates(gained)})
+    return rows
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
+    """A table as text, whole or not at all."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,327 @@
+"""Runs a training: step after step, each kept from the last checkpoint on."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lmjax import __version__
+from lmjax._utils import sharding
+from lmjax._utils.identity import source_version
+from lmjax.masking.masked import Masked
+from lmjax.models import checkpoints, registry
+from lmjax.models.classifier import Classifier
+from lmjax.models.loading import build, load
+from lmjax.models.preprocessing import Preprocessing
+from lmjax.removals.masking import check_masking
+from lmjax.training.accuracy import measure
+from lmjax.training.augmentation import masking_of, needs_objects
+from lmjax.training.batches import Batch, Reader, ahead, indices
+from lmjax.training.config import TrainingConfig
+from lmjax.training.run_folder import RunFolder
+from lmjax.training.step import TrainState, initial_state, train_step
+
+_LAG = 2  # steps whose results are not waited for, so that devices never are
+
+
+def train(
+    network: str,
+    source: Sequence,
+    *,
+    config: TrainingConfig | None = None,
+    out: str | os.PathLike,
+    test: Sequence | None = None,
+    weights: str | os.PathLike | None = None,
+    num_classes: int | None = None,
+    half_precision: bool = False,
+    checkpoint_steps: int | None = None,
+    progress: bool | None = None,
+    mesh: Mesh | None = None,
+) -> Path:
+    """Trains a network on a source of images, from random weights or from trained ones.
+
+    A run that was stopped, by `kill -9` too, goes on from its last checkpoint when it is called
+    again with the same arguments, and gives what it would have given otherwise, bit for bit on the
+    same machine and devices.
+
+    The devices of a mesh share each batch. Where it spans processes, all of them call this with the
+    same arguments, each reads the images of its own devices, and the first writes the folder.
+
+    Example:
+      >>> scenes = lmjax.data.DigitScenes("train", length=24_000)
+      >>> config = TrainingConfig(epochs=2, augmentations=("patches:layer",))
+      >>> path = train("resnet18_digits", scenes, config=config, out="runs/parts")
+      >>> classifier = lmjax.models.load("resnet18_digits", weights=path)
+
+    Args:
+      network: a name of the registry.
+      source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`, and `label`; where an
+        augmentation asks for it `object_mask`. Its `version` names what it holds.
+      config: the settings; None takes the defaults.
+      out: folder of the run, see `lmjax.training.run_folder`.
+      test: examples that accuracy is measured on after every epoch, nothing hidden.
+      weights: to start from: a file, the folder of a training or a tag, as `lmjax.models.load`
+        takes them; a classifier for another number of classes is replaced by a random one. None
+        starts from random weights.
+      num_classes: None takes those of the source's `class_names`, or else the network's.
+      half_precision: whether weights are stored in half precision at the end.
+      checkpoint_steps: also keep a checkpoint every so many steps; None keeps one each epoch.
+      progress: whether to show a progress bar; None shows one on a terminal.
+      mesh: the devices, whatever the mesh's axes; some of every process of a cluster. None takes
+        all of this process, or `jax.default_device` where that is set; in a cluster that is an
+        error.
+
+    Returns:
+      Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read.
+      Their metadata hold settings, test accuracy and the version of lmjax.
+
+    Raises:
+      ValueError: arguments out of range, a folder of another run, examples that lack what training
+        needs, a loss that is not finite, or processes that do not agree.
+      OSError: files that cannot be read or written.
+    """
+    mesh = sharding.mesh_of(sharding.check_mesh(mesh, of_all_processes=True).devices.ravel())
+    job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise ValueError(f"checkpoint_steps must be 1 or more, got {checkpoint_steps!r}")
+    same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
+    sharding.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
+    folder = RunFolder(out)
+    state = _begin(job, folder)
+    state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
+    return _export(job, folder.out / f"{network}.safetensors", state, half_precision)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Checked arguments of a run."""
+
+    name: str
+    config: TrainingConfig
+    module: Any
+    preprocessing: Preprocessing
+    reader: Reader
+    test: Reader | None
+    start: dict[str, Any] | None  # variables to start from, if not random
+    class_names: tuple[str, ...] | None
+    mesh: Mesh  # of one axis
+
+    @functools.cached_property  # hashes the weights to start from
+    def identity(self) -> dict[str, Any]:
+        """What a run depends on, other software and devices apart."""
+        start = None if self.start is None else checkpoints.weights_sha256(self.start)
+        return {
+            "network": self.name,
+            "classes": self.module.num_classes,
+            "start": start,
+            "source": source_version(self.reader.source),
+            "test": None if self.test is None else source_version(self.test.source),
+            "settings": dataclasses.asdict(self.config),
+            "lmjax": __version__,
+        }
+
+    def begin(self) -> TrainState:
+        """The state before the first step."""
+        if self.start is None:
+            variables = initial_variables(self.module, self.preprocessing, self.config.seed)
+        else:
+            variables = jax.tree.map(jnp.array, self.start)  # a copy: steps take their memory
+        return initial_state(variables, self.config)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """This process's part of the batches of all steps from one on, read ahead."""
+        options = {"batch_size": self.config.batch_size, "seed": self.config.seed}
+        order = functools.partial(indices, length=len(self.reader.source), **options)
+        own = sharding.own_rows(self.config.batch_size, self.mesh)
+
+        def read(step: int) -> Batch:
+            batch = order(step)
+            return self.reader(batch[i] for i in own)
+
+        return ahead(read, range(start, self.config.steps))
+
+    def test_accuracy(self, variables: dict[str, Any]) -> float | None:
+        """Accuracy on the test examples, if there are some."""
+        if self.test is None:
+            return None
+        classifier = Classifier(variables, self.module, self.preprocessing, self.class_names)
+        return measure(classifier, self.test, mesh=self.mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "preprocessing"))
+def initial_variables(module, preprocessing: Preprocessing, seed: int) -> dict[str, Any]:
+    """Random weights of a network."""
+    size = getattr(module, "image_size", 64)  # where there is none, any size gives the same
+    images = Masked(jnp.zeros((1, size, size, len(preprocessing.mean))))
+    return module.init(jax.random.key(seed), images)
+
+
+def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
+    facts = registry.network(network)
+    class_names = getattr(source, "class_names", None)
+    if num_classes is None:
+        num_classes = len(class_names) if class_names else facts.num_classes
+    if class_names is not None and len(class_names) != num_classes:
+        class_names = None
+    for name, each in (("source", source), ("test", test)):
+        if each is not None and not len(each):
+            raise ValueError(f"{name} has no examples")
+    if config.images_per_epoch is None:
+        config = dataclasses.replace(config, images_per_epoch=len(source))
+    old = None if weights is None else _trained(network, weights, num_classes)
+    preprocessing = facts.preprocessing if old is None else old.preprocessing
+    module = build(facts, preprocessing, num_classes=num_classes, dtype=_dtype(config))
+    _check_fits(config, module, preprocessing, mesh)
+    start = None
+    if old is not None:
+        fresh = initial_variables(module, preprocessing, config.seed)
+        start = jax.tree.map(lambda a, b: a if a.shape == b.shape else b, old.variables, fresh)
+    readers = [
+        each and Reader(each, preprocessing, num_classes, objects)
+        for each, objects in ((source, needs_objects(config.augmentations)), (test, False))
+    ]
+    names = None if class_names is None else tuple(class_names)
+    return _Job(network, config, module, preprocessing, *readers, start, names, mesh)
+
+
+def _trained(network: str, weights, num_classes: int) -> Classifier:
+    """The classifier to start from, for as many classes as its weights have."""
+    try:
+        return load(network, weights=weights, num_classes=num_classes)
+    except checkpoints.StateDictMismatch as error:
+        found = {shape[0] for shape, _ in error.misshapen.values()}
+        others = error.missing or error.surplus or len(found) != 1
+        if others or any(wanted[0] != num_classes for _, wanted in error.misshapen.values()):
+            raise
+        return load(network, weights=weights, num_classes=found.pop())
+
+
+def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing, mesh: Mesh) -> None:
+    masking = masking_of(config.augmentations)
+    if masking is not None:
+        check_masking(masking, module.masking)
+    if config.small_steps and hasattr(module, "image_size"):
+        raise ValueError("small_share must be 0: a transformer takes images of one size only")
+    if preprocessing.crop is None:
+        raise ValueError("preprocessing must have a crop, so that images are of one size")
+    if config.batch_size % (config.accumulate * mesh.size):
+        raise ValueError(
+            f"batch_size is {config.batch_size}; it must be a multiple of accumulate x devices "
+            f"({config.accumulate} x {mesh.size})"
+        )
+
+
+def _begin(job: _Job, folder: RunFolder) -> TrainState:
+    """The state of the last checkpoint, or that before the first step."""
+    like = jax.eval_shape(job.begin)
+
+    def begin() -> TrainState:
+        folder.claim(job.identity)
+        state = folder.restore(like)
+        return job.begin() if state is None else state
+
+    return sharding.from_first(begin, like, job.mesh)
+
+
+def _steps(
+    job: _Job,
+    folder: RunFolder,
+    state: TrainState,
+    checkpoint_steps: int,
+    progress: bool | None,
+) -> TrainState:
+    """All steps that are left."""
+    config, begun, rows, pending = job.config, time.perf_counter(), [], []
+    whole, writes = sharding.everywhere(job.mesh), jax.process_index() == 0
+
+    def collect(most: int) -> None:
+        while len(pending) > most:
+            step, metrics = pending.pop(0)
+            row = {name: float(value) for name, value in metrics.items()}
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+                raise ValueError(_diverged(step, row, folder))
+            seconds = round(time.perf_counter() - begun, 3)
+            epoch = (step - 1) // config.steps_per_epoch + 1
+            rows.append({"step": step, "epoch": epoch, "seconds": seconds, **row})
+            bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", refresh=False)
+            bar.update()
+
+    first = int(state.step)
+    options = {"module": job.module, "preprocessing": job.preprocessing, "config": config}
+    with _progress_bar(job, first, progress if writes else False) as bar:
+        for step, batch in enumerate(job.batches(first), first + 1):
+            state, metrics = train_step(
+                state,
+                *sharding.divided(batch, job.mesh),
+                **options,
+                size=config.small_size if step <= config.small_steps else None,
+                sharding=whole,
+            )
+            pending.append((step, metrics))
+            collect(_LAG)
+            ends = step % config.steps_per_epoch == 0
+            if ends or step % checkpoint_steps == 0:
+                collect(0)
+                if ends:
+                    rows[-1]["test_accuracy"] = job.test_accuracy(state.trained)
+                if writes:
+                    folder.save(jax.device_get(state), rows)
+                rows.clear()
+    return state
+
+
+def _diverged(step: int, row: dict[str, float], folder: RunFolder) -> str:
+    kept = folder.checkpoints()
+    return (
+        f"loss is {row['loss']} and gradient_norm {row['gradient_norm']} at step {step}; the run "
+        f"has stopped, checkpoints of steps {', '.join(map(str, kept)) or '(none)'} are kept in "
+        f"{folder.out}. Try a lower learning_rate or a longer warmup, in another folder"
+    )
+
+
+def _progress_bar(job: _Job, first: int, progress: bool | None):
+    from tqdm import tqdm
+
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=job.config.steps,
+        initial=first,
+        desc=job.name,
+        unit=" steps",
+        mininterval=0.1 if on_terminal else 60,  # in a log, a line a minute
+        disable=not (on_terminal if progress is None else progress),
+    )
+
+
+def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> Path:
+    """Writes the weights; their accuracy is that of what the file holds."""
+    tensors = checkpoints.to_state_dict(jax.device_get(state.trained))
+    if half_precision:
+        tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
+    metadata = {**job.identity, "class_names": job.class_names}
+    if job.test is not None:
+        read_back = functools.partial(checkpoints.to_variables, tensors, state.trained)
+        written = sharding.from_first(read_back, state.trained, job.mesh)
+        metadata["test_accuracy"] = job.test_accuracy(written)
+
+    def write() -> tuple:
+        checkpoints.save_safetensors(path, tensors, metadata=metadata)
+        return ()
+
+    sharding.from_first(write, (), job.mesh)  # when this returns, the file is there
+    return path
+
+
+def _dtype(config: TrainingConfig):
+    return jnp.dtype(config.dtype)

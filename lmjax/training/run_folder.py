@@ -1,0 +1,168 @@
+"""The folder of a training run: what it depends on, checkpoints, metrics.
+
+    OUT/manifest.json                              what the run depends on
+    OUT/checkpoints/00000750                       the state after 750 steps (orbax)
+    OUT/metrics/00000375-00000750.parquet          a row for each step from 376 to 750
+    OUT/NETWORK.safetensors                        the trained weights, at the end
+
+All appear whole or not at all. Metrics up to a checkpoint are there before the checkpoint is, and a
+run that goes on from it makes the later ones again.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmjax._utils.atomic import atomic_write
+from lmjax._utils.identity import differences, plain
+from lmjax.training.step import TrainState
+
+_KEPT = 2  # checkpoints: should the disk damage the last, there is another
+_COLUMNS = pa.schema(
+    [
+        *(("step", pa.int64()), ("epoch", pa.int64()), ("seconds", pa.float64())),
+        *(("loss", pa.float64()), ("accuracy", pa.float64()), ("gradient_norm", pa.float64())),
+        *(("learning_rate", pa.float64()), ("test_accuracy", pa.float64())),
+    ]
+)
+
+
+class RunFolder:
+    """The folder of a training run. Where processes share a run, the first alone uses it.
+
+    Args:
+      out: the folder.
+    """
+
+    def __init__(self, out: str | os.PathLike):
+        self.out = Path(out).absolute()
+        self._checkpoints, self._metrics = self.out / "checkpoints", self.out / "metrics"
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Makes the folder if needed.
+
+        Args:
+          identity: what the run depends on, as JSON can hold it.
+
+        Raises:
+          ValueError: the folder holds a run that depends on something else; says what.
+          OSError: it cannot be written.
+        """
+        manifest, identity = self.out / "manifest.json", plain(identity)
+        if manifest.exists():
+            different = differences(_read_json(manifest), identity)
+            if different:
+                raise ValueError(
+                    f"out {self.out} holds another run: {'; '.join(different)}; give another folder"
+                )
+        for folder in (self._checkpoints, self._metrics):
+            folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(manifest) as temporary:
+            temporary.write_text(json.dumps(identity, indent=2) + "\n")
+
+    def checkpoints(self) -> list[int]:
+        """Steps that there are checkpoints of; the temporary folders of killed runs are none."""
+        return sorted(int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit())
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The state of the last checkpoint, or None if there is none.
+
+        What a killed run has left beyond it is removed.
+
+        Args:
+          like: shapes and dtypes, such as `jax.eval_shape` gives.
+
+        Returns:
+          NumPy arrays.
+
+        Raises:
+          ValueError: a damaged checkpoint.
+        """
+        steps = self.checkpoints()
+        last = steps[-1] if steps else 0
+        for path in self._metrics.iterdir():
+            if path.suffix != ".parquet" or int(path.stem.split("-")[1]) > last:
+                path.unlink()
+        for path in self._checkpoints.iterdir():
+            if not path.name.isdigit():
+                shutil.rmtree(path)
+        if not steps:
+            return None
+        path = self._checkpoints / f"{last:08}"
+        try:
+            with _checkpointer() as checkpointer:
+                return checkpointer.restore(path, jax.tree.map(_empty, like))
+        except Exception as error:  # orbax and tensorstore raise a dozen types on damaged files
+            raise ValueError(
+                f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to go on "
+                "from the one before, or from the start"
+            ) from error
+
+    def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
+        """A checkpoint, and the metrics of the steps since the one before.
+
+        Args:
+          state: NumPy arrays, which orbax takes from one process of a cluster, as it does not
+            those of one device.
+          rows: of metrics.
+        """
+        step = int(state.step)
+        if step in self.checkpoints():
+            return
+        path = self._metrics / f"{step - len(rows):08}-{step:08}.parquet"
+        with atomic_write(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), temporary)
+        with _checkpointer() as checkpointer:
+            # Waits for the disk: the next step overwrites the memory that is being written.
+            checkpointer.save(self._checkpoints / f"{step:08}", state)
+            checkpointer.wait_until_finished()
+        for old in self.checkpoints()[:-_KEPT]:
+            shutil.rmtree(self._checkpoints / f"{old:08}")
+
+
+def read_metrics(out: str | os.PathLike) -> pa.Table:
+    """Metrics of a run, one row for each step, up to its last checkpoint.
+
+    Columns: `step` and `epoch` from 1, `seconds` since the process started to train, `loss` and
+    `accuracy` of the batch before the step, `gradient_norm`, `learning_rate`; `test_accuracy` after
+    the last step of each epoch, elsewhere null.
+
+    Args:
+      out: folder of the run.
+
+    Raises:
+      ValueError: there are none.
+    """
+    paths = sorted((Path(out) / "metrics").glob("*.parquet"))
+    if not paths:
+        raise ValueError(f"{out} has no metrics yet, or is no folder of a training run")
+    return pa.concat_tables(pq.read_table(path) for path in paths)
+
+
+def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.empty(leaf.shape, leaf.dtype)
+
+
+@contextlib.contextmanager
+def _checkpointer():
+    import orbax.checkpoint  # takes a second
+
+    # Or it would wait for the other processes of a cluster.
+    alone = orbax.checkpoint.options.MultiprocessingOptions(active_processes={0})
+    with orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        yield checkpointer
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete the folder to start anew") from error

@@ -1,0 +1,338 @@
+"""Runs that stop early and go on later."""
+
+import dataclasses
+import importlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax.attribution import (
+    banzhaf,
+    hsic,
+    kernelshap,
+    lime,
+    permutation_shapley,
+    rise,
+    sobol,
+    stable_ranking,
+)
+from lmjax.attribution.game import Answers
+from lmjax.attribution.sampling import Estimate, Sampling, run
+from lmjax.masks import numbered
+from tests.support.games import game, picture, smooth_table, strip
+
+KEY = jax.random.key(4)
+S = 10
+METHODS = {
+    "permutations": (permutation_shapley, "num_permutations", (8, 11, 30)),
+    "kernelshap": (kernelshap, "num_samples", (40, 61, 400)),
+    "banzhaf": (banzhaf, "num_samples", (32, 77, 300)),
+    "lime": (lime, "num_samples", (100, 131, 400)),
+    "rise": (rise, "num_samples", (2, 131, 500)),
+    "sobol": (sobol, "num_designs", (32, 41, 128)),
+    "hsic": (hsic, "num_samples", (60, 131, 300)),
+}
+# What else decides what a sample is.
+SETTINGS = {
+    "permutations": ("antithetic", True, False),
+    "lime": ("keep_probability", 0.5, 0.4),
+    "rise": ("grid", (1, S), (1, 5)),
+    "sobol": ("soft", False, True),
+}
+NETWORK = game(smooth_table(S))
+
+
+def explain(name, number, network=NETWORK, *, image=None, key=KEY, target=(0, 2), **options):
+    method, argument, _ = METHODS[name]
+    image = picture(S) if image is None else image
+    own = {"grid": (1, S)} if method is rise else {"segments": strip(S)}
+    options = {"output": "logit", argument: number, **own, **options}
+    return method(network, image, key=key, target=target, **options)
+
+
+# -- the pattern, on the smallest method there is: the mean of random numbers
+
+
+def mean_of_normals(asked, *, key=KEY, name="mean", first_check=10):
+    """A method whose variants are numbers: their mean is the score."""
+
+    def draw(first, last):
+        asked.append((first, last))
+        return numbered(lambda key: jax.random.normal(key, (2,)), first, last, key=key)
+
+    def estimate(samples):
+        values, count = samples.values, samples.count
+        assert len(values) == count
+        return Estimate(values.mean(axis=0)[None], values.std(axis=0)[None] / np.sqrt(count))
+
+    return Sampling(draw, estimate, (name,), first_check)
+
+
+def ask(drawn, whole=1.0):
+    return Answers(drawn, np.ones(2) * whole, (0, 1), np.ones(2), 0, np.ones(()))
+
+
+def test_a_run_without_a_rule_asks_once():
+    asked = []
+    found = run(mean_of_normals(asked), ask, 100, key=KEY)
+    assert asked == [(0, 100)]
+    assert found.num_variants == 101
+    assert found.samples.count == 100
+
+
+def test_the_rule_is_asked_at_growing_numbers_and_stops_the_run():
+    asked, seen = [], []
+
+    def until(scores, standard_error):
+        seen.append(standard_error.max())
+        return len(seen) == 4
+
+    found = run(mean_of_normals(asked), ask, 100, key=KEY, until=until)
+    assert asked == [(0, 10), (10, 13), (13, 17), (17, 22)]
+    assert found.samples.count == 22
+    assert seen[-1] < seen[0]
+
+
+def test_the_rule_never_met_ends_at_the_number_of_samples():
+    asked = []
+    found = run(mean_of_normals(asked), ask, 20, key=KEY, until=lambda *estimate: False)
+    assert asked == [(0, 10), (10, 13), (13, 17), (17, 20)]
+    assert found.samples.count == 20
+
+
+def test_few_samples_are_never_judged():
+    def until(scores, standard_error):
+        raise AssertionError
+
+    assert run(mean_of_normals([]), ask, 9, key=KEY, until=until).samples.count == 9
+
+
+def test_going_on_draws_only_what_is_new():
+    asked = []
+    method = mean_of_normals(asked)
+    first = run(method, ask, 10, key=KEY, until=lambda *estimate: True)
+    second = run(method, ask, 300, key=KEY, previous=first)
+    third = run(method, ask, 300, key=KEY, previous=second)
+    assert asked == [(0, 10), (10, 300)]
+    at_once = run(method, ask, 300, key=KEY)
+    for found in (second, third):
+        np.testing.assert_array_equal(found.scores, at_once.scores)
+        np.testing.assert_array_equal(found.standard_error, at_once.standard_error)
+        assert found.num_variants == at_once.num_variants
+
+
+def test_what_is_good_enough_already_is_not_evaluated():
+    asked = []
+    first = run(mean_of_normals(asked), ask, 50, key=KEY)
+    found = run(
+        mean_of_normals(asked), ask, 90, key=KEY, previous=first, until=lambda *estimate: True
+    )
+    assert asked == [(0, 50)]
+    np.testing.assert_array_equal(found.scores, first.scores)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": jax.random.key(9)}, "another key"),
+        ({"name": "median"}, r"sampled by \('mean',\), this call is \('median',\)"),
+        ({"num_samples": 40}, "has 50 samples already, more than the 40"),
+        ({"segments": np.zeros((2, 2), int)}, "other segments"),
+        ({"ask": lambda drawn: ask(drawn, whole=1.1)}, "another image, predictor or output"),
+        ({"ask": lambda drawn: ask(drawn)._replace(target=(1, 0))}, r"target \(0, 1\)"),
+        ({"samples": None}, "with samples to go on from"),
+    ],
+)
+def test_what_does_not_continue_is_an_error(change, message):
+    previous = run(mean_of_normals([]), ask, 50, key=KEY)
+    if "samples" in change:
+        previous = dataclasses.replace(previous, samples=None)
+    method = mean_of_normals([], name=change.get("name", "mean"))
+    with pytest.raises(ValueError, match=message):
+        run(
+            method,
+            change.get("ask", ask),
+            change.get("num_samples", 90),
+            key=change.get("key", KEY),
+            segments=change.get("segments"),
+            previous=previous,
+        )
+
+
+# -- the methods
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_in_parts_equals_one_run(name):
+    few, some, many = METHODS[name][2]
+    at_once = explain(name, many)
+    parts = None
+    for number in (few, some, many):
+        parts = explain(name, number, previous=parts)
+    stopped = explain(name, many, until=lambda *estimate: True)
+    assert stopped.num_variants < at_once.num_variants
+    resumed = explain(name, many, previous=stopped)
+    for found in (parts, resumed):
+        np.testing.assert_allclose(found.scores, at_once.scores, atol=2e-6)
+        np.testing.assert_allclose(found.standard_error, at_once.standard_error, atol=2e-6)
+        assert found.num_variants == at_once.num_variants
+        assert found.predicted_class == at_once.predicted_class
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_target_goes_on_too(name):
+    few, _, many = METHODS[name][2]
+    at_once = explain(name, many, target=None)
+    assert at_once.scores.shape in {(S,), (2, S)}
+    found = explain(name, many, target=None, previous=explain(name, few, target=None))
+    np.testing.assert_allclose(found.scores, at_once.scores, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_going_on_with_another_network_or_setting_is_an_error(name):
+    few, _, many = METHODS[name][2]
+    previous = explain(name, few)
+    with pytest.raises(ValueError, match="another image, predictor or output"):
+        explain(name, many, game(smooth_table(S, seed=1)), previous=previous)
+    with pytest.raises(ValueError, match="another image, predictor or output"):
+        explain(name, many, output="probability", previous=previous)
+    if name in SETTINGS:
+        option, one, other = SETTINGS[name]
+        message = f"{option}.*{re.escape(str(one))}.*{option}.*{re.escape(str(other))}"
+        with pytest.raises(ValueError, match=message):
+            explain(name, many, previous=previous, **{option: other})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_clear_ranking_stops_a_run_and_a_tie_does_not(name):
+    keep = (np.arange(2**S)[:, None] >> np.arange(S)) % 2
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2**S, 1))
+    clear = keep @ np.array([40, 20] + [0] * (S - 2))[:, None] + noise
+    tied = keep @ np.array([20, 20] + [0] * (S - 2))[:, None] + noise + noise.mean()
+    many = METHODS[name][2][-1]
+    whole_run = explain(name, many, game(clear), target=[0])
+    until = stable_ranking(2, cells=(1, S))
+    found = explain(name, many, game(clear), target=[0], until=until)
+    assert found.num_variants < whole_run.num_variants
+    assert list(np.argsort(-found.scores.reshape(-1, S)[0])[:2]) == [0, 1]
+    until = stable_ranking(1, errors=8, cells=(1, S))
+    never = explain(name, many, game(tied), target=[0], until=until)
+    assert never.num_variants == whole_run.num_variants
+
+
+@pytest.mark.parametrize("name", ["kernelshap", "rise"])
+def test_an_attribution_with_samples_is_a_pytree(name):
+    found = explain(name, 100)
+    leaves, tree = jax.tree.flatten(found)
+    again = jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in leaves])
+    more = explain(name, 200, previous=again)
+    np.testing.assert_allclose(more.scores, explain(name, 200).scores, atol=2e-6)
+
+
+@pytest.mark.parametrize(("method", "few", "many"), [(rise, 30, 200), (sobol, 8, 64)])
+def test_soft_masks_go_on_too(method, few, many):
+    def network(image, masks):
+        return jnp.stack([masks[:, 0, 0] * masks[:, -1, -1], masks.mean(axis=(1, 2))], axis=1)
+
+    def explain(number, previous=None):
+        image = np.zeros((6, 9, 3), np.float32)
+        options = {"num_samples" if method is rise else "num_designs": number, "grid": 3}
+        return method(
+            network, image, key=KEY, target=(0, 1), soft=True, previous=previous, **options
+        )
+
+    at_once, found = explain(many), explain(many, explain(few))
+    np.testing.assert_allclose(found.scores, at_once.scores, atol=1e-6)
+    np.testing.assert_allclose(found.standard_error, at_once.standard_error, atol=1e-6)
+    assert found.num_variants == at_once.num_variants
+
+
+@pytest.mark.parametrize("until", [None, lambda *estimate: False], ids=["at once", "watched"])
+def test_rise_sums_each_mask_once(monkeypatch, until):
+    module, summed = importlib.import_module("lmjax.attribution.rise"), []
+    weighted_sum = module.weighted_sum
+
+    def counted(masks, weights):
+        summed.append(len(masks))
+        return weighted_sum(masks, weights)
+
+    monkeypatch.setattr(module, "weighted_sum", counted)
+    explain("rise", 300, until=until, previous=explain("rise", 120, until=until))
+    assert sum(summed) == 300
+
+
+def test_lime_goes_on_with_another_regression():
+    options = {"alpha": 0.1, "distance": "euclidean", "selection": "none"}
+    found = explain("lime", 200, previous=explain("lime", 100), **options)
+    np.testing.assert_allclose(found.scores, explain("lime", 200, **options).scores, atol=2e-6)
+    assert found.r2.shape == found.intercept.shape == (2,)
+
+
+def test_sobol_goes_on_where_nothing_new_is_drawn():
+    network = game(smooth_table(2))
+    asked = {"key": KEY, "segments": strip(2), "target": 0, "output": "logit"}
+    first = sobol(network, picture(2), num_designs=32, **asked)
+    more = sobol(network, picture(2), num_designs=256, previous=first, **asked)
+    assert more.num_variants == first.num_variants == 5
+    np.testing.assert_array_equal(
+        more.scores, sobol(network, picture(2), num_designs=256, **asked).scores
+    )
+    assert more.samples.count == 256
+
+
+# -- the rule
+
+
+@pytest.mark.parametrize(
+    ("scores", "errors", "top", "stable"),
+    [
+        ([5, 3, 1, 0.9], [0.1, 0.1, 0.1, 0.1], 2, True),
+        ([5, 3, 1, 0.9], [0.1, 0.1, 0.1, 0.1], 3, False),
+        ([5, 3, 1, 0.9], [0.01, 0.01, 0.01, 0.01], 9, True),
+        ([3, 5, 0.9, 1], [0.01, 0.01, 0.01, 0.01], 2, True),
+        ([5, 3, 1, 0.9], [0.1, 0.1, 0.1, 3], 1, False),  # the last may be the first
+        ([5, 0, 0, 0], [0.1, 0, 0, 0], 4, True),  # equal for sure
+        ([5, 0, 0, 0], [0.1, 0.1, 0, 0], 2, False),
+        ([5], [1], 1, True),
+    ],
+)
+def test_rankings_are_stable_when_scores_are_errors_apart(scores, errors, top, stable):
+    until = stable_ranking(top)
+    one = np.array([scores], float), np.array([errors], float)
+    assert until(*one) is stable
+    settled = np.arange(len(scores))[None] * 100.0, np.ones((1, len(scores)))
+    both = [np.concatenate(pair) for pair in zip(one, settled)]
+    assert until(*both) is stable  # all targets
+
+
+def test_maps_are_ranked_as_cells():
+    left = np.zeros((1, 4, 6))
+    left[:, :, :3] = np.random.default_rng(0).uniform(0.5, 1.5, (4, 3))  # no order within
+    errors = np.full(left.shape, 0.2)
+    assert stable_ranking(1, cells=(1, 2))(left, errors)
+    assert not stable_ranking(1, cells=(2, 2))(left, errors)  # the two left cells are close
+    assert not stable_ranking(1, cells=99)(left, errors)  # nor are pixels settled
+    # The mean of the cell's errors decides, not one pixel's.
+    errors[:, :, 3:] = [0, 0, 0.9]
+    assert stable_ranking(1, cells=(1, 2))(left, errors)
+    errors[0, 0, 0] = np.inf  # a pixel that was never shown
+    assert not stable_ranking(1, cells=(1, 2))(left, errors)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((1,), {"cells": 0}, "cells must be .* got 0"),
+        ((1,), {"cells": (3, 3, 3)}, "cells must be"),
+        ((0,), {}, "top must be .* got 0"),
+        ((1.5,), {}, "top must be"),
+        ((1,), {"errors": 0.0}, "errors must be above 0"),
+    ],
+)
+def test_rules_out_of_range_are_errors(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        stable_ranking(*arguments, **options)

@@ -1,0 +1,118 @@
+"""What `test_dealing.py` runs in a process with four devices. Not collected by itself."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import lmjax
+from lmjax._utils import sharding
+from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
+from lmjax.masks import Coalitions, segments
+from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
+
+MASKS = random_masks(100)
+PREDICTOR = random_predictor("basic", lmjax.LayerMasking())
+
+
+def mesh_of(count, *, axis_type=AxisType.Auto):
+    some = jax.devices()[:count]
+    return jax.make_mesh((count,), ("batch",), axis_types=(axis_type,), devices=some)
+
+
+ONE = mesh_of(1)
+
+
+def test_there_are_four():
+    assert len(jax.devices()) == 4
+    assert sharding.local_mesh().size == 4
+
+
+@pytest.mark.parametrize("engine", ["dense", "visible", "shared"])
+def test_all_devices_answer_as_one(engine):
+    """100 variants are 13 batches of 8: three of the devices have one less."""
+    options = {"engine": engine, "batch_size": 8}
+    alone = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, mesh=ONE, **options)
+    together = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, **options)
+    if engine == "dense":
+        np.testing.assert_array_equal(together, alone)
+    else:  # packed into other batches
+        np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 33])
+def test_few_variants(count):
+    alone = lmjax.evaluate(PREDICTOR, IMAGE, MASKS[:count], mesh=ONE)
+    together = lmjax.evaluate(PREDICTOR, IMAGE, MASKS[:count])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis_type", list(AxisType)[:2], ids=str)
+def test_meshes_of_any_axes(axis_type):
+    mesh = jax.make_mesh((2, 2), ("hosts", "chips"), axis_types=(axis_type,) * 2)
+    found = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, batch_size=8, mesh=mesh)
+    expected = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, batch_size=8, mesh=ONE)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_every_device_computes_its_share():
+    at_work = []
+
+    def network(image, masks):
+        jax.debug.callback(lambda device: at_work.append(int(device)), jax.lax.axis_index("batch"))
+        return masks.mean(axis=(1, 2))[:, None]
+
+    lmjax.evaluate(network, IMAGE, MASKS, batch_size=8, mesh=mesh_of(4))
+    jax.effects_barrier()
+    assert sorted(at_work) == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 3
+
+
+def test_weights_that_are_on_all_devices_stay_there():
+    mesh = mesh_of(4)
+    everywhere = jax.device_put(PREDICTOR, NamedSharding(mesh, PartitionSpec()))
+    leaves = jax.tree.leaves(everywhere)
+    copied = sharding.replicated(leaves, mesh)
+    for before, after in zip(leaves, copied, strict=True):
+        assert [x.data.unsafe_buffer_pointer() for x in before.addressable_shards] == [
+            x.data.unsafe_buffer_pointer() for x in after.addressable_shards
+        ]
+
+
+def test_the_default_device_is_heeded():
+    chosen = jax.devices()[2]
+    with jax.default_device(chosen):
+        assert list(sharding.local_mesh().devices.flat) == [chosen]
+        on_it = lmjax.evaluate(PREDICTOR, IMAGE, MASKS[:8])
+    np.testing.assert_array_equal(on_it, lmjax.evaluate(PREDICTOR, IMAGE, MASKS[:8], mesh=ONE))
+
+
+def test_variants_of_many_images():
+    rng = np.random.default_rng(0)
+    images = rng.random((5, *IMAGE.shape)).astype(np.float32)
+    maps = np.stack([segments.grid(IMAGE, size=11)] * 5)
+    family = ImageCoalitions(maps, rng.random((61, maps.max() + 1)) < 0.5)
+    image_of = rng.integers(0, 5, 61)
+    options = {"image_of": image_of, "batch_size": 4}
+    together = evaluate_images(PREDICTOR, images, family, **options)
+    alone = evaluate_images(PREDICTOR, images, family, mesh=ONE, **options)
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_attributions_and_metrics():
+    options = {"key": jax.random.key(0), "num_samples": 63, "batch_size": 8}
+    together = lmjax.attribution.rise(PREDICTOR, IMAGE, **options)
+    alone = lmjax.attribution.rise(PREDICTOR, IMAGE, mesh=ONE, **options)
+    np.testing.assert_allclose(together.scores, alone.scores, rtol=1e-5)
+    options = {"step": 64, "batch_size": 8}
+    together = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, **options)
+    expected = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, mesh=ONE, **options)
+    np.testing.assert_allclose(together.values, expected.values, rtol=1e-5)
+
+
+def test_keep_of_coalitions_are_divided():
+    grid = segments.grid(IMAGE, size=11)
+    keep = np.random.default_rng(0).random((37, grid.max() + 1)) < 0.5
+    coalitions = Coalitions(grid, keep)
+    together = lmjax.evaluate(PREDICTOR, IMAGE, coalitions, batch_size=4)
+    alone = lmjax.evaluate(PREDICTOR, IMAGE, keep[:, grid], batch_size=4, mesh=ONE)
+    np.testing.assert_array_equal(together, alone)

@@ -1,0 +1,203 @@
+"""`evaluate(engine=...)`: the same logits, from full-size activations or visible positions."""
+
+import importlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax.evaluation import plan as planner
+from lmjax.evaluation import programs
+from lmjax.masks import Coalitions, random_keep, segments
+from lmjax.models import Classifier, checkpoints, registry
+from lmjax.models.networks.densenet import DenseNet
+from lmjax.models.networks.efficientnet import EfficientNet
+from lmjax.models.networks.resnet import BasicBlock, Bottleneck, ResNet
+from tests.support import compilations
+
+small_resnet = partial(ResNet, (1, 1), num_classes=5, width=8)
+MODULES = {
+    "basic": small_resnet(BasicBlock),
+    "bottleneck": small_resnet(Bottleneck),
+    "grouped": small_resnet(partial(Bottleneck, groups=2, width_per_group=32)),
+    "concatenated": DenseNet((1, 2), 4, 8, num_classes=5),
+    "squeezed": EfficientNet(((True, 2, 3, 1, 8, 1), (False, 4, 3, 2, 8, 2)), 8, 16, num_classes=5),
+}
+SIZE = (44, 37)
+
+
+def random_predictor(kind, masking):
+    module = MODULES[kind]
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1]) + 0.1)
+
+    variables = jax.tree.map(draw, checkpoints.abstract_variables(module))
+    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    preprocessing = registry.network("resnet18_digits").preprocessing
+    return lmjax.Predictor(Classifier(variables, module, preprocessing), masking)
+
+
+def random_masks(count, seed=0):
+    """Blocks of 5 pixels; everything, nothing, one pixel at the border."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((count, 9, 8)) < rng.random((count, 1, 1))
+    masks = np.kron(coarse, np.ones((5, 5), bool))[:, : SIZE[0], : SIZE[1]]
+    masks[3], masks[count // 2] = True, False
+    masks[-1] = False
+    masks[-1, 0, 17] = True
+    return masks
+
+
+IMAGE = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+@pytest.mark.parametrize(
+    ("kind", "masking"),
+    [
+        *((kind, lmjax.LayerMasking()) for kind in MODULES),
+        *((kind, lmjax.LayerMasking(padding="none")) for kind in ("basic", "bottleneck")),
+        *((kind, lmjax.PartialConvolution()) for kind in ("basic", "bottleneck")),
+        *(("bottleneck", lmjax.LayerMasking(depth=depth)) for depth in (0, 1)),
+    ],
+    ids=str,
+)
+def test_engines_agree(kind, masking, engine):
+    predictor, masks = random_predictor(kind, masking), random_masks(21)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine="dense")
+    actual = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine=engine)
+    assert np.ptp(expected, axis=0).min() > 0.01 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+@pytest.mark.parametrize("hidden", [np.nan, np.inf, -np.inf, 1e30])
+def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
+    predictor, masks = random_predictor("bottleneck", lmjax.LayerMasking()), random_masks(8)
+    masks &= np.arange(SIZE[1]) < 20
+    poisoned = np.where(masks.any(axis=0)[..., None], IMAGE, np.float32(hidden))
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
+    actual = lmjax.evaluate(predictor, poisoned, masks, engine=engine)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("engine", ["visible", "auto"])
+def test_few_compilations_over_2000_random_coalitions(engine, monkeypatch):
+    monkeypatch.setattr(planner, "_LEAST_SAVED", 1e8)  # of a network that is so much smaller
+    predictor, labels = (
+        random_predictor("bottleneck", lmjax.LayerMasking()),
+        segments.grid(IMAGE, size=8),
+    )
+    keeps = [
+        random_keep(
+            int(labels.max()) + 1,
+            400,
+            key=jax.random.key(seed),
+            keep_probability=probability,
+            first_all_visible=seed < 2,
+        )
+        for seed, probability in enumerate((0.5, 0.25, 0.1, 0.4, 0.02))
+    ]
+    with compilations.counted() as compiled:
+        for keep in keeps:
+            lmjax.evaluate(predictor, IMAGE, Coalitions(labels, keep), engine=engine)
+    programs = [seconds for seconds in compiled if seconds > 0.3]  # not copies and casts
+    assert 1 <= len(programs) <= 6
+
+
+def test_variants_without_room_are_computed_again(monkeypatch):
+    predictor, masks = random_predictor("bottleneck", lmjax.LayerMasking()), random_masks(150)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    monkeypatch.setattr(planner, "_SPARE", 0.9)
+    missed, dense_calls = [], programs.dense_calls
+
+    def noted(job, variants):
+        missed.append(len(variants))
+        return dense_calls(job, variants)
+
+    monkeypatch.setattr(programs, "dense_calls", noted)
+    actual = lmjax.evaluate(predictor, IMAGE, masks, engine="shared")
+    assert 0 < sum(missed) < 150
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def prepared(predictor, masks):
+    prepare = importlib.import_module("lmjax.evaluation.evaluator")._prepare
+    return prepare(predictor, IMAGE, masks, None)
+
+
+def plan(predictor, masks, engine="auto"):
+    return planner.make_plan(prepared(predictor, masks), engine, able=True)
+
+
+def left_columns(variants, columns):
+    """Masks that show so many columns, in blocks of rows that differ between variants."""
+    rows = np.random.default_rng(0).random((variants, SIZE[0], 1)) < 0.9
+    return rows & (np.arange(SIZE[1]) < columns)
+
+
+def test_auto_takes_each_variant_the_way_that_is_faster_for_it(monkeypatch):
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    monkeypatch.setattr(planner, "_LEAST_SAVED", 1)
+    everything, little = np.ones((6, *SIZE), bool), left_columns(6, 4)
+    assert plan(predictor, everything).dense.tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(plan(predictor, little).dense) == 0
+    mixed = np.stack([everything, little], axis=1).reshape(-1, *SIZE)
+    assert plan(predictor, mixed).dense.tolist() == [0, 2, 4, 6, 8, 10]
+    assert np.concatenate(plan(predictor, mixed).visible).tolist() == [1, 3, 5, 7, 9, 11]
+    expected = lmjax.evaluate(predictor, IMAGE, mixed, engine="dense")
+    actual = lmjax.evaluate(predictor, IMAGE, mixed, engine="auto")
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_auto_shares_where_many_variants_are_alike(monkeypatch):
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    monkeypatch.setattr(planner, "_LEAST_SAVED", 1)
+    alike = np.ones((128, *SIZE), bool)
+    alike[np.arange(128), np.arange(128) % 20, np.arange(128) % 20] = False
+    assert plan(predictor, alike).sharing is not None
+    noise = np.random.default_rng(0).random((128, *SIZE)) < 0.97
+    assert plan(predictor, noise).sharing is None
+
+
+def test_auto_turns_to_another_way_when_it_would_have_paid(monkeypatch):
+    predictor, little = random_predictor("bottleneck", lmjax.LayerMasking()), left_columns(50, 4)
+    planner.forget()
+    one_run = 50 * programs.count_products(prepared(predictor, little))
+    monkeypatch.setattr(planner, "_LEAST_SAVED", 5 * one_run)
+    dense = [len(plan(predictor, little).dense) for _ in range(20)]
+    assert dense[0] == 50
+    assert dense[-1] == 0
+    assert dense == sorted(dense, reverse=True)
+
+
+def test_auto_compiles_nothing_for_small_jobs():
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    with compilations.counted() as compiled:
+        chosen = plan(predictor, left_columns(100, 4))
+    assert len(chosen.dense) == 100
+    assert len([seconds for seconds in compiled if seconds > 0.3]) == 0
+
+
+def test_auto_is_dense_on_devices_whose_costs_are_unknown(monkeypatch):
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    monkeypatch.setattr(planner, "_LEAST_SAVED", 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert len(plan(predictor, left_columns(6, 4)).dense) == 6
+
+
+def test_other_predictors_are_dense():
+    predictor = random_predictor("basic", lmjax.Replace("grey"))
+    masks = random_masks(5)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    logits = lmjax.evaluate(predictor, IMAGE, masks, engine="auto")
+    np.testing.assert_array_equal(logits, expected)
+    with pytest.raises(ValueError, match="engine 'visible' needs an lmjax"):
+        lmjax.evaluate(predictor, IMAGE, masks, engine="visible")
+    with pytest.raises(ValueError, match="must be one of auto, dense, visible, shared; got 'rows'"):
+        lmjax.evaluate(predictor, IMAGE, masks, engine="rows")

@@ -1,0 +1,264 @@
+"""Visible positions only, against full-size activations."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmjax.masking import Masked, layers
+from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
+from lmjax.masking.sparse.sharing import SharedCounting
+from tests.support.compilations import quick_jit
+
+plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
+
+
+def random_pixels(height, width, seed, channels=3):
+    """Images with NaN under their masks: a mixture, one pixel, everything, nothing."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((4, height, width)) < rng.random((4, 1, 1))
+    mask[1:] = False
+    mask[1, rng.integers(height), -1], mask[2] = True, True
+    x = rng.normal(size=(*mask.shape, channels)).astype(np.float32)
+    return Masked(jnp.asarray(np.where(mask[..., None], x, np.nan)), jnp.asarray(mask))
+
+
+def random_kernel(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def counted(network, inputs):
+    """Ledger of the rows that a network needs."""
+    ledger = Counting()
+    network(Pixels(*inputs, ledger))
+    return ledger
+
+
+def on_visible(network, inputs, spare=3):
+    """`network`, which ends in an array, on visible positions only."""
+    counts = quick_jit(lambda inputs: counted(network, inputs).counts)(inputs)
+    sizes = [int(count.sum()) + spare for count in counts]
+    return quick_jit(lambda inputs: network(Pixels(*inputs, Capacities(sizes))))(inputs)
+
+
+def assert_same(network, inputs):
+    """A network's rows are the visible positions of its full-size activations, and nothing else."""
+
+    def ended(inputs):
+        outputs = network(inputs)
+        return layers.unmask(outputs).x, getattr(outputs.mask, "mask", outputs.mask)
+
+    (x, mask), (expected, expected_mask) = on_visible(ended, inputs), quick_jit(ended)(inputs)
+    np.testing.assert_array_equal(mask, expected_mask)
+    chex.assert_trees_all_close(x, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
+
+
+def stem(inputs, **options):
+    return layers.conv(layers.mask_input(inputs), random_kernel((3, 3, 3, 8)), padding=1, **options)
+
+
+fills = st.sampled_from(["neighbor", "none", "partial"])
+
+
+@plain_settings
+@given(
+    height=st.integers(7, 13),
+    width=st.integers(7, 13),
+    size=st.sampled_from([1, 3, 5, 7]),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 3),
+    fill=fills,
+    bias=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_first_convolution(height, width, size, stride, dilation, padding, fill, bias, seed):
+    padding = max(padding, dilation * (size - 1) // 2 - 2)  # so that an output remains
+    kernel = random_kernel((size, size, 3, 4), seed)
+    bias = random_kernel((4,), seed) if bias else None
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "fill": fill}
+    inputs = random_pixels(height, width, seed)
+    assert_same(lambda x: layers.conv(layers.mask_input(x), kernel, bias, **options), inputs)
+
+
+@plain_settings
+@given(
+    height=st.integers(7, 13),
+    width=st.integers(7, 13),
+    size=st.sampled_from([1, 2, 3]),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 8]),
+    fill=fills,
+    rings=st.sampled_from([None, 0, 1, 3]),
+    seed=st.integers(0, 100),
+)
+def test_further_convolutions(height, width, size, stride, dilation, groups, fill, rings, seed):
+    kernel = random_kernel((size, size, 8 // groups, 16), seed)
+    padding = dilation * (size - 1) // 2
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+    def network(inputs):
+        return layers.conv(stem(inputs, fill=fill), kernel, fill=fill, rings=rings, **options)
+
+    assert_same(network, random_pixels(height, width, seed))
+
+
+@plain_settings
+@given(
+    height=st.integers(7, 13),
+    width=st.integers(7, 13),
+    window=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    ceil_mode=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_pools_residuals_and_pointwise(height, width, window, stride, ceil_mode, seed):
+    def pooled(inputs):
+        x = layers.pointwise(stem(inputs, fill="none"), jnp.tanh)
+        padding = window // 2
+        return layers.max_pool(
+            x, window=window, stride=stride, padding=padding, ceil_mode=ceil_mode
+        )
+
+    def summed(inputs):
+        x = pooled(inputs)
+        return layers.residual(layers.conv(x, random_kernel((3, 3, 8, 8)), padding=1), x)
+
+    inputs = random_pixels(height, width, seed)
+    assert_same(summed, inputs)
+
+    def ended(inputs):
+        return layers.global_average_pool(summed(inputs))
+
+    actual, mean = on_visible(ended, inputs), quick_jit(ended)(inputs)
+    chex.assert_trees_all_close(actual, mean, atol=1e-5 * np.abs(mean).max())
+    assert not actual[3].any()  # all hidden
+
+
+@plain_settings
+@given(
+    height=st.integers(8, 13),
+    width=st.integers(8, 13),
+    window=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    ceil_mode=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_concatenation_average_pools_and_scales(height, width, window, stride, ceil_mode, seed):
+    def joined(inputs):
+        x = stem(inputs)
+        wider = layers.conv(x, random_kernel((3, 3, 8, 4)), padding=1)
+        return layers.concatenate(wider, x, layers.conv(x, random_kernel((1, 1, 8, 2))))
+
+    def network(inputs):
+        x = layers.average_pool(joined(inputs), window=window, stride=stride, ceil_mode=ceil_mode)
+        return layers.scale_channels(x, jnp.tanh(layers.global_average_pool(x)))
+
+    inputs = random_pixels(height, width, seed)
+    assert_same(network, inputs)
+
+    def ended(inputs):
+        return layers.adaptive_average_pool(joined(inputs), 5)
+
+    actual, grid = on_visible(ended, inputs), quick_jit(ended)(inputs)
+    chex.assert_trees_all_close(actual, grid, atol=1e-5 * np.abs(grid).max())
+    assert not actual[3].any()  # all hidden
+
+
+def test_group_norm_and_pools_over_zeros():
+    def network(inputs):
+        x = layers.group_norm(stem(inputs), 2, epsilon=1e-5)
+        return layers.max_pool(x, window=3, stride=2, padding=1, outside=0.0)
+
+    assert_same(network, random_pixels(9, 8, 0))
+
+
+def test_no_seams_behind_a_squeeze():
+    """Rows of several variants cannot be squeezed, so nothing behind that may be shared."""
+
+    def network(inputs):
+        x = layers.seam(stem(inputs))
+        return layers.seam(layers.scale_channels(x, layers.global_average_pool(x)))
+
+    inputs = random_pixels(8, 9, 0)
+    assert counted(network, inputs).seams == 1
+    with pytest.raises(TypeError, match="belong to several variants"):
+        network(Pixels(*inputs, SharedCounting(until=2)))
+
+
+def test_convolution_on_kept_positions():
+    def network(inputs):
+        x = stem(inputs)
+        y = layers.conv(x, random_kernel((3, 3, 8, 8)), padding=1)
+        return layers.conv(y, random_kernel((3, 3, 8, 8), 1), padding=1, rings=0, keep=x.mask)
+
+    assert_same(network, random_pixels(9, 11, 0))
+
+
+@pytest.mark.parametrize("stem_fill", ["neighbor", "none"])
+def test_gradients_agree(stem_fill):
+    """Also through functions whose slope at 0 is infinite: rows not in use are never shown as 0."""
+    pixels = random_pixels(9, 8, 0)
+    # Not around one pixel: fills are equal there but for rounding, and ties in max pooling differ.
+    inputs = Masked(*(each[jnp.array([0, 2, 3])] for each in pixels))
+    kernels = [random_kernel((size, size, 8, 8)) for size in (3, 1, 1)]
+
+    def loss(x, kernels, run):
+        def network(inputs):
+            y = layers.pointwise(stem(inputs, fill=stem_fill), lambda x: jnp.sqrt(jnp.abs(x)))
+            y = layers.max_pool(y, window=3, stride=2, padding=1)
+            shortcut = layers.conv(y, kernels[1])
+            y = layers.residual(layers.conv(y, kernels[0], padding=1, rings=1), shortcut)
+            return layers.conv(y, kernels[2])
+
+        outputs = run(network, Masked(x, inputs.mask))
+        return (layers.global_average_pool(outputs) ** 2).sum()
+
+    gradients = quick_jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+    sizes = (400,) * 8  # room for everything
+
+    def rows(network, inputs):
+        return network(Pixels(*inputs, Capacities(sizes)))
+
+    def full_size(network, inputs):
+        return network(inputs)
+
+    expected = gradients(inputs.x, kernels, full_size)
+    actual = gradients(inputs.x, kernels, rows)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
+        chex.assert_trees_all_close(one, other, atol=2e-5 * np.abs(other).max())
+    assert not np.asarray(actual[0])[~np.asarray(inputs.mask)].any()
+
+
+def test_counts_are_rows_and_products_of_each_set():
+    inputs = random_pixels(9, 8, 0)
+    kernel = random_kernel((1, 1, 8, 4))
+    ledger = counted(lambda x: layers.conv(layers.seam(stem(x)), kernel), inputs)
+    np.testing.assert_array_equal(ledger.counts[0], stem(inputs).mask.sum(axis=(1, 2)))
+    assert ledger.full == [72]
+    assert ledger.products().tolist() == [[9 * 3 * 8], [8 * 4]]
+    assert ledger.sets_at_seam == [1]
+
+
+def test_counting_computes_no_activations():
+    def count(x, mask):
+        return counted(
+            lambda inputs: layers.conv(stem(inputs), random_kernel((3, 3, 8, 8))), Masked(x, mask)
+        ).counts
+
+    program = jax.jit(count).lower(*random_pixels(9, 8, 0)).compile().as_text()
+    assert "dot(" not in program
+    assert "convolution(" not in program
+
+
+def test_spare_room_changes_nothing():
+    inputs = random_pixels(10, 9, 1)
+    outputs = [
+        on_visible(lambda inputs: layers.global_average_pool(stem(inputs)), inputs, spare)
+        for spare in (0, 1, 40)
+    ]
+    chex.assert_trees_all_close(*outputs, atol=1e-6)

@@ -1,0 +1,271 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmjax.masking import Masked, layers
+from tests.support import layer_masking_reference as reference
+
+plain_settings = settings(deadline=None, max_examples=25, derandomize=True)
+
+
+def masked_input(height, width, channels, seed, visible=0.4):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((2, height, width)) < visible
+    x = rng.normal(size=(2, height, width, channels)).astype(np.float32)
+    return Masked(jnp.asarray(np.where(mask[..., None], x, 0)), jnp.asarray(mask))
+
+
+def random_kernel(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def one_by_one(function, inputs):
+    """The reference over the images of a batch, as `Masked`."""
+    return Masked(*map(np.stack, zip(*(function(*each) for each in zip(*map(np.array, inputs))))))
+
+
+def assert_masked_close(actual, expected, atol=1e-4):
+    np.testing.assert_array_equal(np.asarray(actual.mask), expected.mask)
+    np.testing.assert_allclose(np.asarray(actual.x), expected.x, atol=atol)
+    assert not np.asarray(actual.x)[~np.asarray(actual.mask)].any()
+
+
+@plain_settings
+@given(
+    height=st.integers(7, 13),
+    width=st.integers(7, 13),
+    size=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    use_bias=st.booleans(),
+    fill=st.sampled_from(["neighbor", "none", "partial"]),
+    seed=st.integers(0, 1000),
+)
+def test_conv_equals_the_reference(
+    height, width, size, stride, dilation, groups, use_bias, fill, seed
+):
+    inputs = masked_input(height, width, 4, seed)
+    kernel = random_kernel((size, size, 4 // groups, 6), seed)
+    bias = random_kernel((6,)) if use_bias else None
+    options = {
+        "stride": stride,
+        "padding": dilation * (size - 1) // 2,
+        "dilation": dilation,
+        "groups": groups,
+        "fill": fill,
+    }
+    expected = one_by_one(
+        lambda x, m: reference.conv(x, m, kernel.transpose(3, 2, 0, 1), bias, **options), inputs
+    )
+    bias = None if bias is None else jnp.asarray(bias)
+    assert_masked_close(layers.conv(inputs, jnp.asarray(kernel), bias, **options), expected)
+
+
+@plain_settings
+@given(
+    height=st.integers(3, 12),
+    width=st.integers(3, 12),
+    window=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    padded=st.booleans(),
+    ceil_mode=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_pools_equal_the_reference(height, width, window, stride, padded, ceil_mode, seed):
+    inputs = masked_input(height, width, 3, seed)  # negative values too: zeros must not win
+    options = {"window": window, "stride": stride, "ceil_mode": ceil_mode}
+    expected = one_by_one(lambda x, m: reference.average_pool(x, m, **options), inputs)
+    assert_masked_close(layers.average_pool(inputs, **options), expected)
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    pooled = torch.nn.functional.avg_pool2d(images, window, stride, 0, ceil_mode, False)
+    plain = layers.average_pool(Masked(inputs.x), **options).x
+    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+    options |= {"padding": window // 2 if padded else 0}
+    expected = one_by_one(lambda x, m: reference.max_pool(x, m, **options), inputs)
+    assert_masked_close(layers.max_pool(inputs, **options), expected)
+    # unmasked, against torch itself
+    pooled = torch.nn.functional.max_pool2d(
+        images, window, stride, options["padding"], 1, ceil_mode
+    )
+    plain = layers.max_pool(Masked(inputs.x), **options).x
+    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1))
+
+
+@plain_settings
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    size=st.integers(1, 7),
+    visible=st.sampled_from([0.2, 0.7, 2]),
+)
+def test_adaptive_average_pool_equals_the_reference_and_torch(height, width, size, visible):
+    inputs = masked_input(height, width, 3, seed=0, visible=visible)
+    expected = [
+        reference.adaptive_average_pool(*map(np.asarray, each), size) for each in zip(*inputs)
+    ]
+    actual = layers.adaptive_average_pool(inputs, size)
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-5)
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    plain = torch.nn.functional.adaptive_avg_pool2d(images, size).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(
+        layers.adaptive_average_pool(Masked(inputs.x), size), plain, atol=1e-5
+    )
+
+
+def test_max_pool_over_zeros_around_the_image():
+    inputs = masked_input(9, 8, 3, seed=0)
+    options = {"window": 3, "stride": 2, "padding": 1}
+    negative = -1 - inputs.x**2
+    plain = layers.max_pool(Masked(negative), **options, outside=0.0).x
+    images = torch.from_numpy(np.asarray(negative).transpose(0, 3, 1, 2).copy())
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    expected = torch.nn.functional.max_pool2d(padded, 3, 2).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(plain, expected)
+    assert plain[:, 0].max() == 0 > plain[:, 1:-1, 1:].max()
+    # masked: the zeros count where something visible is in the window too
+    actual, without = (layers.max_pool(inputs, **options, **o) for o in ({"outside": 0.0}, {}))
+    np.testing.assert_array_equal(actual.mask, without.mask)
+    np.testing.assert_array_equal(actual.x[:, 1:-1, 1:], without.x[:, 1:-1, 1:])
+    for border in (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0]):
+        np.testing.assert_array_equal(actual.x[border], np.maximum(without.x[border], 0))
+
+
+def test_group_norm_is_torchs_over_the_visible_positions():
+    x, mask = masked_input(5, 6, 8, seed=0)
+    mask = mask.at[1].set(False)
+    x = layers.select(mask, 3 * x + 1)
+
+    def run(x):
+        return layers.group_norm(Masked(x, mask), 4, epsilon=1e-3)
+
+    visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])].T.copy())
+    expected = torch.nn.functional.group_norm(visible[None], 4, eps=1e-3)[0].numpy().T
+    actual = run(x)
+    np.testing.assert_allclose(np.asarray(actual.x[0])[np.asarray(mask[0])], expected, atol=1e-5)
+    assert not np.asarray(actual.x)[~np.asarray(mask)].any()
+    images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
+    expected = torch.nn.functional.group_norm(images, 4, eps=1e-3).numpy().transpose(0, 2, 3, 1)
+    plain = layers.group_norm(Masked(x), 4, epsilon=1e-3)
+    np.testing.assert_allclose(plain.x, expected, atol=1e-5)
+    gradient = jax.grad(lambda x: (run(x).x ** 3).sum())(x)
+    chex.assert_tree_all_finite(gradient)
+    assert not np.asarray(gradient)[~np.asarray(mask)].any()
+
+
+def test_attention_is_torchs_among_the_visible_positions():
+    x, mask = masked_input(4, 3, 3 * 8, seed=0)
+    mask = mask.at[1].set(False)
+    x = layers.select(mask, x)
+    visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])])
+    parts = [each.reshape(-1, 2, 4).transpose(0, 1) for each in visible.split(8, dim=1)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
+    actual = layers.attention(Masked(x, mask), 2)
+    found = np.asarray(actual.x[0])[np.asarray(mask[0])]
+    np.testing.assert_allclose(found, expected.reshape(-1, 8).numpy(), atol=1e-5)
+    assert not np.asarray(actual.x)[~np.asarray(mask)].any()
+    gradient = jax.grad(lambda x: (layers.attention(Masked(x, mask), 2).x ** 2).sum())(x)
+    chex.assert_tree_all_finite(gradient)
+    assert not np.asarray(gradient)[~np.asarray(mask)].any()
+
+
+def test_concatenation_keeps_what_all_branches_know():
+    a, b, c = (masked_input(6, 6, channels, seed=channels, visible=0.7) for channels in (1, 2, 3))
+    joined = layers.concatenate(a, b, c)
+    all_know = np.asarray(a.mask & b.mask & c.mask)
+    x = np.concatenate([a.x, b.x, c.x], axis=-1)
+    np.testing.assert_array_equal(np.asarray(joined.mask), all_know)
+    np.testing.assert_array_equal(np.asarray(joined.x), np.where(all_know[..., None], x, 0))
+    assert layers.concatenate(Masked(a.x), Masked(b.x)).x.shape == (2, 6, 6, 3)
+
+
+def test_channels_are_scaled_image_by_image():
+    inputs = masked_input(4, 5, 3, seed=0)
+    factors = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    scaled = layers.scale_channels(inputs, jnp.asarray(factors))
+    for x, factor, expected in zip(inputs.x, factors, scaled.x):
+        np.testing.assert_allclose(expected, np.asarray(x) * factor)
+    assert scaled.mask is inputs.mask
+
+
+@pytest.mark.parametrize("outputs", [17, 32])
+def test_a_conv_with_a_fourth_channel_of_zeros_equals_the_reference(outputs):
+    inputs = masked_input(9, 8, 3, seed=0)
+    kernel = random_kernel((7, 7, 3, outputs))
+    options = {"stride": 2, "padding": 3}
+    weights = kernel.transpose(3, 2, 0, 1)
+    expected = one_by_one(lambda x, m: reference.conv(x, m, weights, None, **options), inputs)
+    assert_masked_close(layers.conv(inputs, jnp.asarray(kernel), **options), expected)
+
+
+@pytest.mark.parametrize("fill", ["neighbor", "none", "partial"])
+def test_an_all_visible_conv_is_the_plain_one(fill):
+    inputs = masked_input(9, 8, 4, seed=0, visible=2)
+    kernel = jnp.asarray(random_kernel((3, 3, 4, 5)))
+    plain = layers.conv(Masked(inputs.x), kernel, stride=2, padding=1)
+    masked = layers.conv(inputs, kernel, stride=2, padding=1, fill=fill)
+    assert plain.mask is None
+    assert masked.mask.all()
+    inner = (slice(None), slice(1, -1), slice(1, -1)) if fill == "partial" else ...
+    chex.assert_trees_all_close(masked.x[inner], plain.x[inner], atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_fewer_rings_give_the_same_kept_outputs(stride):
+    inputs = masked_input(12, 11, 4, seed=3, visible=0.2)
+    kernel = jnp.asarray(random_kernel((3, 3, 4, 5)))
+    keep = inputs.mask[:, ::stride, ::stride]
+    options = {"stride": stride, "padding": 1, "keep": keep}
+    full = layers.conv(inputs, kernel, rings=3, **options)
+    chex.assert_trees_all_close(layers.conv(inputs, kernel, rings=1, **options), full, atol=1e-5)
+    fewer = layers.conv(inputs, kernel, rings=0, **options)
+    assert np.abs(fewer.x - full.x).max() > 1e-2  # one ring is needed
+
+
+def test_pointwise_drops_what_the_function_writes_under_the_mask():
+    inputs = masked_input(5, 5, 2, seed=0)
+    outputs = layers.pointwise(inputs, lambda x: 1 / x)  # infinite where hidden
+    assert np.isfinite(outputs.x).all()
+    assert not outputs.x[~inputs.mask].any()
+
+
+def test_pointwise_has_finite_gradients_where_the_functions_slope_at_0_is_not():
+    inputs = masked_input(5, 5, 2, seed=0)
+    x = jnp.abs(inputs.x)
+    gradient = jax.grad(lambda x: layers.pointwise(Masked(x, inputs.mask), jnp.sqrt).x.sum())(x)
+    assert np.isfinite(gradient).all()
+    assert not gradient[~inputs.mask].any()
+    np.testing.assert_allclose(gradient[inputs.mask], 0.5 / jnp.sqrt(x[inputs.mask]), rtol=1e-5)
+
+
+def test_residual_keeps_what_both_branches_know():
+    a, b = masked_input(6, 6, 3, seed=0), masked_input(6, 6, 3, seed=1)
+    total = layers.residual(a, b)
+    both = np.asarray(a.mask & b.mask)
+    np.testing.assert_array_equal(np.asarray(total.mask), both)
+    np.testing.assert_allclose(
+        np.asarray(total.x), np.where(both[..., None], np.asarray(a.x + b.x), 0)
+    )
+
+
+def test_global_average_pool_is_the_mean_over_visible_positions():
+    x, mask = masked_input(6, 5, 3, seed=0)
+    mask = mask.at[1].set(False)
+    x = jnp.where(mask[..., None], x, 0)
+    means = np.asarray(layers.global_average_pool(Masked(x, mask)))
+    np.testing.assert_allclose(means[0], np.asarray(x[0])[np.asarray(mask[0])].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(means[1], 0)
+
+
+def test_mask_input_drops_anything():
+    x = jnp.array([[[[jnp.nan], [jnp.inf], [2.0]]]])
+    masked = layers.mask_input(Masked(x, jnp.array([[[False, False, True]]])))
+    np.testing.assert_array_equal(np.asarray(masked.x).ravel(), [0, 0, 2])
+    gradient = jax.grad(lambda x: layers.mask_input(Masked(x, masked.mask)).x.sum())(x)
+    np.testing.assert_array_equal(np.asarray(gradient).ravel(), [0, 0, 1])

@@ -1,0 +1,142 @@
+"""Tables, figures and reports."""
+
+import base64
+import csv
+import html.parser
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lmjax import studies
+from lmjax.metrics import class_entropy
+from lmjax.studies.catalogue import STUDIES
+from lmjax.studies.statistics import Bootstrap, estimate
+from tests.studies import fakes
+
+NETWORKS = {"a <b>": fakes.network()}
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(STUDIES, fakes.Brightness.name, fakes.Brightness)
+
+
+def run(out, **options):
+    return studies.run(fakes.Brightness(), fakes.Source(6), networks=NETWORKS, out=out, **options)
+
+
+def test_rows_tables_and_figures_are_written(tmp_path):
+    rows = run(tmp_path)
+    files = studies.write(fakes.Brightness(), rows, tmp_path)
+    assert [file.name for file in files] == ["rows.parquet", "means.csv", "means.png"]
+    assert pq.read_table(tmp_path / "rows.parquet").equals(rows)
+    with open(tmp_path / "means.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["colour"] for line in lines] == ["0", "1", "2"]
+    assert float(lines[1]["mean"]) == np.mean(rows.column("mean").to_pylist()[1::3])
+    assert (tmp_path / "means.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to, and whether its tags close."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.sources += [v for k, v in attributes if k in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_reports_hold_all_in_one_file(tmp_path):
+    run(tmp_path / "one")
+    with pytest.warns(UserWarning, match="1 of 6"):
+        studies.run(
+            fakes.Brightness(colours=(0,)),
+            fakes.Source(6, broken=(2,)),
+            networks=NETWORKS,
+            out=tmp_path / "two",
+        )
+    path = studies.report([tmp_path / "one", tmp_path / "two"], tmp_path / "report.html")
+    page = Page()
+    page.feed(path.read_text())
+    assert page.open == []
+    assert len(page.sources) == 2
+    for source in page.sources:
+        image = re.fullmatch("data:image/png;base64,(.*)", source).group(1)
+        assert base64.b64decode(image).startswith(b"\x89PNG")
+    text = " ".join(page.text)
+    for expected in ("Brightness", "a <b>", "fake/1", "5 of 6", "truncated", "grey levels"):
+        assert expected in text
+
+
+def test_reports_list_all_software_that_took_part(tmp_path, monkeypatch):
+    run(tmp_path, images=2, images_per_shard=2)
+    monkeypatch.setattr("lmjax.studies.runner.version", lambda name: "9.9.9")
+    run(tmp_path, images_per_shard=2)
+    text = studies.report([tmp_path], tmp_path / "report.html").read_text()
+    assert f"numpy {np.__version__}" in text
+    assert "numpy 9.9.9" in text
+
+
+def test_what_cannot_be_reported_is_an_error(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no folder of a study"):
+        studies.report([tmp_path], tmp_path / "report.html")
+    run(tmp_path)
+    monkeypatch.delitem(STUDIES, fakes.Brightness.name)
+    with pytest.raises(ValueError, match="not known here"):
+        studies.report([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_bootstrap_against_a_plain_loop():
+    rng = np.random.default_rng(3)
+    values, predictions = rng.random((20, 2)), rng.integers(4, size=(20, 2))
+    bootstrap = Bootstrap(20, seed=5)
+    draws = np.random.default_rng(5).integers(20, size=(1000, 20))
+    means, entropies = bootstrap.means(values), bootstrap.entropies(predictions)
+    for statistic, plain, data in (
+        (means, lambda x: x.mean(axis=0), values),
+        (entropies, lambda x: class_entropy(x.T), predictions),
+    ):
+        np.testing.assert_allclose(statistic[0], plain(data))
+        for i in (0, 17, 999):
+            np.testing.assert_allclose(statistic[1 + i], plain(data[draws[i]]), atol=1e-12)
+    found = estimate("mean", means[:, 0])
+    resampled = [values[draw, 0].mean() for draw in draws]
+    np.testing.assert_allclose(found["mean_low"], np.quantile(resampled, 0.025))
+    np.testing.assert_allclose(found["mean_high"], np.quantile(resampled, 0.975))
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for i in range(200):
+        found = estimate("x", Bootstrap(40, seed=i).means(rng.normal(1.0, 2.0, 40)))
+        inside += found["x_low"] <= 1 <= found["x_high"]
+    assert 0.88 <= inside / 200 <= 0.985
+
+
+def test_the_study_of_the_documentation_runs(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    (snippet,) = (s for s in re.findall(r"```py\n(.*?)```", text, re.S) if "class Halves" in s)
+    names = {"__name__": "halves"}
+    exec(snippet, names)
+    study = names["Halves"](removal="black")
+    rows = studies.run(study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path)
+    assert rows.num_rows == 12
+    studies.write(study, rows, tmp_path)
+    with open(tmp_path / "accuracies.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["shown"] for line in lines] == ["left", "right"]

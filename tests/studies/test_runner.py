@@ -1,0 +1,433 @@
+"""Runs that are killed, resumed, shared, and that meet broken images and disks."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import studies
+from lmjax.studies.run_folder import MANIFEST
+from lmjax.studies.runner import open_run
+from tests.studies import fakes
+
+ROOT = Path(__file__).parents[2]
+NETWORKS = {"a": fakes.network()}
+
+
+def run(out, source=None, study=None, **options):
+    source = fakes.Source(10) if source is None else source
+    study = fakes.Brightness() if study is None else study
+    options = {"networks": NETWORKS, "images_per_shard": 3} | options
+    return studies.run(study, source, out=out, **options)
+
+
+def shards(out):
+    return {path.name: path.read_bytes() for path in out.glob("rows-*/*.parquet")}
+
+
+def test_rows_are_those_of_the_study_in_the_order_of_images(tmp_path):
+    table = run(tmp_path)
+    assert table.column("image").to_pylist() == [i for i in range(10) for _ in range(3)]
+    image = fakes.Source(10)[4]["image"]
+    assert table.column("mean").to_pylist()[12:15] == [image[..., c].mean() for c in range(3)]
+    names = ["00000000-00000003", "00000003-00000006", "00000006-00000009", "00000009-00000010"]
+    assert sorted(shards(tmp_path)) == [f"{name}.parquet" for name in names]
+
+
+def test_kills_cost_the_shard_under_way_and_nothing_else(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.studies.killed", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["statuses"] == [0, 0]
+    finished = report["finished"]
+    assert finished == sorted(finished)
+    assert len(finished) > 5, "too few kills to tell anything"
+    assert list(tmp_path.glob("killed/rows-*/.*.part")), "no kill met a shard being written"
+    whole = shards(tmp_path / "whole")
+    assert len(whole) == 40
+    for other in ("killed", "two"):
+        assert shards(tmp_path / other) == whole
+        assert errors_of(tmp_path / other) == [7]
+
+
+def errors_of(out):
+    return [error["image"] for error in studies.errors(out)]
+
+
+def test_finished_shards_are_not_computed_again(tmp_path, monkeypatch):
+    whole = run(tmp_path)
+    next(tmp_path.glob("rows-*/*06.parquet")).unlink()
+    asked = []
+    rows = fakes.Brightness.rows
+    monkeypatch.setattr(
+        fakes.Brightness, "rows", lambda self, block: asked.append(block) or rows(self, block)
+    )
+    assert run(tmp_path).equals(whole)
+    assert [[sample.index for sample in block.samples] for block in asked] == [[3, 4, 5]]
+
+
+def test_more_images_go_on_with_the_same_rows(tmp_path):
+    few = run(tmp_path, images=6)
+    before = shards(tmp_path)
+    assert run(tmp_path).slice(0, few.num_rows).equals(few)
+    assert before.items() <= shards(tmp_path).items()
+    assert run(tmp_path, images=6).equals(few)
+
+
+def test_a_shard_of_more_images_takes_the_place_of_a_shorter_one(tmp_path):
+    few = run(tmp_path, images=5)
+    assert run(tmp_path).slice(0, few.num_rows).equals(few)
+    assert [name[:17] for name in sorted(shards(tmp_path))] == [
+        "00000000-00000003",
+        "00000003-00000006",
+        "00000006-00000009",
+        "00000009-00000010",
+    ]
+
+
+class ByColour(fakes.Brightness):
+    """Its rows are not in the order of images."""
+
+    def rows(self, block):
+        return sorted(super().rows(block), key=lambda row: -row["colour"])
+
+
+def test_rows_are_in_the_order_of_images_whatever_the_study_gives(tmp_path):
+    table = run(tmp_path, study=ByColour())
+    assert table.column("image").to_pylist() == [i for i in range(10) for _ in range(3)]
+    assert table.column("colour").to_pylist() == [2, 1, 0] * 10
+
+
+def test_whole_numbers_are_one_setting_however_written(tmp_path):
+    table = run(tmp_path, study=fakes.Brightness(seconds=0, colours=(0, 1)))
+    again = run(tmp_path, study=fakes.Brightness(seconds=0.0, colours=(0.0, 1)), images=10)
+    assert again.equals(table)
+    assert len(list(tmp_path.glob("rows-*"))) == 1
+
+
+def test_what_made_the_rows_is_kept(tmp_path, monkeypatch):
+    run(tmp_path, images=6)
+    now = open_run(tmp_path)[0]["made_by"]
+    monkeypatch.setattr("lmjax.studies.runner.version", lambda name: "9.9.9")
+    run(tmp_path, images=6)
+    assert open_run(tmp_path)[0]["made_by"] == now
+    run(tmp_path)
+    first, second = open_run(tmp_path)[0]["made_by"]
+    assert first == now[0]
+    assert first["versions"]["numpy"] == np.__version__
+    assert second["versions"]["numpy"] == "9.9.9"
+
+
+def test_old_files_of_killed_runs_are_removed_and_fresh_ones_left(tmp_path):
+    run(tmp_path, images=6)
+    (folder,) = tmp_path.glob("rows-*")
+    fresh = folder / ".00000006-00000009.parquet.12-0123abcd.part"
+    old = [tmp_path / ".manifest.json.12-0123abcd.part", folder / ".x.parquet.9-0123abcd.part"]
+    other = folder / ".notes.part"
+    for path in (fresh, other, *old):
+        path.write_text("")
+    for path in (other, *old):
+        os.utime(path, (0, 0))
+    run(tmp_path)
+    assert fresh.exists()
+    assert other.exists()
+    assert not any(path.exists() for path in old)
+
+
+def test_a_source_without_a_version_brings_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="source has no version"):
+        run(tmp_path, [fakes.Source(2)[i] for i in range(2)])
+
+
+def test_processes_share_the_work(tmp_path):
+    with pytest.warns(UserWarning, match="2 of 4 shards are not finished"):
+        run(tmp_path, shard=(0, 2))
+    assert run(tmp_path, shard=(1, 2)).num_rows == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": fakes.Brightness(colours=(0, 1))}, r"settings.colours is \[0, 1, 2\] there and"),
+        ({"study": fakes.Brightness(seed=1)}, "settings.seed is 0 there and 1 here"),
+        ({"networks": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
+        ({"networks": {"a": fakes.network(1)}}, "weights_sha256"),
+        ({"images_per_shard": 4}, "images_per_shard is 3 there and 4 here"),
+        ({"source": "other"}, 'source is "fake/1" there and "fake/2" here'),
+    ],
+    ids=["settings", "seed", "name", "weights", "shards", "source"],
+)
+def test_a_folder_of_other_rows_is_refused(tmp_path, change, message):
+    run(tmp_path)
+    before = shards(tmp_path), (tmp_path / MANIFEST).read_bytes()
+    if "source" in change:
+        change = {"source": fakes.Source(10)}
+        change["source"].version = "fake/2"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **change)
+    assert before == (shards(tmp_path), (tmp_path / MANIFEST).read_bytes())
+
+
+class Network:
+    """Never asked; its module's repr has an address."""
+
+    variables: ClassVar[dict] = {}
+    preprocessing = fakes.AS_IT_IS
+    apply = None
+
+    def __init__(self, depth):
+        self.module = {"depth": depth, "activation": lambda x: x}
+
+
+def test_another_architecture_with_the_same_weights_is_refused(tmp_path):
+    table = run(tmp_path, networks={"a": Network(2)})
+    assert run(tmp_path, networks={"a": Network(2)}).equals(table)
+    with pytest.raises(ValueError, match=r"networks.*'depth': 2.*there and.*'depth': 3.*here"):
+        run(tmp_path, networks={"a": Network(3)})
+
+
+def test_another_version_of_lmjax_is_refused(tmp_path, monkeypatch):
+    run(tmp_path)
+    monkeypatch.setattr("lmjax.studies.runner.__version__", "9.9.9")
+    with pytest.raises(ValueError, match=f'lmjax is "{lmjax.__version__}" there and "9.9.9" here'):
+        run(tmp_path)
+
+
+def test_settings_of_tables_alone_go_on_with_the_same_rows(tmp_path):
+    study = fakes.Brightness()
+    assert run(tmp_path, study=dataclasses.replace(study, unit="lux")).equals(run(tmp_path))
+
+
+def test_broken_images_are_recorded_and_left_out(tmp_path):
+    source = fakes.Source(10, broken=(4, 9), misshapen=(5,))
+    with pytest.warns(UserWarning, match="3 of 10 images could not be evaluated.*truncated"):
+        table = run(tmp_path, source)
+    left = [0, 1, 2, 3, 6, 7, 8]
+    assert table.column("image").to_pylist() == [i for i in left for _ in range(3)]
+    errors = studies.errors(tmp_path)
+    assert [error["image"] for error in errors] == [4, 5, 9]
+    assert errors[0]["error"] == "OSError: image 4 is truncated"
+    assert errors[1]["id"] == "fake/5"
+    assert "shape" in errors[1]["error"]
+
+
+class Asked:
+    """A source that knows what it was asked for, and can wait for it."""
+
+    version = fakes.Source.version
+
+    def __init__(self, length=12):
+        self.length, self.indices, self.changed = length, [], threading.Condition()
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        with self.changed:
+            self.indices.append(index)
+            self.changed.notify_all()
+        return fakes.Source(self.length)[index]
+
+    def wait_for(self, index):
+        with self.changed:
+            assert self.changed.wait_for(lambda: index in self.indices, timeout=30)
+
+
+def test_the_next_images_are_read_while_a_study_is_at_some(tmp_path, monkeypatch):
+    source, ahead, rows = Asked(), [], fakes.Brightness.rows
+
+    def slow(self, block):
+        last = block.samples[-1].index
+        source.wait_for(min(last + 3, 11))  # it would wait in vain if nobody read meanwhile
+        ahead.append(max(source.indices) - last)
+        return rows(self, block)
+
+    monkeypatch.setattr(fakes.Brightness, "rows", slow)
+    threads = threading.active_count()
+    table = run(tmp_path, source)
+    assert source.indices == list(range(12))
+    assert ahead == [3, 3, 3, 0]
+    assert threading.active_count() == threads
+    monkeypatch.undo()
+    assert run(tmp_path, source).equals(table)
+    assert source.indices == list(range(12)), "what is there was read again"
+
+
+def test_a_run_that_is_interrupted_reads_no_further(tmp_path, monkeypatch):
+    source, go_on = Asked(), threading.Event()
+    give = Asked.__getitem__
+
+    def slow(self, index):
+        item = give(self, index)
+        assert index < 4 or go_on.wait(30)
+        return item
+
+    def interrupt(self, block):
+        source.wait_for(4)
+        threading.Timer(0.2, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Asked, "__getitem__", slow)
+    monkeypatch.setattr(fakes.Brightness, "rows", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, source)
+    assert source.indices == [0, 1, 2, 3, 4]
+
+
+def test_no_good_image_at_all_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"none of the first 10 images.*truncated"):
+        run(tmp_path, fakes.Source(10, broken=range(10)))
+
+
+def test_a_source_that_gives_nothing_ends_the_run_early(tmp_path):
+    source = fakes.Source(40, broken=range(40))
+    with pytest.raises(ValueError, match="none of the first 18 images"):
+        run(tmp_path, source)
+    assert len(shards(tmp_path)) == 5
+
+
+@pytest.mark.filterwarnings("ignore:.* of 40 images", "ignore:.* shards are not finished")
+@pytest.mark.parametrize(
+    ("length", "shard", "images"), [(1, (0, 1), 37), (3, (0, 2), 18)], ids=["single", "shared"]
+)
+def test_images_that_fail_first_do_not_end_the_run(tmp_path, length, shard, images):
+    source = fakes.Source(40, broken=range(3))
+    table = run(tmp_path, source, images_per_shard=length, shard=shard)
+    assert table.num_rows == 3 * images
+    assert errors_of(tmp_path) == [0, 1, 2]
+
+
+def test_rows_of_others_are_enough_to_go_on(tmp_path):
+    source = fakes.Source(6, broken=(3, 4, 5))
+    with pytest.warns(UserWarning, match="1 of 2 shards"):
+        run(tmp_path, source, shard=(0, 2))
+    with pytest.warns(UserWarning, match="3 of 6 images"):
+        assert run(tmp_path, source, shard=(1, 2)).num_rows == 9
+
+
+class Rowless(fakes.Brightness):
+    """No image has what it asks for."""
+
+    def rows(self, block):
+        return []
+
+
+def test_a_run_without_any_row_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="none of 10 images has rows: no errors"):
+        run(tmp_path, study=Rowless())
+
+
+def test_images_that_failed_are_tried_again_when_asked(tmp_path):
+    with pytest.warns(UserWarning, match=r"2 of 10 images.*retry_errors=True"):
+        run(tmp_path / "out", fakes.Source(10, broken=(4, 9)))
+    before = shards(tmp_path / "out")
+    with pytest.warns(UserWarning, match="2 of 10 images"):
+        run(tmp_path / "out")
+    assert shards(tmp_path / "out") == before
+    good = Asked(10)
+    assert run(tmp_path / "out", good, retry_errors=True).equals(run(tmp_path / "whole"))
+    assert good.indices == [3, 4, 5, 9]
+    assert errors_of(tmp_path / "out") == []
+
+
+def test_images_after_one_that_makes_no_sense_are_evaluated_once_more_only(tmp_path, monkeypatch):
+    asked, rows = [], fakes.Brightness.rows
+
+    def count(self, block):
+        asked.append([sample.index for sample in block.samples])
+        return rows(self, block)
+
+    monkeypatch.setattr(fakes.Brightness, "rows", count)
+    with pytest.warns(UserWarning, match="1 of 3 images"):
+        run(tmp_path, fakes.Source(3, misshapen=(1,)))
+    assert asked == [[0, 1, 2], [0], [1], [2]]
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 6:  # manifest, its folder, two shards and theirs
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*run again to go on"):
+        run(tmp_path / "full")
+    assert len(shards(tmp_path / "full")) == 2
+    assert not list(tmp_path.glob("full/rows-*/.*"))
+    monkeypatch.undo()
+    assert run(tmp_path / "full").equals(whole)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(fakes.Brightness, "rows", lambda self, block: pytest.fail("ran"))
+    with pytest.raises(OSError, match=r"out .*file/below cannot be written: Not a directory"):
+        run(tmp_path / "file" / "below")
+
+
+def test_damaged_files_are_named(tmp_path):
+    run(tmp_path)
+    path = next(tmp_path.glob("rows-*/*03.parquet"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"00000003\.parquet is damaged"):
+        run(tmp_path)
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        run(tmp_path)
+
+
+def test_estimates_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)
+    cost = studies.estimate(study, fakes.Source(10), networks=NETWORKS)
+    # Four squares: 0.1 removes none, 0.2 and 0.3 one; so whole, three in between, and nothing.
+    assert cost.images == 10
+    assert cost.evaluations == 10 * (1 + 4)
+    assert cost.seconds > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_estimates_take_images_that_can_be_evaluated():
+    source = fakes.Source(20, broken=(0, 2), misshapen=(1,))
+    assert studies.estimate(fakes.Brightness(), source, networks=NETWORKS).images == 20
+    with pytest.raises(ValueError, match=r"none of the first 16 images.*image 0 is truncated"):
+        studies.estimate(fakes.Brightness(), fakes.Source(20, broken=range(20)), networks=NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": 11}, "images must be from 1 to the 10"),
+        ({"images": 0}, "images must be from 1"),
+        ({"shard": (2, 2)}, "shard must be"),
+        ({"images_per_shard": 0}, "images_per_shard must be"),
+        ({"networks": {}}, "networks must be one or more"),
+        ({"networks": {"a": "resnet50"}}, "must be a classifier"),
+        ({"networks": "resnet9"}, "no network 'resnet9'"),
+        ({"study": "removal"}, "study must be"),
+    ],
+    ids=["more", "none", "shard", "length", "networks", "name", "unknown", "study"],
+)
+def test_arguments_out_of_range_are_errors(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

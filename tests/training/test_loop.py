@@ -1,0 +1,247 @@
+"""Training runs: exact resumption after a kill, files that are whole, errors that help."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import lmjax
+from lmjax.cli.main import main
+from lmjax.data import DigitScenes
+from lmjax.data.source import Example
+from lmjax.models import load, registry
+from lmjax.models.checkpoints import read_metadata, read_state_dict
+from lmjax.training import TrainingConfig, accuracy, read_metrics, train
+from lmjax.training.batches import Reader, ahead, indices
+from tests.support.several_devices import run_tests
+from tests.training import a_run
+
+WEIGHTS = "resnet18_digits.safetensors"
+SCRIPT = Path(a_run.__file__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry.Network, "build", a_run.build)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("run")
+    a_run.run(out, test=_test())
+    return out
+
+
+def _test():
+    return DigitScenes("test", length=20)
+
+
+def rows(out):
+    """Metrics without times and test accuracies."""
+    table = read_metrics(out)
+    return table.drop_columns(["seconds", "test_accuracy"]).to_pylist()
+
+
+def process(out):
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, SCRIPT, out, "3"], env=environment)
+
+
+def test_a_run_leaves_weights_metrics_and_checkpoints(finished):
+    assert {f.name for f in finished.iterdir()} == {
+        *("manifest.json", "metrics", "checkpoints"),
+        WEIGHTS,
+    }
+    assert {f.name for f in (finished / "checkpoints").iterdir()} == {"00000016", "00000024"}
+    table = read_metrics(finished)
+    assert table["step"].to_pylist() == list(range(1, 25))
+    assert table["epoch"].to_pylist() == [1] * 8 + [2] * 8 + [3] * 8
+    tested = [i for i, value in enumerate(table["test_accuracy"].to_pylist()) if value is not None]
+    assert tested == [7, 15, 23]
+    losses = table["loss"].to_numpy()
+    assert losses[-8:].mean() < losses[:8].mean()
+
+
+def test_weights_are_a_state_dict_that_says_how_it_was_made(finished):
+    assert "bn.running_var" in read_state_dict(finished / WEIGHTS)
+    metadata = read_metadata(finished / WEIGHTS)
+    assert metadata["settings"] == {
+        **dataclasses.asdict(a_run.CONFIG),
+        "augmentations": ["cutout:black"],
+    }
+    classifier = load("resnet18_digits", weights=finished / WEIGHTS)
+    batch = Reader(_test(), classifier.preprocessing, 10)(range(20))
+    assert metadata["test_accuracy"] == accuracy(classifier, [batch])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(finished, tmp_path):
+    out = tmp_path / "run"
+    killed = process(out)
+    while killed.poll() is None and not list(out.glob("checkpoints/0*")):
+        time.sleep(0.005)
+    killed.kill()
+    assert killed.wait() == -9
+    assert not (out / WEIGHTS).exists()
+    assert 0 < len(rows(out)) < 24
+    assert process(out).wait() == 0
+    assert rows(out) == rows(finished)
+    found, expected = (read_state_dict(each / WEIGHTS) for each in (out, finished))
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+
+
+def test_four_devices():
+    run_tests(SCRIPT.with_name("four_devices.py"), count=4)
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
+    before = rows(finished), (finished / WEIGHTS).read_bytes()
+    monkeypatch.setattr(lmjax.training.loop, "train_step", None)
+    a_run.run(finished, test=_test())
+    assert (rows(finished), (finished / WEIGHTS).read_bytes()) == before
+
+
+def test_a_folder_of_another_run_is_an_error(finished):
+    other = dataclasses.replace(a_run.CONFIG, seed=1, ema=0.5)
+    with pytest.raises(
+        ValueError, match=r"ema is 0\.9 there and 0\.5 here; settings\.seed is 0 there and 1 here"
+    ):
+        a_run.run(finished, config=other, test=_test())
+
+
+def test_a_damaged_checkpoint_is_an_error(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "00000024").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00000024 is not a readable checkpoint"):
+        a_run.run(tmp_path / "run", test=_test())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = dataclasses.replace(
+        a_run.CONFIG, optimizer="sgd", learning_rate=1e30, warmup=0.0, ema=0.0, augmentations=()
+    )
+    with pytest.raises(ValueError, match=r"at step \d+; the run has stopped, checkpoints of steps"):
+        a_run.run(tmp_path, config=config)
+
+
+def test_fine_tuning_starts_from_weights_with_a_new_head(finished, tmp_path):
+    config = TrainingConfig(epochs=1, images_per_epoch=8, batch_size=8, learning_rate=1e-9)
+    options = {"weights": finished / WEIGHTS, "num_classes": 7}
+    path = train("resnet18_digits", _Labelled([0]), config=config, out=tmp_path, **options)
+    found, old = read_state_dict(path), read_state_dict(finished / WEIGHTS)
+    for key in ("conv.weight", "bn.bias"):
+        np.testing.assert_allclose(found[key], old[key], atol=1e-6, err_msg=key)
+    assert found["fc.weight"].shape == (7, 6)
+    assert np.ptp(found["fc.weight"]) > 0
+    with pytest.raises(ValueError, match=r"start is .* there and null here"):
+        train("resnet18_digits", _Labelled([0]), config=config, out=tmp_path, num_classes=7)
+
+
+def test_commands_train_and_fine_tune(tmp_path, capsys):
+    settings = {"epochs": 1, "images-per-epoch": 16, "batch-size": 8, "seed": 5, "small-share": 0}
+    common = {"optimizer": "sgd", "warmup": 0, "weight-decay": 0, "label-smoothing": 0}
+    settings |= {**common, "learning-rate": 0.01}  # the same in both: the step compiles once
+    options = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(["train", "digit-scenes", *options, "--test-images", "10", "--out", str(first)])
+    assert capsys.readouterr().out == f"wrote {first / WEIGHTS}\n"
+    spec = f"resnet18_digits={first / WEIGHTS}"
+    scenes = ["--source", "digit-scenes,split=train,seed=3"]
+    main(["train", "network", spec, *scenes, *options, "--out", str(second)])
+    assert capsys.readouterr().out == f"wrote {second / WEIGHTS}\n"
+    manifests = [json.loads((out / "manifest.json").read_text()) for out in (first, second)]
+    # The run's seed, unless the source has its own.
+    assert [manifest["source"] for manifest in manifests] == [
+        "digit_scenes/train/5/1",
+        "digit_scenes/train/3/1",
+    ]
+    assert [manifest["start"] is None for manifest in manifests] == [True, False]
+    kinds = [load_file(out / WEIGHTS)["fc.weight"].dtype for out in (first, second)]
+    assert kinds == [np.float16, np.float32]
+
+
+class _Labelled:
+    """A source of black images with given labels."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return 8 * len(self.labels)
+
+    def __getitem__(self, i):
+        image = np.zeros((128, 128, 3), np.uint8)
+        return Example(f"image {i}", image, self.labels[i % len(self.labels)])
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([0, None], {}, "source has no label for image"),
+        ([0, 10], {}, r"label of image \d+ is 10, and the network has classes 0 to 9"),
+        ([3], {"augmentations": ("objects:grey",)}, "source has no object mask for image"),
+        ([], {"images_per_epoch": 8}, "source has no examples"),
+        ([3], {"batch_size": 16}, r"images_per_epoch is 8; it must be at least batch_size \(16\)"),
+        ([3], {"augmentations": ("patches:token_dropping",)}, "masking must be lmjax.LayerMasking"),
+    ],
+)
+def test_sources_that_do_not_do_are_errors(labels, options, message, tmp_path):
+    config = TrainingConfig(**{"batch_size": 8, "epochs": 1, **options})
+    with pytest.raises(ValueError, match=message):
+        train("resnet18_digits", _Labelled(labels), config=config, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"accumulate": 3}, r"batch_size is 8; it must be a multiple of accumulate \(3\)"),
+        ({"small_share": 1.5}, "small_share must be from 0 to 1"),
+        ({"small_size": 31}, "small_size must be 32 or more"),
+        ({"images_per_epoch": 7}, r"images_per_epoch is 7; it must be at least batch_size \(8\)"),
+        ({"warmup": 1.0}, "warmup must be 0 or more and below 1"),
+        ({"ema": -0.1}, "ema must be 0 or more and below 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"optimizer": "adam"}, "optimizer must be sgd or adamw, got 'adam'"),
+        ({"dtype": "float16"}, "dtype must be float32 or bfloat16"),
+        ({"augmentations": ("mixup",)}, "augmentations must be cutmix, flip"),
+        ({"seed": -1}, "seed must be 0 or more"),
+    ],
+)
+def test_settings_out_of_range_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(a_run.CONFIG, **changes)
+
+
+def test_unknown_networks_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="no network 'resnet17'"):
+        train("resnet17", _Labelled([0]), out=tmp_path)
+
+
+def test_passes_over_a_source_follow_each_other_each_in_its_own_order():
+    steps = [indices(step, length=10, batch_size=4, seed=3) for step in range(5)]
+    seen = [i for batch in steps for i in batch]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert indices(3, length=10, batch_size=4, seed=3) == steps[3]
+    assert indices(3, length=10, batch_size=4, seed=4) != steps[3]
+
+
+def test_examples_are_read_ahead_and_in_order_and_errors_come_through():
+    assert list(ahead(lambda n: n * n, range(30))) == [n * n for n in range(30)]
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda n: 1 // n, [1, 0]))
