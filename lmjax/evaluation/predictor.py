@@ -78,6 +78,14 @@ class Predictor:
             self.classifier, "apply_on_visible"
         )
 
+    @property
+    def soft_masks(self) -> bool:
+        return self.takes_soft_masks
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return ("dense", "visible", "shared") if self.knows_visible else ("dense",)
+
     def on_visible(self, image: jax.Array, masks: jax.Array, ledger) -> jax.Array:
         """The same logits, computed on visible positions only.
 

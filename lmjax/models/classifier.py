@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
+from lmjax.masking.sparse.positions import Layout
+from lmjax.masking.sparse.rows import Pixels
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import Masking, TokenDropping, check_masking
 
@@ -76,7 +77,7 @@ class Classifier:
         self,
         images: jax.Array,
         masks: jax.Array,
-        ledger: Counting | Capacities,
+        ledger: Layout,
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
@@ -84,7 +85,7 @@ class Classifier:
 
         Args:
           images, masks, masking: as in `apply`; masks are required.
-          ledger: room for rows, or their count; see `lmjax.masking.sparse.rows`.
+          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
         """
         images = self._check_images(images)
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))

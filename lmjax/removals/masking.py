@@ -52,7 +52,7 @@ class _ThroughLayers(_InsideNetwork):
 
 def _variants(classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
     image = classifier.normalise(image)
-    return jnp.broadcast_to(image[None], (*masks.shape[:1], *image.shape))
+    return jnp.broadcast_to(image, (*masks.shape[:1], *image.shape[-3:]))
 
 
 @dataclass(frozen=True)
