@@ -10,8 +10,8 @@ import pytest
 
 import lmjax
 from lmjax.masking import Masked
-from lmjax.masking.sparse.rows import Capacities, Pixels
-from lmjax.masking.sparse.sharing import Prefix, Suffix, full_size
+from lmjax.masking.sparse.positions import Cut, Layout
+from lmjax.masking.sparse.rows import Pixels, resume_full
 from lmjax.models import checkpoints, registry
 from lmjax.removals import LayerMasking, PartialConvolution
 from tests.support import networks
@@ -32,14 +32,17 @@ def dense(module, variables, images, masks):
 
 
 def visible(module, variables, images, masks):
-    return module.apply(variables, Pixels(images, masks, Capacities((500,) * 300)))
+    layout = Layout((500,) * 300, num_variants=len(masks))
+    return module.apply(variables, Pixels(images, masks, layout))
 
 
 def shared(module, variables, images, masks):
-    prefix = Prefix(2, (500,) * 50)
-    module.apply(variables, Pixels(images, masks, prefix))
-    x, positions = prefix.cut
-    suffix = Suffix(2, lambda at: full_size(x, positions.index, at))
+    size = len(masks)
+    prefix = Layout((500,) * 50, num_variants=size, sharing=True, stop=2)
+    with pytest.raises(Cut) as cut:
+        module.apply(variables, Pixels(images, masks, prefix))
+    resume = resume_full(cut.value.rows.x)
+    suffix = Layout(num_variants=size, start=2, resume=resume)
     return module.apply(variables, Pixels(images, masks, suffix))
 
 

@@ -36,7 +36,8 @@ class Counts(NamedTuple):
 
     def work(self, rows: np.ndarray, *, behind: int = 0) -> np.ndarray:
         """Returns the work `[...]` of `[..., P]` rows, behind a seam or in all."""
-        return rows @ self.products[behind:].sum(axis=0) / (self.full @ self.products.sum(axis=0))
+        whole = self.full @ self.products.sum(axis=0)
+        return rows @ self.products[behind:].sum(axis=0) / max(whole, 1)
 
 
 class Room(NamedTuple):

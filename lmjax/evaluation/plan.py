@@ -93,10 +93,10 @@ def make_plan(job: Job, engine: str, *, engines: Sequence[str]) -> Plan:
         return Plan(everything)
     layout = programs.record(job, 1, None)
     if engine == "visible":
-        return _visible_plan(job, layout, everything)
+        return _visible_plan(job, programs.count_rows(job, layout, everything), everything)
     if engine == "shared":
         sample = programs.count_rows(job, layout, everything)
-        return _shared_plan(job, layout, _best_cut(job, sample))
+        return shared_plan(job, _best_cut(job, sample))
     return _auto_plan(job, layout)
 
 
@@ -138,7 +138,8 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_VARIANTS)).astype(int))
     counts = programs.count_rows(job, layout, sample)
     times = _times(counts)
-    ways = {"dense": 1.0, "visible": times.mean() + _compiling(layout, _COMPILING_VISIBLE) / work}
+    visible = _fastest(times).mean() + _compiling(layout, _COMPILING_VISIBLE) / work
+    ways = {"dense": 1.0, "visible": visible}
     cut = None
     if count >= programs.SHARING_VARIANTS:
         cut = _best_cut(job, counts)
@@ -147,8 +148,24 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     if ways[best] > _WORTHWHILE:
         return Plan(np.arange(count))
     if best == "shared" and cut is not None:
-        return _shared_plan(job, layout, cut)
-    return _visible_plan(job, layout, np.arange(count))
+        return shared_plan(job, cut)
+    counts = programs.count_rows(job, layout, np.arange(count))
+    return _visible_plan(job, counts, np.flatnonzero(_on_visible(_times(counts))))
+
+
+def _on_visible(times: np.ndarray) -> np.ndarray:
+    """Which variants go to rows of visible positions, by the times they would take there.
+
+    All of them, unless it is worth the half-empty batches of both ways to part them.
+    """
+    if np.minimum(times, 1).mean() <= _WORTHWHILE * times.mean():
+        return times < 1
+    return np.ones(len(times), bool)
+
+
+def _fastest(times: np.ndarray) -> np.ndarray:
+    """The time of each variant, the way that it goes."""
+    return np.where(_on_visible(times), times, 1)
 
 
 def _times(counts: Counts) -> np.ndarray:
@@ -156,12 +173,13 @@ def _times(counts: Counts) -> np.ndarray:
     return _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
 
 
-def _visible_plan(job: Job, layout: Layout, variants: np.ndarray) -> Plan:
-    """All variants on rows of visible positions."""
-    counts = programs.count_rows(job, layout, variants)
-    packing = pack(counts, work_per_batch=min(2 * job.batch_size, job.num_variants))
+def _visible_plan(job: Job, counts: Counts, variants: np.ndarray) -> Plan:
+    """Some variants on rows of visible positions, the others on full-size activations."""
+    few = counts._replace(rows=counts.rows[variants])
+    packing = pack(few, work_per_batch=min(2 * job.batch_size, len(variants)))
     batches = [variants[batch] for batch in packing.batches()]
-    return Plan(np.zeros(0, int), batches, packing.room)
+    rest = np.setdiff1d(np.arange(job.num_variants), variants)
+    return Plan(rest, batches, packing.room)
 
 
 class Cut(NamedTuple):
@@ -203,8 +221,8 @@ def _best_cut(job: Job, counts: Counts) -> Cut:
     return min(cuts, key=lambda cut: cut.time)
 
 
-def _shared_plan(job: Job, layout: Layout, cut: Cut) -> Plan:
-    """All variants, sharing rows up to a seam."""
+def shared_plan(job: Job, cut: Cut) -> Plan:
+    """Returns the plan for all variants, sharing rows up to a seam."""
     variants, nothing = programs.SHARING_VARIANTS, np.zeros(0, int)
     everything = np.arange(job.num_variants)
     rows = _on_ladder(
@@ -217,7 +235,8 @@ def _shared_plan(job: Job, layout: Layout, cut: Cut) -> Plan:
         return Plan(nothing, groups=groups, seam=seam)
     behind = programs.record(job, 1, None, start=cut.seam, full=False)
     counts = programs.count_rows(job, behind, everything)
-    packed = pack(counts, work_per_batch=2 * job.batch_size * _share(counts, layout))
+    share = _share(counts, programs.record(job, 1, None))
+    packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
     groups = [_packed(packed, counts, group) for group in of_groups]
     batches = int(np.ceil(_most(groups) / 2) * 2)
     seam = Sharing(cut.seam, rows, variants, batches, packed.room.variants)

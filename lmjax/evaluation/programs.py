@@ -1,9 +1,9 @@
 """Compiled programs that compute logits of many variants, and the calls that run them.
 
-*dense* calls the predictor as it is; *visible* computes rows of visible positions; *shared* computes
-rows that variants have in common once, and goes on in either way. A call takes several batches, one
-after the other in a loop on the device: so memory is that of one batch, and on a CPU its pages are
-used again.
+*dense* calls the predictor as it is; *visible* computes rows of visible positions; *shared*
+computes rows that variants have in common once, and goes on in either way. A call takes several
+batches, one after the other in a loop on the device: so memory is that of one batch, and on a CPU
+its pages are used again.
 """
 
 import contextlib
@@ -207,7 +207,7 @@ def shared_calls(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | 
 
 
 def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None) -> Iterator:
-    """Groups with their index arrays, split until they have room; single variants that have none."""
+    """Groups with their index arrays, split until they have room; variants that have none."""
     prefix = record(job, seam.variants, seam.rows, stop=seam.seam, sharing=True)
     suffix = record(job, seam.batch_size, room and room.rows, start=seam.seam, full=room is None)
     left = list(groups)[::-1]

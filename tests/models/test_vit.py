@@ -12,7 +12,7 @@ from flax import linen as nn
 
 import lmjax
 from lmjax.masking import Masked
-from lmjax.masking.sparse.rows import Counting
+from lmjax.masking.sparse.positions import Layout
 from lmjax.models import Classifier, Preprocessing, checkpoints, load, registry
 from lmjax.models.networks.vit import VisionTransformer
 from lmjax.removals import LayerMasking, TokenDropping
@@ -248,7 +248,7 @@ def test_what_does_not_fit_a_transformer(classifier, picture):
     with pytest.raises(ValueError, match=r"in a transformer, got PartialConvolution"):
         MODULE.clone(masking=lmjax.PartialConvolution()).apply(classifier.variables, Masked(masks))
     with pytest.raises(ValueError, match="full-size activations only"):
-        classifier.apply_on_visible(picture[None], masks, Counting())
+        classifier.apply_on_visible(picture[None], masks, Layout(num_variants=1))
     with pytest.raises(ValueError, match=r"images must be 64 x 64 .*got 48 x 64"):
         classifier.apply(picture[None, :48])
     with pytest.raises(ValueError, match="a transformer cannot be cut"):

@@ -1,6 +1,6 @@
 """Rows of a batch: which position of which variant has which row, from the masks.
 
-In NumPy, outside the compiled program: so a program holds nothing but gathers and products, compiles
+In NumPy, outside the compiled program: so a program holds only gathers and products, compiles
 quickly, and serves variants that share rows as well as those that do not. A batch that needs more
 rows than there is room for is an error here, before anything is computed.
 """

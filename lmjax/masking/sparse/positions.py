@@ -148,7 +148,7 @@ class Layout:
         return rows
 
     def products(self) -> np.ndarray:
-        """Returns multiplications for a row of each set, between any two seams, `[seams + 1, P]`."""
+        """Returns multiplications for a row of each set between two seams, `[seams + 1, P]`."""
         products = np.zeros((self.seams + 1, len(self.sets)))
         for seam, number, per_row in self.noted:
             products[seam, number] += per_row

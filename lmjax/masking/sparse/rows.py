@@ -12,7 +12,7 @@ Which row a layer reads is decided outside (`lmjax.masking.sparse.positions`).
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class Pixels(NamedTuple):
     layout: Layout
 
 
-def record(network: Callable[[Pixels], object], images, masks, **options) -> Layout:
+def record(network: Callable[[Pixels], Any], images, masks, **options) -> Layout:
     """Returns the layout of a network: its sets of positions and the index arrays it reads.
 
     Args:
@@ -76,7 +76,14 @@ def record(network: Callable[[Pixels], object], images, masks, **options) -> Lay
     return layout
 
 
-def run(network: Callable[[Pixels], jax.Array], images, masks, *, spare: int = 0) -> jax.Array:
+def run(
+    network: Callable[[Pixels], Any],
+    images,
+    masks,
+    *,
+    spare: int = 0,
+    jit: Callable = jax.jit,
+) -> Any:
     """Runs a network on rows of the visible positions of some images.
 
     Args:
@@ -84,6 +91,7 @@ def run(network: Callable[[Pixels], jax.Array], images, masks, *, spare: int = 0
       images: `[N, H, W, C]`.
       masks: `[N, H, W]`, 1 = visible.
       spare: rows of each set besides those that are needed.
+      jit: compiles.
     """
     masks = np.asarray(masks, bool)
     layout = record(network, images, masks)
@@ -91,7 +99,7 @@ def run(network: Callable[[Pixels], jax.Array], images, masks, *, spare: int = 0
     capacities = tuple(np.maximum(needed, 1).tolist())
     arrays = Allocation(masks, layout, capacities).arrays()
 
-    @jax.jit
+    @jit
     def compute(images, masks, arrays):
         layout = Layout(capacities, arrays, num_variants=len(masks))
         return network(Pixels(images, masks, layout))
@@ -320,7 +328,7 @@ def _max_pool(
     ceil_mode: bool = False,
     outside: float = -np.inf,
 ) -> Rows:
-    """Takes maxima of rows of windows, then of columns, so that ties share gradients as in layers."""
+    """Takes maxima of rows of windows, then of columns: ties share gradients as in `layers`."""
     x, mask = inputs
     sliding = Window(window, stride, padding, ceil_mode=ceil_mode)
     target = mask.after(sliding)
@@ -413,6 +421,5 @@ def _global_average_pool(inputs: Rows) -> jax.Array:
 @layers.adaptive_average_pool.register
 def _adaptive_average_pool(inputs: Rows, size: int) -> jax.Array:
     x, mask = inputs
-    number = mask.layout.num_variants
     full = Masked(_take(x, mask.index()), mask.mask())
     return layers.adaptive_average_pool(full, size)

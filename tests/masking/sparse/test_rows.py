@@ -33,7 +33,7 @@ def random_kernel(shape, seed=0):
 
 def on_visible(network, inputs, spare=3):
     """`network`, which ends in an array, on visible positions only."""
-    return run(network, *inputs, spare=spare)
+    return run(network, *inputs, spare=spare, jit=quick_jit)
 
 
 def assert_same(network, inputs):
