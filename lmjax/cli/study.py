@@ -12,7 +12,8 @@ from lmjax import data
 from lmjax._utils.sharding import join
 from lmjax.data.opening import FORMS
 from lmjax.models import load
-from lmjax.studies import registry, reporting
+from lmjax.studies import report as reporting
+from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import (
     DEFAULT_NETWORKS,
@@ -32,8 +33,8 @@ _LONGEST_STUDY = 30 * 24 * 3600
 def build() -> tyro.extras.SubcommandApp:
     """The commands by name."""
     app = tyro.extras.SubcommandApp()
-    for name in registry.names():
-        app.command(_command(registry.get(name)), name=name)
+    for name, study in STUDIES.items():
+        app.command(_command(study), name=name)
     app.command(report)
     app.command(seeds)
     return app
@@ -114,28 +115,15 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
     print(f"wrote {reporting.report(runs, output)}")
 
 
-def seeds(runs: Positional[tuple[Path, ...]], /, *, kinds: tuple[str, ...]) -> None:
-    """Write tables and figures of kinds of training: means over the seeds of each.
+def seeds(runs: Positional[tuple[Path, ...]], /) -> None:
+    """Write tables and figures of networks called NAME-0, NAME-1, ...: means over these seeds.
 
     Args:
         runs: folders of studies; the files (seeds_...) are written there.
-        kinds: KIND=NETWORK for each network of the studies, in the order of seeds. Kinds are compared
-            seed by seed: the first network of one with the first of the other, and so on.
     """
     for run_folder in runs:
-        for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds)):
+        for file in reporting.write_seeds(run_folder):
             print(f"wrote {file}")
-
-
-def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
-    """Groups the networks of `KIND=NETWORK` by kind, in their order."""
-    kinds = {}
-    for spec in specs:
-        kind, equals, network = spec.partition("=")
-        if not (kind and equals and network):
-            raise ValueError(f"kinds must be KIND=NETWORK, such as plain=plain-0; got {spec!r}")
-        kinds.setdefault(kind, []).append(network)
-    return kinds
 
 
 def open_source(name: str, images: int | None):

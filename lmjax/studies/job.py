@@ -218,4 +218,4 @@ def _check_images(images: int | None, source: Sequence) -> int:
         raise ValueError(f"source has no images: {source!r}")
     if images is None:
         return len(source)
-    return check_whole("images", images, least=1, most=len(source), note="all the source has")
+    return check_whole("images", images, least=1, most=len(source), note="the images of the source")

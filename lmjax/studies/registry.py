@@ -40,7 +40,8 @@ def register(study: StudyClass) -> StudyClass:
         lmjax.
     """
     needed = ("name", "title", "check", "rows", "tables", "figures")
-    if not dataclasses.is_dataclass(study) or not all(hasattr(study, each) for each in needed):
+    complete = dataclasses.is_dataclass(study) and all(hasattr(study, each) for each in needed)
+    if not (isinstance(study, type) and complete):
         raise ValueError(
             "study must be a dataclass derived from lmjax.studies.Study, with a name, a title, "
             f"rows(), tables() and figures(); got {study!r}"

@@ -17,14 +17,10 @@ from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
 from lmjax.studies.images import SampledBatch
+from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
 from lmjax.studies.run_folder import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study
-
-__all__ = [
-    *("DEFAULT_NETWORKS", "Cost", "default_out", "errors", "estimate", "open_run", "run"),
-    "unfinished",
-]
 
 _RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow", "pyarrow")
 _MEASURED_IMAGES = 2
