@@ -134,6 +134,8 @@ def test_the_study_of_the_documentation_runs(tmp_path):
     (snippet,) = (s for s in re.findall(r"```py\n(.*?)```", text, re.S) if "class Halves" in s)
     names = {"__name__": "halves"}
     exec(snippet, names)
+    assert studies.get("halves") is names["Halves"]
+    registry.unregister("halves")
     study = names["Halves"](removal="black")
     rows = studies.run(study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path)
     assert rows.num_rows == 12
