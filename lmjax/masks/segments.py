@@ -2,20 +2,99 @@
 
 Images are `[H, W, C]`, float in [0, 1] or uint8, any number of channels. All segmenters are
 deterministic.
+
+Segmenters that studies and `lmjax explain` choose by name are registered: `names()` lists them,
+`register(...)` adds one.
 """
 
+import inspect
 import warnings
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.registry import Registry
 from lmjax.masks.region_merging import merge_regions
 
 _NAMED_LABELS = 5
 
+Segmenter = Callable[..., np.ndarray]
+_REGISTRY: Registry[Segmenter] = Registry("segmenter", "lmjax.segmenters")
+
+
+def register(name: str, function: Segmenter, *, description: str) -> None:
+    """Adds a segmenter that studies and `lmjax explain` take by its name.
+
+    Example:
+      >>> lmjax.segments.register("halves", halves, description="The left and the right half.")
+
+    Args:
+      name: as users write it.
+      function: (image `[H, W, C]`, float in [0, 1]) -> segments `[H, W]`. Keyword-only options
+        called `n_segments` (about how many segments) and `size` (side of a square, in pixels) are
+        set from the options of studies and of the command.
+      description: one line.
+
+    Raises:
+      ValueError: a name that cannot be written on a command line, or a built-in one.
+    """
+    _REGISTRY.register(name, function, description=description)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the segmenters, those of other packages included."""
+    return _REGISTRY.names()
+
+
+def description(name: str) -> str:
+    """Returns the line that describes a segmenter."""
+    return _REGISTRY.description(name)
+
+
+def get(name: str, *, argument: str = "segmenter") -> Segmenter:
+    """Returns the segmenter of a name.
+
+    Args:
+      name: one of `names()`.
+      argument: what the caller's argument is called, for the error.
+
+    Raises:
+      ValueError: another name; lists those there are.
+    """
+    return _REGISTRY.get(name, argument=argument)
+
+
+def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np.ndarray:
+    """Divides an image with the segmenter of a name, and checks its segments.
+
+    Example:
+      >>> segments = lmjax.segments.make("slic", image, n_segments=20, size=8)  # SLIC has no size
+
+    Args:
+      name: one of `names()`.
+      image: `[H, W, C]`.
+      argument: what the caller's argument is called, for the error.
+      **options: settings; the segmenter gets those that its signature has.
+
+    Returns:
+      Segments `[H, W]`.
+
+    Raises:
+      ValueError: another name, what the segmenter refuses, or segments that are no label map of the
+        image.
+    """
+    segmenter = get(name, argument=argument)
+    takes = inspect.signature(segmenter).parameters
+    options = {option: value for option, value in options.items() if option in takes}
+    return check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+
 
 def grid(image, *, size: int = 16) -> np.ndarray:
-    """Squares of `size` pixels, row by row; the last ones of a row or column may be smaller.
+    """Divides an image into squares of `size` pixels, row by row.
+
+    The last squares of a row or column may be smaller.
 
     Args:
       image: `[H, W, C]`; only its height and width count.
@@ -24,18 +103,17 @@ def grid(image, *, size: int = 16) -> np.ndarray:
     Returns:
       Segments `[H, W]`.
     """
-    if size < 1 or size != int(size):
-        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    size = check_whole("size", size, least=1, note="pixels")
     height, width = _as_float(image).shape[:2]
-    rows = np.arange(height) // int(size)
-    columns = np.arange(width) // int(size)
+    rows = np.arange(height) // size
+    columns = np.arange(width) // size
     return (rows[:, None] * (columns[-1] + 1) + columns[None, :]).astype(np.int32)
 
 
 def slic(
     image, *, n_segments: int = 50, compactness: float = 10.0, sigma: float = 1.0
 ) -> np.ndarray:
-    """SLIC superpixels (Achanta et al. 2012), by scikit-image.
+    """Divides an image into SLIC superpixels (Achanta et al. 2012), by scikit-image.
 
     Args:
       image: `[H, W, C]`.
@@ -46,8 +124,7 @@ def slic(
     Returns:
       Segments `[H, W]`.
     """
-    if n_segments < 1:
-        raise ValueError(f"n_segments must be 1 or more, got {n_segments!r}")
+    n_segments = check_whole("n_segments", n_segments, least=1)
     from skimage.segmentation import slic as skimage_slic
 
     labels = skimage_slic(
@@ -64,7 +141,9 @@ def slic(
 def quickshift(
     image, *, kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2
 ) -> np.ndarray:
-    """Quickshift (Vedaldi & Soatto 2008), by scikit-image, with the defaults of the `lime` package.
+    """Divides an image by quickshift (Vedaldi & Soatto 2008), with the `lime` package's defaults.
+
+    The implementation is scikit-image's.
 
     Args:
       image: `[H, W, C]`.
@@ -93,7 +172,9 @@ def quickshift(
 def felzenszwalb(
     image, *, scale: float = 100.0, sigma: float = 0.5, min_size: int = 50
 ) -> np.ndarray:
-    """Felzenszwalb's graph-based segments (2004), by scikit-image, with its gallery's settings.
+    """Divides an image by Felzenszwalb's graph-based method (2004), by scikit-image.
+
+    The defaults are those of scikit-image's gallery.
 
     Args:
       image: `[H, W, C]`.
@@ -106,7 +187,7 @@ def felzenszwalb(
     """
     from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 
-    with warnings.catch_warnings():  # it wonders whether 4 channels are 4 slices; they are not
+    with warnings.catch_warnings():  # scikit-image suspects that 4 channels are 4 slices
         warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
         labels = skimage_felzenszwalb(
             _as_float(image), scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1
@@ -115,7 +196,7 @@ def felzenszwalb(
 
 
 def contours(heatmap, *, num_bands: int = 10, by: Literal["area", "value"] = "area") -> np.ndarray:
-    """Bands between the level lines of a saliency map, the least salient band first.
+    """Divides an image into bands between level lines of a saliency map, least salient first.
 
     Args:
       heatmap: `[H, W]`, higher = more salient.
@@ -124,48 +205,44 @@ def contours(heatmap, *, num_bands: int = 10, by: Literal["area", "value"] = "ar
         equal distances from the lowest to the highest value.
 
     Returns:
-      Segments `[H, W]`, one a band; bands need not hang together.
+      Segments `[H, W]`, one a band; bands need not be connected.
     """
     heatmap = np.asarray(heatmap)
     if heatmap.ndim != 2 or heatmap.size == 0:
         raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
     if not np.isfinite(heatmap).all():
         raise ValueError("heatmap holds NaN or infinity")
-    if num_bands < 1 or num_bands != int(num_bands):
-        raise ValueError(f"num_bands must be a whole number, 1 or more, got {num_bands!r}")
-    if by == "area":
+    num_bands = check_whole("num_bands", num_bands, least=1)
+    if check_choice("by", by, ("area", "value")) == "area":
         below = np.searchsorted(np.sort(heatmap, axis=None), heatmap)  # how many are less salient
-        return from_labels(below * int(num_bands) // heatmap.size)
-    if by != "value":
-        raise ValueError(f"by must be 'area' or 'value', got {by!r}")
-    levels = np.linspace(heatmap.min(), heatmap.max(), int(num_bands) + 1)[1:-1]
+        return from_labels(below * num_bands // heatmap.size)
+    levels = np.linspace(heatmap.min(), heatmap.max(), num_bands + 1)[1:-1]
     return from_labels(np.searchsorted(levels, heatmap, side="right"))
 
 
 def boxes(image, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
-    """Square rings around a point, the innermost first.
+    """Divides an image into square rings around a point, the innermost first.
 
     Args:
       image: `[H, W, C]`; only its height and width count.
-      point: (row, column) of the pixel in the middle; None takes the image's.
-      size: how wide a ring is, in pixels. The innermost box has 2 size - 1 pixels a side.
+      point: (row, column) of the pixel in the middle; None takes the image's centre.
+      size: width of a ring, in pixels. The innermost box has 2 size - 1 pixels a side.
 
     Returns:
       Segments `[H, W]`: all within `size` pixels of the point (the larger of the distances along
       rows and along columns counts), the next `size` pixels, and so on to the border.
     """
-    if size < 1 or size != int(size):
-        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    size = check_whole("size", size, least=1, note="pixels")
     height, width = _as_float(image).shape[:2]
     row, column = (height // 2, width // 2) if point is None else point
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
     down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
-    return from_labels(np.maximum(down[:, None], right[None, :]) // int(size))
+    return from_labels(np.maximum(down[:, None], right[None, :]) // size)
 
 
 def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
-    """Fewer segments from many: neighbours of similar colour merge, step by step.
+    """Merges neighbouring segments of similar colour, step by step.
 
     Each step merges the two neighbours whose union adds least to the squared differences of pixels
     from their segment's mean colour (Ward's criterion). So the segments for a smaller number are
@@ -173,9 +250,9 @@ def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
 
     Args:
       image: `[H, W, C]`.
-      segments: `[H, W]` ints, labels 0..S-1, none missing: where to begin, for example
-        `slic(image, n_segments=250)`.
-      num_segments: how many to end with, at most S.
+      segments: `[H, W]` ints, labels 0..S-1, none missing: the segments to start from, for
+        example `slic(image, n_segments=250)`.
+      num_segments: number of segments to end with, at most S.
 
     Returns:
       Segments `[H, W]`.
@@ -183,20 +260,18 @@ def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
     image = _as_float(image)
     segments = check_segments(segments, image.shape[:2])
     sizes = np.bincount(segments.ravel())
-    if not 1 <= num_segments <= len(sizes):
-        raise ValueError(
-            f"num_segments must be from 1 to the {len(sizes)} segments there are, "
-            f"got {num_segments!r}"
-        )
+    num_segments = check_whole(
+        "num_segments", num_segments, least=1, most=len(sizes), note="the segments there are"
+    )
     pixels = image.reshape(-1, image.shape[-1])
     totals = [np.bincount(segments.ravel(), weights=channel) for channel in pixels.T]
     colours = np.stack(totals, axis=1) / sizes[:, None]
-    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=int(num_segments))
+    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=num_segments)
     return from_labels(groups[segments])
 
 
 def _adjacent(segments: np.ndarray) -> np.ndarray:
-    """`[S, S]` bool: which segments share an edge of pixels (or are one)."""
+    """Returns `[S, S]` bool, True where two segments share an edge of pixels or are the same."""
     adjacent = np.eye(segments.max() + 1, dtype=bool)
     for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
         adjacent[one, other] = adjacent[other, one] = True
@@ -204,15 +279,17 @@ def _adjacent(segments: np.ndarray) -> np.ndarray:
 
 
 def from_labels(label_map) -> np.ndarray:
-    """Segments from any map `[H, W]` of ints, renumbered 0..S-1 in the order of the labels."""
+    """Renumbers the labels of any map `[H, W]` of ints as 0..S-1, in their order."""
     labels = np.asarray(label_map)
     _check_label_map(labels, "label_map")
     _, inverse = np.unique(labels, return_inverse=True)
     return inverse.reshape(labels.shape).astype(np.int32)
 
 
-def check_segments(segments, shape: tuple[int, int] | None = None, name: str = "segments"):
-    """Checked segments as int32 `[H, W]`.
+def check_segments(
+    segments, shape: tuple[int, int] | None = None, name: str = "segments"
+) -> np.ndarray:
+    """Returns segments as int32 `[H, W]`, checked.
 
     Args:
       segments: `[H, W]` ints, labels 0..S-1, none missing.
@@ -267,3 +344,12 @@ def _as_float(image) -> np.ndarray:
             f"{image.max():g}; divide 0..255 by 255"
         )
     return image
+
+
+for _segmenter in (slic, grid, quickshift, felzenszwalb):
+    _REGISTRY.register(
+        _segmenter.__name__,
+        _segmenter,
+        description=_segmenter.__doc__.splitlines()[0],
+        builtin=True,
+    )
