@@ -170,7 +170,7 @@ def data_wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.np
     Args:
         out: the .npy file, a 1000 x 1000 matrix of Wu-Palmer similarity.
     """
-    from lmjax.data.imagenet.synsets import wordnet
+    from lmjax.data.imagenet import wordnet
 
     wordnet.write_similarity(out)
     print(f"wrote {out}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 

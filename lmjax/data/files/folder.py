@@ -9,7 +9,7 @@ from pathlib import Path
 from lmjax.data.files.classes import number
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.images import SUFFIXES, mask_rule
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 
 def from_folder(

@@ -15,7 +15,7 @@ import numpy as np
 from lmjax.data.files.examples import Files, Row, StoredFiles
 from lmjax.data.files.folder import drawn, picture_names, stem
 from lmjax.data.files.images import read_image
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 IMAGENET_S_SPLITS = ("validation", "train-semi")
 PART_IMAGENET_SPLITS = ("train", "val", "test")

@@ -19,7 +19,7 @@ from lmjax.data.files.examples import Row, StoredFiles
 from lmjax.data.files.folder import drawn
 from lmjax.data.files.images import mask_rule, read_saliency
 from lmjax.data.files.table import read_lines
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 from lmjax.data.source import Example
 
 FEATURES = ("core", "spurious")

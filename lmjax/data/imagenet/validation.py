@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.folder import drawn, from_folder, picture_names, stem
 from lmjax.data.files.table import read_lines
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _META = "meta.mat"
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 
 def write_similarity(path: str | os.PathLike) -> None:

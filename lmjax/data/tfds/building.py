@@ -12,7 +12,7 @@ from PIL import Image
 
 from lmjax.data.files.examples import Files
 from lmjax.data.files.images import is_turned
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _PLAIN = (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L"))
 

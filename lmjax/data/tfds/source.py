@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.files.images import mask_of_values, mask_rule, read_image, read_mask, read_saliency
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 from lmjax.data.source import Example, check_sizes
 from lmjax.data.tfds import panoptic
 from lmjax.data.tfds.panoptic import CategorySource
@@ -75,7 +75,7 @@ def from_tfds(
 
     Args:
       name: of the dataset, `NAME[/CONFIG][:VERSION]`, or a folder that holds a prepared one (with
-        features.json).
+        features.json). It may end in the split: `NAME[SPLIT]`.
       split: such as "test" or "train[:10%]"; not needed where there is only one.
       data_dir: folder of tensorflow-datasets; its own default otherwise.
       image, label, mask, saliency: names of features. By default the features that are called so
@@ -95,6 +95,7 @@ def from_tfds(
       ValueError: not prepared, no such split or feature, a format without random access. The
         message has the command that helps.
     """
+    name, split = _with_split(name, split)
     info = _info(name, data_dir)
     _check_format(info)
     parts = _parts(info, split)
@@ -103,6 +104,26 @@ def from_tfds(
     rule = mask_rule(background, at_least) or _MASKS.get(info.name, {})
     source = TfdsSource(str(info.data_dir), parts, features, rule)
     return source if category is None else _category(source, category, info.features)
+
+
+def _with_split(name: str, split: str | None) -> tuple[str, str | None]:
+    """Takes `NAME[SPLIT]` apart, both of which may have brackets of their own."""
+    if not name.endswith("]") or _is_prepared(name):
+        return name, split
+    depth = 0
+    for at in reversed(range(len(name))):
+        depth += {"]": 1, "[": -1}.get(name[at], 0)
+        if depth == 0:
+            break
+    else:
+        raise ValueError(f"TFDS dataset {name} has a ] without its [; write NAME[SPLIT]")
+    if split is not None:
+        raise ValueError(f"split {split!r} and {name} both name a split; give one")
+    return name[:at], name[at + 1 : -1]
+
+
+def _is_prepared(folder: str) -> bool:
+    return os.path.isfile(os.path.join(folder, "features.json"))
 
 
 def _category(source: "TfdsSource", category: str, features) -> CategorySource:
@@ -264,7 +285,7 @@ class TfdsSource:
 
 def _info(name: str, data_dir: str | os.PathLike | None):
     builders = tfds.core.read_only_builder
-    if os.path.isfile(os.path.join(name, "features.json")):
+    if _is_prepared(name):
         return builders.builder_from_directory(os.path.abspath(name)).info
     options = {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
     try:
