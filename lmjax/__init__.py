@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         evaluation as evaluation,
     )
     from lmjax import (
+        explanation as explanation,
+    )
+    from lmjax import (
         masking as masking,
     )
     from lmjax import (
@@ -80,6 +83,7 @@ __getattr__, __dir__, __all__ = attach(
         "attribution": "lmjax.attribution",
         "data": "lmjax.data",
         "evaluation": "lmjax.evaluation",
+        "explanation": "lmjax.explanation",
         "masking": "lmjax.masking",
         "masks": "lmjax.masks",
         "metrics": "lmjax.metrics",
