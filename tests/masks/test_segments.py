@@ -335,9 +335,7 @@ def test_segments_by_name_have_the_options_of_the_signature(halves):
 def test_segments_of_others_are_checked():
     segments.register("gap", lambda image: 2 * segments.grid(image), description="No odd labels.")
     try:
-        with pytest.raises(
-            ValueError, match=r"segments of gap must hold every .*missing 1, 3"
-        ):
+        with pytest.raises(ValueError, match=r"segments of gap must hold every .*missing 1, 3"):
             segments.make("gap", IMAGE)
     finally:
         segments._REGISTRY.unregister("gap")
