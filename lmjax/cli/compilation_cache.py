@@ -29,6 +29,8 @@ def compilation_cache() -> Iterator[None]:
         "jax_compilation_cache_dir": str(folder),
         # Explanations compile many small programs, whose seconds add up.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
+        # XLA's own caches would make the keys of programs depend on the folder.
+        "jax_persistent_cache_enable_xla_caches": "none",
     }
     before = {name: getattr(jax.config, name) for name in settings}
     try:

@@ -1,7 +1,6 @@
 """Options of commands, made from dataclasses and docstrings of the package."""
 
 import dataclasses
-import functools
 import pkgutil
 import re
 import types
@@ -36,7 +35,6 @@ def documented(function):
     return function
 
 
-@functools.cache
 def options_of(kind: type) -> type:
     """Returns a subclass of a frozen dataclass whose fields are options of a command.
 
