@@ -1,4 +1,4 @@
-"""The persistent compilation cache of JAX: a program is compiled once, not once a command."""
+"""The persistent compilation cache of JAX, which commands share."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""`lmjax data`: which datasets there are, and what studies need besides."""
+"""`lmjax data`: the datasets that studies are made for, and files that studies read."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def build() -> tyro.extras.SubcommandApp:
 
 
 def list_datasets(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None) -> None:
-    """List datasets: which are here, how to get the others, on what terms.
+    """Lists datasets: which are here, how to get the others, and their terms.
 
     Args:
         data_dir: folder of tensorflow-datasets; its own default otherwise.
@@ -27,7 +27,7 @@ def list_datasets(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
 
 
 def wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
-    """Write how similar ImageNet's classes are, by WordNet, for `lmjax study removal --similarity`.
+    """Writes the similarity of ImageNet's classes by WordNet (lmjax study removal --similarity).
 
     Takes a few minutes; needs NLTK and its WordNet corpus.
 

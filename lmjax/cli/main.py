@@ -1,4 +1,4 @@
-"""The command line. Each command is a file; only that of the command that runs is imported."""
+"""The command line: each command is a module, imported only when it runs."""
 
 import importlib
 import os
@@ -10,12 +10,12 @@ from types import ModuleType
 import tyro
 
 COMMANDS = {
-    "explain": "Show which parts of an image a network uses, as a figure.",
-    "convert": "Turn a .pth checkpoint into safetensors, recording where it came from.",
-    "models": "List the networks: parameters, input size, published weights, engines.",
-    "data": "List datasets, and prepare what studies need besides.",
-    "study": "Run a study over many images, or report on some.",
-    "train": "Train a network; resumes where it was stopped.",
+    "explain": "Shows which parts of an image a network uses, as a figure.",
+    "convert": "Turns a .pth checkpoint into safetensors, and records where it came from.",
+    "models": "Lists the networks: parameters, input size, published weights, engines.",
+    "data": "Lists datasets, and prepares other files that studies read.",
+    "study": "Runs a study over many images, or reports on finished ones.",
+    "train": "Trains a network; resumes where it was stopped.",
 }
 """Commands, each `lmjax.cli.NAME`, and what `lmjax --help` says of them."""
 

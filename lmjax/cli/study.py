@@ -112,7 +112,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
 
 
 def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
-    """Write one HTML file with the settings, figures and tables of some runs.
+    """Writes one HTML file with the settings, figures and tables of some runs.
 
     Args:
         runs: their folders.
@@ -122,7 +122,7 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
 
 
 def seeds(runs: Positional[tuple[Path, ...]], /, *, kinds: tuple[str, ...]) -> None:
-    """Write tables and figures of kinds of training: means over the seeds of each.
+    """Writes tables and figures of kinds of training: means over the seeds of each.
 
     Args:
         runs: folders of studies; the files (seeds_...) are written there.

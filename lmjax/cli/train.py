@@ -61,7 +61,7 @@ def network(
     checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
-    """Train a network on a source of images.
+    """Trains a network on a source of images.
 
     Args:
         name: NAME starts from random weights, NAME=WEIGHTS from trained ones, where WEIGHTS is a
@@ -106,7 +106,7 @@ def digit_scenes(
     checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
-    """Train resnet18_digits, the bundled network, from nothing; by default as it was made.
+    """Trains resnet18_digits, the bundled network, from scratch; by default as it was made.
 
     Args:
         config: settings.

@@ -1,4 +1,4 @@
-"""Sources by name: how they are written on the command line, and the registry of their kinds."""
+"""Sources by name: the registry of their kinds, and how they are written on the command line."""
 
 import inspect
 import os
@@ -58,7 +58,7 @@ def description(name: str) -> str:
 
 
 class SourceSpec(NamedTuple):
-    """A source as it is written, `KIND:PLACE,OPTION=VALUE,...`, in its parts.
+    """The parts of a source as it is written, `KIND:PLACE,OPTION=VALUE,...`.
 
     Attributes:
       kind: one of `lmjax.data.names()`.
@@ -72,7 +72,7 @@ class SourceSpec(NamedTuple):
 
     @classmethod
     def parse(cls, source: str) -> "SourceSpec":
-        """Takes a source's text apart.
+        """Parses the text of a source.
 
         Raises:
           ValueError: no such kind or option, or a place or an option that is missing.
@@ -104,7 +104,7 @@ class SourceSpec(NamedTuple):
 
     @property
     def generated(self) -> bool:
-        """Whether examples are made on demand, as many as asked for."""
+        """Whether examples are generated on demand, in any number."""
         return "length" in _keywords(_REGISTRY.get(self.kind))
 
     def open(self, *, length: int | None = None) -> Source:

@@ -1,4 +1,4 @@
-"""Computes an explanation: every method under every removal, and the metrics of the results."""
+"""Computation of an explanation: every method under every removal, and metrics of the results."""
 
 import dataclasses
 import difflib

@@ -15,7 +15,7 @@ ENGINES = get_args(Engine)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplanationConfig:
-    """Settings of an explanation, whatever the image.
+    """Settings of an explanation; everything but the image.
 
     Attributes:
       method: attribution methods, one or more of `lmjax.attribution.methods.names()`; several make

@@ -1,4 +1,4 @@
-"""Removals of an explanation, by name: which there are, which a network takes by default."""
+"""Removals of an explanation: checks of their names, and the defaults of a network."""
 
 from lmjax.models import registry
 from lmjax.removals import TokenDropping, by_name

@@ -1,4 +1,4 @@
-"""How an explanation is shown: as a figure, arrays, a record and a table."""
+"""Forms of an explanation: a figure, arrays, a record and a table."""
 
 import platform
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""What `lmjax.explain` returns: the attributions of an image, which can be shown and saved."""
+"""The result of `lmjax.explain`: attributions of an image, to be drawn and saved."""
 
 import dataclasses
 import os

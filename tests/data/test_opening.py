@@ -131,7 +131,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
         ("digit-scenes,spurious=often", "spurious must be a probability, 0..1, got 'often'"),
-        ("digit-scenes,spurious=2", "spurious is 2.0; it is a probability, 0..1"),
+        ("digit-scenes,spurious=2", r"spurious must be .* at most 1 \(a probability\); got 2\.0"),
         ("digit-scenes,cue=colour", "give spurious=0.9"),
         ("digit-scenes,spurious=1,reverse=maybe", "reverse must be yes or no, got 'maybe'"),
     ],
