@@ -71,7 +71,11 @@ def test_the_first_row_can_be_random_too():
         ((0, 5), {}, "num_segments must be a whole number, 1 or more"),
         ((5, 0), {}, "num_samples must be a whole number, 1 or more"),
         ((5, 5), {"first": -1}, "first must be a whole number, 0 or more"),
-        ((5, 5), {"keep_probability": 1.0}, "keep_probability must be a finite number above 0 and below 1; got 1.0"),
+        (
+            (5, 5),
+            {"keep_probability": 1.0},
+            "keep_probability must be a finite number above 0 and below 1; got 1.0",
+        ),
         ((5, 5), {"keep_probability": 0}, "keep_probability"),
     ],
 )

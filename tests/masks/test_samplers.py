@@ -174,7 +174,12 @@ def test_quasi_random_coalitions_keep_their_share(name):
         (shapley_keep, (5, 5), {"smallest": 3}, "from 1 to 2 .half of the 5 segments.; got 3"),
         (shapley_keep, (1, 5), {}, "from 1 to 0 .half of the 1 segments.; got 1"),
         (quasi_random, (4, 4), {"sequence": "faure"}, "one of sobol, halton; got 'faure'"),
-        (quasi_random, (1, 30000), {}, "dimensions must be .* 21201 or less .*'halton'.*; got 30000"),
+        (
+            quasi_random,
+            (1, 30000),
+            {},
+            "dimensions must be .* 21201 or less .*'halton'.*; got 30000",
+        ),
     ],
 )
 def test_options_out_of_range_are_errors(sample, arguments, options, message):

@@ -242,7 +242,9 @@ def test_merges_count_pixels_not_segments():
 
 @pytest.mark.parametrize("num_segments", [0, 5])
 def test_merging_to_no_or_more_segments_is_an_error(num_segments):
-    with pytest.raises(ValueError, match=rf"from 1 to 4 \(the segments given\); got {num_segments}"):
+    with pytest.raises(
+        ValueError, match=rf"from 1 to 4 \(the segments given\); got {num_segments}"
+    ):
         segments.merge(IMAGE, QUADRANTS, num_segments=num_segments)
 
 
