@@ -87,6 +87,15 @@ def test_the_settings_of_the_papers_are_allowed(segmenter, options):
     segments.check_segments(segmenter(IMAGE, **options), IMAGE.shape[:2])
 
 
+def test_an_even_grid_has_the_cells_that_were_asked_for():
+    labels = segments.even_grid((5, 7), (2, 3))
+    expected = np.array([[0, 0, 0, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 5, 5]] * 2)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(segments.even_grid((5, 5), 5), np.arange(25).reshape(5, 5))
+    with pytest.raises(ValueError, match=r"cells must be .* from 1 to 5 and 7 .*; got 6"):
+        segments.even_grid((5, 7), 6, name="cells")
+
+
 # -- contours
 
 
@@ -234,7 +243,7 @@ def test_merges_count_pixels_not_segments():
 @pytest.mark.parametrize("num_segments", [0, 5])
 def test_merging_to_no_or_more_segments_is_an_error(num_segments):
     with pytest.raises(
-        ValueError, match=rf"from 1 to 4 \(the segments there are\); got {num_segments}"
+        ValueError, match=rf"from 1 to 4 \(the segments given\); got {num_segments}"
     ):
         segments.merge(IMAGE, QUADRANTS, num_segments=num_segments)
 
