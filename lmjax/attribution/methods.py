@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lmjax import attribution
-from lmjax.removals.by_name import PAINTS
+from lmjax.removals import registry as by_name
 
 WHOLE = "whole"  # in the place of a removal's name, for methods that remove nothing
 
@@ -237,13 +237,14 @@ def pairs(methods: Sequence[str], removals: Sequence[str]) -> list[tuple[str, st
     for name in methods:
         under = {
             "every": removals,
-            "painted": [removal for removal in removals if removal in PAINTS],
+            "painted": list(filter(by_name.soft_masks, removals)),
             "none": [WHOLE],
         }[METHODS[name].removals]
         if not under:
             raise ValueError(
                 f"removal must hold one that paints for method {name}, one of "
-                f"{', '.join(PAINTS)}; got {', '.join(removals)}"
+                f"{', '.join(filter(by_name.soft_masks, by_name.names()))}; "
+                f"got {', '.join(removals)}"
             )
         chosen += [(name, removal) for removal in under]
     return chosen

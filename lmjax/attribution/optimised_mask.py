@@ -198,7 +198,7 @@ def _in_proportion(pixels: float, image) -> float:
 
 def _start(predictor: Callable, image, target, output: str) -> tuple[Answers, tuple, NamedTuple]:
     """Answers for the whole image; arguments and static part for a compiled function."""
-    if not getattr(predictor, "takes_soft_masks", True):
+    if not getattr(predictor, "soft_masks", True):
         raise ValueError(
             "predictor takes binary masks only, and a mask cannot be optimised where nothing lies "
             "between hidden and visible; use lmjax.Predictor(classifier, lmjax.Replace('blur')), "

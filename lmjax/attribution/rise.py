@@ -55,7 +55,7 @@ def rise(
       num_samples: variants evaluated besides the whole image, 2 or more, with those of `previous`.
       grid: cells along each side, or (h, w).
       keep_probability: how likely a cell is visible.
-      soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
+      soft: whether masks are. None asks the predictor (`soft_masks`: those that paint take
         them); a function that does not say gets binary masks, which any function can take.
       until: (scores, standard errors) -> stop, for example `stable_ranking(5)`, which ranks cells
         of a grid: asked from 100 variants on. None takes all.
@@ -80,7 +80,7 @@ def rise(
     check_image(image)
     if num_samples < 2:
         raise ValueError(f"num_samples must be 2 or more, got {num_samples!r}")
-    soft = getattr(predictor, "takes_soft_masks", False) if soft is None else soft
+    soft = getattr(predictor, "soft_masks", False) if soft is None else soft
     shape = np.shape(image)[:2]
     grid = (grid, grid) if np.ndim(grid) == 0 else tuple(grid)
 

@@ -62,7 +62,7 @@ def sobol(
       num_designs: points n of the quasi-random sequence, a power of two for its full balance;
         n (S + 1) variants are evaluated, with those of `previous`.
       grid: cells of the even grid along each side, or (h, w).
-      soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
+      soft: whether masks are. None asks the predictor (`soft_masks`: those that paint take
         them); a function that does not say gets binary masks, which any function can take.
       until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked at 32, 64,
         128, ... designs, where the sequence is balanced. As the standard errors are those of
@@ -89,7 +89,7 @@ def sobol(
     check_image(image)
     if num_designs < 2:
         raise ValueError(f"num_designs must be 2 or more, got {num_designs!r}")
-    soft = getattr(predictor, "takes_soft_masks", False) if soft is None else soft
+    soft = getattr(predictor, "soft_masks", False) if soft is None else soft
     segments = segments_or_grid(segments, np.shape(image)[:2], grid)
     num_segments = int(segments.max()) + 1
     # Of all variants the degrees, and what is made of them.

@@ -111,9 +111,9 @@ def models(*, tags: bool = False) -> None:
     for name in registry.names():
         network, weights = registry.network(name), registry.tags(name)
         size = network.preprocessing.crop
-        engines = "dense, visible" if network.knows_visible else "dense"
+        engines = ", ".join(network.engines)
         print(
-            f"{name:<20}{network.parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
+            f"{name:<20}{network.num_parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
             f"{engines}"
         )
         for tag in weights if tags else ():

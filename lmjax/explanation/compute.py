@@ -17,8 +17,7 @@ from lmjax.explanation.photograph import Picture, read_picture
 from lmjax.explanation.render import Explanation, Result, summary, write
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load, registry
-from lmjax.removals import by_name
-from lmjax.removals.masking import check_masking
+from lmjax.removals import registry as by_name
 
 __all__ = ["explain", "summary"]
 
@@ -58,7 +57,7 @@ def explain(
       n_segments: about how many; `"slic"` only.
       samples: variants that each method that samples evaluates under each removal, about; None
         leaves it to the methods.
-      removal: some of `lmjax.removals.by_name.NAMES`; None takes layer masking (token dropping in a
+      removal: some of `lmjax.removals.names()`; None takes layer masking (token dropping in a
         vision transformer), grey and black. A method that needs a removal that paints runs under
         those among them; one that removes nothing runs once.
       metrics: follow deletion and insertion too, `lmjax.explanation.scores.follow`.
@@ -174,16 +173,15 @@ def find_class(target: str | int | None, classifier: Classifier) -> int | None:
 
 def _check_removals(names: Sequence[str] | None, model: str) -> tuple[str, ...]:
     """The names, each once; by default those that suit the network."""
-    own = "token_dropping" if registry.network(model).transformer else "layer"
+    module = registry.network(model).build()
     if names is None:
-        return own, "grey", "black"
+        return "token_dropping" if module.masking.where == "tokens" else "layer", "grey", "black"
     if not names:
-        raise ValueError(f"removal must be one or more of {', '.join(by_name.NAMES)}; got none")
+        known = ", ".join(by_name.names())
+        raise ValueError(f"removal must be one or more of {known}; got none")
     for name in names:
-        base, _ = by_name.check_name(name)
-        if base in by_name.INSIDE_NETWORK:
-            check_masking(by_name.make(name), by_name.make(own))
-    return tuple(dict.fromkeys(names))
+        by_name.check_fits(name, module.masking)
+    return tuple(dict.fromkeys(map(by_name.canonical, names)))
 
 
 def _check_output(output: str | os.PathLike, image: str | None) -> tuple[Path, Path, Path]:

@@ -19,7 +19,7 @@ from lmjax.explanation.scores import HEADINGS
 from lmjax.metrics import Curve
 from lmjax.models import Classifier
 from lmjax.models.checkpoints import weights_sha256
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
 

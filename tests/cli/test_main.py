@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from lmjax import removals
 from lmjax.attribution.methods import METHODS
-from lmjax.removals.by_name import NAMES
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli.main import main; main()"]
 
@@ -45,7 +45,7 @@ def test_help_names_all_methods_and_removals():
     described = done.stdout.split("--method")[1].split("--model")[0]
     assert set(METHODS) <= set(re.findall(r"\w+", described))
     described = done.stdout.split("--removal")[1].split("--metrics")[0]
-    assert set(NAMES) <= set(re.findall(r"\w+", described))
+    assert set(removals.names()) <= set(re.findall(r"\w+", described))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_models_lists_networks_and_tags():
     done = run("models", "--tags")
     line = next(line for line in done.stdout.splitlines() if line.startswith("resnet50 "))
     assert line.split()[:4] == ["resnet50", "25,557,032", "224", "x"]
-    assert line.endswith("dense, visible")
+    assert line.endswith("dense, visible, shared")
     assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in done.stdout
 
 
