@@ -19,7 +19,7 @@ COMMANDS = {
 }
 """Commands, each `lmjax.cli.NAME`, and what `lmjax --help` says of them."""
 
-REPLACED = {"bench": "python -m benchmarks.bench in a clone of the repository"}
+REPLACED = {"bench": "python -m benchmarks.engines masks in a clone of the repository"}
 
 _DESCRIPTION = """Layer masking: what does a network see when part of an image is missing?
 

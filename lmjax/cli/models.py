@@ -19,10 +19,9 @@ def models(*, tags: bool = False) -> None:
     for name in registry.names():
         network, weights = registry.network(name), registry.tags(name)
         size = network.preprocessing.crop
-        engines = "dense, visible" if network.knows_visible else "dense"
         print(
-            f"{name:<20}{network.parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
-            f"{engines}"
+            f"{name:<20}{network.num_parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
+            f"{', '.join(network.engines)}"
         )
         for tag in weights if tags else ():
             print(f"  {tag}")

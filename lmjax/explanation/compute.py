@@ -17,11 +17,11 @@ from lmjax.explanation.config import ExplanationConfig
 from lmjax.explanation.files import check_output, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
-from lmjax.explanation.removals import make, removals_for
+from lmjax.explanation.removals import removals_for
 from lmjax.explanation.result import Explanation, Result
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load
-from lmjax.removals import Replace
+from lmjax.removals import Replace, make
 
 
 def _with_options(function: Callable) -> Callable:

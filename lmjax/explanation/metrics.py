@@ -5,7 +5,7 @@ import numpy as np
 from lmjax import metrics
 from lmjax.attribution import Attribution
 from lmjax.evaluation import Evaluator
-from lmjax.metrics.ranked_regions import features
+from lmjax.metrics.ranked_regions import rank_regions
 
 # name -> heading in a table, of two lines
 HEADINGS = {
@@ -62,5 +62,5 @@ def localisation(
     return {
         "relevance_rank_accuracy": metrics.relevance_rank_accuracy(heatmap, object_mask),
         "pointing_game": metrics.pointing_game(heatmap, object_mask, tolerance=0),
-        "alignment": metrics.alignment(features(heatmap, segments).scores, segments, object_mask),
+        "alignment": metrics.alignment(rank_regions(heatmap, segments).scores, segments, object_mask),
     }

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from lmjax import removals
 from lmjax.attribution import Attribution, methods
 from lmjax.attribution.methods import WHOLE
 from lmjax.explanation.metrics import HEADINGS
 from lmjax.models import Classifier
 from lmjax.models.checkpoints import weights_sha256
-from lmjax.removals import by_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def class_name(index: int, classifier: Classifier) -> str:
 
 def removal_title(name: str) -> str:
     """Returns the name of a removal as figures and tables show it."""
-    return "nothing removed" if name == WHOLE else by_name.title(name)
+    return "nothing removed" if name == WHOLE else removals.title(name)
 
 
 def arrays(explanation: "Explanation") -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def record(explanation: "Explanation") -> dict[str, Any]:
         "settings": vars(explanation.config),
         "image": explanation.image.name,
         "image_sha256": explanation.image.sha256,
-        "weights_sha256": weights_sha256(classifier.variables),
+        "weights_sha256": _weights_sha256(classifier),
         "target": first.target,
         "target_name": class_name(first.target, classifier),
         "target_probability": float(first.probability),
@@ -83,6 +83,12 @@ def record(explanation: "Explanation") -> dict[str, Any]:
         | {"python": platform.python_version(), "platform": platform.platform()},
         "device": jax.devices()[0].device_kind,
     }
+
+
+def _weights_sha256(classifier: Classifier) -> str | None:
+    """Returns the hash of a classifier's weights; None for a function that has none in JAX."""
+    variables = getattr(classifier, "variables", None)
+    return None if variables is None else weights_sha256(variables)
 
 
 def draw(explanation: "Explanation") -> "Figure":

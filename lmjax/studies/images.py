@@ -21,7 +21,7 @@ from lmjax.evaluation import Predictor
 from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.experiments.penultimate import Penultimate
 
 SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
@@ -210,7 +210,7 @@ class Block:
 
         Args:
           network: its name.
-          removal: one of `lmjax.removals.by_name.NAMES`.
+          removal: one of `lmjax.removals.names()`.
           masks: bool `[N, H, W]`, or coalitions of the images' segments.
           image_of: `[N]`, which of the block's images each variant shows.
         """
@@ -247,7 +247,7 @@ class Block:
 
         Args:
           network: its name.
-          removal: one of `lmjax.removals.by_name.NAMES`.
+          removal: one of `lmjax.removals.names()`.
           segments: `[M, H, W]`, a label map for each image.
           keep: bool `[N, S]`, which of its image's segments a variant shows; False beyond them.
           image_of: `[N]`, which of the block's images each variant shows.

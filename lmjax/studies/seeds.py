@@ -83,7 +83,7 @@ def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
 def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
     """A chart for each removal, with a curve for each kind of network."""
     from lmjax import plots
-    from lmjax.removals import by_name
+    from lmjax.removals import registry as by_name
 
     for removal, chosen in split(rows, "removal").items():
         lines = [line(kind, each, x, metric) for kind, each in split(chosen, "network").items()]

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from lmjax.removals import by_name
-from lmjax.removals.masking import check_masking
+from lmjax.removals import registry as by_name
 from lmjax.studies.images import Block
 
 
@@ -99,9 +98,9 @@ def check_removals(
     removals = tuple(removals)
     for name in removals:
         by_name.check_name(name, argument)
-        if name == "segment_mean" and not segments:
+        if by_name.needs_segments(name) and not segments:
             raise ValueError(
-                f"{argument} cannot be segment_mean in this study, whose masks are not made of "
+                f"{argument} cannot be {name} in this study, whose masks are not made of "
                 "segments; take image_mean"
             )
     check_choices(argument, removals, dict.fromkeys(removals))
@@ -110,10 +109,10 @@ def check_removals(
 def _check_fits(removal: str, name: str, network: Any) -> None:
     """Raises ValueError for a removal inside the network that is for another kind of networks."""
     own = getattr(network, "masking", None)
-    if own is None or by_name.check_name(removal)[0] not in by_name.INSIDE_NETWORK:
+    if own is None:
         return
     try:
-        check_masking(by_name.make(removal), own)
+        by_name.check_fits(removal, own)
     except ValueError as error:
         raise ValueError(
             f"removal {removal} does not fit network {name}; take {by_name.OWN}, each network's "

@@ -195,6 +195,6 @@ def test_models_lists_networks_and_tags(run):
     _, out, _ = run("models", "--tags")
     line = next(line for line in out.splitlines() if line.startswith("resnet50 "))
     assert line.split()[:4] == ["resnet50", "25,557,032", "224", "x"]
-    assert line.endswith("dense, visible")
+    assert line.endswith("dense, visible, shared")
     assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in out
     assert {line.split()[0] for line in out.splitlines()} >= set(registry.names())

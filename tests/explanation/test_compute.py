@@ -193,15 +193,33 @@ def test_classes_by_name_and_number(classifier):
         find_class("seven", classifier)
 
 
-def test_removals_by_default_are_those_of_the_network():
+def test_removals_by_default_are_those_of_the_network(classifier):
     assert removals_for(None, "resnet18") == ("layer", "grey", "black")
     assert removals_for(None, "vit_b_16") == ("token_dropping", "grey", "black")
+    assert removals_for(None, classifier) == ("layer", "grey", "black")
+    assert removals_for(None, lmjax.black_box(np.sum)) == ("grey", "black")
+    assert ExplanationConfig(removal=("gray", "grey")).removal == ("grey",)
+
+
+def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
+    def network(images):
+        return np.stack([images[:, :64].sum((1, 2, 3)), images[:, 64:].sum((1, 2, 3))], 1) / 1e3
+
+    box = lmjax.black_box(network, preprocessing=classifier.preprocessing)
+    options = {"method": "leave_one_out", "segments": "grid", "target": 0}
+    explanation = lmjax.explain(model=box, **options, output=tmp_path / "a.png")
+    assert explanation.removals == ("grey", "black")
+    scores = explanation["leave_one_out", "black"].attribution.scores.reshape(8, 8)
+    assert scores[:4].mean() > 0 > scores[4:].mean()
+    assert json.loads((tmp_path / "a.json").read_text())["weights_sha256"] is None
+    with pytest.raises(ValueError, match="removal must be one that paints"):
+        lmjax.explain(model=box, **options, removal="layer")
 
 
 BAD = {
     "missing image": ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png is not a file"),
     "scene": ({"image": "scene:x"}, ValueError, "give a number after scene:"),
-    "model": ({"model": "resnet5"}, ValueError, "no network 'resnet5'"),
+    "model": ({"model": "resnet5"}, ValueError, "must be one of .*'resnet5'; did you mean resnet50"),
     "weights": ({"weights": "no.safetensors"}, FileNotFoundError, "no.safetensors"),
     "segments": ({"segments": "snic"}, ValueError, "segments must be one of slic"),
     "removal": ({"removal": ("blak",)}, ValueError, "removal must be one of.*got 'blak'"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.figures import by_network, dots, lines_of_removals, split
 
 MEASURES = {

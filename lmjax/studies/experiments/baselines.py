@@ -57,7 +57,7 @@ class BaselineDependence(Study):
 
     Attributes:
       removals: under which maps are made, names as in `lmjax explain`
-        (`lmjax.removals.by_name.NAMES`), layer, no_padding and partial also with a depth, as in
+        (`lmjax.removals.names()`), layer, no_padding and partial also with a depth, as in
         layer@2; comparisons are with the first.
       scorers: removals under which maps are scored.
       generators: "rise", "occlusion".

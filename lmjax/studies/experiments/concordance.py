@@ -32,7 +32,7 @@ class Concordance(Study):
     the same.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2; comparisons are with the first.
       shares: of each side that shrunk images take, falling, below 1. The defaults are 200, 128, 64
         and 32 pixels of 224.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmjax.metrics import spearman
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.experiments.explanation_study import ExplanationStudy, order
 from lmjax.studies.figures import by_network, line, split
 from lmjax.studies.images import Block, geometry, random_order
@@ -53,7 +53,7 @@ class Consistency(ExplanationStudy):
     of pixels `visible`. A second seed of an architecture is one more network.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2.
       redrawn: removals whose explanations are also made from a second matrix, as far as they are
         among `removals`; each costs as much as one removal more.
@@ -233,7 +233,7 @@ def _set(first: str, second: str) -> str:
     if first == second:
         return f"{by_name.title(first)} again"
     kinds = (
-        "baselines" if each in by_name.PAINTS else by_name.title(each) for each in (first, second)
+        "baselines" if by_name.paints(each) else by_name.title(each) for each in (first, second)
     )
     return " and ".join(sorted({*kinds}, key=lambda kind: (kind == "baselines", kind)))
 

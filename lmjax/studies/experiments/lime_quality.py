@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax.metrics import alignment, top_k_iou
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.experiments.explanation_study import ExplanationStudy, order
 from lmjax.studies.figures import by_network, line, split
 from lmjax.studies.images import Block
@@ -48,7 +48,7 @@ class LimeQuality(ExplanationStudy):
     `top` segments of highest score: `lmjax.metrics.top_k_iou`.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2; comparisons are with the first.
       evaluated_under: how the k segments are removed: "own", as they were for the explanation, or
         the name of a removal, the same for all explanations. It can decide which removal wins.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax.metrics import cosine_similarity
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.figures import dots, split
 from lmjax.studies.images import Block
 from lmjax.studies.statistics import bootstrap, differences, estimates, groups
@@ -44,7 +44,7 @@ class FeatureLinearity(Study):
     effects tell whether patches add up then.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2; comparisons are with the first.
       sizes: sides of the square patches, in pixels. Patches are cells of a grid from the upper left
         corner, all different, all whole; every such choice is equally likely.

@@ -37,7 +37,7 @@ class SegmentRemoval(Study):
     whole image). Segments of equal salience go in the image's random order.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2; comparisons are with the first.
       segmenters: "grid", "slic", "quickshift" or "felzenszwalb".
       orders: "random", "most_salient" (first) or "least_salient" (first).

@@ -30,7 +30,7 @@ class MaskShape(Study):
     `label`, `correct`, `unchanged` and the share of pixels `hidden`.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.by_name.NAMES`), layer, no_padding and
+      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
         partial also with a depth, as in layer@2; comparisons are with the first.
       margins: pixels by which the object's mask is grown, before anything is swapped: all within
         that distance of it. The papers take none, and do not report others.

@@ -10,7 +10,7 @@ import pytest
 import lmjax
 from lmjax.masks.coalitions import random_keep
 from lmjax.metrics import win_rates
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.experiments.lime_quality import LimeQuality
 from lmjax.studies.images import Block, read
 from tests.studies import fakes

@@ -11,7 +11,7 @@ import pytest
 
 import lmjax
 from lmjax.metrics import bootstrap_mean, class_entropy
-from lmjax.removals import by_name
+from lmjax.removals import registry as by_name
 from lmjax.studies.experiments.removal import SegmentRemoval
 from lmjax.studies.images import Block, read
 from tests.studies import fakes
