@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax import explain as command
 from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.networks.vit import VisionTransformer
 from lmjax.studies import FeatureLinearity, MaskShape
@@ -90,22 +89,21 @@ def probabilities(classifier, image, masks):
     return jax.nn.softmax(classifier.apply(images, masks))
 
 
-def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
+def test_explain_and_metrics(classifier, tmp_path):
     transformer = classifier.masking == lmjax.TokenDropping()
-    monkeypatch.setattr(command, "load", lambda *args, **options: classifier)
     options = {
-        "model": "vit_b_16" if transformer else "resnet18",  # which kind of network it is
+        "model": classifier,
         "segments": "grid",
         "removal": ("masking",),
         "batch_size": 17,
         "output": tmp_path / "a.png",
     }
     gradients = "gradient" if transformer else "gradcam"
-    explanation = command.explain(method=["leave_one_out", gradients], **options)
+    explanation = lmjax.explain(method=["leave_one_out", gradients], **options)
     assert (tmp_path / "a.png").stat().st_size > 0
 
     found = explanation.results["leave_one_out", "masking"].attribution
-    image, segments = explanation.picture.image, explanation.segments
+    image, segments = explanation.image.pixels, explanation.segments
     removed = segments != np.arange(segments.max() + 1)[:, None, None]
     masks = np.concatenate([np.ones((1, SIZE, SIZE), bool), removed])
     whole, *without = np.asarray(probabilities(classifier, image, masks))[:, found.target]
@@ -125,7 +123,7 @@ def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
 
     if transformer:
         with pytest.raises(ValueError, match=r"a transformer cannot be cut.*Grad-CAM takes conv"):
-            command.explain(method=["gradcam"], **options)
+            lmjax.explain(method=["gradcam"], **options)
     heatmap = explanation.results[gradients, "whole"].attribution.heatmap
     assert np.isfinite(heatmap).all()
     assert heatmap.min() >= 0

@@ -96,7 +96,7 @@ class Evaluator:
             outside [0, 1], NaN or infinity in a visible pixel.
         """
         job = _prepare(self.predictor, image, masks, self.batch_size, self.mesh)
-        plan = make_plan(job, self.engine, able=getattr(self.predictor, "knows_visible", False))
+        plan = make_plan(job, self.engine, able="visible" in getattr(self.predictor, "engines", ()))
         logits = None
         with _progress_bar(job, self.progress) as bar:
             for variants, answers in _complete(job, plan.calls(job)):
@@ -141,7 +141,7 @@ class Evaluator:
     @property
     def soft_masks(self) -> bool:
         """Whether masks may hold values between 0 and 1."""
-        return getattr(self.predictor, "takes_soft_masks", False)
+        return getattr(self.predictor, "soft_masks", False)
 
 
 def as_evaluator(predictor: Callable | Evaluator) -> Evaluator:
@@ -233,7 +233,7 @@ def _family(masks, shape: tuple[int, int], predictor: Callable) -> MaskFamily:
         )
     if len(masks) == 0:
         raise ValueError("masks must hold at least one variant, got none")
-    if masks.soft and not getattr(predictor, "takes_soft_masks", True):
+    if masks.soft and not getattr(predictor, "soft_masks", True):
         raise ValueError(
             "masks hold values between 0 and 1, and the predictor's removal takes only 0 and 1; "
             "blend with lmjax.Replace(...), or make the masks binary"

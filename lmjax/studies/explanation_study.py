@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.attribution import lime_regression
+from lmjax.masks import segments
 from lmjax.masks.coalitions import random_keep
 from lmjax.studies.images import ImageBatch
-from lmjax.studies.segmentation import check_segmenters
 from lmjax.studies.settings import check_whole_numbers
 from lmjax.studies.study import Study
 
@@ -37,7 +37,7 @@ class ExplanationStudy(Study):
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
-        check_segmenters("segmenter", (self.segmenter,))
+        check_choice("segmenter", self.segmenter, segments.names())
         for option, least in (("grid_size", 1), ("n_segments", 1), ("samples", 2)):
             check_whole(option, getattr(self, option), least=least)
         check_whole_numbers("ks", self.ks, rising=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lmjax.removals import by_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.statistics import ends
 
 Rows = list[dict[str, Any]]
@@ -39,7 +39,7 @@ def line(label: str, rows: Rows, x: str, y: str):
 def lines_of_removals(rows: Rows, x: str, y: str) -> list:
     """Returns a line for each removal."""
     by_removal = group_rows(rows, "removal").items()
-    return [line(by_name.title(removal), chosen, x, y) for removal, chosen in by_removal]
+    return [line(removal_title(removal), chosen, x, y) for removal, chosen in by_removal]
 
 
 def dots(label: str, rows: Rows, name: str):

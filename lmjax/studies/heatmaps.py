@@ -21,7 +21,7 @@ from lmjax.masks.families import (
     weighted_sum,
 )
 from lmjax.metrics.curves import Curve
-from lmjax.metrics.ranked_regions import Features, features
+from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
 from lmjax.studies.images import ImageBatch
 
 METRICS = ("morf", "lerf", "deletion", "insertion")
@@ -192,8 +192,8 @@ class Path:
 
     Attributes:
       family: the visible pixels after each step but the first and last.
-      stops: `[n + 1]`, features removed (for insertion: revealed) after each step.
-      reveal: whether features are revealed, so that the whole image comes last.
+      stops: `[n + 1]`, regions removed (for insertion: revealed) after each step.
+      reveal: whether regions are revealed, so that the whole image comes last.
     """
 
     family: RankRanges
@@ -215,22 +215,19 @@ def path(metric: str, heatmap: np.ndarray, *, steps: int, regions: np.ndarray) -
         first (`lmjax.metrics.deletion`); "morf" and "lerf" remove regions, most or least salient
         first (`lmjax.metrics.region_perturbation`).
       heatmap: `[H, W]`.
-      steps: n; where there are fewer features, one for each feature.
+      steps: n; where there are fewer regions, one step for each.
       regions: `[H, W]` ints, the regions of "morf" and "lerf".
     """
-    found = _features(metric, heatmap, regions)
-    count = len(found.scores)
-    stops = np.unique(np.round(np.linspace(0, count, steps + 1)).astype(int))
-    inner = stops[1:-1]
-    order = found.order[::-1] if metric == "lerf" else found.order
+    ranked = _ranked(metric, heatmap, regions)
+    stops = np.unique(np.round(np.linspace(0, len(ranked.scores), steps + 1)).astype(int))
+    order = ranked.order[::-1] if metric == "lerf" else ranked.order
     reveal = metric == "insertion"
-    ends = np.zeros_like(inner) if reveal else np.full_like(inner, count)
-    ranges = np.stack([ends, inner] if reveal else [inner, ends], axis=1)
-    return Path(RankRanges(found.ranks(order), ranges), stops, reveal)
+    masks = ranked.kept if reveal else ranked.removed
+    return Path(masks(stops[1:-1], order), stops, reveal)
 
 
-def _features(metric: str, heatmap: np.ndarray, regions: np.ndarray) -> Features:
-    """Returns the features that a metric removes or reveals."""
+def _ranked(metric: str, heatmap: np.ndarray, regions: np.ndarray) -> RankedRegions:
+    """Returns the pixels or regions that a metric removes or reveals, with their scores."""
     if metric in ("deletion", "insertion"):
-        return features(heatmap)
-    return features(heatmap, regions, by="sum")
+        return rank_regions(heatmap)
+    return rank_regions(heatmap, regions, by="sum")

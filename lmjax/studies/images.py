@@ -17,17 +17,16 @@ from jax.sharding import Mesh
 from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import Evaluator, ImageCoalitions, Predictor
+from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
-from lmjax.removals import by_name
 from lmjax.studies.predictors import (
     ImageRemoval,
     KeyedImage,
     Penultimate,
     WholeImage,
-    image_removal,
+    under_removal,
 )
 from lmjax.studies.samples import Sample
-from lmjax.studies.segmentation import segmenter as make_segmenter
 
 # Variants of a call that `SampledBatch` evaluates: whole batches.
 _SAMPLED_VARIANTS = 256
@@ -133,15 +132,16 @@ class ImageBatch:
 
         Args:
           network: its name.
-          segmenter: name of the segmenter.
+          segmenter: one of `lmjax.segments.names()`.
           **options: `size`, the side of squares in pixels, and `n_segments`, about how many
             segments; each segmenter gets those that it takes.
         """
-        segment = make_segmenter(segmenter, **options)
         seen_as = geometry(self.networks[network].preprocessing)
         return self._once(
             ("segments", seen_as, segmenter, tuple(options.items())),
-            lambda: np.stack([segment(image) for image in self.images(network)]),
+            lambda: np.stack(
+                [segmenters.make(segmenter, each, **options) for each in self.images(network)]
+            ),
         )
 
     def gradients(self, network: str, of: str) -> np.ndarray:
@@ -301,13 +301,10 @@ class ImageBatch:
     def _removed(
         self, network: str, classifier: Any, removal: str, images, masks, image_of, total=None
     ) -> np.ndarray:
-        """Evaluates variants; a removal that is the same for all images is a plain `Predictor`."""
-        make = image_removal(removal)
-        if make is None:
-            predictor = Predictor(classifier, by_name.make(removal))
-        else:
+        """Evaluates variants of images `[M, H, W, C]` under a removal."""
+        predictor = under_removal(classifier, removal)
+        if isinstance(predictor, ImageRemoval):
             segments = masks.segments if isinstance(masks, ImageCoalitions) else None
-            predictor = ImageRemoval(classifier, make)
             images = KeyedImage(images, self._two_keys()[:, 1], segments)
         return self._logits(network, predictor, images, masks, image_of, total)
 

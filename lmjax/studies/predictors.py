@@ -1,18 +1,19 @@
 """Predictors of studies: whole images, removals made for each image, penultimate features."""
 
 import dataclasses
-import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
 
+from lmjax import removals
 from lmjax.evaluation import Predictor
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.models.layers import Conv
-from lmjax.removals import by_name
+from lmjax.removals import registry
 
 
 class KeyedImage(NamedTuple):
@@ -48,27 +49,40 @@ class ImageRemoval:
 
     Attributes:
       classifier: see `lmjax.Predictor`.
-      make: function (key=, segments=) -> removal. It is static: another function is another
-        program, even where both are registered under one name.
+      make: function of `key` or `segments` or both that makes the removal. It is static: another
+        function is another program, even where both are registered under one name.
+      depth: of the removal, or None.
     """
 
     classifier: Any
     make: Callable = dataclasses.field(metadata={"static": True})
+    depth: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __call__(self, shown: KeyedImage, masks: jax.Array) -> jax.Array:
         """Returns logits `[N, K]` of the image under masks `[N, H, W]`."""
-        removal = self.make(key=shown.key, segments=shown.segments)
+        options = {"key": shown.key, "segments": shown.segments}
+        removal = self.make(**{name: options[name] for name in _taken(self.make)})
+        if self.depth is not None:
+            removal = dataclasses.replace(removal, depth=self.depth)
         return Predictor(self.classifier, removal)(shown.image, masks)
 
 
-def image_removal(name: str) -> Callable | None:
-    """Returns the maker of a removal that depends on the image's key or segments, else None."""
-    return _maker(name) if by_name.check_name(name)[0] in by_name.PAINTS else None
+def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
+    """Returns the predictor of a classifier under a removal.
+
+    It is a `Predictor` where the removal is the same for all images; an `ImageRemoval`, which takes
+    a `KeyedImage`, where its maker takes a key or segments.
+    """
+    base, depth = removals.check_name(name)
+    make = registry.REGISTRY.get(base)
+    if _taken(make):
+        return ImageRemoval(classifier, make, depth)
+    return Predictor(classifier, removals.make(name))
 
 
-@functools.cache
-def _maker(name: str) -> Callable:
-    return functools.partial(by_name.make, name)
+def _taken(make: Callable) -> list[str]:
+    """Returns which of a key and segments the maker of a removal takes."""
+    return [name for name in ("key", "segments") if name in inspect.signature(make).parameters]
 
 
 @jax.tree_util.register_dataclass

@@ -94,12 +94,12 @@ def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
 def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
     """Makes a chart for each removal, with a line for each kind."""
     from lmjax import plots
-    from lmjax.removals import by_name
+    from lmjax.removals import title as removal_title
 
     for removal, chosen in group_rows(rows, "removal").items():
         by_kind = group_rows(chosen, "network").items()
         lines = [line(kind, each, x, metric) for kind, each in by_kind]
-        yield plots.Chart(by_name.title(removal), X_LABELS[x], metric, lines)
+        yield plots.Chart(removal_title(removal), X_LABELS[x], metric, lines)
 
 
 def _table(table: Rows, kinds: Kinds) -> tuple[Rows, Rows]:

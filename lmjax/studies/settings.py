@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from lmjax import removals
 from lmjax._utils.checks import check_choices, check_whole
-from lmjax.removals import by_name
-from lmjax.removals.masking import check_masking
 
 T = TypeVar("T")
 
@@ -36,55 +35,44 @@ def from_settings(study: type[T], found: Mapping[str, Any]) -> T:
 
 
 def check_removals(
-    removals: Iterable[str], argument: str = "removals", *, segments: bool = False
+    names: Iterable[str], argument: str = "removals", *, segments: bool = False
 ) -> None:
-    """Raises ValueError unless all removals are registered and none is repeated.
+    """Raises ValueError unless all names are of removals and none is repeated.
 
     Args:
-      removals: names of `lmjax.removals`.
+      names: of removals.
       argument: what the setting is called, for the error.
-      segments: whether the study's masks are made of segments, which "segment_mean" needs.
+      segments: whether the study's masks are made of segments, which some removals need.
     """
-    removals = tuple(removals)
-    for name in removals:
-        by_name.check_name(name, argument)
-        if name == "segment_mean" and not segments:
+    names = tuple(names)
+    for name in names:
+        removals.check_name(name, argument)
+        if removals.needs_segments(name) and not segments:
             raise ValueError(
-                f"{argument} cannot be segment_mean in this study, whose masks are not made of "
-                "segments; take image_mean"
+                f"{argument} cannot be {name} in this study, whose masks are not made of segments; "
+                "take image_mean"
             )
-    check_choices(argument, removals, dict.fromkeys(removals))
+    check_choices(argument, names, dict.fromkeys(names))
 
 
-def paints(removal: str) -> bool:
-    """Returns whether a removal changes the image before any network sees it."""
-    return removal in by_name.PAINTS
-
-
-def check_fit(networks: Mapping[str, Any], removals: Iterable[str]) -> None:
+def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
     """Raises ValueError where a removal is for another type of network than one that is given.
 
     Args:
       networks: classifiers by name.
-      removals: names of removals.
+      names: of removals.
     """
-    for name, network in networks.items():
-        for removal in removals:
-            _check_fits(removal, name, network)
-
-
-def _check_fits(removal: str, name: str, network: Any) -> None:
-    """Raises ValueError unless a removal inside the network is one for this type of network."""
-    own = getattr(network, "masking", None)
-    if own is None or by_name.check_name(removal)[0] not in by_name.INSIDE_NETWORK:
-        return
-    try:
-        check_masking(by_name.make(removal), own)
-    except ValueError as error:
-        raise ValueError(
-            f"removal {removal} does not fit network {name}; take {by_name.OWN}, each network's "
-            f"own, or one that paints, such as grey: {error}"
-        ) from error
+    names = tuple(names)
+    for network, classifier in networks.items():
+        own = getattr(classifier, "masking", None)
+        for name in names if own is not None else ():
+            try:
+                removals.check_fits(name, own)
+            except ValueError as error:
+                raise ValueError(
+                    f"removal {name} does not fit network {network}; take {removals.OWN}, each "
+                    f"network's own, or one that paints, such as grey: {error}"
+                ) from error
 
 
 def check_whole_numbers(

@@ -37,7 +37,7 @@ _COLUMNS = pa.schema(
 
 
 class RunFolder:
-    """The folder of a training run. Where processes share a run, the first alone uses it.
+    """The folder of a training run; of processes that share a run, the first alone uses it.
 
     Args:
       out: the folder.
@@ -65,13 +65,13 @@ class RunFolder:
         write_json(manifest, identity)
 
     def checkpoints(self) -> list[int]:
-        """Steps that there are checkpoints of; the temporary folders of killed runs are none."""
+        """Returns the steps that have a checkpoint, without the leftovers of killed runs."""
         return sorted(int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit())
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The state of the last checkpoint, or None if there is none.
+        """Restores the state of the last checkpoint, or returns None where there is none.
 
-        What a killed run has left beyond it is removed.
+        Files that a killed run has left beyond it are removed.
 
         Args:
           like: shapes and dtypes, such as `jax.eval_shape` gives.
@@ -103,7 +103,7 @@ class RunFolder:
             ) from error
 
     def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
-        """A checkpoint, and the metrics of the steps since the one before.
+        """Saves a checkpoint, and the metrics of the steps since the one before.
 
         Args:
           state: NumPy arrays, which orbax takes from one process of a cluster, as it does not
@@ -125,7 +125,7 @@ class RunFolder:
 
 
 def read_metrics(out: str | os.PathLike) -> pa.Table:
-    """Metrics of a run, one row for each step, up to its last checkpoint.
+    """Reads the metrics of a run, one row for each step, up to its last checkpoint.
 
     Columns: `step` and `epoch` from 1, `seconds` since the process started to train, `loss` and
     `accuracy` of the batch before the step, `gradient_norm`, `learning_rate`; `test_accuracy` after

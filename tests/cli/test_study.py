@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from lmjax import studies
 from lmjax.cli import study as commands
 from lmjax.cli.main import main
-from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import Cost
 from tests.studies import fakes
@@ -19,15 +16,13 @@ from tests.studies import fakes
 FEW = ("--removals", "black", "--orders", "random", "--fractions", "0.5", "--images", "9")
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_setting_is_an_option_with_help(name):
-    code = "from lmjax.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "study", name, "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    text = re.sub(r"[│\s]+", " ", done.stdout)
-    for field in dataclasses.fields(STUDIES[name]):
+@pytest.mark.parametrize("name", studies.names())
+def test_every_setting_is_an_option_with_help(run, name):
+    status, out, err = run("study", name, "--help")
+    assert status == 0, err
+    text = re.sub(r"[│\s]+", " ", out)
+    assert studies.registry.description(name) in text
+    for field in dataclasses.fields(studies.get(name)):
         option = "--" + field.name.replace("_", "-")
         assert re.search(rf"{option}(, --no-[a-z-]+)? [^-]*[A-Za-z]", text), option
     for option in (
@@ -35,6 +30,8 @@ def test_every_setting_is_an_option_with_help(name):
         "--models",
         "--images",
         "--out",
+        "--engine",
+        "--batch-size",
         "--shard",
         "--retry-errors",
         "--dry-run",
@@ -69,6 +66,23 @@ def test_a_study_runs_goes_on_and_is_reported(study, tmp_path):
         study("removal", *FEW, "--grid-size", "8")
     assert study("report", "runs/removal") == "wrote report.html\n"
     assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+
+def test_how_variants_are_evaluated_is_handed_on(study, monkeypatch):
+    asked = []
+
+    def run(*arguments, **options):
+        asked.append(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(commands, "run", run)
+    for options in ((), ("--engine", "dense", "--batch-size", "4")):
+        with pytest.raises(SystemExit, match="enough"):
+            study("removal", *options)
+    assert [(each["engine"], each["batch_size"]) for each in asked] == [
+        ("auto", None),
+        ("dense", 4),
+    ]
 
 
 def test_dry_runs_write_nothing(study, tmp_path):
@@ -164,7 +178,7 @@ def test_options_out_of_range_are_errors():
         study.parse_shard("2")
     with pytest.raises(ValueError, match="source must be one of"):
         study.open_source("pictures", None)
-    with pytest.raises(ValueError, match="images must be 1 or more"):
+    with pytest.raises(ValueError, match="images must be a whole number, 1 or more"):
         study.open_source("digit-scenes", 0)
     with pytest.raises(ValueError, match="like another"):
         study.load_networks(("resnet18_digits", "resnet18_digits"))

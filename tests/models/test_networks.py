@@ -80,6 +80,6 @@ def test_identities(name):
     order = [1, 3, 0]
     few = variables, poisoned[order], masks[order]
     sizes = tuple(int(count.sum()) + 1 for count in counts(module, *few))
-    assert registry.network(name).knows_visible
+    assert "visible" in registry.network(name).engines
     rows = visible_logits(module, *few, sizes)
     np.testing.assert_allclose(rows, batch[order], atol=tolerance / 10)

@@ -61,7 +61,7 @@ def test_variants_of_the_whole_run_are_expected(calls):
 
 def test_what_is_expected_is_the_same_when_a_run_goes_on(calls, tmp_path):
     options = {"networks": {"a": fakes.network()}, "images_per_shard": 2}
-    study = studies.MaskShape(removals=("layer", "grey"), margins=(0,))
+    study = studies.MaskShape(removals=("layer", "uniform_noise"), margins=(0,))
     whole = studies.run(study, fakes.Source(6), out=tmp_path / "whole", **options)
     expected = {each.predictor.__class__.__name__: n for each, _, n in calls}
     assert expected == {"Predictor": 12, "ImageRemoval": 12, "WholeImage": 6}
@@ -72,13 +72,13 @@ def test_what_is_expected_is_the_same_when_a_run_goes_on(calls, tmp_path):
     assert {each.predictor.__class__.__name__: n for each, _, n in calls} == expected
 
 
-def test_removals_inside_the_network_are_plain_predictors(calls):
+def test_removals_that_are_the_same_for_all_images_are_plain_predictors(calls):
     shown = batch(engine="auto", batch_size=2)
     for removal in ("layer", "layer@2", "masking", "grey", "gaussian_noise"):
         shown.logits("a", removal, np.stack([HALF] * 3), np.arange(3))
     evaluators = [each for each, _, _ in calls]
     kinds = [type(each.predictor) for each in evaluators]
-    assert kinds == 3 * [lmjax.Predictor] + 2 * [predictors.ImageRemoval]
+    assert kinds == 4 * [lmjax.Predictor] + [predictors.ImageRemoval]
     assert evaluators[0].predictor.removal == lmjax.LayerMasking()
     assert {(each.engine, each.batch_size) for each in evaluators} == {("auto", 2)}
 
@@ -91,15 +91,23 @@ def test_an_engine_serves_predictors_that_support_it(calls):
     assert [each.engine for each, _, _ in calls] == ["visible", "dense"]
 
 
-def test_another_maker_of_a_name_is_another_program(monkeypatch):
-    """A removal that is registered again under its name must not meet the program of the old."""
+def test_a_removal_that_is_registered_again_never_meets_the_program_of_the_old():
     shown, masks, image_of = batch(), np.stack([HALF] * 3), np.arange(3)
-    black = shown.logits("a", "black", masks, image_of)
-    white = shown.logits("a", "white", masks, image_of)
-    maker = predictors.image_removal("white")
-    monkeypatch.setattr(images, "image_removal", lambda name: maker)
-    assert np.abs(black - white).max() > 1e-3
-    np.testing.assert_array_equal(shown.logits("a", "black", masks, image_of), white)
+
+    def painting(colour):
+        return lambda *, key: lmjax.Replace((colour,) * 3)
+
+    found = {}
+    try:
+        for name, colour in (("black", 0.0), ("white", 1.0)):
+            lmjax.removals.register("again", painting(colour), description="a colour")
+            found[name] = shown.logits("a", "again", masks, image_of)
+    finally:
+        lmjax.removals.registry.REGISTRY.unregister("again")
+    for name, logits in found.items():
+        expected = shown.logits("a", name, masks, image_of)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert np.abs(found["black"] - found["white"]).max() > 1e-3
 
 
 def test_noise_is_each_images_own_and_the_same_in_any_batch():

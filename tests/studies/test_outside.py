@@ -5,9 +5,12 @@ import sys
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lmjax
 from lmjax import studies
 from lmjax._utils import registry as registries
 from lmjax.cli.main import main
@@ -110,6 +113,44 @@ def test_rows_are_those_of_a_plain_loop(corners, tmp_path):
         mask[: fakes.SIZE // 2, : fakes.SIZE // 2] = True
         logits = classifier.apply(classifier.normalise(image[None]), mask[None])
         assert row["prediction"] == int(np.argmax(logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stripes:
+    """A removal that shows every other row of what is hidden, on the image's mean colour."""
+
+    segments: Any = None
+
+    def logits(self, classifier, image, masks):
+        rows = jnp.arange(image.shape[0])[:, None] % 2 == 0
+        shown = (masks > 0) | rows[None]
+        mean = image.mean(axis=(0, 1), keepdims=True)[None]
+        images = jnp.where(shown[..., None], image[None], mean)
+        return classifier.apply(classifier.normalise(images))
+
+
+@pytest.mark.parametrize(
+    "make", [Stripes, lambda *, segments: Stripes(segments)], ids=["same", "segments"]
+)
+def test_a_removal_from_outside_enters_a_study_by_its_name(make, tmp_path):
+    lmjax.removals.register("stripes", make, description="Every other row stays.")
+    try:
+        study = studies.SegmentRemoval(
+            removals=("stripes", "grey"), orders=("random",), fractions=(0.5, 1.0), grid_size=8
+        )
+        study.check(NETWORKS)
+        rows = studies.run(study, fakes.Source(3), networks=NETWORKS, out=tmp_path).to_pylist()
+        title = lmjax.removals.title("stripes")
+    finally:
+        lmjax.removals.registry.REGISTRY.unregister("stripes")
+    assert title == "stripes"
+    predictor = lmjax.Predictor(NETWORKS["a"], Stripes())
+    for row in fakes.pick(rows, removal="stripes", fraction=1.0):
+        image = fakes.Source(3)[row["image"]]["image"] / np.float32(255)
+        nothing = np.zeros((1, *image.shape[:2]), bool)
+        probabilities = jax.nn.softmax(predictor(image, nothing)[0])
+        assert row["prediction"] == int(probabilities.argmax())
+        assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-5)
 
 
 def test_it_is_a_command(corners, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.removals import by_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.figures import by_network, dots, group_rows, lines_of_removals
 
 MEASURES = {
@@ -44,7 +44,7 @@ def _settings(rows: list[dict], about: str):
     """Draws how similar heatmaps of two settings are, by removal."""
     from lmjax import plots
 
-    removals = list(map(by_name.title, group_rows(rows, "removal")))
+    removals = list(map(removal_title, group_rows(rows, "removal")))
     by_generator = group_rows(rows, "generator").items()
     panels = []
     for measure, label in MEASURES.items():
@@ -97,7 +97,7 @@ def _matrix(title: str, names: Sequence[str], pairs: dict[tuple[str, str], float
     for (first, second), value in pairs.items():
         i, j = names.index(first), names.index(second)
         values[i, j] = values[j, i] = value
-    shown = list(map(by_name.title, names))
+    shown = list(map(removal_title, names))
     return plots.Matrix(title, shown, shown, values)
 
 
@@ -120,11 +120,11 @@ def _scores(rows: list[dict], about: str):
     """Draws scores of heatmaps by the removal that made them, for each scorer."""
     from lmjax import plots
 
-    removals = list(map(by_name.title, group_rows(rows, "removal")))
+    removals = list(map(removal_title, group_rows(rows, "removal")))
     panels = []
     for metric, chosen in group_rows(rows, "metric").items():
         shown = [
-            dots(f"scored under {by_name.title(scorer)}", of_scorer, "score")
+            dots(f"scored under {removal_title(scorer)}", of_scorer, "score")
             for scorer, of_scorer in group_rows(chosen, "scorer").items()
         ]
         heading = f"{_METRICS[metric]} ({_BETTER[metric]} is better)"

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmjax.metrics import spearman
-from lmjax.removals import by_name
+from lmjax.removals import paints
+from lmjax.removals import title as removal_title
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
 from lmjax.studies.figures import by_network, group_rows, line
 from lmjax.studies.images import ImageBatch, geometry, random_order
-from lmjax.studies.settings import check_removals, paints
+from lmjax.studies.settings import check_removals
 from lmjax.studies.statistics import Group, estimate, estimates, groups, means
 
 RANDOM = "random"
@@ -237,8 +238,8 @@ def _agreement_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def _set(first: str, second: str) -> str:
     """Names the set that a pair belongs to: all baselines count as one, other removals do not."""
     if first == second:
-        return f"{by_name.title(first)} again"
-    kinds = ("baselines" if paints(each) else by_name.title(each) for each in (first, second))
+        return f"{removal_title(first)} again"
+    kinds = ("baselines" if paints(each) else removal_title(each) for each in (first, second))
     return " and ".join(sorted({*kinds}, key=lambda kind: (kind == "baselines", kind)))
 
 
@@ -296,7 +297,7 @@ def _matrices(rows: list[dict], removals: tuple[str, ...]) -> list:
     """Makes a matrix of all pairs of removals for each measure of agreement."""
     from lmjax import plots
 
-    labels = [by_name.title(removal) for removal in removals]
+    labels = [removal_title(removal) for removal in removals]
     made = []
     for metric, title in (
         ("jaccard", "Jaccard index of the top k, mean over k"),
@@ -319,4 +320,4 @@ def _ablation_chart(rows: list[dict], removal: str):
     for explained, chosen in group_rows(group_rows(rows, "removal")[removal], "explained").items():
         label = "random order" if explained == RANDOM else f"explanations of {explained}"
         lines.append(line(label, chosen, "k", "unchanged"))
-    return plots.Chart(by_name.title(removal), "segments removed", "unchanged predictions", lines)
+    return plots.Chart(removal_title(removal), "segments removed", "unchanged predictions", lines)

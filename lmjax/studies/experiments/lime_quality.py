@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax.metrics import alignment, top_k_iou
-from lmjax.removals import by_name
+from lmjax.removals import check_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
 from lmjax.studies.figures import by_network, group_rows, line
 from lmjax.studies.images import ImageBatch
@@ -71,7 +72,7 @@ class LimeQuality(ExplanationStudy):
         check_removals(self.removals, segments=True)
         for under in self.evaluated_under:
             if under != OWN:
-                by_name.check_name(under, f"evaluated_under, unless {OWN!r},")
+                check_name(under, f"evaluated_under, unless {OWN!r},")
         check_choices("evaluated_under", self.evaluated_under, dict.fromkeys(self.evaluated_under))
         check_whole("top", self.top, least=1)
 
@@ -209,7 +210,7 @@ def _chart(rows: list[dict], under: str):
 
     by_removal = group_rows(group_rows(rows, "evaluated_under")[under], "removal").items()
     lines = [
-        line(f"explained by {by_name.title(removal)}", chosen, "k", "accuracy")
+        line(f"explained by {removal_title(removal)}", chosen, "k", "accuracy")
         for removal, chosen in by_removal
     ]
     return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
@@ -217,7 +218,7 @@ def _chart(rows: list[dict], under: str):
 
 def _title(under: str) -> str:
     """Returns an evaluation as figures show it."""
-    return "under its own removal" if under == OWN else f"under {by_name.title(under)}"
+    return "under its own removal" if under == OWN else f"under {removal_title(under)}"
 
 
 def _matrices(rows: list[dict]) -> list[list]:
@@ -229,7 +230,7 @@ def _matrices(rows: list[dict]) -> list[list]:
         wins = {(r["removal"], r["against"]): r["wins"] for r in rows if r["metric"] == metric}
         removals = list(dict.fromkeys(removal for removal, _ in wins))
         values = [[wins.get((a, b), np.nan) for b in removals] for a in removals]
-        labels = [by_name.title(removal) for removal in removals]
+        labels = [removal_title(removal) for removal in removals]
         title = _LOCALISATION.get(metric) or f"lower accuracy {_title(metric.partition('_')[2])}"
         matrix = plots.Matrix(title, labels, labels, values, diverging=True)
         grid[metric not in _LOCALISATION].append(matrix)

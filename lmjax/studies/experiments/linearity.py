@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_whole
 from lmjax.metrics import cosine_similarity
-from lmjax.removals import by_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.figures import dots, group_rows
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers
@@ -172,7 +172,7 @@ def _panel(rows: list[dict], measure: str):
     """Makes the panel of a measure, with dots for each size and removal."""
     from lmjax import plots
 
-    removals = [by_name.title(removal) for removal in group_rows(rows, "removal")]
+    removals = [removal_title(removal) for removal in group_rows(rows, "removal")]
     by_size = group_rows(rows, "size").items()
     panel = [dots(f"{size} x {size} pixels", chosen, measure) for size, chosen in by_size]
     return plots.DotPanel("", _MEASURES[measure], removals, panel)

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.sizes import power_of_two
+from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
 from lmjax.metrics import class_similarity
 from lmjax.studies.figures import X_LABELS, group_rows, lines_of_removals
 from lmjax.studies.images import ImageBatch, random_order
-from lmjax.studies.segmentation import check_segmenters
 from lmjax.studies.settings import check_removals, for_tables
 from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
 from lmjax.studies.study import Study
@@ -73,7 +73,7 @@ class SegmentRemoval(Study):
 
     def __post_init__(self):
         check_removals(self.removals, segments=True)
-        check_segmenters("segmenters", self.segmenters)
+        check_choices("segmenters", self.segmenters, segmenters.names())
         check_choices("orders", self.orders, ORDERS)
         steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
         if len(self.fractions) == 0 or (steps <= 0).any():

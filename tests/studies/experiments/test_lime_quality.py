@@ -10,7 +10,6 @@ import pytest
 import lmjax
 from lmjax.masks.coalitions import random_keep
 from lmjax.metrics import win_rates
-from lmjax.removals import by_name
 from lmjax.studies.experiments.lime_quality import LimeQuality
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.samples import read_sample
@@ -99,7 +98,7 @@ def test_scores_are_those_of_the_method():
     (scores,) = SMALL.explain(batch, "a", removals)
     noise, key = batch._two_keys()[0, 1], jax.random.fold_in(batch.keys[0], 0)
     for name, found in zip(removals, scores, strict=True):
-        predictor = lmjax.Predictor(fakes.network(), by_name.make(name, key=noise))
+        predictor = lmjax.Predictor(fakes.network(), removals.make(name, key=noise))
         image = batch.images("a")[0]
         expected = lmjax.attribution.lime(predictor, image, SQUARES, key=key, num_samples=48)
         np.testing.assert_allclose(found, expected.scores, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 
 import lmjax
 from lmjax.metrics import bootstrap_mean, class_entropy
-from lmjax.removals import by_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.experiments.removal import SegmentRemoval
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.samples import read_sample
@@ -211,7 +211,7 @@ def test_figures_show_every_curve(rows):
     for ax in figure.axes:
         assert len(ax.lines) == len(SMALL.removals)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [by_name.title(name) for name in SMALL.removals]
+    assert labels == [removal_title(name) for name in SMALL.removals]
 
 
 @pytest.mark.parametrize(

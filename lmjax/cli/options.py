@@ -1,0 +1,65 @@
+"""Options of commands, made from dataclasses and docstrings of the package."""
+
+import dataclasses
+import pkgutil
+import re
+import types
+import typing
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+_CALL = re.compile(r"`(lmjax(?:\.\w+)+)\(\)`")
+_METAVARS = {int: "INT", float: "FLOAT", str: "STR"}
+
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
+OptionalStr = Annotated[str | None, arg(metavar="STR")]
+
+
+def with_names(text: str) -> str:
+    """Replaces calls of functions that list names, such as `` `lmjax.segments.names()` ``.
+
+    So help texts list what is registered when the command runs.
+    """
+
+    def listed(match: re.Match) -> str:
+        names = pkgutil.resolve_name(match[1])()
+        return ("; " if any("," in name for name in names) else ", ").join(names)
+
+    return _CALL.sub(listed, text)
+
+
+def documented(function):
+    """Lists names in a command's help text, as `with_names` does; a decorator, the innermost."""
+    function.__doc__ = with_names(function.__doc__)
+    return function
+
+
+def options_of(kind: type) -> type:
+    """Returns a subclass of a frozen dataclass whose fields are options of a command.
+
+    Its docstring lists names (`with_names`). A value that may be None is shown as what it is
+    otherwise. Of a union, the command line takes the parts that can be written there.
+
+    Args:
+      kind: dataclass of settings.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = [
+        (field.name, _option(hints[field.name]), field)
+        for field in dataclasses.fields(kind)
+        if isinstance(hints[field.name], types.UnionType)
+    ]
+    namespace = {"__module__": kind.__module__, "__doc__": with_names(kind.__doc__)}
+    return dataclasses.make_dataclass(
+        kind.__name__, fields, bases=(kind,), frozen=True, namespace=namespace
+    )
+
+
+def _option(hint: Any) -> Any:
+    parts = [each for each in typing.get_args(hint) if each is not type(None)]
+    written = [each for each in parts if each in _METAVARS or typing.get_origin(each)]
+    metavar = "|".join(_METAVARS.get(each, "[STR [STR ...]]") for each in written)
+    if type(None) in typing.get_args(hint):
+        written.append(type(None))
+    return Annotated[typing.Union[tuple(written)], arg(metavar=metavar)]  # noqa: UP007
