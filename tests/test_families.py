@@ -111,12 +111,11 @@ def test_explain_and_metrics(classifier, tmp_path):
     np.testing.assert_allclose(found.scores, whole - np.array(without), atol=tolerance)
     assert np.ptp(found.scores) > 5 * tolerance  # segments are seen
     curve = lmjax.metrics.deletion(
-        lmjax.Predictor(classifier),
+        lmjax.Evaluator(lmjax.Predictor(classifier), batch_size=17),
         image,
         found.scores,
         target=found.target,
         segments=segments,
-        batch_size=17,
     )
     expected = [whole, without[found.scores.argmax()]]
     np.testing.assert_allclose(curve.values[:2], expected, atol=tolerance)

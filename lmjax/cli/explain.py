@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 import lmjax
 from lmjax.cli.compilation_cache import compilation_cache
-from lmjax.cli.options import options_of
+from lmjax.cli.options import documented, options_of
 from lmjax.explanation import ExplanationConfig
 
 LESS_MEMORY = "use a smaller --batch-size or fewer segments"
@@ -19,6 +19,7 @@ def build() -> Callable[..., None]:
     options = options_of(ExplanationConfig)
 
     @compilation_cache()
+    @documented
     def explain(
         image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
         config: Annotated[options, arg(name="")] = options(),  # noqa: B008

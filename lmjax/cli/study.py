@@ -12,7 +12,7 @@ from lmjax import data
 from lmjax._utils.checks import check_whole
 from lmjax._utils.sharding import join
 from lmjax.cli.compilation_cache import compilation_cache
-from lmjax.cli.options import OptionalInt, OptionalStr, options_of, with_names
+from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.data import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
@@ -107,10 +107,11 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         for file in reporting.write(study, open_run(out)[1], out):
             print(f"wrote {file}")
 
-    command.__doc__ = with_names(_HELP)
+    command.__doc__ = help_text(_HELP)
     return compilation_cache()(command)
 
 
+@documented
 def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
     """Writes one HTML file with the settings, figures and tables of some runs.
 
@@ -121,6 +122,7 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
     print(f"wrote {reporting.report(runs, output)}")
 
 
+@documented
 def seeds(runs: Positional[tuple[Path, ...]], /, *, kinds: tuple[str, ...]) -> None:
     """Writes tables and figures of kinds of training: means over the seeds of each.
 

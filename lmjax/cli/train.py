@@ -96,6 +96,7 @@ def network(
 
 
 @compilation_cache()
+@documented
 def digit_scenes(
     config: _Config = DIGIT_SCENES,
     *,

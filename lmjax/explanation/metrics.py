@@ -62,5 +62,7 @@ def localisation(
     return {
         "relevance_rank_accuracy": metrics.relevance_rank_accuracy(heatmap, object_mask),
         "pointing_game": metrics.pointing_game(heatmap, object_mask, tolerance=0),
-        "alignment": metrics.alignment(rank_regions(heatmap, segments).scores, segments, object_mask),
+        "alignment": metrics.alignment(
+            rank_regions(heatmap, segments).scores, segments, object_mask
+        ),
     }

@@ -210,11 +210,6 @@ def _list_tags(network: NetworkInfo) -> str:
 def build(network: NetworkInfo, preprocessing: Preprocessing, **options: Any) -> Network:
     """Makes the module, for images of the size of the crop where it takes one size only."""
     module = network.build(**options)
-    if not isinstance(module, Network):
-        raise ValueError(
-            f"network {network.name!r} must be an lmjax.models.layers.Network, whose masking and "
-            f"settings lmjax uses; its constructor gave {type(module).__name__}"
-        )
     if module.image_size is None:
         return module
     if preprocessing.crop is None:

@@ -94,12 +94,27 @@ class NetworkInfo:
         return self.build().image_size is not None
 
     def build(self, **options: Any) -> "Network":
-        """Makes the Flax module; `options` are those of its constructor."""
+        """Makes the Flax module.
+
+        Args:
+          **options: of its constructor.
+
+        Raises:
+          ValueError: the module is not an `lmjax.models.layers.Network`.
+        """
+        from lmjax.models.layers import Network
+
         constructor = self.constructor
         if isinstance(constructor, str):
             module, _, attribute = constructor.partition(":")
             constructor = getattr(importlib.import_module(module), attribute)
-        return constructor(**options)
+        built = constructor(**options)
+        if not isinstance(built, Network):
+            raise ValueError(
+                f"network {self.name!r} must be an lmjax.models.layers.Network, whose masking and "
+                f"settings are used; its constructor gave {type(built).__name__}"
+            )
+        return built
 
 
 @dataclass(frozen=True)

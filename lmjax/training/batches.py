@@ -2,12 +2,13 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax.data.source import Source
 from lmjax.models.preprocessing import Preprocessing
 
 
@@ -35,7 +36,7 @@ class Reader(NamedTuple):
       objects: whether object masks are needed.
     """
 
-    source: Sequence
+    source: Source
     preprocessing: Preprocessing
     num_classes: int
     objects: bool = False

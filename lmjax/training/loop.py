@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lmjax import __version__
 from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
+from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
@@ -38,11 +39,11 @@ _LAG = 2  # steps whose results are not waited for, so that devices never are
 
 def train(
     network: str,
-    source: Sequence,
+    source: Source,
     *,
     config: TrainingConfig | None = None,
     out: str | os.PathLike,
-    test: Sequence | None = None,
+    test: Source | None = None,
     weights: str | os.PathLike | None = None,
     num_classes: int | None = None,
     half_precision: bool = False,
@@ -67,8 +68,8 @@ def train(
 
     Args:
       network: a name of the registry.
-      source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`, and `label`; where an
-        augmentation asks for it `object_mask`. Its `version` names what it holds.
+      source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
+        where an augmentation asks for it `object_mask`. Its `version` names its content.
       config: the settings; None takes the defaults.
       out: folder of the run, see `lmjax.training.run_folder`.
       test: examples that accuracy is measured on after every epoch, nothing hidden.

@@ -1,4 +1,4 @@
-"""Commands in this process: without a cache of compiled programs, and with output in full width."""
+"""Commands in this process, with output in full width."""
 
 import pytest
 
@@ -6,8 +6,7 @@ from lmjax.cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch):
-    monkeypatch.setenv("LMJAX_COMPILATION_CACHE", "0")
+def _wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 

@@ -106,7 +106,7 @@ def test_shards_share_the_work_and_the_last_writes_tables(study, tmp_path):
 def test_tables_are_of_all_rows_though_another_process_finishes_meanwhile(
     study, tmp_path, monkeypatch
 ):
-    run = study.run
+    run = commands.run
 
     def run_and_be_overtaken(*arguments, shard, **options):
         rows = run(*arguments, shard=shard, **options)
@@ -144,10 +144,10 @@ def test_what_helps_where_memory_runs_out_fits_the_command(study, monkeypatch):
 
 def test_sentences():
     missing = [Range(i, i + 2) for i in (0, 4, 8, 12, 16)]
-    told = study.describe_missing(missing)
+    told = commands.describe_missing(missing)
     assert told.startswith("images 0 to 1, 4 to 5, 8 to 9 and 2 more parts are missing: ")
-    assert study.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
-    assert "about 3 minutes" in study.describe(Cost(5, 100, 121))
+    assert commands.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
+    assert "about 3 minutes" in commands.describe(Cost(5, 100, 121))
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 shards")
@@ -175,13 +175,21 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
 
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
-        study.parse_shard("2")
+        commands.parse_shard("2")
     with pytest.raises(ValueError, match="source must be one of"):
-        study.open_source("pictures", None)
+        commands.open_source("pictures", None)
     with pytest.raises(ValueError, match="images must be a whole number, 1 or more"):
-        study.open_source("digit-scenes", 0)
+        commands.open_source("digit-scenes", 0)
     with pytest.raises(ValueError, match="like another"):
-        study.load_networks(("resnet18_digits", "resnet18_digits"))
+        commands.load_networks(("resnet18_digits", "resnet18_digits"))
+
+
+def test_kinds_group_networks():
+    specs = ["plain=a-0", "grey=b-0", "plain=a-1"]
+    assert commands.parse_kinds(specs) == {"plain": ["a-0", "a-1"], "grey": ["b-0"]}
+    for bad in ("plain", "=a", "plain="):
+        with pytest.raises(ValueError, match="kinds must be KIND=NETWORK"):
+            commands.parse_kinds([bad])
 
 
 def test_names_of_networks_tell_their_weights(tmp_path):
@@ -194,5 +202,5 @@ def test_names_of_networks_tell_their_weights(tmp_path):
     folder.mkdir()
     (folder / "resnet18_digits.safetensors").write_bytes(copy.read_bytes())
     weights = ("", f"={copy}", f"={folder}")
-    networks = study.load_networks([f"resnet18_digits{each}" for each in weights])
+    networks = commands.load_networks([f"resnet18_digits{each}" for each in weights])
     assert [name.partition("=")[2] for name in networks] == ["", "second", "grey.5-0"]

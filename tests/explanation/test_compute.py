@@ -219,7 +219,11 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
 BAD = {
     "missing image": ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png is not a file"),
     "scene": ({"image": "scene:x"}, ValueError, "give a number after scene:"),
-    "model": ({"model": "resnet5"}, ValueError, "must be one of .*'resnet5'; did you mean resnet50"),
+    "model": (
+        {"model": "resnet5"},
+        ValueError,
+        "must be one of .*'resnet5'; did you mean resnet50",
+    ),
     "weights": ({"weights": "no.safetensors"}, FileNotFoundError, "no.safetensors"),
     "segments": ({"segments": "snic"}, ValueError, "segments must be one of slic"),
     "removal": ({"removal": ("blak",)}, ValueError, "removal must be one of.*got 'blak'"),

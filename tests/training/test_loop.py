@@ -228,7 +228,7 @@ def test_settings_out_of_range_are_named(changes, message):
 
 
 def test_unknown_networks_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="network must be one of .*got 'resnet17'"):
+    with pytest.raises(ValueError, match=r"network must be one of .*got 'resnet17'"):
         train("resnet17", _Labelled([0]), out=tmp_path)
 
 
