@@ -36,7 +36,7 @@ class Cheap:
     soft: bool
 
     @property
-    def takes_soft_masks(self) -> bool:
+    def soft_masks(self) -> bool:
         return self.soft
 
     def __call__(self, image, masks):

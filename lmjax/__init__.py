@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         evaluation as evaluation,
     )
     from lmjax import (
+        explanation as explanation,
+    )
+    from lmjax import (
         masking as masking,
     )
     from lmjax import (
@@ -56,11 +59,18 @@ if TYPE_CHECKING:
     from lmjax.masking import Masked as Masked
     from lmjax.masks import Coalitions as Coalitions
     from lmjax.masks import segments as segments
+    from lmjax.models import black_box as black_box
+    from lmjax.removals import (
+        Fill as Fill,
+    )
     from lmjax.removals import (
         LayerMasking as LayerMasking,
     )
     from lmjax.removals import (
         PartialConvolution as PartialConvolution,
+    )
+    from lmjax.removals import (
+        Removal as Removal,
     )
     from lmjax.removals import (
         Replace as Replace,
@@ -80,6 +90,7 @@ __getattr__, __dir__, __all__ = attach(
         "attribution": "lmjax.attribution",
         "data": "lmjax.data",
         "evaluation": "lmjax.evaluation",
+        "explanation": "lmjax.explanation",
         "masking": "lmjax.masking",
         "masks": "lmjax.masks",
         "metrics": "lmjax.metrics",
@@ -91,13 +102,16 @@ __getattr__, __dir__, __all__ = attach(
         "training": "lmjax.training",
         "Coalitions": "lmjax.masks",
         "Evaluator": "lmjax.evaluation",
+        "Fill": "lmjax.removals",
         "LayerMasking": "lmjax.removals",
         "Masked": "lmjax.masking",
         "PartialConvolution": "lmjax.removals",
         "Predictor": "lmjax.evaluation",
+        "Removal": "lmjax.removals",
         "Replace": "lmjax.removals",
         "ReplaceAverage": "lmjax.removals",
         "TokenDropping": "lmjax.removals",
+        "black_box": "lmjax.models",
         "evaluate": "lmjax.evaluation",
         "explain": "lmjax.explanation",
     },

@@ -90,14 +90,14 @@ print(f"accuracy on {len(logits)} digits: {(logits.argmax(axis=-1) == labels[tes
 # %% [markdown]
 # ## Explained while parts are painted over
 #
-# All that lmjax asks for is a pure function from an image and masks to logits. `Replace.fill` makes
+# All that lmjax asks for is a pure function from an image and masks to logits. `Replace.paint` makes
 # the pictures that the network gets to see. `Partial` makes the weights arguments of the compiled
 # program, not constants in it.
 
 
 # %%
 def answers(weights, removal, image, masks):
-    return nnx.merge(graph, weights)(removal.fill(image, masks))
+    return nnx.merge(graph, weights)(removal.paint(image, masks))
 
 
 image, label = images[test][0], labels[test][0]

@@ -1,6 +1,7 @@
 """Settings of the whole suite: silent broadcasting across ranks is an error, as are warnings."""
 
 import gc
+import os
 from pathlib import Path
 
 import jax
@@ -12,6 +13,12 @@ from tests.support import wordnet_database
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_compilation_cache():
+    """Commands keep no compiled programs, in this process and in those that tests start."""
+    os.environ["LMJAX_COMPILATION_CACHE"] = "0"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax.attribution.methods import METHODS
+from lmjax import data
+from lmjax.attribution import methods
 from lmjax.models import registry
 from lmjax.training import TrainingConfig
 from lmjax.training.augmentation import MASKING_KINDS, PLAIN_KINDS
@@ -63,7 +64,12 @@ def test_every_network_is_in_the_table():
 
 def test_every_method_is_on_the_page_of_methods():
     described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/methods.md").read_text(), re.M)
-    assert described == list(METHODS)
+    assert described == list(methods.names())
+
+
+def test_every_source_is_on_the_page_of_data():
+    page = (ROOT / "docs/data.md").read_text()
+    assert re.findall(r"^\| `([a-z-]+)[`:]", page, re.M)[: len(data.names())] == list(data.names())
 
 
 def test_every_setting_and_augmentation_is_on_the_page_of_training():

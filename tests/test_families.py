@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax import explain as command
 from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.networks.vit import VisionTransformer
 from lmjax.studies import FeatureLinearity, MaskShape
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 from tests.support.compilations import quick_jit
 from tests.support.networks import SMALLEST
@@ -89,22 +89,21 @@ def probabilities(classifier, image, masks):
     return jax.nn.softmax(classifier.apply(images, masks))
 
 
-def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
+def test_explain_and_metrics(classifier, tmp_path):
     transformer = classifier.masking == lmjax.TokenDropping()
-    monkeypatch.setattr(command, "load", lambda *args, **options: classifier)
     options = {
-        "model": "vit_b_16" if transformer else "resnet18",  # which kind of network it is
+        "model": classifier,
         "segments": "grid",
         "removal": ("masking",),
         "batch_size": 17,
         "output": tmp_path / "a.png",
     }
     gradients = "gradient" if transformer else "gradcam"
-    explanation = command.explain(method=["leave_one_out", gradients], **options)
+    explanation = lmjax.explain(method=["leave_one_out", gradients], **options)
     assert (tmp_path / "a.png").stat().st_size > 0
 
     found = explanation.results["leave_one_out", "masking"].attribution
-    image, segments = explanation.picture.image, explanation.segments
+    image, segments = explanation.image.pixels, explanation.segments
     removed = segments != np.arange(segments.max() + 1)[:, None, None]
     masks = np.concatenate([np.ones((1, SIZE, SIZE), bool), removed])
     whole, *without = np.asarray(probabilities(classifier, image, masks))[:, found.target]
@@ -112,19 +111,18 @@ def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.scores, whole - np.array(without), atol=tolerance)
     assert np.ptp(found.scores) > 5 * tolerance  # segments are seen
     curve = lmjax.metrics.deletion(
-        lmjax.Predictor(classifier),
+        lmjax.Evaluator(lmjax.Predictor(classifier), batch_size=17),
         image,
         found.scores,
         target=found.target,
         segments=segments,
-        batch_size=17,
     )
     expected = [whole, without[found.scores.argmax()]]
     np.testing.assert_allclose(curve.values[:2], expected, atol=tolerance)
 
     if transformer:
         with pytest.raises(ValueError, match=r"a transformer cannot be cut.*Grad-CAM takes conv"):
-            command.explain(method=["gradcam"], **options)
+            lmjax.explain(method=["gradcam"], **options)
     heatmap = explanation.results[gradients, "whole"].attribution.heatmap
     assert np.isfinite(heatmap).all()
     assert heatmap.min() >= 0
@@ -132,20 +130,20 @@ def test_explain_and_metrics(classifier, tmp_path, monkeypatch):
 
 def test_studies_of_convolutional_networks_and_transformers(classifier):
     networks = {"this": classifier, "transformer": small_transformer()}
-    block = Block([read(fakes.Source(2), 1)], networks, key=jax.random.key(0))
+    batch = ImageBatch([read_sample(fakes.Source(2), 1)], networks, key=jax.random.key(0))
     study = MaskShape(removals=("masking",), margins=(0,))
     study.check(networks)
-    rows = fakes.pick(study.rows(block), hole="object")
+    rows = fakes.pick(study.rows(batch), hole="object")
     assert [row["network"] for row in rows] == list(networks)
     for row in rows:
         network = row["network"]
-        image, hidden = block.images(network)[0], block.object_masks(network)
+        image, hidden = batch.images(network)[0], batch.object_masks(network)
         (expected,) = np.asarray(probabilities(networks[network], image, ~hidden))
         tolerance = rounding(networks[network])
         assert row["probability"] == pytest.approx(expected.max(), abs=tolerance)
         assert expected[row["prediction"]] >= expected.max() - tolerance
 
     # What goes into the last layer
-    for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(block):
+    for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(batch):
         assert np.isfinite([row["cosine"], row["effect_distance"]]).all()
         assert min(row["norm"], row["norm_together"]) > 0

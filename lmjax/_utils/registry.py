@@ -14,7 +14,7 @@ class Entry(NamedTuple):
 
     Attributes:
       name: as users write it.
-      value: what the name stands for, or `"module:attribute"` where it is imported on first use.
+      value: the thing itself, or `"module:attribute"` where it is imported on first use.
       description: one line, for help texts and tables.
       builtin: whether it comes with lmjax.
     """
@@ -26,11 +26,11 @@ class Entry(NamedTuple):
 
 
 class Registry(Generic[T]):
-    """Names, what each stands for, and a line of description.
+    """Names of things that users choose by name, each with its value and a line of description.
 
     Packages join through entry points of the group `lmjax.KINDS`: the entry point's name is the
-    registered name, its object the value, and the first line of the object's docstring the
-    description. An entry point is imported when its name is asked for.
+    registered name and its object the value; the object's attribute `description` describes it, or
+    else the first line of its docstring. An entry point is imported when its name is asked for.
 
     Args:
       kind: what one entry is called in errors, such as "removal".
@@ -46,7 +46,7 @@ class Registry(Generic[T]):
 
         Args:
           name: as users write it.
-          value: what it stands for, or `"module:attribute"`, imported on first use.
+          value: the thing itself, or `"module:attribute"`, imported on first use.
           description: one line.
           builtin: whether it comes with lmjax, so that nothing can replace it.
 
@@ -75,11 +75,11 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """All names: built-in and registered ones in order, then those of entry points."""
+        """Returns all names: built-in and registered ones in order, then those of entry points."""
         return tuple(dict.fromkeys((*self._entries, *self._found())))
 
     def get(self, name: str, *, argument: str | None = None) -> T:
-        """The value of a name, imported where necessary.
+        """Returns the value of a name, imported where necessary.
 
         Args:
           name: one of `names()`.
@@ -97,7 +97,7 @@ class Registry(Generic[T]):
         return entry.value
 
     def description(self, name: str) -> str:
-        """The line that describes a name."""
+        """Returns the line that describes a name."""
         return self._entry(name, None).description
 
     def check(self, name: str, *, argument: str | None = None) -> str:
@@ -112,8 +112,7 @@ class Registry(Generic[T]):
             if found is None:
                 raise ValueError(self._unknown(name, argument))
             value = found.load()
-            lines = (value.__doc__ or "").strip().splitlines() or [found.value]
-            self._entries[name] = Entry(name, value, lines[0])
+            self._entries[name] = Entry(name, value, _describe(value) or found.value)
         return self._entries[name]
 
     def _found(self) -> dict[str, EntryPoint]:
@@ -124,3 +123,9 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(str(name), names, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{argument or self.kind} must be one of {', '.join(names)}; got {name!r}{hint}"
+
+
+def _describe(value: Any) -> str:
+    described = getattr(value, "description", None)
+    text = described if isinstance(described, str) else value.__doc__ or ""
+    return text.strip().partition("\n")[0]

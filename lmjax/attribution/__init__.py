@@ -2,8 +2,9 @@
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.extremal_perturbation import extremal_perturbation
+from lmjax.attribution.gradcam import gradcam
 from lmjax.attribution.gradients import (
-    gradcam,
     gradient,
     gradient_times_input,
     integrated_gradients,
@@ -11,16 +12,19 @@ from lmjax.attribution.gradients import (
 )
 from lmjax.attribution.hsic import hsic
 from lmjax.attribution.kernelshap import kernelshap
-from lmjax.attribution.lime import lime, lime_regression
+from lmjax.attribution.lime import lime
+from lmjax.attribution.meaningful_perturbation import MaskPenalty, meaningful_perturbation
 from lmjax.attribution.occlusion import leave_one_in, leave_one_out, occlusion
-from lmjax.attribution.optimised_mask import extremal_perturbation, meaningful_perturbation
 from lmjax.attribution.rise import rise
-from lmjax.attribution.sampling import stable_ranking
 from lmjax.attribution.shapley import exact_shapley, permutation_shapley
 from lmjax.attribution.sobol import sobol
+from lmjax.attribution.stopping import stable_ranking
+from lmjax.attribution.surrogate import Surrogate, lime_regression
 
 __all__ = [
     "Attribution",
+    "MaskPenalty",
+    "Surrogate",
     "banzhaf",
     "exact_shapley",
     "extremal_perturbation",

@@ -1,4 +1,4 @@
-"""What an attribution method returns."""
+"""Attribution, the result of every attribution method."""
 
 import dataclasses
 from typing import Any
@@ -6,27 +6,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmjax._utils.summary import summarize
+
 _STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """Scores of the segments of an image, or of its pixels, for one class or for T classes.
 
     Attributes:
-      scores: float32 `[S]` or `[T, S]`, how much a segment speaks for the target; for methods that
-        score pixels `[H, W]` or `[T, H, W]`.
+      scores: float32 `[S]` or `[T, S]`, how strongly a segment supports the target; `[H, W]` or
+        `[T, H, W]` from methods that score pixels.
       target: the class explained, or the T classes.
       probability: scalar or `[T]`, of the target on the whole image.
       predicted_class: the class with the highest logit on the whole image.
       predicted_probability: of the predicted class.
-      num_variants: how many variants were evaluated.
+      num_variants: number of variants that were evaluated.
       segments: int32 `[H, W]`, the segments' labels; None where pixels are scored.
       standard_error: of the scores, in their shape, from methods that sample; else None.
       intercept: scalar or `[T]`, a surrogate's output with everything hidden; else None.
       r2: scalar or `[T]`, weighted R^2 of a surrogate on its own samples, at most 1; else None.
-      samples: what methods that sample go on from, as `previous=` of a later call; else None.
+      samples: the state from which methods that sample continue, as `previous=` of a later call;
+        else None.
     """
 
     scores: np.ndarray
@@ -43,5 +46,12 @@ class Attribution:
 
     @property
     def heatmap(self) -> np.ndarray:
-        """Scores of pixels: those of their segments; `[H, W]` or `[T, H, W]`."""
+        """Scores of pixels, those of their segments: `[H, W]` or `[T, H, W]`."""
         return self.scores if self.segments is None else self.scores[..., self.segments]
+
+    def __repr__(self) -> str:
+        names = ("scores", "target", "probability", "num_variants")
+        fields = [f"{name}={summarize(getattr(self, name))}" for name in names]
+        if self.segments is not None:
+            fields.append(f"segments={list(np.shape(self.segments))}")
+        return f"Attribution({', '.join(fields)})"

@@ -1,29 +1,29 @@
-"""Banzhaf values of segments: mean contribution to a coalition of which all are equally likely."""
+"""Banzhaf values of segments: mean contributions to coalitions, all being equally likely."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import Game
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions
-from lmjax.masking.checks import check_image
+from lmjax.attribution.stopping import Until
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions
 from lmjax.masks.samplers import all_coalitions, bernoulli_keep
-from lmjax.masks.segments import check_segments
 
 _FEWEST_SAMPLES = 32
 
 
 def banzhaf(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
@@ -31,31 +31,27 @@ def banzhaf(
     until: Until | None = None,
     previous: Attribution | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Banzhaf values: how much higher the output is, on average, where a segment is visible.
+    """Estimates Banzhaf values: the mean output with a segment minus the mean output without it.
 
     Every segment is visible in half of the coalitions, independently, and every coalition is used
-    for all segments: the mean output with a segment minus the mean output without it. Where
-    `num_samples` allows all 2^S coalitions, they are evaluated once each, and the values are exact.
+    for all segments. Where `num_samples` allows all 2^S coalitions, each is evaluated once, and the
+    values are exact.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
-      num_samples: coalitions, 32 or more, with those of `previous`. 1000 is LIME's number.
-      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 32
-        coalitions on. None takes all.
-      previous: attribution of the same call with fewer coalitions, to go on from. Not needed, and
-        not used, where all coalitions are evaluated.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
+      num_samples: coalitions, 32 or more, including those of `previous`. 1000 is LIME's number.
+      until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
+        from 32 coalitions on. None takes all.
+      previous: attribution of the same call with fewer coalitions, to continue. Not needed, and
+        ignored, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -69,51 +65,37 @@ def banzhaf(
       Banzhaf 1965, "Weighted voting doesn't work"; Wang & Jia 2023, "Data Banzhaf" (arXiv
       2205.15466), for the estimator: maximum sample reuse.
     """
-    check_image(image)
-    segments = check_segments(segments, np.shape(image)[:2])
-    num_segments = int(segments.max()) + 1
-    ask = functools.partial(
-        answer,
-        predictor,
-        image,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
+    game = Game(predictor, image, segments, target=target, output=output)
+    num_segments = game.num_segments
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)
-        exact = from_all_coalitions(signs / 2 ** (num_segments - 1), segments, ask)
+        exact = from_all_coalitions(game, signs / 2 ** (num_segments - 1))
         return dataclasses.replace(exact, standard_error=np.zeros_like(exact.scores))
-    if num_samples < _FEWEST_SAMPLES or num_samples != int(num_samples):
-        raise ValueError(
-            f"num_samples must be a whole number, {_FEWEST_SAMPLES} or more, got {num_samples!r}"
-        )
+    num_samples = check_whole("num_samples", num_samples, least=_FEWEST_SAMPLES)
 
     def keep(first: int, last: int) -> np.ndarray:
         return bernoulli_keep(num_segments, last - first, key=key, first=first)
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(segments, keep(first, last))
+        return Coalitions(game.segments, keep(first, last))
 
     def estimate(samples: Samples) -> Estimate:
-        return reuse_all(keep(0, samples.count), samples.values)
+        return difference_of_means(keep(0, samples.count), samples.values)
 
     return run(
-        Sampling(draw, estimate, ("banzhaf",), _FEWEST_SAMPLES),
-        ask,
-        int(num_samples),
-        key=key,
-        segments=segments,
+        Sampling(draw, estimate, key, ("banzhaf",), _FEWEST_SAMPLES),
+        game,
+        num_samples,
+        expected=num_samples + 1,
         until=until,
         previous=previous,
     )
 
 
-def reuse_all(keep: np.ndarray, values: np.ndarray) -> Estimate:
-    """Mean value with each segment minus mean value without it, and the standard error.
+def difference_of_means(keep: np.ndarray, values: np.ndarray) -> Estimate:
+    """Returns the mean value with each segment minus the mean value without it.
+
+    The estimator that Wang & Jia 2023 call maximum sample reuse.
 
     Args:
       keep: `[N, S]` bool.
@@ -134,7 +116,7 @@ def reuse_all(keep: np.ndarray, values: np.ndarray) -> Estimate:
 
 
 def _mean_and_variance(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means `[T, S]` over the coalitions of each segment's group `[N, S]`, and their variances."""
+    """Returns means `[T, S]` over each segment's group of coalitions `[N, S]`, and variances."""
     count = group.sum(axis=0)
     mean = values.T @ group / count
     variance = np.maximum((values**2).T @ group / count - mean**2, 0)

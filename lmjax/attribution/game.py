@@ -1,91 +1,133 @@
-"""What every attribution method begins with: a predictor's answers for the classes to explain."""
+"""The game that attribution methods analyse: parts of an image are its players.
 
+A coalition of players is the set of parts that stay visible, and its payoff is the network's output
+for the target (Shapley 1953; for networks Lundberg & Lee 2017). A method chooses coalitions, or
+masks in general, and makes scores of their payoffs.
+"""
+
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.target import check_target, resolve_target
+from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst
+from lmjax.masks.segments import check_segments
 
 OUTPUTS = ("probability", "logit")
 
 
-class Answers(NamedTuple):
-    """A predictor's output for one class, or for T classes.
+class Prediction(NamedTuple):
+    """The network's prediction for the whole image.
 
     Attributes:
-      values: float32 `[N]` or `[N, T]`, of the variants.
-      whole: scalar or `[T]`, of the whole image.
-      target: the class, or the T classes.
-      probability: scalar or `[T]`, of the target on the whole image.
-      predicted_class: with the highest logit on the whole image.
+      target: the class explained, or the T classes.
+      probability: scalar or `[T]`, of the target.
+      predicted_class: the class with the highest logit.
       predicted_probability: of that class.
     """
 
-    values: np.ndarray
-    whole: np.ndarray
     target: int | tuple[int, ...]
     probability: np.ndarray
     predicted_class: int
     predicted_probability: np.ndarray
 
-    def about(self) -> dict:
-        """The fields that `Attribution` has too."""
-        names = ("target", "probability", "predicted_class", "predicted_probability")
-        return {name: getattr(self, name) for name in names}
+
+class Payoffs(NamedTuple):
+    """The network's output for one target, or for T targets.
+
+    Attributes:
+      values: float32 `[N]` or `[N, T]`, of the variants.
+      whole: scalar or `[T]`, of the whole image.
+      prediction: for the whole image.
+    """
+
+    values: np.ndarray
+    whole: np.ndarray
+    prediction: Prediction
 
 
-def answer(
-    predictor: Callable | Evaluator,
-    image,
-    masks: MaskFamily,
-    *,
-    target: int | Sequence[int] | None,
-    output: str = "probability",
-    expected: int | None = None,
-) -> Answers:
-    """Answers to variants of an image, and to the whole image in the same run.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Game:
+    """An image, the network that looks at it, and the output to explain.
 
-    Args:
-      predictor: a predictor or an `lmjax.Evaluator`.
-      image, expected: as in a call of an evaluator.
-      masks: a family of masks.
+    Attributes:
+      predictor: a predictor or an `lmjax.Evaluator`; kept as an evaluator.
+      image: `[H, W, C]` floats in [0, 1].
+      segments: `[H, W]` ints, labels 0..S-1, none missing: the players. None where masks are not
+        made of segments.
       target: class or classes; None takes the predicted class.
       output: "probability" (softmax over all classes) or "logit".
 
     Raises:
-      ValueError: a target that is no class of the network (before the run), another output,
-        non-finite answers, and all that an evaluator raises.
+      ValueError: another output, shapes that do not match, or bad labels.
     """
-    check_choice("output", output, OUTPUTS)
-    evaluator, masks = as_evaluator(predictor), WholeFirst(masks)
-    if target is not None:  # before the long run, not after it
-        check_target(target, evaluator.num_classes(image, masks))
-    logits = evaluator(image, masks, expected=expected)
-    target = resolve_target(target, logits[0])
-    probabilities = np.asarray(jax.nn.softmax(logits[0]))
-    values = _values(logits, target, output)
-    predicted = int(np.argmax(logits[0]))
-    return Answers(
-        values=values[1:],
-        whole=values[0],
-        target=target,
-        probability=probabilities[np.asarray(target)],
-        predicted_class=predicted,
-        predicted_probability=probabilities[predicted],
-    )
+
+    predictor: Callable | Evaluator
+    image: ArrayLike
+    segments: ArrayLike | None = None
+    _: dataclasses.KW_ONLY
+    target: int | Sequence[int] | None = None
+    output: str = "probability"
+
+    def __post_init__(self):
+        check_image(self.image)
+        check_choice("output", self.output, OUTPUTS)
+        object.__setattr__(self, "predictor", as_evaluator(self.predictor))
+        if self.segments is not None:
+            object.__setattr__(self, "segments", check_segments(self.segments, self.shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return np.shape(self.image)[:2]
+
+    @property
+    def num_segments(self) -> int:
+        """S, the number of players."""
+        return int(self.segments.max()) + 1
+
+    def payoffs(self, masks: MaskFamily, *, expected: int | None = None) -> Payoffs:
+        """Evaluates variants of the image, and the whole image in the same run.
+
+        Args:
+          masks: a family of masks.
+          expected: as in a call of an `lmjax.Evaluator`.
+
+        Raises:
+          ValueError: a target that is not a class of the network (before the run), non-finite
+            outputs, and all that an evaluator raises.
+        """
+        masks = WholeFirst(masks)
+        if self.target is not None:  # before the long run, not after it
+            check_target(self.target, self.predictor.num_classes(self.image, masks))
+        logits = self.predictor(self.image, masks, expected=expected)
+        target = resolve_target(self.target, logits[0])
+        values = _outputs(logits, target, self.output)
+        return Payoffs(values[1:], values[0], _prediction(logits[0], target))
 
 
 def as_output(logits: jax.Array, output: str) -> jax.Array:
-    """What is explained, of logits `[..., K]`: one of `OUTPUTS`."""
+    """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`."""
     return jax.nn.softmax(logits) if output == "probability" else logits
 
 
-def _values(logits: np.ndarray, target, output: str) -> np.ndarray:
+def _prediction(logits: np.ndarray, target: int | tuple[int, ...]) -> Prediction:
+    """Returns the prediction that the logits `[K]` of the whole image make."""
+    probabilities, predicted = np.asarray(jax.nn.softmax(logits)), int(np.argmax(logits))
+    return Prediction(
+        target, probabilities[np.asarray(target)], predicted, probabilities[predicted]
+    )
+
+
+def _outputs(logits: np.ndarray, target: int | tuple[int, ...], output: str) -> np.ndarray:
+    """Returns the targets' outputs, `[N]` or `[N, T]`; raises ValueError unless all are finite."""
     values = np.asarray(as_output(logits, output))[:, np.asarray(target)]
     finite = np.isfinite(values)
     if not finite.all():

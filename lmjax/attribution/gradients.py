@@ -1,45 +1,47 @@
-"""Gradient maps: how the output follows small changes of the image's colours.
+"""Gradient maps: derivatives of the output with respect to the image's colours.
 
 All are taken at the whole image, with nothing hidden, so the removal of a predictor plays no part:
 they are the maps that studies of removals compare with, and order pixels by. Gradients are with
-respect to display colours in [0, 1]; those with respect to normalised ones are the same times the
-standard deviations of the preprocessing.
+respect to display colours in [0, 1]; those with respect to normalised colours are the same times
+the standard deviations of the preprocessing.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import Answers, answer, as_output
-from lmjax.evaluation.evaluator import default_batch_size, split
-from lmjax.masking.checks import check_colours, check_image
-from lmjax.masks.families import Masks
+from lmjax.attribution.differentiation import Objective, jacobian, make_problem
+from lmjax.evaluation.evaluator import Evaluator, as_evaluator, default_batch_size
+from lmjax.masking.checks import check_colours
 
 CHANNELS = ("max_abs", "sum")
-# A gradient keeps the activations of all layers, an answer only those of one.
-_LARGER_THAN_AN_ANSWER = 4
+# A gradient keeps the activations of all layers, an evaluation only those of one.
+_GRADIENT_MEMORY = 4
 
 
 def gradient(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     channels: str = "max_abs",
     output: str = "logit",
 ) -> Attribution:
-    """Scores of pixels: the gradient of the output.
+    """Scores pixels by the gradient of the output.
 
     Args:
-      predictor: (image, masks) -> logits, differentiable, such as `lmjax.Predictor`.
+      predictor: a differentiable predictor or an `lmjax.Evaluator`, which holds batch size and
+        devices; engine and progress play no part.
       image: `[H, W, C]` floats in [0, 1].
       target: class or classes to explain; None explains the predicted class.
-      channels: a pixel's score of those of its channels: "max_abs", the largest of their absolute
+      channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute
         values, or "sum", with signs.
       output: what to explain: "logit", as is usual for gradients (where a probability is near 1 its
         gradient vanishes), or "probability" (softmax over all classes).
@@ -55,22 +57,22 @@ def gradient(
       Simonyan, Vedaldi & Zisserman 2013, "Deep Inside Convolutional Networks" (arXiv 1312.6034),
       section 3.1. Captum's Saliency is the absolute value of each channel.
     """
-    _check_channels(channels)
-    start = _start(predictor, image, target, output)
-    gradients = _gradient(*start.arguments, **start.static)
-    return _attribution(_reduce(gradients, channels), start.answers, num_variants=1)
+    check_choice("channels", channels, CHANNELS)
+    problem = make_problem(predictor, image, target=target, output=output)
+    gradients = _gradient(problem.objective, problem.image)
+    return problem.attribution(_reduce(gradients, channels), num_variants=1)
 
 
 def gradient_times_input(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     output: str = "logit",
 ) -> Attribution:
-    """Scores of pixels: the gradient times the colour, summed over channels.
+    """Scores pixels by the gradient times the colour, summed over channels.
 
-    The first-order effect of turning a pixel black.
+    This is the first-order effect of turning a pixel black.
 
     Args:
       predictor, image, target, output: as in `gradient`.
@@ -83,35 +85,33 @@ def gradient_times_input(
 
     References:
       Shrikumar et al. 2016, "Not Just a Black Box" (arXiv 1605.01713). There, as in Captum's
-      InputXGradient, the input is what the network is given; here it is the image in [0, 1].
+      InputXGradient, the input is the network's; here it is the image in [0, 1].
     """
-    start = _start(predictor, image, target, output)
-    products = np.asarray(_gradient(*start.arguments, **start.static)) * np.float32(image)
-    return _attribution(products.sum(axis=-1), start.answers, num_variants=1)
+    problem = make_problem(predictor, image, target=target, output=output)
+    products = np.asarray(_gradient(problem.objective, problem.image)) * problem.image
+    return problem.attribution(products.sum(axis=-1), num_variants=1)
 
 
 def integrated_gradients(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
-    baseline=0.0,
+    baseline: ArrayLike = 0.0,
     target: int | Sequence[int] | None = None,
     steps: int = 50,
     output: str = "logit",
-    batch_size: int | None = None,
 ) -> Attribution:
-    """Scores of pixels: gradients along the way from a baseline to the image, times that way.
+    """Scores pixels by gradients integrated along the path from a baseline to the image.
 
-    Summed over channels. All scores add up to the output for the image minus that for the baseline
-    (completeness), as exactly as the steps resolve the way.
+    Scores are summed over channels. They add up to the output for the image minus that for the
+    baseline (completeness), as exactly as the steps resolve the path.
 
     Args:
-      predictor, image, target, output: as in `gradient`.
-      baseline: where the way begins, in [0, 1]: an image `[H, W, C]`, a colour of C floats, or a
+      predictor, image, target, output: as in `gradient`. Points of the path are computed in batches
+        of the evaluator's size; None takes a quarter of the default, as gradients need more memory.
+      baseline: start of the path, in [0, 1]: an image `[H, W, C]`, a colour of C floats, or a
         number; the default is black.
       steps: points of a Gauss-Legendre quadrature (Captum's default method), 1 or more.
-      batch_size: points computed together, a matter of memory. None takes a quarter of what
-        `lmjax.evaluate` does.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -123,29 +123,27 @@ def integrated_gradients(
       Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks" (arXiv 1703.01365),
       equation 1; section 5 finds 20 to 300 steps enough, Captum takes 50.
     """
-    _check_number("steps", steps, 1)
-    start = _start(predictor, image, target, output)
-    way = np.float32(image) - _check_baseline(baseline, np.shape(image))
+    steps = check_whole("steps", steps, least=1)
+    problem = make_problem(predictor, image, target=target, output=output)
+    path = problem.image - _check_baseline(baseline, np.shape(image))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    (mean,) = _weighted_sum(
-        *start.arguments,
-        np.float32(0),
-        way,
-        (1 - nodes.astype(np.float32)) / 2,  # how far from the image the points are
+    (mean,) = _moments(
+        problem.objective,
+        problem.image,
+        jax.tree_util.Partial(_point_of_path, path),
+        (1 - nodes.astype(np.float32)) / 2,  # distances of the points from the image
         weights.astype(np.float32) / 2,
-        point=_on_the_way,
-        moments=1,
-        batch_size=_batch_size(batch_size, steps, np.shape(image)),
-        **start.static,
+        np.float32(0),
+        num_moments=1,
+        batch_size=_batch_size(predictor, steps, np.shape(image)),
     )
-    return _attribution(
-        (way * np.asarray(mean)).sum(axis=-1), start.answers, num_variants=steps + 1
-    )
+    scores = (path * np.asarray(mean)).sum(axis=-1)
+    return problem.attribution(scores, num_variants=steps + 1)
 
 
 def smoothgrad(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
@@ -153,18 +151,16 @@ def smoothgrad(
     noise: float = 0.15,
     channels: str = "max_abs",
     output: str = "logit",
-    batch_size: int | None = None,
 ) -> Attribution:
-    """Scores of pixels: the gradient, averaged over noisy copies of the image.
+    """Scores pixels by the gradient averaged over noisy copies of the image.
 
     Args:
-      predictor, image, target, channels, output: as in `gradient`; channels are put together after
-        averaging.
+      predictor, image, target, channels, output: as in `gradient`; channels are reduced after
+        averaging. Copies are computed in batches as in `integrated_gradients`.
       key: random key; the same key gives the same scores.
       num_samples: noisy copies, 2 or more.
       noise: standard deviation of the Gaussian noise, as a share of the image's range of colours,
         above 0. Noisy colours are not clipped.
-      batch_size: as in `integrated_gradients`.
 
     Returns:
       `Attribution` with scores and standard errors `[H, W]` for one target, `[T, H, W]` for
@@ -177,257 +173,118 @@ def smoothgrad(
       Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise" (arXiv 1706.03825), section
       3: noise of 10% to 20%, 50 samples.
     """
-    _check_channels(channels)
-    _check_number("num_samples", num_samples, 2)
-    if not (np.isfinite(noise) and noise > 0):
-        raise ValueError(f"noise must be above 0 and finite, got {noise!r}")
-    start = _start(predictor, image, target, output)
-    centre = _gradient(*start.arguments, **start.static)
-    moments = _weighted_sum(
-        *start.arguments,
-        centre,  # counted from here, small differences keep their digits
-        np.float32(noise * np.ptp(image)),
+    check_choice("channels", channels, CHANNELS)
+    num_samples = check_whole("num_samples", num_samples, least=2)
+    check_number("noise", noise, above=0)
+    problem = make_problem(predictor, image, target=target, output=output)
+    centre = _gradient(problem.objective, problem.image)
+    moments = _moments(
+        problem.objective,
+        problem.image,
+        jax.tree_util.Partial(_noisy_copy, np.float32(noise * np.ptp(image))),
         jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_samples)),
         jnp.full(num_samples, 1 / num_samples),
-        point=_noisy,
-        moments=2,
+        centre,  # relative to it, small differences keep their digits
+        num_moments=2,
         sum_channels=channels == "sum",
-        batch_size=_batch_size(batch_size, num_samples, np.shape(image)),
-        **start.static,
+        batch_size=_batch_size(predictor, num_samples, np.shape(image)),
     )
     mean, square = map(np.asarray, moments)
     errors = np.sqrt(np.maximum(square - mean**2, 0) / (num_samples - 1))
     centre = np.asarray(centre)
     mean = mean + (centre.sum(axis=-1, keepdims=True) if channels == "sum" else centre)
     largest = np.abs(mean).argmax(axis=-1, keepdims=True)
-    return _attribution(
+    return problem.attribution(
         _reduce(mean, channels),
-        start.answers,
         num_variants=num_samples + 1,
         errors=np.take_along_axis(errors, largest, axis=-1)[..., 0],
     )
 
 
-def gradcam(
-    features: Callable,
-    head: Callable,
-    image,
-    *,
-    target: int | Sequence[int] | None = None,
-    output: str = "logit",
-) -> Attribution:
-    """Scores of pixels: Grad-CAM, a layer's channels weighted by their mean gradients.
-
-    The network comes in two functions, cut behind the layer, usually the last convolutional one:
-    `gradcam(*classifier.cut(), image)` for a classifier of `lmjax.models`. The map is rectified and
-    then resized bilinearly to the image.
-
-    Args:
-      features: image `[H, W, C]` in [0, 1] -> the layer's activations `[h, w, D]`. Arrays of a
-        pytree (such as `jax.tree_util.Partial`) are passed as arguments of the compiled function.
-      head: activations `[h, w, D]` -> logits `[K]`.
-      image, target, output: as in `gradient`.
-
-    Returns:
-      `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several; none below 0.
-
-    Raises:
-      ValueError: as `gradient`, or features or logits of another shape.
-
-    References:
-      Selvaraju et al. 2017, "Grad-CAM" (arXiv 1610.02391), equations 1 and 2. Captum's LayerGradCam
-      rectifies with `relu_attributions=True` only.
-    """
-    for name, function in (("features", features), ("head", head)):
-        if not callable(function):
-            raise ValueError(f"{name} must be a function, got {type(function).__name__}")
-    start = _start(jax.tree_util.Partial(_in_two, features, head), image, target, output)
-    maps = _gradcam(*start.arguments, **start.static)
-    return _attribution(np.asarray(maps), start.answers, num_variants=1)
-
-
-class _Start(NamedTuple):
-    """What all begin with.
-
-    Attributes:
-      answers: for the whole image.
-      arguments: of compiled functions: the predictor's arrays, the image, the targets `[T]`.
-      static: their static arguments.
-    """
-
-    answers: Answers
-    arguments: tuple
-    static: dict
-
-
-def _start(predictor: Callable, image, target, output: str) -> _Start:
-    check_image(image)
-    whole = Masks(np.ones((1, *np.shape(image)[:2]), bool))
-    answers = answer(predictor, image, whole, target=target, output=output, progress=False)
-    arrays, static = split(predictor)
-    arguments = arrays, np.float32(image), np.atleast_1d(answers.target)
-    return _Start(answers, arguments, {"static": static, "output": output})
-
-
-def _attribution(scores, answers: Answers, *, num_variants: int, errors=None) -> Attribution:
-    """From scores and errors `[T, H, W]`."""
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            "predictor has gradients that are NaN or infinite at this image; check its functions "
-            "where they have no derivative, such as sqrt at 0"
-        )
-    shape = (*answers.whole.shape, *scores.shape[1:])
-    return Attribution(
-        scores=np.float32(scores).reshape(shape),
-        standard_error=None if errors is None else np.float32(errors).reshape(shape),
-        num_variants=num_variants,
-        **answers.about(),
-    )
-
-
-def _reduce(gradients, channels: str) -> np.ndarray:
-    """`[..., C]` -> `[...]`."""
+def _reduce(gradients: ArrayLike, channels: str) -> np.ndarray:
+    """Reduces gradients `[..., C]` to scores `[...]`."""
     gradients = np.asarray(gradients)
     return np.abs(gradients).max(axis=-1) if channels == "max_abs" else gradients.sum(axis=-1)
 
 
-def _outputs(predictor: Callable, image: jax.Array, targets: jax.Array, output: str) -> jax.Array:
-    """`[T]`, for the whole image."""
-    # Not a constant to the compiler, which would work out for seconds what follows from it.
-    whole = jax.lax.optimization_barrier(jnp.ones((1, *image.shape[:2]), bool))
-    logits = predictor(image, whole)[0]
-    return as_output(logits.astype(jnp.float32), output)[targets]
+@jax.jit
+def _gradient(objective: Objective, image: jax.Array) -> jax.Array:
+    """Returns the targets' gradients `[T, H, W, C]`."""
+    return jacobian(objective.whole, image)
 
 
-def _rows(function: Callable, x: jax.Array) -> jax.Array:
-    """The Jacobian `[T, ...]` of `function` (x -> `[T]`), a row at a time."""
-    values, pull_back = jax.vjp(function, x)
-    return jax.lax.map(lambda row: pull_back(row)[0], jnp.eye(len(values), dtype=values.dtype))
-
-
-@functools.partial(jax.jit, static_argnames=("static", "output"))
-def _gradient(arrays, image, targets, *, static, output):
-    """`[T, H, W, C]`."""
-    predictor = static.predictor(arrays)
-    return _rows(lambda x: _outputs(predictor, x, targets, output), image)
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=(*("static", "output", "point", "moments", "sum_channels", "batch_size"),),
-)
-def _weighted_sum(
-    arrays,
-    image,
-    targets,
-    centre,
-    scale,
-    numbers,
-    weights,
+@functools.partial(jax.jit, static_argnames=("num_moments", "sum_channels", "batch_size"))
+def _moments(
+    objective: Objective,
+    image: jax.Array,
+    point: Callable[[jax.Array, Any], jax.Array],
+    parameters: jax.Array,
+    weights: jax.Array,
+    centre: jax.Array,
     *,
-    static,
-    output,
-    point,
-    moments,
-    batch_size,
-    sum_channels=False,
-):
-    """Sums over images of their weight times a power of (their gradient - `centre`).
+    num_moments: int,
+    batch_size: int,
+    sum_channels: bool = False,
+) -> list[jax.Array]:
+    """Sums powers of gradients at points near an image, each times its weight.
 
     Args:
-      centre: `[T, H, W, C]`, or a number.
-      scale: what `point` takes besides.
-      numbers: `[N]`, of the images.
+      objective: to differentiate.
+      image: `[H, W, C]`.
+      point: (image, parameter) -> point.
+      parameters: `[N]`, of the points.
       weights: `[N]`.
-      point: (image, scale, number) -> an image near `image`.
-      moments: how many powers, from the first.
+      centre: `[T, H, W, C]` or a number, subtracted from the gradients.
+      num_moments: number of powers, from the first.
+      batch_size: points at a time.
       sum_channels: sum gradients over channels first.
-      batch_size: images at a time.
 
     Returns:
-      Each `[T, H, W, C]`, or `[T, H, W, 1]` of summed channels.
+      Each sum `[T, H, W, C]`, or `[T, H, W, 1]` of summed channels.
     """
-    predictor = static.predictor(arrays)
 
-    def powers(number):
-        x = point(image, scale, number)
-        rows = _rows(lambda x: _outputs(predictor, x, targets, output), x) - centre
+    def powers(parameter: Any) -> list[jax.Array]:
+        rows = jacobian(objective.whole, point(image, parameter)) - centre
         rows = rows.sum(axis=-1, keepdims=True) if sum_channels else rows
-        return [rows ** (i + 1) for i in range(moments)]
+        return [rows ** (i + 1) for i in range(num_moments)]
 
-    def add(totals, batch):
-        numbers, weights = batch
+    def add(totals: list[jax.Array], batch: tuple[jax.Array, jax.Array]):
+        parameters, weights = batch
         summed = [
-            jnp.tensordot(weights, x, 1, precision="highest") for x in jax.vmap(powers)(numbers)
+            jnp.tensordot(weights, x, 1, precision="highest") for x in jax.vmap(powers)(parameters)
         ]
         return [total + x for total, x in zip(totals, summed, strict=True)], None
 
-    # The last batch is filled with images that count nothing.
+    # The last batch is padded with points of weight 0.
     chosen = jnp.arange(-(-len(weights) // batch_size) * batch_size).reshape(-1, batch_size)
     real = chosen < len(weights)
     chosen = jnp.minimum(chosen, len(weights) - 1)
-    shapes = jax.eval_shape(powers, numbers[0])
+    shapes = jax.eval_shape(powers, parameters[0])
     zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-    batches = numbers[chosen], jnp.where(real, weights[chosen], 0)
+    batches = parameters[chosen], jnp.where(real, weights[chosen], 0)
     return jax.lax.scan(add, zeros, batches)[0]
 
 
-def _on_the_way(image, way, share):
-    return image - share * way
+def _point_of_path(path: jax.Array, image: jax.Array, distance: jax.Array) -> jax.Array:
+    """Returns the point of a straight path that ends at the image."""
+    return image - distance * path
 
 
-def _noisy(image, std, key):
+def _noisy_copy(std: jax.Array, image: jax.Array, key: jax.Array) -> jax.Array:
+    """Returns the image with Gaussian noise."""
     return image + std * jax.random.normal(key, image.shape)
 
 
-def _in_two(features: Callable, head: Callable, image, masks):
-    """A predictor for whole images, of the two functions of `gradcam`."""
-    logits = head(_activations(features, image))
-    if logits.ndim != 1:
-        raise ValueError(f"head must return logits [K], got shape {logits.shape}")
-    return jnp.broadcast_to(logits[None], (len(masks), len(logits)))
-
-
-def _activations(features: Callable, image) -> jax.Array:
-    activations = features(image)
-    if activations.ndim != 3:
-        raise ValueError(
-            f"features must return activations [h, w, D], got shape {activations.shape}; take a "
-            "layer before the network pools over positions, and drop the axis of a batch"
-        )
-    return activations
-
-
-@functools.partial(jax.jit, static_argnames=("static", "output"))
-def _gradcam(arrays, image, targets, *, static, output):
-    """`[T, H, W]`."""
-    features, head = static.predictor(arrays).args
-    activations = _activations(features, image)
-    gradients = _rows(lambda x: as_output(head(x), output)[targets], activations)
-    weights = gradients.astype(jnp.float32).mean(axis=(1, 2))
-    maps = jnp.einsum("hwd,td->thw", activations.astype(jnp.float32), weights, precision="highest")
-    shape = (len(targets), *image.shape[:2])
-    return jax.image.resize(jax.nn.relu(maps), shape, "bilinear")
-
-
-def _batch_size(batch_size: int | None, number: int, shape: tuple[int, ...]) -> int:
+def _batch_size(predictor: Callable | Evaluator, number: int, shape: tuple[int, ...]) -> int:
+    """Returns how many gradients of `number` are computed at a time."""
+    batch_size = as_evaluator(predictor).batch_size
     if batch_size is None:
-        batch_size = max(default_batch_size(shape[:2]) // _LARGER_THAN_AN_ANSWER, 1)
-    _check_number("batch_size", batch_size, 1)
+        batch_size = max(default_batch_size(shape[:2]) // _GRADIENT_MEMORY, 1)
     return min(batch_size, number)
 
 
-def _check_channels(channels: str) -> None:
-    if channels not in CHANNELS:
-        raise ValueError(f"channels must be one of {', '.join(CHANNELS)}; got {channels!r}")
-
-
-def _check_number(name: str, number: int, least: int) -> None:
-    if isinstance(number, bool) or number != int(number) or number < least:
-        raise ValueError(f"{name} must be a whole number, {least} or more; got {number!r}")
-
-
-def _check_baseline(baseline, shape: tuple[int, ...]) -> np.ndarray:
+def _check_baseline(baseline: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a baseline as an image of that shape, or raises ValueError."""
     baseline = np.asarray(baseline, np.float32)
     if baseline.shape not in ((), shape[-1:], shape):
         raise ValueError(

@@ -4,34 +4,36 @@ Novello, Fel & Vigouroux 2022, "Making Sense of Dependence: Efficient Black-box 
 Dependence Measure" (arXiv 2206.06219).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_number, check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
-from lmjax.attribution.sobol import segments_or_grid
+from lmjax.attribution.game import Game
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
+from lmjax.attribution.stopping import Until
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import numbered
+from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 100
-# Samples of one Latin hypercube: a segment is visible in half of them. The next follow in another,
-# so that a run can go on.
+# Samples of one Latin hypercube, half of which show a segment. Further samples come from further
+# hypercubes, so that a run can be continued.
 _HYPERCUBE = 50
 
 
 def hsic(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     key: jax.Array,
-    segments=None,
+    segments: ArrayLike | None = None,
     target: int | Sequence[int] | None = None,
     num_samples: int = 500,
     grid: int | tuple[int, int] = 8,
@@ -39,42 +41,38 @@ def hsic(
     until: Until | None = None,
     previous: Attribution | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Scores of segments: Hilbert-Schmidt independence criterion of visibility and output.
+    """Scores segments by the Hilbert-Schmidt independence criterion of visibility and output.
 
-    Masks are binary, under every removal. A score is 0 for a segment the output does not depend on
-    (up to sampling error, which is upwards), and has no sign otherwise: what speaks against the
-    target scores as high as what speaks for it.
+    Masks are binary, under every removal. A score is 0 for a segment on which the output does not
+    depend (up to sampling error, which is upwards), and has no sign otherwise: evidence against the
+    target scores as high as evidence for it.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       key: random key; the same key gives the same scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
-      num_samples: variants evaluated besides the whole image, 2 or more, with those of `previous`.
-        In half of any 50 a segment is visible (Latin hypercube sampling; the paper has one
-        hypercube of all samples, which could not go on).
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
+      num_samples: variants evaluated besides the whole image, 2 or more, including those of
+        `previous`. Half of every 50 show a segment (Latin hypercube sampling; the paper has one
+        hypercube of all samples, which could not be continued).
       grid: cells of the even grid along each side, or (h, w).
       kernel_width: of the output's kernel exp(-(y - y')^2 / (2 width^2)), above 0. None takes the
-        median output, as the authors' code and Xplique do: made for probabilities. For logits a
+        median output, as the authors' code and Xplique do, which suits probabilities. For logits a
         typical difference of outputs is a better width.
-      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 100
-        variants on. It holds for segments that count; of those whose score is about 0 the errors
-        tell too little to rank them. None takes all.
-      previous: attribution of the same call with fewer samples, to go on from; the kernel's width
-        is free.
+      until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
+        from 100 variants on. Reliable for influential segments; the errors of scores near 0 are too
+        small to rank them. None takes all.
+      previous: attribution of the same call with fewer samples, to continue; the kernel's width may
+        differ.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors
-      (to first order: near a score of 0 they tell no more than its size).
+      (to first order: near a score of 0 they are no larger than the score).
 
     Raises:
       ValueError: options out of range, more samples than memory allows, `previous` that does not
@@ -87,19 +85,19 @@ def hsic(
       by n, which scales all scores alike.
     """
     check_image(image)
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be 2 or more, got {num_samples!r}")
-    if kernel_width is not None and not (np.isfinite(kernel_width) and kernel_width > 0):
-        raise ValueError(f"kernel_width must be above 0 and finite, got {kernel_width!r}")
-    segments = segments_or_grid(segments, np.shape(image)[:2], grid)
-    num_segments = int(segments.max()) + 1
+    num_samples = check_whole("num_samples", num_samples, least=2)
+    if kernel_width is not None:
+        check_number("kernel_width", kernel_width, above=0)
+    segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
+    game = Game(predictor, image, segments, target=target, output=output)
+    num_segments = game.num_segments
     check_memory(12 * num_samples * (num_samples + num_segments), num_segments, num_samples)
 
     def keep(first: int, last: int) -> np.ndarray:
         return _half_visible(num_segments, first, last, key)
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(segments, keep(first, last))
+        return Coalitions(game.segments, keep(first, last))
 
     def estimate(samples: Samples) -> Estimate:
         outputs = samples.values.T
@@ -108,31 +106,20 @@ def hsic(
         return Estimate(*map(np.asarray, _hsic(keep(0, samples.count), outputs, widths)))
 
     return run(
-        Sampling(draw, estimate, ("hsic",), _FIRST_CHECK),
-        functools.partial(
-            answer,
-            predictor,
-            image,
-            target=target,
-            output=output,
-            batch_size=batch_size,
-            progress=progress,
-            engine=engine,
-            mesh=mesh,
-        ),
-        int(num_samples),
-        key=key,
-        segments=segments,
+        Sampling(draw, estimate, key, ("hsic",), _FIRST_CHECK),
+        game,
+        num_samples,
+        expected=num_samples + 1,
         until=until,
         previous=previous,
     )
 
 
 def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> np.ndarray:
-    """bool `[last - first, S]`: samples of that number, of one hypercube after the other."""
+    """Draws samples `first` to `last - 1` of consecutive Latin hypercubes, bool `[N, S]`."""
     start, stop = first // _HYPERCUBE * _HYPERCUBE, -(-last // _HYPERCUBE) * _HYPERCUBE
 
-    def draw(key):
+    def draw(key: jax.Array) -> jax.Array:
         return jax.random.bits(key, (num_segments,))
 
     bits = numbered(draw, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
@@ -141,7 +128,7 @@ def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> n
 
 
 def _median_widths(outputs: np.ndarray) -> np.ndarray:
-    """The medians of outputs `[T, N]`; where 0, the standard deviation; where that is 0, 1."""
+    """Returns medians of outputs `[T, N]`; where 0, standard deviations; where these are 0, 1."""
     widths = np.abs(np.median(outputs, axis=1))
     widths = np.where(widths > 0, widths, outputs.std(axis=1))
     return np.where(widths > 0, widths, 1)
@@ -149,7 +136,7 @@ def _median_widths(outputs: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Scores and errors `[T, S]`, of coalitions `[N, S]`, outputs `[T, N]` and widths `[T]`."""
+    """Returns scores and errors `[T, S]` of coalitions `[N, S]`, outputs `[T, N]`, widths `[T]`."""
     # The kernel of visibility, 1/2 for equal and -1/2 for unequal, is a product: 2 x x'.
     x, count = keep - keep.mean(axis=0, keepdims=True), len(keep)
 
@@ -159,7 +146,7 @@ def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> tuple[jax.A
         kernel = jnp.exp(-(difference**2) / 2)
         product = jnp.matmul(kernel, x, precision="highest")
         terms = 2 * x * (product - product.mean(axis=0, keepdims=True)) / (count - 1) ** 2
-        # Each sample counts in a row and in a column of the kernels, hence twice.
+        # Each sample appears in a row and in a column of the kernels: hence the factor 2.
         return terms.sum(axis=0), 2 * terms.std(axis=0, ddof=1) * count**0.5
 
     return jax.lax.map(one, (outputs, widths))

@@ -3,34 +3,34 @@
 Pairs of complementary coalitions are used throughout (Covert & Lee 2021). For a pair, the two
 equations of the regression, v(z) = v(0) + z b and v(1 - z) = v(0) + (1 - z) b, hold together with
 the constraint sum(b) = v(1) - v(0) exactly when v(z) - v(1 - z) = (2 z - 1) b: so a pair is one
-equation, and the value of the empty coalition counts in the constraint alone.
+equation, and the value of the empty coalition appears in the constraint alone.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import Game
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
-from lmjax.masking.checks import check_image
+from lmjax.attribution.stopping import Until
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import complement_pairs, shapley_keep, shapley_kernel
-from lmjax.masks.segments import check_segments
 
 _FIRST_CHECK = 32  # pairs
 
 
 def kernelshap(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
@@ -38,33 +38,30 @@ def kernelshap(
     until: Until | None = None,
     previous: Attribution | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Shapley values from a regression on coalitions drawn from the Shapley kernel, in pairs.
+    """Estimates Shapley values by a regression on pairs of coalitions from the Shapley kernel.
 
     The scores sum exactly to the output for the whole image minus that for nothing visible, both
     evaluated. The coalitions of one segment and of all but one are all evaluated, once each; the
-    others are drawn. Where `num_samples` allows all 2^S - 2, they are evaluated once each, and the
-    values are exact.
+    others are drawn. Where `num_samples` allows all 2^S - 2, each is evaluated once, and the values
+    are exact.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
-      num_samples: coalitions besides the empty one and the full one, 2 S + 4 or more, with those of
-        `previous`; an odd one is left out. None takes 2 S + 2048, as the `shap` package.
-      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 32 drawn
-        pairs on. None takes all.
-      previous: attribution of the same call with fewer samples, to go on from. Not needed, and not
-        used, where all coalitions are evaluated.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
+      num_samples: coalitions besides the empty one and the full one, 2 S + 4 or more, including
+        those of `previous`; rounded down to an even number. None takes 2 S + 2048, as the `shap`
+        package does.
+      until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
+        from 32 drawn pairs on. None takes all.
+      previous: attribution of the same call with fewer samples, to continue. Not needed, and
+        ignored, where all coalitions are evaluated.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -82,33 +79,18 @@ def kernelshap(
       segments are all evaluated as in the R package `kernelshap` with hybrid degree 1. The standard
       errors are those of a regression whose variances are unknown (MacKinnon & White 1985, HC3).
     """
-    check_image(image)
-    segments = check_segments(segments, np.shape(image)[:2])
-    num_segments = int(segments.max()) + 1
+    game = Game(predictor, image, segments, target=target, output=output)
+    num_segments = game.num_segments
     num_samples = 2 * num_segments + 2048 if num_samples is None else num_samples
-    ask = functools.partial(
-        answer,
-        predictor,
-        image,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
     if num_samples >= 2**num_segments - 2:
-        exact = from_all_coalitions(shapley_weights(num_segments), segments, ask)
+        exact = from_all_coalitions(game, shapley_weights(num_segments))
         return dataclasses.replace(exact, standard_error=np.zeros_like(exact.scores))
     fewest = min(2 * num_segments + 4, 2**num_segments - 2)
-    if num_samples < fewest or num_samples != int(num_samples):
-        raise ValueError(
-            f"num_samples must be a whole number, {fewest} or more for {num_segments} segments; "
-            f"got {num_samples!r}"
-        )
+    note = f"for {num_segments} segments"
+    num_samples = check_whole("num_samples", num_samples, least=fewest, note=note)
     # Four arrays of floats for the pairs, three for the normal equations.
-    needed = 8 * num_segments * (2 * int(num_samples) + 3 * num_segments)
-    check_memory(needed, num_segments, int(num_samples))
+    needed = 8 * num_segments * (2 * num_samples + 3 * num_segments)
+    check_memory(needed, num_segments, num_samples)
 
     def drawn(first: int, last: int) -> np.ndarray:
         return shapley_keep(num_segments, last - first, key=key, smallest=2, first=first)
@@ -118,24 +100,23 @@ def kernelshap(
         if first == 0:
             keep = np.concatenate([np.eye(num_segments, dtype=bool), keep])
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
-        return Coalitions(segments, np.concatenate([empty, complement_pairs(keep)]))
+        return Coalitions(game.segments, np.concatenate([empty, complement_pairs(keep)]))
 
     def estimate(samples: Samples) -> Estimate:
         return estimate_from_pairs(drawn(0, samples.count), samples.values, samples.whole)
 
     return run(
-        Sampling(draw, estimate, ("kernelshap",), _FIRST_CHECK),
-        ask,
-        (int(num_samples) - 2 * num_segments) // 2,
-        key=key,
-        segments=segments,
+        Sampling(draw, estimate, key, ("kernelshap",), _FIRST_CHECK),
+        game,
+        (num_samples - 2 * num_segments) // 2,
+        expected=num_samples + 2,
         until=until,
         previous=previous,
     )
 
 
 def estimate_from_pairs(drawn: np.ndarray, values: np.ndarray, whole: np.ndarray) -> Estimate:
-    """Scores from pairs of which one segment is visible or hidden, all of them, and drawn pairs.
+    """Fits scores to all pairs that show or hide a single segment, and to drawn pairs.
 
     Args:
       drawn: `[N, S]` bool, one coalition of each drawn pair, from the kernel without the sizes 1
@@ -153,20 +134,20 @@ def estimate_from_pairs(drawn: np.ndarray, values: np.ndarray, whole: np.ndarray
         whole - values[0],
         weights,
     )
-    only = slice(num_segments, None)  # the drawn pairs: the others could not have been others
+    only = slice(num_segments, None)  # the drawn pairs: the others are not random
     moved = fit.directions[only] * weights[only, None]
     residuals = fit.residuals[only] / (1 - fit.leverages[only, None])
     return Estimate(fit.scores, np.sqrt((residuals**2).T @ moved**2))
 
 
 class Fit(NamedTuple):
-    """Of a regression on P pairs.
+    """The result of a regression on P pairs.
 
     Attributes:
       scores: `[T, S]`.
       residuals: `[P, T]`.
-      directions: `[P, S]`, how scores move with the weighted value of a pair.
-      leverages: `[P]`, how a fitted value moves with its own.
+      directions: `[P, S]`, derivatives of the scores with respect to the weighted value of a pair.
+      leverages: `[P]`, derivatives of fitted values with respect to the observed ones.
     """
 
     scores: np.ndarray
@@ -178,18 +159,18 @@ class Fit(NamedTuple):
 def pair_regression(
     keep: np.ndarray, differences: np.ndarray, total: np.ndarray, weights: np.ndarray
 ) -> Fit:
-    """The scores b with the given sum for which the weighted squares of d - (2 z - 1) b are least.
+    """Finds the scores b with a given sum that minimise the weighted squares of d - (2 z - 1) b.
 
     Args:
       keep: `[P, S]` bool, z, one coalition of each pair.
       differences: `[P, T]`, d, its value minus that of its complement.
-      total: `[T]`, what the scores sum to.
+      total: `[T]`, the sum of the scores.
       weights: `[P]`, above 0.
     """
     num_segments = keep.shape[1]
     x = np.where(keep, 1.0, -1.0)
     weighted = x * weights[:, None]
-    # The normal equations, bordered by the constraint and its multiplier.
+    # The normal equations, bordered by the constraint and its Lagrange multiplier.
     bordered = np.ones((num_segments + 1, num_segments + 1))
     bordered[:-1, :-1], bordered[-1, -1] = weighted.T @ x, 0
     inverse = np.linalg.inv(bordered)

@@ -1,47 +1,233 @@
-"""Attribution methods by name, as the commands call them.
+"""Attribution methods by name: the registry that `lmjax explain` chooses from.
 
-A method is one line in `METHODS`. What it needs of segments and key is read off its signature.
+A method is a function like those of `lmjax.attribution`. What it needs of segments and key is read
+off its signature.
 """
 
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
 
 from lmjax import attribution
-from lmjax.removals.by_name import PAINTS
+from lmjax._utils.checks import check_choice
+from lmjax._utils.registry import Registry
+from lmjax.evaluation.evaluator import Evaluator, as_predictor
 
-WHOLE = "whole"  # in the place of a removal's name, for methods that remove nothing
+WHOLE = "whole"
+"""Stands in the place of a removal's name for methods that remove nothing."""
+
+Budget = Callable[[int, int], dict[str, int] | None]
+UNDER = ("every", "blending", "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """An attribution method.
+    """An attribution method, and how figures and tables show it.
 
     Attributes:
+      function: (predictor or `lmjax.Evaluator`, image `[H, W, C]`) -> `Attribution`. It is given
+        those of `segments`, `key` and `target` that its signature has.
       title: its name in figures and tables.
-      run: the function of `lmjax.attribution`.
-      unit: what its scores are, with {} for the class.
-      spend: (variants, S) -> options of `run` that make it evaluate about so many variants, or None
-        where they are too few. None where the method has no such option.
-      signed: whether scores below 0 speak against the class.
-      level: whether only differences between scores tell where the class is: figures then show
-        scores from the mean of their map on.
-      removals: under which the method runs: "every"; "painted", those that blend image and
-        baseline; "none", where nothing is removed and it runs once.
+      unit: the unit of its scores, with {} for the class.
+      budget: (variants, S) -> options of the function that make it evaluate about that number of
+        variants, or None where they are too few. None for a method without such an option.
+      signed: whether scores below 0 count against the class.
+      centred: whether only differences between scores are meaningful: figures then show scores
+        minus the mean of their map.
+      under: the removals that the method runs under: "every"; "blending", those that take soft
+        masks; "none", where nothing is removed and it runs once.
     """
 
+    function: Callable[..., attribution.Attribution]
     title: str
-    run: Callable
     unit: str
     _: dataclasses.KW_ONLY
-    spend: Callable[[int, int], dict[str, int] | None] | None = None
+    budget: Budget | None = None
     signed: bool = True
-    level: bool = False
-    removals: str = "every"
+    centred: bool = False
+    under: Literal["every", "blending", "none"] = "every"
+
+    def __post_init__(self):
+        if not callable(self.function):
+            raise ValueError(f"function must be a function of images, got {self.function!r}")
+        check_choice("under", self.under, UNDER)
+
+
+_REGISTRY: Registry[Method | Callable] = Registry("method", "lmjax.methods")
+
+
+def register(
+    name: str,
+    function: Callable[..., attribution.Attribution],
+    *,
+    description: str,
+    title: str | None = None,
+    unit: str | None = None,
+    budget: Budget | None = None,
+    signed: bool = True,
+    centred: bool = False,
+    under: Literal["every", "blending", "none"] = "every",
+) -> None:
+    """Adds an attribution method that `lmjax explain` takes by its name.
+
+    Example:
+      >>> def largest(predictor, image, segments, *, target=None): ...
+      >>> lmjax.attribution.methods.register("largest", largest, description="The largest segment.")
+      >>> lmjax.explain("photo.jpg", method="largest")
+
+    Args:
+      name: as users write it.
+      function, budget, signed, centred, under: as in `Method`. Without `budget`, a function with an
+        option `num_samples` is given the number of variants as that.
+      description: one line.
+      title: None takes the name, with spaces for underscores.
+      unit: None takes "score for {}".
+
+    Raises:
+      ValueError: a name that cannot be written on a command line, or a built-in one; a function
+        that is none; `under` of another value.
+    """
+    method = _complete(name, function)
+    given = {"title": title, "unit": unit, "budget": budget}
+    given = {option: value for option, value in given.items() if value is not None}
+    method = dataclasses.replace(method, signed=signed, centred=centred, under=under, **given)
+    _REGISTRY.register(name, method, description=description)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the methods, those of other packages included."""
+    return _REGISTRY.names()
+
+
+def description(name: str) -> str:
+    """Returns the line that describes a method."""
+    return _REGISTRY.description(name)
+
+
+def get(name: str) -> Method:
+    """Returns the method of a name.
+
+    Raises:
+      ValueError: another name; lists those there are.
+    """
+    found = _REGISTRY.get(name)
+    return found if isinstance(found, Method) else _complete(name, found)
+
+
+def _complete(name: str, function: Callable) -> Method:
+    """Returns a function as a method, with the defaults of `register`."""
+    if not callable(function):
+        raise ValueError(f"method {name!r} must be a function of images, got {function!r}")
+    samples = "num_samples" in inspect.signature(function).parameters
+    return Method(
+        function,
+        title=name.replace("_", " "),
+        unit="score for {}",
+        budget=_samples if samples else None,
+    )
+
+
+def attribute(
+    name: str,
+    evaluator: Callable | Evaluator,
+    image,
+    segments: np.ndarray,
+    *,
+    key: jax.Array,
+    samples: int | None = None,
+    target: int | None = None,
+) -> attribution.Attribution:
+    """Explains a prediction with the method of a name.
+
+    Args:
+      name: one of `names()`.
+      evaluator: a predictor or an `lmjax.Evaluator`.
+      image, target: as in `lmjax.attribution`.
+      segments: `[H, W]`, for methods that score segments.
+      key: for methods that draw at random.
+      samples: about how many variants to evaluate; None leaves it to the method. Methods without a
+        number of samples ignore it.
+
+    Raises:
+      ValueError: too few samples, and all that the method raises.
+    """
+    method = get(name)
+    given = {"segments": segments, "key": key, "target": target}
+    takes = inspect.signature(method.function).parameters
+    options = {option: value for option, value in given.items() if option in takes}
+    if samples is not None and method.budget is not None:
+        options |= _spend(name, samples, int(segments.max()) + 1)
+    return method.function(evaluator, image, **options)
+
+
+def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names, each once; raises ValueError for none, and for one that is unknown."""
+    if not chosen:
+        raise ValueError(f"method must be one or more of {', '.join(names())}; got none")
+    for name in chosen:
+        _REGISTRY.check(name)
+    return tuple(dict.fromkeys(chosen))
+
+
+def check_samples(chosen: Sequence[str], samples: int | None, num_segments: int) -> None:
+    """Raises ValueError where samples are too few for a method, or none of the methods samples."""
+    if samples is None:
+        return
+    sampling = [name for name in chosen if get(name).budget is not None]
+    if not sampling:
+        known = ", ".join(name for name in names() if get(name).budget is not None)
+        raise ValueError(
+            f"samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
+        )
+    for name in sampling:
+        _spend(name, samples, num_segments)
+
+
+def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:
+    """Returns the (method, removal) to run, method by method.
+
+    A method that needs soft masks runs under the removals that take them; one that removes nothing
+    runs once, under `WHOLE`.
+
+    Args:
+      chosen: names of methods.
+      removals: name of each removal -> whether it takes soft masks.
+
+    Raises:
+      ValueError: a method that can run under none of the removals.
+    """
+    found = []
+    for name in chosen:
+        under = {
+            "every": list(removals),
+            "blending": [removal for removal, soft_masks in removals.items() if soft_masks],
+            "none": [WHOLE],
+        }[get(name).under]
+        if not under:
+            raise ValueError(
+                f"removal must hold one that takes soft masks for method {name}, such as grey; got "
+                f"{', '.join(removals)}"
+            )
+        found += [(name, removal) for removal in under]
+    return found
+
+
+def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
+    """Returns the options that make a method evaluate about `samples` variants."""
+    budget = get(name).budget
+    options = budget(samples, num_segments)
+    if options is None:
+        fewest = next(n for n in itertools.count(2) if budget(n, num_segments))
+        raise ValueError(
+            f"samples must be {fewest} or more for {name} with {num_segments} segments, got "
+            f"{samples}"
+        )
+    return options
 
 
 def _samples(variants: int, num_segments: int) -> dict[str, int] | None:
@@ -53,210 +239,120 @@ def _banzhaf_samples(variants: int, num_segments: int) -> dict[str, int] | None:
 
 
 def _kernelshap_samples(variants: int, num_segments: int) -> dict[str, int] | None:
-    """The whole image and nothing are evaluated besides."""
+    """Leaves two variants for the whole image and for nothing visible."""
     fewest = min(2 * num_segments + 4, 2**num_segments - 2)
     return {"num_samples": variants - 2} if variants - 2 >= fewest else None
 
 
 def _permutations(variants: int, num_segments: int) -> dict[str, int] | None:
-    """Orders are followed both ways; the whole image and nothing are evaluated besides."""
+    """Counts both directions of an order; the whole image and nothing visible are shared."""
     count = (variants - 2) // max(2 * (num_segments - 1), 1)
     return {"num_permutations": count} if count >= 2 else None
 
 
 def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
-    """Powers of two: only those are balanced."""
+    """Rounds down to a power of two: only those are balanced."""
     count = variants // (num_segments + 1)
     return {"num_designs": 2 ** (count.bit_length() - 1)} if count >= 2 else None
 
 
 def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
-    """Behind the last block."""
-    return attribution.gradcam(*predictor.classifier.cut(), image, target=target)
+    """Explains a prediction by Grad-CAM behind the last layer with positions."""
+    classifier = as_predictor(predictor).classifier
+    return attribution.gradcam(*classifier.cut(), image, target=target)
 
 
 _EFFECT = "effect of a segment on the probability of {}"
 _FALL = "fall of the probability of {} where hidden"
-
-METHODS = {
-    "lime": Method("LIME", attribution.lime, _EFFECT, spend=_samples),
+_BUILTIN = {
+    "lime": Method(attribution.lime, "LIME", _EFFECT, budget=_samples),
     "kernelshap": Method(
-        "KernelSHAP",
         attribution.kernelshap,
+        "KernelSHAP",
         "Shapley value, probability of {}",
-        spend=_kernelshap_samples,
+        budget=_kernelshap_samples,
     ),
     "shapley": Method(
-        "permutation Shapley",
         attribution.permutation_shapley,
+        "permutation Shapley",
         "Shapley value, probability of {}",
-        spend=_permutations,
+        budget=_permutations,
     ),
     "banzhaf": Method(
-        "Banzhaf", attribution.banzhaf, "Banzhaf value, probability of {}", spend=_banzhaf_samples
+        attribution.banzhaf, "Banzhaf", "Banzhaf value, probability of {}", budget=_banzhaf_samples
     ),
-    "occlusion": Method("occlusion", attribution.occlusion, _FALL),
-    "leave_one_out": Method("leave one out", attribution.leave_one_out, _FALL),
+    "occlusion": Method(attribution.occlusion, "occlusion", _FALL),
+    "leave_one_out": Method(attribution.leave_one_out, "leave one out", _FALL),
     "leave_one_in": Method(
-        "leave one in", attribution.leave_one_in, "rise of the probability of {} where shown alone"
+        attribution.leave_one_in, "leave one in", "rise of the probability of {} where shown alone"
     ),
     "rise": Method(
-        "RISE",
         attribution.rise,
+        "RISE",
         "probability of {} where visible, from the map's mean",
-        spend=_samples,
-        level=True,
+        budget=_samples,
+        centred=True,
     ),
     "sobol": Method(
-        "Sobol",
         attribution.sobol,
+        "Sobol",
         "share of the variance of the probability of {}",
-        spend=_designs,
+        budget=_designs,
         signed=False,
     ),
     "hsic": Method(
-        "HSIC",
         attribution.hsic,
+        "HSIC",
         "dependence (HSIC) of the probability of {}",
-        spend=_samples,
+        budget=_samples,
         signed=False,
     ),
     "meaningful": Method(
-        "meaningful perturbation",
         attribution.meaningful_perturbation,
+        "meaningful perturbation",
         "how far hidden, so that the probability of {} falls",
         signed=False,
-        removals="painted",
+        under="blending",
     ),
     "extremal": Method(
-        "extremal perturbation",
         attribution.extremal_perturbation,
+        "extremal perturbation",
         "how many of the masks that raise the logit of {} show it",
         signed=False,
-        removals="painted",
+        under="blending",
     ),
     "gradient": Method(
-        "gradient",
         attribution.gradient,
+        "gradient",
         "gradient of the logit of {}, its size",
         signed=False,
-        removals="none",
+        under="none",
     ),
     "gradient_times_input": Method(
-        "gradient x input",
         attribution.gradient_times_input,
+        "gradient x input",
         "gradient of the logit of {}, times the colour",
-        removals="none",
+        under="none",
     ),
     "integrated_gradients": Method(
-        "integrated gradients",
         attribution.integrated_gradients,
+        "integrated gradients",
         "share in the logit of {}, from black on",
-        removals="none",
+        under="none",
     ),
     "smoothgrad": Method(
-        "SmoothGrad",
         attribution.smoothgrad,
+        "SmoothGrad",
         "gradient of the logit of {} under noise, its size",
         signed=False,
-        removals="none",
+        under="none",
     ),
     "gradcam": Method(
-        "Grad-CAM", _gradcam, "Grad-CAM of the logit of {}", signed=False, removals="none"
+        _gradcam, "Grad-CAM", "Grad-CAM of the logit of {}", signed=False, under="none"
     ),
 }
 
-
-def attribute(
-    name: str,
-    predictor: Callable,
-    image,
-    segments: np.ndarray,
-    *,
-    key: jax.Array,
-    samples: int | None = None,
-    target: int | None = None,
-    batch_size: int | None = None,
-) -> attribution.Attribution:
-    """Runs a method by its name, one of `METHODS`.
-
-    Args:
-      predictor, image, target, batch_size: as in `lmjax.attribution`.
-      segments: `[H, W]`, for methods that score segments.
-      key: for methods that draw.
-      samples: variants to evaluate, about; None leaves it to the method. Methods with no number of
-        samples ignore it.
-
-    Raises:
-      ValueError: too few samples, and all that the method raises.
-    """
-    method = METHODS[name]
-    given = {"segments": segments, "key": key, "target": target, "batch_size": batch_size}
-    takes = inspect.signature(method.run).parameters
-    options = {option: value for option, value in given.items() if option in takes}
-    if samples is not None and method.spend is not None:
-        options |= _spend(name, samples, int(segments.max()) + 1)
-    return method.run(predictor, image, **options)
-
-
-def check_methods(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once; raises ValueError for none, and for one that is not in `METHODS`."""
-    unknown = [name for name in names if name not in METHODS]
-    if unknown or not names:
-        raise ValueError(
-            f"method must be one or more of {', '.join(METHODS)}; got "
-            f"{', '.join(unknown) or 'none'}"
-        )
-    return tuple(dict.fromkeys(names))
-
-
-def check_samples(names: Sequence[str], samples: int | None, num_segments: int) -> None:
-    """Raises ValueError where samples are too few for a method, or mean nothing to any of them."""
-    if samples is None:
-        return
-    sampling = [name for name in names if METHODS[name].spend is not None]
-    if not sampling:
-        known = ", ".join(name for name, method in METHODS.items() if method.spend is not None)
-        raise ValueError(
-            f"samples means nothing to {', '.join(names)}; leave it out, or add one of {known}"
-        )
-    for name in sampling:
-        _spend(name, samples, num_segments)
-
-
-def pairs(methods: Sequence[str], removals: Sequence[str]) -> list[tuple[str, str]]:
-    """(method, removal) to run, method by method.
-
-    A method that needs a removal that paints runs under those among `removals`; one that removes
-    nothing runs once, under `WHOLE`.
-
-    Raises:
-      ValueError: a method that can run under none of the removals.
-    """
-    chosen = []
-    for name in methods:
-        under = {
-            "every": removals,
-            "painted": [removal for removal in removals if removal in PAINTS],
-            "none": [WHOLE],
-        }[METHODS[name].removals]
-        if not under:
-            raise ValueError(
-                f"removal must hold one that paints for method {name}, one of "
-                f"{', '.join(PAINTS)}; got {', '.join(removals)}"
-            )
-        chosen += [(name, removal) for removal in under]
-    return chosen
-
-
-def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
-    """The options that make a method evaluate about `samples` variants."""
-    spend = METHODS[name].spend
-    options = spend(samples, num_segments)
-    if options is None:
-        fewest = next(n for n in itertools.count(2) if spend(n, num_segments))
-        raise ValueError(
-            f"samples must be {fewest} or more for {name} with {num_segments} segments, got "
-            f"{samples}"
-        )
-    return options
+for _name, _method in _BUILTIN.items():
+    _REGISTRY.register(
+        _name, _method, description=_method.function.__doc__.splitlines()[0], builtin=True
+    )

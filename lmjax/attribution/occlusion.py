@@ -1,54 +1,51 @@
-"""Occlusion: what changes when one part of the image is hidden, or when it alone is shown."""
+"""Occlusion: the effect of hiding one part of the image, or of showing it alone."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_choice, check_pair
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.masking.checks import check_image
+from lmjax.attribution.game import Game
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import Windows, weighted_sum
-from lmjax.masks.segments import check_segments
 
 OVERLAPS = ("mean", "sum")
 
 
 def occlusion(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     size: int | tuple[int, int] = 16,
     stride: int | tuple[int, int] | None = None,
     overlaps: str = "mean",
     target: int | Sequence[int] | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Scores of pixels: by how much the output falls when a window over them is hidden.
+    """Scores pixels by how much the output falls when a window over them is hidden.
 
     The first window lies in the upper left corner, the others follow in steps of `stride` until the
-    image is covered; the last of a row or column may reach over the border. So does Captum's
-    Occlusion, whose mean over overlaps is the default here; Xplique's sums, and leaves out windows
-    that reach over the border.
+    image is covered; the last of a row or column may reach over the border. Captum's Occlusion does
+    the same and takes the mean over overlaps, the default here; Xplique takes sums, and leaves out
+    windows that reach over the border.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       size: of the windows, in pixels: a side, or (height, width).
       stride: step from window to window, at most `size`. None takes half the size, rounded up;
         `stride=size` hides every pixel once (single patches), Captum's default is 1.
       overlaps: "mean" or "sum" of the effects of all windows over a pixel.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -59,29 +56,18 @@ def occlusion(
 
     References:
       Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv
-      1311.2901), section 4.2. Size and stride are ours: the literature has no usual ones.
+      1311.2901), section 4.2. Size and stride are ours: the literature has no standard ones.
     """
-    check_image(image)
-    if overlaps not in OVERLAPS:
-        raise ValueError(f"overlaps must be one of {', '.join(OVERLAPS)}; got {overlaps!r}")
-    windows = sliding_windows(np.shape(image)[:2], size, stride)
-    answers = answer(
-        predictor,
-        image,
-        windows,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
-    effects = (answers.whole - answers.values).reshape(len(windows), -1)
+    game = Game(predictor, image, target=target, output=output)
+    check_choice("overlaps", overlaps, OVERLAPS)
+    windows = sliding_windows(game.shape, size, stride)
+    payoffs = game.payoffs(windows)
+    effects = (payoffs.whole - payoffs.values).reshape(len(windows), -1)
     scores = effects_of_pixels(windows, effects, overlaps)
     return Attribution(
-        scores=scores.reshape(*answers.whole.shape, *windows.spatial_shape),
+        scores=scores.reshape(*payoffs.whole.shape, *windows.spatial_shape),
         num_variants=len(windows) + 1,
-        **answers.about(),
+        **payoffs.prediction._asdict(),
     )
 
 
@@ -90,42 +76,38 @@ def sliding_windows(
     size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
 ) -> Windows:
-    """The windows of `occlusion`, for an image of (H, W).
+    """Returns the windows of `occlusion` for an image of (H, W).
 
     Raises:
       ValueError: a size or stride out of range.
     """
-    size = _pair("size", size, shape, "the image's height and width")
+    size = check_pair("size", size, most=shape, note="the image's height and width")
     stride = tuple(-(-n // 2) for n in size) if stride is None else stride
-    stride = _pair("stride", stride, size, "the size, or pixels are left out")
+    stride = check_pair("stride", stride, most=size, note="the size, or pixels are left out")
     return Windows(shape, _corners(shape, size, stride), size)
 
 
 def effects_of_pixels(windows: Windows, effects: np.ndarray, overlaps: str = "mean") -> np.ndarray:
-    """The scores of `occlusion`: `[T, H, W]`, from the windows' effects `[N, T]`."""
+    """Returns the scores of `occlusion`, `[T, H, W]`, from the windows' effects `[N, T]`."""
     inside = dataclasses.replace(windows, keep_inside=True)
     *totals, count = weighted_sum(inside, np.c_[effects, np.ones(len(effects))])
     return np.stack(totals) / (count if overlaps == "mean" else 1)
 
 
 def leave_one_out(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Scores of segments: by how much the output falls when the segment alone is hidden.
+    """Scores segments by how much the output falls when the segment alone is hidden.
 
-    Captum's FeatureAblation with segments as its feature mask.
+    Equals Captum's FeatureAblation with segments as its feature mask.
 
     Args:
-      predictor, image, target, output, batch_size, progress, engine, mesh: as in `occlusion`.
+      predictor, image, target, output: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -134,46 +116,32 @@ def leave_one_out(
     Raises:
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
-    segments, num_segments = _check(image, segments)
-    answers = answer(
-        predictor,
-        image,
-        Coalitions(segments, ~np.eye(num_segments, dtype=bool)),
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
+    game = _game_of_segments(predictor, image, segments, target=target, output=output)
+    payoffs = game.payoffs(Coalitions(game.segments, ~np.eye(game.num_segments, dtype=bool)))
     return Attribution(
-        scores=(answers.whole - answers.values).T,
-        segments=segments,
-        num_variants=num_segments + 1,
-        **answers.about(),
+        scores=(payoffs.whole - payoffs.values).T,
+        segments=game.segments,
+        num_variants=game.num_segments + 1,
+        **payoffs.prediction._asdict(),
     )
 
 
 def leave_one_in(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Scores of segments: by how much the output rises when the segment alone is shown.
+    """Scores segments by how much the output rises when the segment alone is shown.
 
-    It is counted from the output with everything hidden (the baseline under `lmjax.Replace`, the
-    classifier's bias under `lmjax.LayerMasking`), which is the result's `intercept`: so the output
+    The rise starts from the output with everything hidden (the baseline under `lmjax.Replace`, the
+    classifier's bias under `lmjax.LayerMasking`), which is the result's `intercept`: the output
     with the segment alone is score + intercept.
 
     Args:
-      predictor, image, target, output, batch_size, progress, engine, mesh: as in `occlusion`.
+      predictor, image, target, output: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -182,50 +150,31 @@ def leave_one_in(
     Raises:
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
-    segments, num_segments = _check(image, segments)
-    keep = np.eye(num_segments + 1, num_segments, k=-1, dtype=bool)  # the first shows nothing
-    answers = answer(
-        predictor,
-        image,
-        Coalitions(segments, keep),
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
-    nothing, *alone = answers.values
+    game = _game_of_segments(predictor, image, segments, target=target, output=output)
+    count = game.num_segments
+    keep = np.eye(count + 1, count, k=-1, dtype=bool)  # the first coalition is empty
+    payoffs = game.payoffs(Coalitions(game.segments, keep))
+    empty, *alone = payoffs.values
     return Attribution(
-        scores=(np.stack(alone) - nothing).T,
-        segments=segments,
-        intercept=nothing,
-        num_variants=num_segments + 2,
-        **answers.about(),
+        scores=(np.stack(alone) - empty).T,
+        segments=game.segments,
+        intercept=empty,
+        num_variants=count + 2,
+        **payoffs.prediction._asdict(),
     )
 
 
-def _check(image, segments) -> tuple[np.ndarray, int]:
-    check_image(image)
-    segments = check_segments(segments, np.shape(image)[:2])
-    num_segments = int(segments.max()) + 1
-    check_memory(2 * num_segments**2, num_segments, num_segments)
-    return segments, num_segments
-
-
-def _pair(name: str, value, limit: tuple[int, int], what: str) -> tuple[int, int]:
-    """An int or two, as two, each from 1 up to its limit."""
-    pair = np.broadcast_to(value, 2) if np.size(value) in (1, 2) else np.zeros(1)
-    if pair.dtype.kind not in "iu" or (pair < 1).any() or (pair > limit).any():
-        raise ValueError(
-            f"{name} must be a whole number or two, from 1 to {limit[0]} and {limit[1]} ({what}); "
-            f"got {value!r}"
-        )
-    return int(pair[0]), int(pair[1])
+def _game_of_segments(
+    predictor: Callable | Evaluator, image: ArrayLike, segments: ArrayLike, **options: Any
+) -> Game:
+    """Returns a game whose coalitions, one for each segment, fit into memory."""
+    game = Game(predictor, image, segments, **options)
+    check_memory(2 * game.num_segments**2, game.num_segments, game.num_segments)
+    return game
 
 
 def _corners(shape: tuple[int, int], size: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
-    """`[N, 2]`: upper left corners of windows that cover the image."""
+    """Returns the upper left corners `[N, 2]` of windows that cover the image."""
     starts = [
         np.arange(math.ceil((length - window) / step) + 1) * step
         for length, window, step in zip(shape, size, stride)

@@ -1,54 +1,50 @@
-"""Shapley values of segments: exact ones of few segments, and estimates from permutations.
+"""Shapley values of segments: exact for few segments, and estimated from permutations.
 
-Segments are players of a game whose value is the network's output when only they are visible. The
-Shapley value of a segment is its mean contribution to those that came before it, over all orders in
-which segments can appear (Shapley 1953). The values sum to the output for the whole image minus
+Segments are the players of a game whose payoff is the network's output when only they are visible.
+The Shapley value of a segment is its mean contribution to the segments before it, over all orders
+in which segments can appear (Shapley 1953). The values sum to the output for the whole image minus
 that for nothing visible.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
-from lmjax.masking.checks import check_image
+from lmjax.attribution.game import Game
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
+from lmjax.attribution.stopping import Until
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions
 from lmjax.masks.orders import prefixes, random_orders
 from lmjax.masks.samplers import all_coalitions
-from lmjax.masks.segments import check_segments
 
 _MOST_SEGMENTS = 12
 _FIRST_CHECK = 8
 
 
 def exact_shapley(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Shapley values from all 2^S coalitions of up to 12 segments.
+    """Computes Shapley values from all 2^S coalitions of up to 12 segments.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       segments: `[H, W]` ints, labels 0..S-1, none missing; S at most 12.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -60,33 +56,20 @@ def exact_shapley(
     References:
       Shapley 1953, "A value for n-person games".
     """
-    check_image(image)
-    segments = check_segments(segments, np.shape(image)[:2])
-    num_segments = int(segments.max()) + 1
-    if num_segments > _MOST_SEGMENTS:
+    game = Game(predictor, image, segments, target=target, output=output)
+    if game.num_segments > _MOST_SEGMENTS:
         raise ValueError(
             f"segments must be at most {_MOST_SEGMENTS}, as 2^S coalitions are evaluated; got "
-            f"{num_segments}; take kernelshap or permutation_shapley, or fewer segments: "
+            f"{game.num_segments}; take kernelshap or permutation_shapley, or fewer segments: "
             f"lmjax.segments.merge(image, segments, num_segments={_MOST_SEGMENTS})"
         )
-    ask = functools.partial(
-        answer,
-        predictor,
-        image,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
-    return from_all_coalitions(shapley_weights(num_segments), segments, ask)
+    return from_all_coalitions(game, shapley_weights(game.num_segments))
 
 
 def permutation_shapley(
-    predictor: Callable,
-    image,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
@@ -95,31 +78,27 @@ def permutation_shapley(
     until: Until | None = None,
     previous: Attribution | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Shapley values estimated from random orders in which the segments appear.
+    """Estimates Shapley values from random orders in which the segments appear.
 
-    The scores sum to the output for the whole image minus that for nothing visible, whatever the
-    number of orders.
+    For any number of orders, the scores sum to the output for the whole image minus that for
+    nothing visible.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
-      num_permutations: random orders, 2 or more, with those of `previous`. 25 is Captum's
-        (`ShapleyValueSampling`); one costs S - 1 variants, or twice that where antithetic.
-      antithetic: follow each order backwards too, which cancels interactions of two segments.
-      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked from 8 orders
-        on. None takes all orders.
-      previous: attribution of the same call with fewer orders, to go on from.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
+      num_permutations: random orders, 2 or more, including those of `previous`. 25 is Captum's
+        number (`ShapleyValueSampling`); one costs S - 1 variants, or twice that if antithetic.
+      antithetic: also follow each order backwards, which cancels interactions of two segments.
+      until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
+        from 8 orders on. None takes all orders.
+      previous: attribution of the same call with fewer orders, to continue.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -133,14 +112,10 @@ def permutation_shapley(
       Mitchell et al. 2022, "Sampling permutations for Shapley value estimation" (arXiv 2104.12199),
       for antithetic orders.
     """
-    check_image(image)
-    segments = check_segments(segments, np.shape(image)[:2])
-    num_segments = int(segments.max()) + 1
-    if num_permutations < 2 or num_permutations != int(num_permutations):
-        raise ValueError(
-            f"num_permutations must be a whole number, 2 or more for standard errors; got "
-            f"{num_permutations!r}"
-        )
+    game = Game(predictor, image, segments, target=target, output=output)
+    num_segments = game.num_segments
+    note = "standard errors need two"
+    num_permutations = check_whole("num_permutations", num_permutations, least=2, note=note)
 
     def orders(first: int, last: int) -> np.ndarray:
         one_way = random_orders(num_segments, last - first, key=key, first=first)
@@ -149,7 +124,7 @@ def permutation_shapley(
     def draw(first: int, last: int) -> Coalitions:
         keep = prefixes(orders(first, last)).reshape(-1, num_segments)
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
-        return Coalitions(segments, np.concatenate([empty, keep]))
+        return Coalitions(game.segments, np.concatenate([empty, keep]))
 
     def estimate(samples: Samples) -> Estimate:
         empty, values = samples.values[0], samples.values[1:]
@@ -157,23 +132,11 @@ def permutation_shapley(
         return Estimate(scores.mean(axis=0), scores.std(axis=0, ddof=1) / math.sqrt(len(scores)))
 
     settings = ("permutation_shapley", ("antithetic", bool(antithetic)))
-    ask = functools.partial(
-        answer,
-        predictor,
-        image,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
     return run(
-        Sampling(draw, estimate, settings, _FIRST_CHECK),
-        ask,
-        int(num_permutations),
-        key=key,
-        segments=segments,
+        Sampling(draw, estimate, key, settings, _FIRST_CHECK),
+        game,
+        num_permutations,
+        expected=num_permutations * (num_segments - 1) * (2 if antithetic else 1) + 2,
         until=until,
         previous=previous,
     )
@@ -182,10 +145,10 @@ def permutation_shapley(
 def contributions(
     orders: np.ndarray, values: np.ndarray, empty: np.ndarray, whole: np.ndarray
 ) -> np.ndarray:
-    """What each segment adds where it appears, the mean over the orders of a sample.
+    """Returns what each segment adds where it appears, averaged over the orders of a sample.
 
     Args:
-      orders: `[N, R, S]`, R orders a sample.
+      orders: `[N, R, S]`, R orders for each sample.
       values: `[N * R * (S - 1), T]`, of the prefixes of the orders.
       empty: `[T]`, value with nothing visible.
       whole: `[T]`, value with everything visible.
@@ -202,10 +165,10 @@ def contributions(
 
 
 def shapley_weights(num_segments: int) -> np.ndarray:
-    """Weights `[2^S, S]` that make Shapley values of the values of `all_coalitions`.
+    """Returns weights `[2^S, S]` by which the payoffs of `all_coalitions` sum to Shapley values.
 
-    A coalition of k segments counts (k - 1)! (S - k)! / S! for those in it, and
-    -k! (S - k - 1)! / S! for the others.
+    A coalition of k segments has weight (k - 1)! (S - k)! / S! for its members, and
+    -k! (S - k - 1)! / S! for the other segments.
     """
     factorial = np.array([math.factorial(k) for k in range(num_segments + 1)], float)
     keep = all_coalitions(num_segments)
@@ -215,20 +178,20 @@ def shapley_weights(num_segments: int) -> np.ndarray:
     return np.where(keep, within, -without) / factorial[-1]
 
 
-def from_all_coalitions(weights: np.ndarray, segments: np.ndarray, ask: Callable) -> Attribution:
-    """Scores that are sums over all coalitions.
+def from_all_coalitions(game: Game, weights: np.ndarray) -> Attribution:
+    """Computes scores that are weighted sums of the payoffs of all coalitions.
 
     Args:
+      game: of S segments.
       weights: `[2^S, S]`, of the rows of `all_coalitions`.
-      segments: `[H, W]`.
-      ask: answers to variants, as in `run`.
     """
     keep = all_coalitions(weights.shape[1])
-    answers = ask(Coalitions(segments, keep[:-1]))  # the last is the whole image
-    values = np.concatenate([answers.values, answers.whole[None]]).astype(np.float64)
+    # The last coalition is the whole image, which is evaluated in any case.
+    payoffs = game.payoffs(Coalitions(game.segments, keep[:-1]))
+    values = np.concatenate([payoffs.values, payoffs.whole[None]]).astype(np.float64)
     return Attribution(
         scores=np.float32(values.T @ weights),
-        segments=segments,
+        segments=game.segments,
         num_variants=len(keep),
-        **answers.about(),
+        **payoffs.prediction._asdict(),
     )

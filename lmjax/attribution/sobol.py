@@ -1,34 +1,37 @@
-"""Sobol attribution: how much of the output's variance goes with each part of the image.
+"""Sobol attribution: the share of the output's variance that each part of the image explains.
 
 Fel, Cadene, Chalvidal, Cord, Vigouroux & Serre 2021, "Look at the Variance! Efficient Black-box
 Explanations with Sobol-based Sensitivity Analysis" (arXiv 2111.04138).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import answer
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, Until, run
+from lmjax.attribution.game import Game
+from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
+from lmjax.attribution.stopping import Until
+from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, SoftCoalitions
-from lmjax.masks.segments import check_segments
+from lmjax.masks.samplers import quasi_random
+from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 32
-_MOST_DIMENSIONS = 21_201  # of SciPy's table of direction numbers
+_MOST_SEGMENTS = 10_600  # SciPy tabulates Sobol sequences of 21,201 dimensions, two a segment
 
 
 def sobol(
-    predictor: Callable,
-    image,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
     *,
     key: jax.Array,
-    segments=None,
+    segments: ArrayLike | None = None,
     target: int | Sequence[int] | None = None,
     num_designs: int = 32,
     grid: int | tuple[int, int] = 8,
@@ -36,16 +39,12 @@ def sobol(
     until: Until | None = None,
     previous: Attribution | None = None,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Attribution:
-    """Scores of segments: total-order Sobol indices, by Jansen's estimator.
+    """Scores segments by their total-order Sobol indices, with Jansen's estimator.
 
-    A score is the share of the output's variance that is left when all other segments are known:
-    the segment's own effect and its part in all interactions. It has no sign: what speaks against
-    the target scores as high as what speaks for it.
+    A score is the share of the output's variance that remains when all other segments are known:
+    the segment's own effect and its part in all interactions. It has no sign: evidence against the
+    target scores as high as evidence for it.
 
     As published, segments are visible to degrees uniform in [0, 1], for removals that blend. Where
     a mask says which positions are known (`lmjax.LayerMasking`), degrees have no meaning: they are
@@ -53,28 +52,28 @@ def sobol(
     of that other experiment. Half of its variants coincide and are evaluated once.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       key: random key; the same key gives the same scores. It scrambles the Sobol sequence.
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
-      target: class or classes to explain; None explains the predicted class. Several cost no more
-        evaluations than one.
-      num_designs: points n of the quasi-random sequence, a power of two for its full balance;
-        n (S + 1) variants are evaluated, with those of `previous`.
+      target: class or classes to explain; None explains the predicted class. Several targets cost
+        no more evaluations than one.
+      num_designs: points n of the quasi-random sequence, fully balanced if a power of two;
+        n (S + 1) variants are evaluated, including those of `previous`.
       grid: cells of the even grid along each side, or (h, w).
-      soft: whether masks are. None asks the predictor (`takes_soft_masks`: those that paint take
-        them); a function that does not say gets binary masks, which any function can take.
-      until: (scores, standard errors) -> stop, for example `stable_ranking(5)`: asked at 32, 64,
-        128, ... designs, where the sequence is balanced. As the standard errors are those of
-        random designs, it stops late rather than early. None takes all.
-      previous: attribution of the same call with fewer designs, to go on from: the sequence goes
-        on too.
+      soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
+        binary masks, which any function can take.
+      until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked at
+        32, 64, 128, ... designs, where the sequence is balanced. As the standard errors are those
+        of random designs, it stops late rather than early. None takes all.
+      previous: attribution of the same call with fewer designs, to continue with further points of
+        the sequence.
       output: what to explain: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is
-      constant. The standard errors hold for random designs; quasi-random ones err less.
+      constant. The standard errors hold for random designs; quasi-random errors are smaller.
 
     Raises:
       ValueError: options out of range, more segments than memory allows, `previous` that does not
@@ -83,25 +82,30 @@ def sobol(
 
     References:
       Fel et al. 2021, section 3.3; Jansen 1999. Grid, designs and estimator are Xplique's defaults,
-      which also evaluates n variants that this estimator does not use, takes the sequence as it is,
-      and shows the map under a bicubic enlargement.
+      which also evaluates n variants that this estimator does not use, does not scramble the
+      sequence, and enlarges the map by bicubic interpolation.
     """
     check_image(image)
-    if num_designs < 2:
-        raise ValueError(f"num_designs must be 2 or more, got {num_designs!r}")
-    soft = getattr(predictor, "takes_soft_masks", False) if soft is None else soft
-    segments = segments_or_grid(segments, np.shape(image)[:2], grid)
-    num_segments = int(segments.max()) + 1
-    # Of all variants the degrees, and what is made of them.
+    num_designs = check_whole("num_designs", num_designs, least=2)
+    segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
+    game = Game(predictor, image, segments, target=target, output=output)
+    soft = game.predictor.soft_masks if soft is None else soft
+    num_segments = game.num_segments
+    if num_segments > _MOST_SEGMENTS:
+        raise ValueError(
+            f"segments must be at most {_MOST_SEGMENTS:,}, as far as Sobol sequences are tabulated;"
+            f" got {num_segments:,}"
+        )
+    # The degrees of all variants, and arrays made of them.
     num_variants = num_designs * (num_segments + 1)
     check_memory(12 * num_variants * num_segments, num_segments, num_variants)
 
     def draw(first: int, last: int) -> MaskFamily:
         if soft:
-            return SoftCoalitions(segments, designs(num_segments, last, key, first=first))
+            return SoftCoalitions(game.segments, designs(num_segments, last, key, first=first))
         keep = designs(num_segments, last, key) > 0.5
         places, _ = _distinct(keep)
-        return Coalitions(segments, keep[places[places >= first * (num_segments + 1)]])
+        return Coalitions(game.segments, keep[places[places >= first * (num_segments + 1)]])
 
     def estimate(samples: Samples) -> Estimate:
         values = samples.values
@@ -111,50 +115,24 @@ def sobol(
         return Estimate(*jansen(points, np.stack(mixed)))
 
     return run(
-        Sampling(draw, estimate, ("sobol", ("soft", soft)), _FIRST_CHECK, growth=2),
-        functools.partial(
-            answer,
-            predictor,
-            image,
-            target=target,
-            output=output,
-            batch_size=batch_size,
-            progress=progress,
-            engine=engine,
-            mesh=mesh,
-        ),
-        int(num_designs),
-        key=key,
-        segments=segments,
+        Sampling(draw, estimate, key, ("sobol", ("soft", soft)), _FIRST_CHECK, growth=2),
+        game,
+        num_designs,
+        expected=num_variants + 1,
         until=until,
         previous=previous,
     )
 
 
-def segments_or_grid(segments, shape: tuple[int, int], grid: int | tuple[int, int]) -> np.ndarray:
-    """Checked segments, or for None an even grid of `grid` (one number, or two) cells."""
-    if segments is not None:
-        return check_segments(segments, shape)
-    rows, columns = (grid, grid) if np.ndim(grid) == 0 else grid
-    if not (1 <= rows <= shape[0] and 1 <= columns <= shape[1]):
-        raise ValueError(
-            f"grid must have from 1 x 1 to {shape[0]} x {shape[1]} cells, one for each pixel; got "
-            f"{rows} x {columns}"
-        )
-    row = np.arange(shape[0]) * rows // shape[0]
-    column = np.arange(shape[1]) * columns // shape[1]
-    return (row[:, None] * columns + column[None]).astype(np.int32)
-
-
 def jansen(first: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Total-order Sobol indices, and their standard errors if designs were random.
+    """Estimates total-order Sobol indices, and their standard errors for random designs.
 
     Args:
       first: `[n]` or `[n, T]`, outputs at n points.
-      mixed: `[S, n]` or `[S, n, T]`, outputs at the same points with one coordinate drawn anew.
+      mixed: `[S, n]` or `[S, n, T]`, outputs at the same points with one coordinate redrawn.
 
     Returns:
-      both `[S]` or `[T, S]`.
+      indices and standard errors, both `[S]` or `[T, S]`.
     """
     count = len(first)
     variance = 2 * first.var(axis=0, ddof=1)
@@ -166,34 +144,23 @@ def jansen(first: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def designs(num_segments: int, last: int, key: jax.Array, *, first: int = 0) -> np.ndarray:
-    """`[(last - first) (S + 1), S]` degrees: each point, and it with one coordinate after the other
-    drawn anew."""
-    both = _sequence(last, 2 * num_segments, key)[first:]
-    points, others = both[:, :num_segments], both[:, num_segments:]
+    """Draws points, each followed by itself with one coordinate after the other redrawn.
+
+    Returns:
+      float32 `[(last - first) (S + 1), S]` in [0, 1): the degrees of designs `first` to `last - 1`.
+    """
+    # Four words seed the scrambling, for every implementation of keys.
+    scrambling = jax.random.wrap_key_data(jax.random.bits(key, (4,)), impl="rbg")
+    both = quasi_random(last - first, 2 * num_segments, key=scrambling, first=first)
+    points, others = np.split(both.astype(np.float32), 2, axis=1)
     mixed = np.repeat(points[:, None], num_segments + 1, axis=1)
     each = np.arange(num_segments)
     mixed[:, 1 + each, each] = others
     return mixed.reshape(-1, num_segments)
 
 
-def _sequence(num_points: int, num_dimensions: int, key: jax.Array) -> np.ndarray:
-    """`[n, d]` in [0, 1): the first points of a scrambled Sobol sequence."""
-    from scipy.stats import qmc
-
-    if num_dimensions > _MOST_DIMENSIONS:
-        raise ValueError(
-            f"segments must be at most {_MOST_DIMENSIONS // 2:,}, as far as Sobol sequences are "
-            f"tabulated; got {num_dimensions // 2:,}"
-        )
-    generator = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
-    sequence = qmc.Sobol(num_dimensions, seed=generator)
-    # Only powers of two are drawn without a warning.
-    points = sequence.random_base2(max(num_points - 1, 1).bit_length())
-    return points[:num_points].astype(np.float32)
-
-
 def _distinct(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where distinct rows occur first, in order, and for each row which of them it is."""
+    """Returns where distinct rows first occur, and the number of the distinct row of each row."""
     _, places, which = np.unique(
         np.packbits(keep, axis=1), axis=0, return_index=True, return_inverse=True
     )

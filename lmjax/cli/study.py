@@ -9,11 +9,14 @@ import tyro
 from tyro.conf import Positional, arg
 
 from lmjax import data
+from lmjax._utils.checks import check_whole
 from lmjax._utils.sharding import join
-from lmjax.data.opening import FORMS
+from lmjax.cli.compilation_cache import compilation_cache
+from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
+from lmjax.data import Source
+from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
-from lmjax.studies import report as reporting
-from lmjax.studies.catalogue import STUDIES
+from lmjax.studies import registry, reporting
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import (
     DEFAULT_NETWORKS,
@@ -26,33 +29,62 @@ from lmjax.studies.runner import (
 )
 from lmjax.studies.study import Study
 
-# The first process to finish waits so long for the others, seconds.
+LESS_MEMORY = "use fewer segments, masks or samples, as far as the study has options for them"
+
+# The first process to finish waits this long for the others, seconds.
 _LONGEST_STUDY = 30 * 24 * 3600
+
+_HELP = """Runs a study.
+
+Args:
+    study: settings.
+    source: of images: `lmjax.data.forms()`. See docs/data.md.
+    models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the folder of a training or a
+        tag.
+    images: how many, from the first; all by default (500 digit scenes).
+    out: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
+    engine: how variants are evaluated, see docs/speed.md; auto takes the way that is expected to be
+        fastest.
+    batch_size: variants computed together; chosen by default.
+    shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all of
+        it, by default.
+    distributed: share the work with the other processes of a cluster, which JAX finds by itself
+        (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+    retry_errors: try images again that could not be evaluated.
+    dry_run: only print how many evaluations it takes and how long.
+    devices: with --dry-run, how long with this number of devices like those here, each used by a
+        process of its own.
+"""
 
 
 def build() -> tyro.extras.SubcommandApp:
-    """The commands by name."""
+    """Returns the commands by name."""
     app = tyro.extras.SubcommandApp()
-    for name, study in STUDIES.items():
-        app.command(_command(study), name=name)
+    for name in registry.names():
+        command = _command(registry.get(name))
+        app.command(command, name=name, help=registry.description(name))
     app.command(report)
     app.command(seeds)
     return app
 
 
 def _command(kind: type[Study]) -> Callable[..., None]:
+    options = options_of(kind)
+
     def command(
-        study: Annotated[kind, arg(name="")] = kind(),  # noqa: B008
+        study: Annotated[options, arg(name="")] = options(),  # noqa: B008
         *,
         source: str = "digit-scenes",
         models: tuple[str, ...] = DEFAULT_NETWORKS,
-        images: Annotated[int | None, arg(metavar="INT")] = None,
+        images: OptionalInt = None,
         out: Annotated[Path | None, arg(metavar="DIR")] = None,
-        shard: Annotated[str | None, arg(metavar="STR")] = None,
+        engine: Engine = "auto",
+        batch_size: OptionalInt = None,
+        shard: OptionalStr = None,
         distributed: bool = False,
         retry_errors: bool = False,
         dry_run: bool = False,
-        devices: Annotated[int | None, arg(metavar="INT")] = None,
+        devices: OptionalInt = None,
     ) -> None:
         part = which_part(shard, distributed)
         if devices is not None and not dry_run:
@@ -60,53 +92,28 @@ def _command(kind: type[Study]) -> Callable[..., None]:
                 f"devices {devices} is for --dry-run; a run takes all devices of this process, and "
                 "--shard or --distributed shares it among several"
             )
-        networks = load_networks(models)
-        scenes = open_source(source, images)
+        given = study, open_source(source, images)
+        how = {"images": images, "engine": engine, "batch_size": batch_size}
+        how["networks"] = load_networks(models)
         if dry_run:
-            known = {"networks": networks, "images": images}
-            print(describe(estimate(study, scenes, processes=devices or 1, **known)))
+            print(describe(estimate(*given, processes=devices or 1, **how)))
             return
         out = default_out(study) if out is None else out
-        run(
-            study,
-            scenes,
-            networks=networks,
-            images=images,
-            out=out,
-            shard=part,
-            retry_errors=retry_errors,
-            progress=True,
-        )
+        run(*given, out=out, shard=part, retry_errors=retry_errors, progress=True, **how)
         if missing := unfinished(out):
             print(describe_missing(missing))
             return
-        # Read after all was there: what `run` gave may lack what another process has just finished.
+        # All rows, read again: those that `run` returned lack what another process has just done.
         for file in reporting.write(study, open_run(out)[1], out):
             print(f"wrote {file}")
 
-    summary = (kind.__doc__ or "").split("\n")[0]
-    command.__doc__ = f"""{summary}
-
-    Args:
-        source: of images: {"; ".join(FORMS)}. See docs/data.md.
-        models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the
-            folder of a training or a tag.
-        images: how many, from the first; all by default (500 digit scenes).
-        out: folder for rows, tables and figures; runs/{kind.name} by default. Run again to go on.
-        shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all
-            of it, by default.
-        distributed: share the work with the other processes of a cluster, which JAX finds out
-            about (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
-        retry_errors: try images again that could not be evaluated.
-        dry_run: only say how many evaluations it takes and how long.
-        devices: with --dry-run, how long with so many devices like those here, each used by a
-            process of its own.
-    """
-    return command
+    command.__doc__ = help_text(_HELP)
+    return compilation_cache()(command)
 
 
+@documented
 def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
-    """Write one HTML file with the settings, figures and tables of some runs.
+    """Writes one HTML file with the settings, figures and tables of some runs.
 
     Args:
         runs: their folders.
@@ -115,27 +122,47 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
     print(f"wrote {reporting.report(runs, output)}")
 
 
-def seeds(runs: Positional[tuple[Path, ...]], /) -> None:
-    """Write tables and figures of networks called NAME-0, NAME-1, ...: means over these seeds.
+@documented
+def seeds(runs: Positional[tuple[Path, ...]], /, *, kinds: tuple[str, ...]) -> None:
+    """Writes tables and figures of kinds of training: means over the seeds of each.
 
     Args:
         runs: folders of studies; the files (seeds_...) are written there.
+        kinds: KIND=NETWORK for each network of the studies, in the order of seeds. Kinds are
+            compared seed by seed: the first network of one with the first of the other, and so on.
     """
     for run_folder in runs:
-        for file in reporting.write_seeds(run_folder):
+        for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds)):
             print(f"wrote {file}")
 
 
-def open_source(name: str, images: int | None):
-    """A source (`lmjax.data.open_source`), and digit scenes with so many images."""
-    if images is not None and images < 1:
-        raise ValueError(f"images must be 1 or more, got {images}")
+def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
+    """Groups the networks of `KIND=NETWORK` by kind, in their order."""
+    kinds = {}
+    for spec in specs:
+        kind, equals, network = spec.partition("=")
+        if not (kind and equals and network):
+            raise ValueError(f"kinds must be KIND=NETWORK, such as plain=plain-0; got {spec!r}")
+        kinds.setdefault(kind, []).append(network)
+    return kinds
+
+
+def open_source(name: str, images: int | None) -> Source:
+    """Opens a source; one that is generated has the number of images asked for."""
+    if images is not None:
+        check_whole("images", images, least=1)
     return data.open_source(name, length=images)
 
 
-def load_networks(specs: tuple[str, ...]) -> Mapping[str, Any]:
-    """Networks by `NAME` or `NAME=WEIGHTS`; those with weights are called `NAME=` and the weights,
-    of a file or folder its name without suffix."""
+def load_networks(specs: Sequence[str]) -> Mapping[str, Any]:
+    """Loads networks by `NAME` or `NAME=WEIGHTS`.
+
+    Those with weights are called `NAME=` and the weights; of a file or folder, its name without
+    suffix.
+
+    Raises:
+      ValueError: two that would have the same name.
+    """
     networks = {}
     for spec in specs:
         name, _, weights = spec.partition("=")
@@ -154,7 +181,7 @@ def _label(weights: str) -> str:
 
 
 def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:
-    """What `lmjax.studies.run` takes as `shard`."""
+    """Returns the part of the work that this process does, as `lmjax.studies.run` takes it."""
     if not distributed:
         return parse_shard("0/1" if shard is None else shard)
     if shard is not None:
@@ -163,7 +190,7 @@ def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """`"0/2"` as `(0, 2)`."""
+    """Parses `"0/2"` as `(0, 2)`."""
     number, _, of = shard.partition("/")
     if not (number.isdecimal() and of.isdecimal()):
         raise ValueError(f"shard must be i/n, such as 0/2; got {shard!r}")
@@ -171,14 +198,14 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def describe(cost: Cost) -> str:
-    """A sentence."""
+    """Returns the cost of a run as a sentence."""
     minutes = math.ceil(cost.seconds / 60)
     time = f"{cost.seconds:.0f} seconds" if cost.seconds < 100 else f"{minutes} minutes"
     return f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"
 
 
 def describe_missing(missing: Sequence[Range]) -> str:
-    """A sentence."""
+    """Returns a sentence that names images without rows."""
     parts = ", ".join(f"{start} to {stop - 1}" for start, stop in missing[:3])
     more = f" and {len(missing) - 3} more parts" if len(missing) > 3 else ""
     return (

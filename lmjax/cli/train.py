@@ -11,11 +11,16 @@ from tyro.conf import Positional, arg
 
 from lmjax import data
 from lmjax._utils.sharding import join, mesh_of
-from lmjax.data.opening import FORMS
+from lmjax.cli.compilation_cache import compilation_cache
+from lmjax.cli.options import OptionalInt, OptionalStr, documented, options_of
+from lmjax.data import Source, SourceSpec
 from lmjax.training.config import TrainingConfig
 from lmjax.training.loop import train
 
-DIGIT_SCENES = TrainingConfig(
+LESS_MEMORY = "use a larger --accumulate or a smaller --batch-size"
+
+_Options = options_of(TrainingConfig)
+DIGIT_SCENES = _Options(
     images_per_epoch=12_000,
     optimizer="adamw",
     learning_rate=2e-3,
@@ -26,58 +31,58 @@ DIGIT_SCENES = TrainingConfig(
 )
 """The settings that made the bundled network."""
 
-# A process that ends waits so long for the others, seconds. They end together, unless one has
-# failed: then they wait for it, and this wait is in vain.
+# Seconds that a process that ends waits for the others. They end together, unless one has failed,
+# and then this wait is in vain.
 _END_TOGETHER = 60
 
-_Config = Annotated[TrainingConfig, arg(name="")]
-_OptionalInt = Annotated[int | None, arg(metavar="INT")]
-_OptionalStr = Annotated[str | None, arg(metavar="STR")]
+_Config = Annotated[_Options, arg(name="")]
 
 
 def build() -> tyro.extras.SubcommandApp:
-    """The commands by name."""
+    """Returns the commands by name."""
     app = tyro.extras.SubcommandApp()
     app.command(network)
     app.command(digit_scenes, name="digit-scenes")
     return app
 
 
+@compilation_cache()
+@documented
 def network(
     name: Annotated[Positional[str], arg(metavar="NAME")],
     /,
-    config: _Config = TrainingConfig(),  # noqa: B008
+    config: _Config = _Options(),  # noqa: B008
     *,
     source: str,
-    test: _OptionalStr = None,
+    test: OptionalStr = None,
     test_images: int = 2000,
-    num_classes: _OptionalInt = None,
+    num_classes: OptionalInt = None,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
-    checkpoint_steps: _OptionalInt = None,
+    checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
-    """Train a network on a source of images.
+    """Trains a network on a source of images.
 
     Args:
         name: NAME starts from random weights, NAME=WEIGHTS from trained ones, where WEIGHTS is a
             file, the folder of a training or a tag; the classifier is replaced where the number
             of classes differs.
         config: settings.
-        source: of images with labels: {FORMS}. See docs/data.md.
+        source: of images with labels: `lmjax.data.forms()`. See docs/data.md.
         test: a source that accuracy is measured on after every epoch.
         test_images: how many scenes, if that is of digit scenes.
         num_classes: of the network; by default as many as the source has.
         out: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
-        distributed: train on the devices of all processes of a cluster, which JAX finds out about
+        distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
-    mesh = _together() if distributed else None
+    mesh = _join_cluster() if distributed else None
     name, _, weights = name.partition("=")
-    scenes, config = _open(source, config)
+    training, config = _open(SourceSpec.parse(source), config)
     path = train(
         name,
-        scenes,
+        training,
         config=config,
         out=Path("runs") / name if out is None else out,
         test=None if test is None else data.open_source(test, length=test_images),
@@ -87,23 +92,22 @@ def network(
         progress=True,
         mesh=mesh,
     )
-    _tell(path)
+    _print_written(path)
 
 
-network.__doc__ = network.__doc__.replace("{FORMS}", "; ".join(FORMS))
-
-
+@compilation_cache()
+@documented
 def digit_scenes(
     config: _Config = DIGIT_SCENES,
     *,
     source: str = "digit-scenes,split=train",
-    test: _OptionalStr = None,
+    test: OptionalStr = None,
     test_images: int = 2000,
     out: Path = Path("runs/digit-scenes"),
-    checkpoint_steps: _OptionalInt = None,
+    checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
-    """Train resnet18_digits, the bundled network, from nothing; by default as it was made.
+    """Trains resnet18_digits, the bundled network, from scratch; by default as it was made.
 
     Args:
         config: settings.
@@ -113,43 +117,54 @@ def digit_scenes(
         test_images: how many.
         out: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint every so many steps too, not only after epochs.
-        distributed: train on the devices of all processes of a cluster, which JAX finds out about
+        distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
-    mesh = _together() if distributed else None
-    test = source.replace("split=train", "split=test") if test is None else test
-    scenes, config = _open(source, config)
+    mesh = _join_cluster() if distributed else None
+    spec = SourceSpec.parse(source)
+    training, config = _open(spec, config)
+    tested = _test_split(spec) if test is None else SourceSpec.parse(test)
     path = train(
         "resnet18_digits",
-        scenes,
+        training,
         config=config,
         out=out,
-        test=data.open_source(test, length=test_images),
+        test=tested.open(length=test_images),
         half_precision=True,
         checkpoint_steps=checkpoint_steps,
         progress=True,
         mesh=mesh,
     )
-    _tell(path)
+    _print_written(path)
 
 
-def _together() -> Mesh:
-    """The devices of all processes of the cluster."""
+def _join_cluster() -> Mesh:
+    """Joins the cluster; returns the devices of all its processes."""
     join(shutdown_timeout_seconds=_END_TOGETHER)
     return mesh_of(jax.devices())
 
 
-def _tell(path: Path) -> None:
+def _print_written(path: Path) -> None:
     if jax.process_index() == 0:
         print(f"wrote {path}")
 
 
-def _open(source: str, config: TrainingConfig):
-    """The source; digit scenes are fresh in every epoch, so there are as many as a run takes."""
-    if source.split(",")[0] != "digit-scenes":
-        return data.open_source(source), config
+def _test_split(spec: SourceSpec) -> SourceSpec:
+    """Returns the test split of a source whose training split is given, else the source itself."""
+    trains = spec.options.get("split") == "train"
+    return spec.with_options(split="test") if trains else spec
+
+
+def _open(spec: SourceSpec, config: TrainingConfig) -> tuple[Source, TrainingConfig]:
+    """Opens a source of training images, and completes the settings.
+
+    A source that is generated has fresh images in every epoch, drawn with the seed of the training
+    unless it names its own.
+    """
+    if not spec.generated:
+        return spec.open(), config
     if config.images_per_epoch is None:
         config = dataclasses.replace(config, images_per_epoch=DIGIT_SCENES.images_per_epoch)
-    if ",seed=" not in source:
-        source += f",seed={config.seed}"
-    return data.open_source(source, length=config.epochs * config.images_per_epoch), config
+    if "seed" in spec.accepts and "seed" not in spec.options:
+        spec = spec.with_options(seed=config.seed)
+    return spec.open(length=config.epochs * config.images_per_epoch), config

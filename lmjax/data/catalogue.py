@@ -1,4 +1,4 @@
-"""Datasets that studies are made for, their terms, and which are here: `lmjax data list`."""
+"""Datasets that studies are made for, with their terms: `lmjax data list`."""
 
 import json
 import os
@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 
 class Dataset(NamedTuple):
-    """A dataset.
+    """A dataset, its terms, and how to get it.
 
     Attributes:
-      source: what `lmjax study --source` takes for it.
-      about: what it holds.
+      source: the source that `lmjax study --source` takes for it.
+      about: its content.
       licence: its terms, in short.
-      citation: whom to cite.
-      name: of tensorflow-datasets, if that prepares it.
-      get: how else to get it; nothing where it is made when it is asked for.
+      citation: the work to cite.
+      name: its name in tensorflow-datasets, if that prepares it.
+      get: how to get it otherwise; None where it is generated.
     """
 
     source: str
@@ -30,13 +30,13 @@ class Dataset(NamedTuple):
 DATASETS = (
     Dataset(
         "digit-scenes",
-        "digits on photographs, 10 classes, exact object masks; made when asked for",
+        "digits on photographs, 10 classes, exact object masks; made on demand",
         "scans: CC BY 4.0 (UCI optical digits); photographs: as scikit-image and scikit-learn say",
         "Alpaydin & Kaynak 1998, doi 10.24432/C50P49",
     ),
     Dataset(
         "imagenet:ILSVRC2012_img_val",
-        "ImageNet's 50,000 validation images, 1000 classes; in class folders or as they come",
+        "ImageNet's 50,000 validation images, 1000 classes; in class folders or in one folder",
         "non-commercial research and education (image-net.org/download)",
         "Russakovsky et al. 2015, arXiv 1409.0575",
         get="https://image-net.org/download, with an account: ILSVRC2012_img_val.tar",
@@ -111,7 +111,7 @@ DATASETS = (
 PREPARED_HERE = frozenset(
     {"imagenet_validation", "salient_imagenet", "pixel_imagenet", "imagenet_s", "part_imagenet"}
 )
-"""Datasets of tensorflow-datasets that `lmjax.data.prepare_imagenet` writes."""
+"""Names of the datasets of tensorflow-datasets that `lmjax.data.prepare_imagenet` writes."""
 
 
 class Prepared(NamedTuple):
@@ -129,12 +129,12 @@ class Prepared(NamedTuple):
 
 
 def default_data_dir() -> str:
-    """Where tensorflow-datasets keeps datasets."""
+    """Returns the folder where tensorflow-datasets keeps datasets."""
     return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
 
 
 def build_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
-    """The command that prepares a dataset of tensorflow-datasets; only `tfds` needs TensorFlow."""
+    """Returns the command that prepares a dataset; only `tfds` itself needs TensorFlow."""
     where = os.path.expanduser(default_data_dir() if data_dir is None else data_dir)
     family = re.split("[/:]", name)[0]
     if family == "digit_scenes":
@@ -147,7 +147,7 @@ def build_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
 
 
 def prepared(data_dir: str | os.PathLike | None = None) -> list[Prepared]:
-    """Datasets in a folder of tensorflow-datasets; none where there is no such folder."""
+    """Finds the datasets in a folder of tensorflow-datasets; none without such a folder."""
     folder = Path(default_data_dir() if data_dir is None else data_dir).expanduser()
     found = []
     paths = (*folder.glob("*/*/features.json"), *folder.glob("*/*/*/features.json"))
@@ -155,7 +155,7 @@ def prepared(data_dir: str | os.PathLike | None = None) -> list[Prepared]:
         try:
             about = json.loads((path.parent / "dataset_info.json").read_text())
         except (OSError, ValueError):
-            continue  # not written to the end
+            continue  # not written completely
         splits = tuple(split["name"] for split in about.get("splits", ()))
         name = path.parent.relative_to(folder).as_posix()
         found.append(Prepared(name, splits, about.get("fileFormat", "tfrecord")))
@@ -163,7 +163,7 @@ def prepared(data_dir: str | os.PathLike | None = None) -> list[Prepared]:
 
 
 def listing(data_dir: str | os.PathLike | None = None) -> str:
-    """What is here, and how to get the rest, in lines."""
+    """Returns the text of `lmjax data list`: the datasets here, and how to get the others."""
     here = prepared(data_dir)
     lines = []
     for dataset in DATASETS:

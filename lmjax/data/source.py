@@ -1,20 +1,38 @@
-"""What a source of images gives, and how what it holds is named.
-
-A source has a length, `source[i]` is an `Example`, and `version` is a string that changes when any
-of its examples may have changed: rows of studies belong to it. Sources read a file when its example
-is asked for, never before, and can be pickled.
-"""
+"""Sources of images: the protocol that every source follows, and the examples that they hold."""
 
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
+class Source(Protocol):
+    """A sequence of examples, which studies, training and explanations take.
+
+    `source[i]` is a `lmjax.data.Example`, or any object or mapping with at least an `image`, uint8
+    `[H, W, 3]`, and those of the other fields of `Example` that are known.
+
+    A source should have an attribute `version`, a string that changes when any of its examples may
+    have changed: the rows of a study and the checkpoints of a training belong to a version. It is
+    optional; without it, studies warn that they cannot notice other images.
+
+    The sources of lmjax read a file only when its example is asked for, and can be pickled.
+    """
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Returns an example."""
+        ...
+
+
 class Example(NamedTuple):
-    """An image and what is known of it.
+    """An image with its ground truth, as far as it is known.
 
     Attributes:
       id: a name that no other example of the source has.
@@ -22,9 +40,10 @@ class Example(NamedTuple):
       label: the class, where known.
       object_mask: bool `[H, W]`, True on the object, where known.
       tight_mask: bool `[H, W]`, the object without a soft edge, where known.
-      saliency: float32 `[H, W]` in [0, 1], where people or a method look, where known.
-      spurious_mask: bool `[H, W]`, True on what goes with the class and is no part of it, where
-        known.
+      saliency: float32 `[H, W]` in [0, 1], a reference heatmap (of people's attention or of
+        another method), where known.
+      spurious_mask: bool `[H, W]`, True on features that occur with the class without being part of
+        it, where known.
     """
 
     id: str
@@ -37,15 +56,15 @@ class Example(NamedTuple):
 
 
 def check_sizes(example: Example, names: dict[str, str]) -> Example:
-    """The example, if its masks are of its image's size.
+    """Returns an example once its masks are known to have the size of its image.
 
     Args:
-      example: to be checked.
-      names: of the files that fields were read from.
+      example: the example.
+      names: names of the files that its fields were read from.
 
     Raises:
-      ValueError: a mask of another size. Stretching it could put it in the wrong place: what
-        belongs to a crop, or to an image that was turned, has another size too.
+      ValueError: a mask of another size. Stretching it could put it in the wrong place: the mask of
+        a crop, or of an image that was turned, has another size too.
     """
     for field in ("object_mask", "tight_mask", "saliency", "spurious_mask"):
         mask = getattr(example, field, None)
@@ -64,14 +83,14 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def files_version(paths: Iterable[str | os.PathLike], *parts: object) -> str:
-    """A hash of the names, sizes and times of files, and of `parts`.
+    """Returns a hash of the sizes and times of files, and of `parts`.
 
-    Contents are not read: that would take minutes for ImageNet. Times are of the last change, in
-    whole seconds, as archives keep them. A file that is not there counts as such.
+    Contents are not read: that would take minutes for ImageNet. Times are those of the last change,
+    in whole seconds, as archives keep them. A missing file is hashed as missing.
 
     Args:
-      paths: of files; names are those `parts` should tell apart, so paths are not hashed.
-      parts: whatever else examples depend on.
+      paths: paths of the files. They are not hashed: give names in `parts`.
+      *parts: everything else that examples depend on.
 
     Returns:
       16 hexadecimal digits.

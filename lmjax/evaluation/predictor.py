@@ -1,49 +1,75 @@
 """Predictor: a classifier and a removal, as one pure function (image, masks) -> logits."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax import removals
+from lmjax._utils.brief import brief
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.removals.masking import LayerMasking
-from lmjax.removals.replace import Replace
+from lmjax.removals.removal import declared
+
+_REPLACED = {"takes_soft_masks": "soft_masks", "knows_visible": "engines"}
+
+
+@runtime_checkable
+class PredictorLike(Protocol):
+    """A function (image, masks) -> logits, in the place of an `lmjax.Predictor`.
+
+    Any such function does, if it is pure and JAX can trace it. The engine is `"dense"`.
+    """
+
+    def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Returns the logits `[N, K]` of the variants of one image.
+
+        Args:
+          image: `[H, W, C]` in [0, 1], display colours.
+          masks: `[N, H, W]`, 1 = visible.
+        """
+        ...
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """What `classifier` answers about an image of which only a part is visible.
+    """A classifier and a removal, as a function from an image and masks to logits.
 
     A pytree: the classifier's weights and a baseline's arrays are leaves, everything else is
     static. So a predictor goes through `jit` and `vmap` as an argument.
 
     Attributes:
-      classifier: an `lmjax.models` classifier, or anything with the methods its removal calls.
-      removal: how hidden features are withheld: an object with
-        `logits(classifier, image, masks)`. Frozen and hashable, or a pytree. None takes the
-        classifier's own `masking`, or `LayerMasking()` where it has none.
+      classifier: an `lmjax.models` classifier, `lmjax.black_box(...)`, or anything with the
+        methods its removal calls.
+      removal: how hidden features are withheld: an `lmjax.Removal`, or a name that
+        `lmjax.removals.make` makes one of without a key or segments, such as `"grey"`. None takes
+        the classifier's own `masking`, or `LayerMasking()` where it has none.
 
     Raises:
-      ValueError: a removal without `logits`.
+      ValueError: a removal without `logits`, or a name that does not make one.
     """
 
     classifier: Any
     removal: Any = None
 
     def __post_init__(self):
-        if self.removal is None:
-            object.__setattr__(self, "removal", getattr(self.classifier, "masking", LayerMasking()))
-        if not hasattr(self.removal, "logits"):
+        removal = self.removal
+        if isinstance(removal, str):
+            removal = removals.make(removal)
+        if removal is None:
+            removal = getattr(self.classifier, "masking", LayerMasking())
+        if isinstance(removal, type) or not callable(getattr(removal, "logits", None)):
             raise ValueError(
-                f"removal must be lmjax.LayerMasking(), lmjax.Replace(...) or another object "
-                f"with logits(classifier, image, masks); got {self.removal!r}"
+                "removal must be a name, lmjax.LayerMasking(), lmjax.Replace(...) or another "
+                f"object with logits(classifier, image, masks); got {removal!r}"
             )
+        object.__setattr__(self, "removal", removal)
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Logits of the variants of one image.
+        """Returns the logits of the variants of one image.
 
         Pure; works under `jit`, `vmap` and `grad`. Variants that hide everything are allowed.
 
@@ -51,7 +77,7 @@ class Predictor:
           image: `[H, W, C]` in [0, 1], display colours.
           masks: `[N, H, W]`, 1 = visible, 0 = hidden, bool or numbers; or one mask `[H, W]`, as
             under `vmap(predictor, in_axes=(None, 0))`. Under `jit` the values cannot be checked,
-            and all but 0 count as visible. `Replace` also takes floats between.
+            and all but 0 count as visible. Where `soft_masks`, also floats between.
 
         Returns:
           Logits `[N, K]`, or `[K]` of one mask.
@@ -63,37 +89,41 @@ class Predictor:
             return self(image, jnp.asarray(masks)[None])[0]
         check_image(image)
         image = jnp.asarray(image)
-        masks = check_mask(masks, image.shape[:2], soft=self.takes_soft_masks)
+        masks = check_mask(masks, image.shape[:2], soft=self.soft_masks)
         return self.removal.logits(self.classifier, image, jnp.asarray(masks))
 
     @property
-    def takes_soft_masks(self) -> bool:
-        """Whether masks may hold values between 0 and 1."""
-        return isinstance(self.removal, Replace)
-
-    @property
-    def knows_visible(self) -> bool:
-        """Whether `on_visible` is there for this removal and this classifier."""
-        return hasattr(self.removal, "logits_on_visible") and hasattr(
-            self.classifier, "apply_on_visible"
-        )
-
-    @property
     def soft_masks(self) -> bool:
-        return self.takes_soft_masks
+        """Whether masks may hold values between 0 and 1."""
+        return declared(self.removal, "soft_masks")
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("dense", "visible", "shared") if self.knows_visible else ("dense",)
+        """The engines of `lmjax.Evaluator` that can evaluate this predictor.
 
-    def on_visible(self, image: jax.Array, masks: jax.Array, ledger) -> jax.Array:
-        """The same logits, computed on visible positions only.
+        Those that compute on visible positions are among them where the removal and the classifier
+        both declare that they can (`sparse`).
+        """
+        sparse = declared(self.removal, "sparse") and getattr(self.classifier, "sparse", False)
+        return ("dense", "visible", "shared") if sparse else ("dense",)
+
+    def on_visible(self, image: jax.Array, masks: jax.Array, ledger: Any) -> jax.Array:
+        """Returns the same logits, computed on visible positions only.
 
         Args:
-          image, masks: as in a call, the masks bool.
-          ledger: see `lmjax.masking.sparse.rows`.
+          image: as in a call; or `[N, H, W, C]`, one for each variant.
+          masks: bool `[N, H, W]`.
+          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
         """
         return self.removal.logits_on_visible(self.classifier, image, masks, ledger)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _REPLACED:
+            raise AttributeError(f"Predictor.{name} is gone; use Predictor.{_REPLACED[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"Predictor({brief(self.classifier, most=180)}, {brief(self.removal)})"
 
     def tree_flatten(self):
         # A removal of plain settings is one opaque leaf to JAX: it belongs to the static part.

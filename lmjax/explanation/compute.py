@@ -1,159 +1,179 @@
-"""Explain one image: attribution methods under removals, as a figure, arrays and a record."""
+"""Computation of an explanation: every method under every removal, and metrics of the results."""
 
+import dataclasses
+import difflib
+import inspect
 import os
-import tempfile
 import time
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from lmjax.attribution.methods import WHOLE, attribute, check_methods, check_samples, pairs
-from lmjax.evaluation import Predictor
-from lmjax.explanation import scores
-from lmjax.explanation.photograph import Picture, read_picture
-from lmjax.explanation.render import Explanation, Result, summary, write
+from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
+from lmjax.evaluation import Evaluator, Predictor
+from lmjax.explanation.config import ExplanationConfig
+from lmjax.explanation.files import check_output, write
+from lmjax.explanation.images import load_image
+from lmjax.explanation.metrics import localisation, perturbation_curves
+from lmjax.explanation.removals import removals_for
+from lmjax.explanation.result import Explanation, Result
 from lmjax.masks import segments as segmenters
-from lmjax.models import Classifier, load, registry
-from lmjax.removals import by_name
-from lmjax.removals.masking import check_masking
-
-__all__ = ["explain", "summary"]
-
-SEGMENTERS = ("slic", "grid", "quickshift", "felzenszwalb")
-FORMATS = (".png", ".pdf", ".svg")
+from lmjax.models import Classifier, load
+from lmjax.removals import Replace, make
 
 
+def _with_options(function: Callable) -> Callable:
+    """Shows the settings one by one in the signature, for `help` and completion."""
+    signature = inspect.signature(function)
+    *own, _ = signature.parameters.values()
+    settings = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
+        for field in dataclasses.fields(ExplanationConfig)
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *settings])
+    return function
+
+
+@_with_options
 def explain(
-    image: str | None = None,
+    image: str | os.PathLike | np.ndarray | None = None,
     *,
-    method: Sequence[str] = ("lime",),
-    model: str = "resnet18_digits",
-    weights: str | None = None,
-    num_classes: int | None = None,
-    segments: str = "slic",
-    n_segments: int = 50,
-    samples: int | None = None,
-    removal: Sequence[str] | None = None,
-    metrics: bool = False,
-    target: str | None = None,
-    seed: int = 0,
-    batch_size: int | None = None,
-    output: str | os.PathLike = "explanation.png",
+    config: ExplanationConfig | None = None,
+    output: str | os.PathLike | None = None,
+    **options,
 ) -> Explanation:
-    """Explains what a network sees in an image, and writes a figure, a `.npz` and a `.json`.
+    """Explains what a network sees in an image, as the command `lmjax explain` does.
 
     A method evaluates the same coalitions under every removal, so that only the removal differs.
     (RISE and Sobol show segments by degrees under removals that paint, and round them under those
-    that mask.) When one method fails, what was computed before is written all the same.
+    that mask.) When one method fails, the results before it are written all the same.
+
+    Example:
+      >>> explanation = lmjax.explain("photo.jpg", method=("lime",), removal=("layer", "grey"))
+      >>> explanation["lime", "layer"].attribution.heatmap
+      >>> explanation.save("explanation.png")
 
     Args:
-      image: path of a photograph, `"scene:N"` for the N-th digit scene of the test split, or None
-        for the first.
-      method: some of `lmjax.attribution.methods.METHODS`.
-      model, weights, num_classes: as in `lmjax.models.load`.
-      segments: one of `SEGMENTERS`.
-      n_segments: about how many; `"slic"` only.
-      samples: variants that each method that samples evaluates under each removal, about; None
-        leaves it to the methods.
-      removal: some of `lmjax.removals.by_name.NAMES`; None takes layer masking (token dropping in a
-        vision transformer), grey and black. A method that needs a removal that paints runs under
-        those among them; one that removes nothing runs once.
-      metrics: follow deletion and insertion too, `lmjax.explanation.scores.follow`.
-      target: class to explain, an index or a class name; None explains the predicted class.
-      seed: of everything random; the same seed gives the same result.
-      batch_size: as in `lmjax.evaluate`.
-      output: the figure, `.png`, `.pdf` or `.svg`. The arrays and the record go beside it, with the
-        suffixes `.npz` and `.json`.
+      image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1]; `"scene:N"` for
+        the N-th digit scene of the test split, or None for the first. All are resized and cropped
+        as the network's preprocessing says.
+      config: the settings; None takes the defaults.
+      output: the figure to write, `.png`, `.pdf` or `.svg`; the arrays and the record go beside it,
+        with the suffixes `.npz` and `.json`. None writes nothing (`Explanation.save` does later);
+        the command writes explanation.png by default.
+      **options: settings that replace those of `config`: `method`, `model`, `removal` and the other
+        attributes of `lmjax.explanation.ExplanationConfig`.
 
     Raises:
       ValueError: an argument that is not allowed; says what is.
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
     """
-    settings = {
-        "image": image,
-        "method": check_methods(method),
-        "model": model,
-        "weights": weights,
-        "num_classes": num_classes,
-        "segments": segments,
-        "n_segments": n_segments,
-        "samples": samples,
-        "removal": _check_removals(removal, model),
-        "metrics": metrics,
-        "target": target,
-        "seed": seed,
-        "batch_size": batch_size,
-    }
-    chosen = pairs(settings["method"], settings["removal"])
-    files = _check_output(output, image)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
-    classifier = load(model, weights=weights, num_classes=num_classes)
-    picture = read_picture(image, classifier)
-    labels = make_segments(picture.image, segments, n_segments=n_segments)
-    check_samples(settings["method"], samples, int(labels.max()) + 1)
-    explanation = Explanation(picture, labels, {}, files)
+    config = _configure(config, options)
+    config = dataclasses.replace(config, removal=removals_for(config.removal, config.model))
+    file = image if isinstance(image, str | os.PathLike) else None
+    files = () if output is None else check_output(output, file)
+    classifier = _load(config)
+    explained = load_image(image, classifier)
+    segments = segmenters.make(
+        config.segments, explained.pixels, argument="segments", n_segments=config.n_segments
+    )
+    check_samples(config.method, config.samples, int(segments.max()) + 1)
+    explanation = Explanation(config, classifier, explained, segments, {}, files)
+    evaluators = _evaluators(explanation)
+    soft_masks = {name: evaluators[name].soft_masks for name in config.removal}
     try:
-        for pair in chosen:
-            explanation.results[pair] = _result(pair, classifier, picture, labels, settings)
+        for pair in pairs(config.method, soft_masks):
+            explanation.results[pair] = _explain(pair, explanation, evaluators)
     except (Exception, KeyboardInterrupt):
-        if explanation.results:
-            warnings.warn(f"wrote what was done before, to {files[0]}", stacklevel=2)
-            write(explanation, classifier, settings)
+        if explanation.results and files:
+            warnings.warn(f"wrote the results before the error to {files[0]}", stacklevel=2)
+            write(explanation, files)
         raise
-    write(explanation, classifier, settings)
+    if files:
+        write(explanation, files)
     return explanation
 
 
-def _result(
-    pair: tuple[str, str], classifier: Classifier, picture: Picture, labels, settings: dict
+def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationConfig:
+    """Returns the settings with some of them replaced; raises ValueError for an unknown one."""
+    known = [field.name for field in dataclasses.fields(ExplanationConfig)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise TypeError(
+            f"explain() has no option {unknown[0]!r}; its options are {', '.join(known)}{hint}"
+        )
+    return dataclasses.replace(config or ExplanationConfig(), **options)
+
+
+def _load(config: ExplanationConfig) -> Classifier:
+    if not isinstance(config.model, str):
+        return config.model
+    return load(config.model, weights=config.weights, num_classes=config.num_classes)
+
+
+def _keys(config: ExplanationConfig) -> jax.Array:
+    """Returns two keys: of the methods, and of removals that draw noise."""
+    return jax.random.split(jax.random.key(config.seed))
+
+
+def _evaluators(explanation: Explanation) -> dict[str, Evaluator]:
+    """Makes an evaluator by removal; under `WHOLE` the one of methods that remove nothing."""
+    config, classifier = explanation.config, explanation.classifier
+    given = {"key": _keys(config)[1], "segments": explanation.segments}
+    predictors = {name: Predictor(classifier, make(name, **given)) for name in config.removal}
+    predictors[WHOLE] = Predictor(classifier)
+    return {name: _evaluator(predictor, config) for name, predictor in predictors.items()}
+
+
+def _evaluator(predictor: Predictor, config: ExplanationConfig) -> Evaluator:
+    return Evaluator(predictor, engine=config.engine, batch_size=config.batch_size)
+
+
+def _explain(
+    pair: tuple[str, str], explanation: Explanation, evaluators: dict[str, Evaluator]
 ) -> Result:
-    """One method under one removal, and what is measured of it."""
+    """Runs one method under one removal, and measures its attribution."""
     method, removal = pair
-    key, noise_key = jax.random.split(jax.random.key(settings["seed"]))
-    predictor = Predictor(classifier)
-    if removal != WHOLE:
-        predictor = Predictor(classifier, by_name.make(removal, key=noise_key, segments=labels))
+    config, classifier = explanation.config, explanation.classifier
+    image, segments = explanation.image, explanation.segments
     start = time.perf_counter()
     attribution = attribute(
         method,
-        predictor,
-        picture.image,
-        labels,
-        key=key,
-        samples=settings["samples"],
-        target=find_class(settings["target"], classifier),
-        batch_size=settings["batch_size"],
+        evaluators[removal],
+        image.pixels,
+        segments,
+        key=_keys(config)[0],
+        samples=config.samples,
+        target=find_class(config.target, classifier),
     )
     seconds = time.perf_counter() - start
-    curves, numbers = {}, {}
-    if settings["metrics"]:
-        curves = scores.follow(
+    curves, metrics = {}, {}
+    if config.metrics:
+        curves = perturbation_curves(
             attribution,
-            picture.image,
-            classifier=classifier,
-            predictor=None if removal == WHOLE else predictor,
-            batch_size=settings["batch_size"],
+            image.pixels,
+            black=_evaluator(Predictor(classifier, Replace("black")), config),
+            blur=_evaluator(Predictor(classifier, Replace("blur", sigma=5, radius=5)), config),
+            own=None if removal == WHOLE else evaluators[removal],
         )
-        numbers = {name: float(curve.normalised_auc) for name, curve in curves.items()}
-    if picture.object_mask is not None:
-        numbers |= scores.localise(attribution, labels, picture.object_mask)
-    return Result(attribution, seconds, numbers, curves)
-
-
-def make_segments(image: np.ndarray, name: str, *, n_segments: int = 50) -> np.ndarray:
-    """Segments `[H, W]` of an image by the name of a segmenter, one of `SEGMENTERS`."""
-    if name not in SEGMENTERS:
-        raise ValueError(f"segments must be one of {', '.join(SEGMENTERS)}; got {name!r}")
-    options = {"n_segments": n_segments} if name == "slic" else {}
-    return getattr(segmenters, name)(image, **options)
+        metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
+    if image.object_mask is not None:
+        metrics |= localisation(attribution, segments, image.object_mask)
+    return Result(attribution, seconds, metrics, curves)
 
 
 def find_class(target: str | int | None, classifier: Classifier) -> int | None:
-    """A class by its index or its name; None stays None."""
+    """Returns a class by its number or its name; None stays None.
+
+    Raises:
+      ValueError: a name that is none of the network's classes; hints at similar ones.
+    """
     if target is None:
         return None
     names = classifier.class_names or ()
@@ -162,46 +182,9 @@ def find_class(target: str | int | None, classifier: Classifier) -> int | None:
     try:
         return int(target)
     except ValueError:
-        import difflib
-
         near = difflib.get_close_matches(str(target), names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(
             f"target {target!r} is no class of this network; give an index from 0 or a class "
             f"name{hint}"
         ) from None
-
-
-def _check_removals(names: Sequence[str] | None, model: str) -> tuple[str, ...]:
-    """The names, each once; by default those that suit the network."""
-    own = "token_dropping" if registry.network(model).transformer else "layer"
-    if names is None:
-        return own, "grey", "black"
-    if not names:
-        raise ValueError(f"removal must be one or more of {', '.join(by_name.NAMES)}; got none")
-    for name in names:
-        base, _ = by_name.check_name(name)
-        if base in by_name.INSIDE_NETWORK:
-            check_masking(by_name.make(name), by_name.make(own))
-    return tuple(dict.fromkeys(names))
-
-
-def _check_output(output: str | os.PathLike, image: str | None) -> tuple[Path, Path, Path]:
-    """The three files to write, once it is clear that they can be written."""
-    path = Path(output)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"output must end in {', '.join(FORMATS)}; got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"output folder {path.parent} does not exist; create it first")
-    files = (path, path.with_suffix(".npz"), path.with_suffix(".json"))
-    for file in files:
-        if file.is_dir():
-            raise IsADirectoryError(f"output {file} is a folder; give another name")
-    if image is not None and path.exists() and Path(image).exists() and path.samefile(image):
-        raise ValueError(f"output {path} is the image itself; give another name")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(f"output {path} cannot be written: {error.strerror}") from error
-    return files

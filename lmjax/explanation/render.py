@@ -1,100 +1,48 @@
-"""What the explain command found, and how it is shown and kept: figure, arrays, record, table."""
+"""Forms of an explanation: a figure, arrays, a record and a table."""
 
-import io
-import json
 import platform
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from lmjax import plots
-from lmjax._utils.atomic import atomic_write
-from lmjax.attribution import Attribution
-from lmjax.attribution.methods import METHODS, WHOLE
-from lmjax.explanation.photograph import Picture
-from lmjax.explanation.scores import HEADINGS
-from lmjax.metrics import Curve
+from lmjax import removals
+from lmjax.attribution import Attribution, methods
+from lmjax.attribution.methods import WHOLE
+from lmjax.explanation.metrics import HEADINGS
 from lmjax.models import Classifier
 from lmjax.models.checkpoints import weights_sha256
-from lmjax.removals import by_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lmjax import plots
+    from lmjax.explanation.result import Explanation, Result
 
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
 
 
-class Result(NamedTuple):
-    """One method under one removal.
-
-    Attributes:
-      attribution: for one class.
-      seconds: it took, compilation included.
-      numbers: metrics by name, see `lmjax.explanation.scores`.
-      curves: deletion and insertion by name, where asked for.
-    """
-
-    attribution: Attribution
-    seconds: float
-    numbers: dict[str, float]
-    curves: dict[str, Curve]
-
-
-class Explanation(NamedTuple):
-    """What `lmjax.explain.explain` computed and wrote.
-
-    Attributes:
-      picture: the image as the network saw it.
-      segments: `[H, W]`.
-      results: by (method, removal), in the order in which they were computed.
-      files: the figure, the arrays and the record.
-    """
-
-    picture: Picture
-    segments: np.ndarray
-    results: dict[tuple[str, str], Result]
-    files: tuple[Path, Path, Path]
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(method for method, _ in self.results))
-
-    @property
-    def removals(self) -> tuple[str, ...]:
-        """Those under which something was computed."""
-        return tuple(dict.fromkeys(removal for _, removal in self.results))
-
-
-def write(explanation: Explanation, classifier: Classifier, settings: dict) -> None:
-    """Figure, arrays and record: all three are made before the first is written."""
-    suffix = explanation.files[0].suffix[1:].lower()
-    figure, contents = io.BytesIO(), io.BytesIO()
-    plots.save(draw(explanation, classifier), figure, format=suffix)
-    np.savez_compressed(contents, **arrays(explanation))
-    text = json.dumps(record(explanation, classifier, settings), indent=2, default=str) + "\n"
-    written = (figure.getvalue(), contents.getvalue(), text.encode())
-    for file, content in zip(explanation.files, written):
-        with atomic_write(file) as path:
-            path.write_bytes(content)
-
-
 def class_name(index: int, classifier: Classifier) -> str:
-    """The name of a class, or its number where the network's classes have no names."""
+    """Returns the name of a class, or its number where the network's classes have no names."""
     return classifier.class_names[index] if classifier.class_names else f"class {index}"
 
 
 def removal_title(name: str) -> str:
-    """The name of a removal as figures and tables show it."""
-    return "nothing removed" if name == WHOLE else by_name.title(name)
+    """Returns the name of a removal as figures and tables show it."""
+    return "nothing removed" if name == WHOLE else removals.title(name)
 
 
-def arrays(explanation: Explanation) -> dict[str, np.ndarray]:
-    """Image, segments and object; of each result, under "method/removal/", what it has of scores,
-    heatmap, standard error, intercept, R^2, and the values of its curves."""
-    picture = explanation.picture
-    found = {"image": picture.image, "segments": explanation.segments}
-    if picture.object_mask is not None:
-        found["object_mask"] = picture.object_mask
+def arrays(explanation: "Explanation") -> dict[str, np.ndarray]:
+    """Returns the arrays of an explanation by name.
+
+    These are image, segments and object mask; and of each result, under "method/removal/", its
+    scores and heatmap and, where it has them, standard error, intercept, R^2 and values of curves.
+    """
+    image = explanation.image
+    found = {"image": image.pixels, "segments": explanation.segments}
+    if image.object_mask is not None:
+        found["object_mask"] = image.object_mask
     for (method, removal), result in explanation.results.items():
         names = ("scores", "heatmap", "standard_error", "intercept", "r2")
         each = {name: getattr(result.attribution, name) for name in names}
@@ -103,9 +51,9 @@ def arrays(explanation: Explanation) -> dict[str, np.ndarray]:
     return found
 
 
-def record(explanation: Explanation, classifier: Classifier, settings: dict) -> dict[str, Any]:
-    """What was asked for, what came out (results by "method/removal"), and with which software."""
-    results = {}
+def record(explanation: "Explanation") -> dict[str, Any]:
+    """Returns settings, results by "method/removal" and versions of software, for a JSON file."""
+    classifier, results = explanation.classifier, {}
     for pair, result in explanation.results.items():
         attribution = result.attribution
         results["/".join(pair)] = {
@@ -115,21 +63,21 @@ def record(explanation: Explanation, classifier: Classifier, settings: dict) -> 
         } | {
             "variants": attribution.num_variants,
             "seconds": round(result.seconds, 3),
-            **result.numbers,
+            **result.metrics,
         }
-    first = _first(explanation)
+    first = first_attribution(explanation)
     return {
-        "settings": settings,
-        "image": explanation.picture.name,
-        "image_sha256": explanation.picture.sha256,
-        "weights_sha256": weights_sha256(classifier.variables),
+        "settings": vars(explanation.config),
+        "image": explanation.image.name,
+        "image_sha256": explanation.image.sha256,
+        "weights_sha256": _weights_sha256(classifier),
         "target": first.target,
         "target_name": class_name(first.target, classifier),
         "target_probability": float(first.probability),
         "predicted": first.predicted_class,
         "predicted_name": class_name(first.predicted_class, classifier),
         "predicted_probability": float(first.predicted_probability),
-        "true_label": explanation.picture.label,
+        "true_label": explanation.image.label,
         "results": results,
         "versions": {name: version(name) for name in _RECORDED}
         | {"python": platform.python_version(), "platform": platform.platform()},
@@ -137,19 +85,24 @@ def record(explanation: Explanation, classifier: Classifier, settings: dict) -> 
     }
 
 
-def draw(explanation: Explanation, classifier: Classifier):
-    """The figure: one row of panels for one method, a grid of methods and removals for several."""
-    picture = explanation.picture
-    target = f"“{class_name(_first(explanation).target, classifier)}”"
+def _weights_sha256(classifier: Classifier) -> str | None:
+    """Returns the hash of a classifier's weights; None for a function that has none in JAX."""
+    variables = getattr(classifier, "variables", None)
+    return None if variables is None else weights_sha256(variables)
+
+
+def draw(explanation: "Explanation") -> "Figure":
+    """Draws a row of panels for one method, and a grid of methods and removals for several."""
+    from lmjax import plots
+
+    image = explanation.image
+    target = f"“{class_name(first_attribution(explanation).target, explanation.classifier)}”"
     asked = f"What does {target} depend on?"
-    outlined = "" if picture.object_mask is None else "outlined in green: the object"
-    shown = {
-        "image_title": _image_title(explanation, classifier),
-        "object_mask": picture.object_mask,
-    }
+    outlined = "" if image.object_mask is None else "outlined in green: the object"
+    shown = {"image_title": _image_title(explanation), "object_mask": image.object_mask}
     if len(explanation.methods) > 1:
         return plots.comparison(
-            picture.image,
+            image.pixels,
             explanation.segments,
             [_row(explanation, name, target) for name in explanation.methods],
             columns=[removal_title(name) for name in explanation.removals],
@@ -157,11 +110,11 @@ def draw(explanation: Explanation, classifier: Classifier):
             **shown,
         )
     (name,) = explanation.methods
-    method, row = METHODS[name], _row(explanation, name, target)
+    method, row = methods.get(name), _row(explanation, name, target)
     asked = f"What speaks for {target}?" if method.signed else asked
     variants = f"{_variants(explanation, name)} for each removal"
     return plots.explanation(
-        picture.image,
+        image.pixels,
         explanation.segments,
         [_with_title(panel, *each) for panel, each in zip(row.panels, explanation.results.items())],
         title=", ".join(filter(None, (f"{asked} {method.title}", variants, outlined))),
@@ -171,39 +124,43 @@ def draw(explanation: Explanation, classifier: Classifier):
     )
 
 
-def summary(explanation: Explanation) -> str:
-    """A table of what was found, and where the files are."""
+def table(explanation: "Explanation") -> str:
+    """Returns the results as lines of text, a line for each method and removal."""
     results = explanation.results.values()
     columns = {
-        "\nmethod": [METHODS[method].title for method, _ in explanation.results],
+        "\nmethod": [methods.get(method).title for method, _ in explanation.results],
         "\nremoval": [removal_title(removal) for _, removal in explanation.results],
         "\nR²": [_number(result.attribution.r2) for result in results],
     }
     for name, heading in HEADINGS.items():
-        columns[heading] = [_number(result.numbers.get(name)) for result in results]
+        columns[heading] = [_number(result.metrics.get(name)) for result in results]
     columns["\nvariants"] = [str(result.attribution.num_variants) for result in results]
     columns["\nvariants/s"] = [
         f"{result.attribution.num_variants / result.seconds:.0f}" for result in results
     ]
     if len(explanation.methods) == 1:
         del columns["\nmethod"]
-    lines = _table({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
-    return "\n".join([*lines, "", *(f"wrote {file}" for file in explanation.files)])
+    return "\n".join(
+        _lines({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
+    )
 
 
-def _image_title(explanation: Explanation, classifier: Classifier) -> str:
-    first, label = _first(explanation), explanation.picture.label
+def _image_title(explanation: "Explanation") -> str:
+    classifier = explanation.classifier
+    first, label = first_attribution(explanation), explanation.image.label
     predicted = class_name(first.predicted_class, classifier)
     title = f"predicted: {predicted} ({first.predicted_probability:.0%})"
     return title if label is None else f"{title}\ntrue class: {class_name(label, classifier)}"
 
 
-def _row(explanation: Explanation, name: str, target: str) -> plots.Row:
-    """The heatmaps of one method, one for each removal, None where there is none."""
-    method, panels = METHODS[name], []
+def _row(explanation: "Explanation", name: str, target: str) -> "plots.Row":
+    """Returns the heatmaps of one method, one for each removal, None where there is none."""
+    from lmjax import plots
+
+    method, panels = methods.get(name), []
     for removal in explanation.removals:
         result = explanation.results.get((name, removal))
-        panels.append(result and plots.Panel(_found(result), _shown(result, method.level)))
+        panels.append(result and plots.Panel(_found(result), _shown(result, method.centred)))
     return plots.Row(
         f"{method.title}\n{_variants(explanation, name)}",
         panels,
@@ -212,24 +169,24 @@ def _row(explanation: Explanation, name: str, target: str) -> plots.Row:
     )
 
 
-def _with_title(panel: plots.Panel, pair: tuple[str, str], result: Result) -> plots.Panel:
-    """A panel under the name of its removal, with all that is known of its heatmap."""
+def _with_title(panel: "plots.Panel", pair: tuple[str, str], result: "Result") -> "plots.Panel":
+    """Returns a panel titled with its removal and the metrics of its heatmap."""
     r2 = "" if result.attribution.r2 is None else f"R² {result.attribution.r2:.2f}"
     second = ", ".join(filter(None, (r2, panel.title)))
     return panel._replace(title=f"{removal_title(pair[1])}\n{second}".strip())
 
 
-def _found(result: Result) -> str:
-    found = result.numbers.get("relevance_rank_accuracy")
+def _found(result: "Result") -> str:
+    found = result.metrics.get("relevance_rank_accuracy")
     return "" if found is None else f"object found {found:.0%}"
 
 
-def _shown(result: Result, level: bool) -> np.ndarray:
+def _shown(result: "Result", centred: bool) -> np.ndarray:
     heatmap = result.attribution.heatmap
-    return heatmap - heatmap.mean() if level else heatmap
+    return heatmap - heatmap.mean() if centred else heatmap
 
 
-def _variants(explanation: Explanation, name: str) -> str:
+def _variants(explanation: "Explanation", name: str) -> str:
     counts = {
         result.attribution.num_variants
         for (method, _), result in explanation.results.items()
@@ -239,8 +196,8 @@ def _variants(explanation: Explanation, name: str) -> str:
     return f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} {unit}"
 
 
-def _table(columns: dict[str, list[str]]) -> list[str]:
-    """Lines of a table with headings of two lines; names to the left, numbers to the right."""
+def _lines(columns: dict[str, list[str]]) -> list[str]:
+    """Lays out a table with headings of two lines, names to the left and numbers to the right."""
     lines = []
     for heading, cells in columns.items():
         cells = [*heading.split("\n"), *cells]
@@ -254,6 +211,6 @@ def _number(value) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _first(explanation: Explanation) -> Attribution:
-    """All attributions are of one image and one class: the first tells which."""
+def first_attribution(explanation: "Explanation") -> Attribution:
+    """Returns the first attribution; all are of one image and one class."""
     return next(iter(explanation.results.values())).attribution

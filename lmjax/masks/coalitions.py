@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
-from lmjax._utils.sizes import power_of_two
-from lmjax.masks.families import MaskFamily
-from lmjax.masks.keys import threefry
+from lmjax._utils.checks import check_number, check_whole
+from lmjax.masks.families import MaskFamily, _paint
+from lmjax.masks.keys import draw_rows, threefry
 from lmjax.masks.segments import check_segments
 
 
@@ -36,25 +37,31 @@ class Coalitions(MaskFamily):
 
     @property
     def num_segments(self) -> int:
+        """S, the number of segments."""
         return self.keep.shape[1]
 
     @property
     def spatial_shape(self) -> tuple[int, int]:
+        """(H, W)."""
         return self.segments.shape
 
     @property
     def rows(self) -> np.ndarray:
+        """The coalitions `[N, S]`."""
         return self.keep
 
     @property
     def shared(self) -> np.ndarray:
+        """The label map `[H, W]`."""
         return self.segments
 
     @property
     def make(self) -> Callable:
+        """The function (label map, coalitions) -> masks."""
         return _paint
 
     def shown(self) -> np.ndarray:
+        """Returns which pixels any variant shows, bool `[H, W]`."""
         return self.keep.any(axis=0)[self.segments]
 
 
@@ -89,18 +96,16 @@ class ImageCoalitions:
 
     @property
     def spatial_shape(self) -> tuple[int, int]:
-        return self.segments.shape[1:]
+        """(H, W)."""
+        return self.segments.shape[1], self.segments.shape[2]
 
     def __len__(self) -> int:
         return len(self.keep)
 
     @property
     def make(self) -> Callable:
+        """The function (label map, coalitions) -> masks, of one image."""
         return _paint
-
-
-def _paint(segments, keep):
-    return keep[:, segments]
 
 
 def random_keep(
@@ -112,15 +117,15 @@ def random_keep(
     first_all_visible: bool = True,
     first: int = 0,
 ) -> jax.Array:
-    """Random coalitions: every segment stays visible independently of the others.
+    """Draws coalitions in which every segment stays visible independently of the others.
 
-    They are numbered: a coalition depends on the key and on its number alone.
+    Coalitions are numbered: each depends on the key and on its number alone.
 
     Args:
       num_segments: S.
       num_samples: N.
       key: random key; the same key gives the same coalitions.
-      keep_probability: how likely a segment stays, above 0 and below 1. 0.5 and
+      keep_probability: probability that a segment stays, above 0 and below 1. 0.5 and
         `first_all_visible` are LIME's (Ribeiro et al. 2016; `lime` package 0.2.0.1).
       first_all_visible: coalition 0 keeps every segment.
       first: number of the first coalition.
@@ -131,20 +136,19 @@ def random_keep(
     Raises:
       ValueError: options out of range, or more coalitions than memory allows.
     """
-    names = "num_segments", "num_samples", "first"
-    for name, value, least in zip(names, (num_segments, num_samples, first), (1, 1, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value!r}")
-    if not 0 < keep_probability < 1:
-        raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
+    num_segments = check_whole("num_segments", num_segments, least=1)
+    num_samples = check_whole("num_samples", num_samples, least=1)
+    first = check_whole("first", first, least=0)
+    check_number("keep_probability", keep_probability, above=0, below=1)
     last = first + num_samples
     # 32 random bits, a float and a bool for each entry
     check_memory(9 * num_segments * last, num_segments, last)
-    with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape
-        shape = power_of_two(last), num_segments
-        keep = jax.random.bernoulli(threefry(key), keep_probability, shape)
-    keep = keep.at[0].set(True) if first_all_visible else keep
-    return keep[first:last]
+
+    def draw(count: int) -> jax.Array:
+        return jax.random.bernoulli(threefry(key), keep_probability, (count, num_segments))
+
+    keep = draw_rows(draw, first, last)
+    return keep.at[0].set(True) if first_all_visible and first == 0 else keep
 
 
 def check_memory(needed: int, num_segments: int, num_samples: int) -> None:
@@ -161,7 +165,8 @@ def check_memory(needed: int, num_segments: int, num_samples: int) -> None:
         )
 
 
-def _check_keep(keep, num_segments: int) -> np.ndarray:
+def _check_keep(keep: ArrayLike, num_segments: int) -> np.ndarray:
+    """Returns coalitions as bool `[N, S]`, or raises ValueError."""
     keep = np.asarray(keep)
     if keep.ndim != 2 or keep.shape[1] != num_segments:
         raise ValueError(

@@ -1,35 +1,37 @@
-"""Families of masks: described by little, made on the device a batch at a time.
+"""Families of masks: compact descriptions, from which the device makes masks a batch at a time.
 
-`N x H x W` masks of a long run would fill the memory, so `lmjax.evaluate` takes a family instead:
-`rows` say what differs between variants, `shared` what they have in common, and `make` is a pure
-function from both to masks. `Coalitions` is one; a new one needs nothing more than these names.
+The `N x H x W` masks of a long run would fill the memory, so `lmjax.evaluate` takes a family
+instead: `rows` describe each variant, `shared` what all variants have in common, and `make` is a
+pure function from both to masks. `Coalitions` is one; a new family defines the same names.
 """
 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_number, check_pair, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.masking.checks import check_mask
-from lmjax.masks.keys import threefry
+from lmjax.masks.keys import draw_rows, threefry
 from lmjax.masks.segments import check_segments
 
-# Pixels of the masks that exist at once in `weighted_sum`.
+# Pixels of the masks that exist at once in sums over a family.
 _PIXELS = 2**24
 
 
 class MaskFamily:
-    """What every family has; subclasses are frozen dataclasses that are compared by identity.
+    """Base class of families; subclasses are frozen dataclasses that are compared by identity.
 
     Attributes:
       spatial_shape: (H, W).
-      rows: arrays with leading axis N: what differs between variants.
+      rows: arrays with leading axis N, one row for each variant.
       shared: arrays that all variants share; None where there are none.
       make: pure, hashable function (shared, rows with leading axis n) -> masks `[n, H, W]`.
       soft: whether values between 0 and 1 occur. Only removals that can blend take such masks.
@@ -42,21 +44,22 @@ class MaskFamily:
     soft: ClassVar[bool] = False
 
     def shown(self) -> np.ndarray:
-        """`[H, W]` bool: which pixels any variant shows (True too for those that may be)."""
+        """Returns which pixels any variant may show, bool `[H, W]`; False only where none does."""
         return np.ones(self.spatial_shape, bool)
 
     def __len__(self) -> int:
+        """Returns N, the number of variants."""
         return len(jax.tree.leaves(self.rows)[0])
 
     def masks(self, rows: slice = slice(None)) -> jax.Array:
-        """Masks `[n, H, W]` of some variants, on the device."""
+        """Makes the masks `[n, H, W]` of some variants, on the device."""
         shared = jax.tree.map(jnp.asarray, self.shared)
         return self.make(shared, jax.tree.map(lambda x: jnp.asarray(x[rows]), self.rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Masks(MaskFamily):
-    """Masks as they are.
+    """Masks given as one array.
 
     Attributes:
       array: `[N, H, W]`, 1 = visible, 0 = hidden.
@@ -73,36 +76,40 @@ class Masks(MaskFamily):
 
     @property
     def spatial_shape(self) -> tuple[int, int]:
+        """(H, W)."""
         return self.array.shape[1:]
 
     @property
     def rows(self) -> np.ndarray:
+        """The masks themselves."""
         return self.array
 
     @property
     def make(self) -> Callable:
-        return _as_they_are
+        """The function that returns rows as masks."""
+        return _identity
 
     def shown(self) -> np.ndarray:
+        """Returns which pixels any variant shows, bool `[H, W]`."""
         return (self.array > 0).any(axis=0)
 
 
 class SoftMasks(Masks):
-    """Masks that blend: `array` `[N, H, W]` with values from 0 (hidden) to 1 (visible)."""
+    """Masks with values from 0 (hidden) to 1 (visible), given as one array `[N, H, W]`."""
 
     soft = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows(MaskFamily):
-    """A rectangle of each variant is hidden, or the rest of it.
+    """Masks that hide one rectangle of the image each, or show it alone.
 
     Attributes:
       spatial_shape: (H, W).
       corners: `[N, 2]` ints, (row, column) of the rectangles' upper left pixels. Rectangles may
         reach over the border; far outside, they hide nothing.
       size: (height, width) of the rectangles, in pixels.
-      keep_inside: show the rectangle only, hide the rest.
+      keep_inside: show the rectangle alone and hide the rest.
     """
 
     spatial_shape: tuple[int, int]
@@ -118,26 +125,27 @@ class Windows(MaskFamily):
                 f"corners must be ints [N, 2], (row, column); got {corners.dtype} "
                 f"of shape {corners.shape}"
             )
-        if min(self.size) < 1:
-            raise ValueError(f"size must be (height, width), 1 or more each; got {self.size!r}")
+        check_pair("size", self.size, note="height and width")
         object.__setattr__(self, "corners", corners.astype(np.int32))
 
     @property
     def rows(self) -> np.ndarray:
+        """The corners `[N, 2]`."""
         return self.corners
 
     @property
     def make(self) -> Callable:
+        """The function from corners to masks."""
         return _WindowMaker(tuple(self.spatial_shape), tuple(self.size), self.keep_inside)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankRanges(MaskFamily):
-    """Pixels have ranks; each variant shows those within a range: for deletion and insertion.
+    """Masks that show the pixels whose rank lies in a range, as deletion and insertion need.
 
     Attributes:
       ranks: `[H, W]` ints. Several pixels may share one, such as those of a segment.
-      ranges: `[N, 2]` ints: a pixel is visible where first <= rank < second.
+      ranges: `[N, 2]` ints (start, stop): a pixel is visible where start <= rank < stop.
     """
 
     ranks: np.ndarray
@@ -154,23 +162,27 @@ class RankRanges(MaskFamily):
 
     @property
     def spatial_shape(self) -> tuple[int, int]:
+        """(H, W)."""
         return self.ranks.shape
 
     @property
     def rows(self) -> np.ndarray:
+        """The ranges `[N, 2]`."""
         return self.ranges
 
     @property
     def shared(self) -> np.ndarray:
+        """The ranks `[H, W]`."""
         return self.ranks
 
     @property
     def make(self) -> Callable:
+        """The function from ranks and ranges to masks."""
         return _within
 
     def shown(self) -> np.ndarray:
+        """Returns which pixels any variant shows, bool `[H, W]`."""
         low, high = np.unique(self.ranges, axis=0).T
-        # Ranges of one end in common (all of deletion, all of insertion) are nested.
         shown = np.zeros(self.ranks.shape, bool)
         for a, b in zip(low, high):
             shown |= (self.ranks >= a) & (self.ranks < b)
@@ -181,7 +193,7 @@ class RankRanges(MaskFamily):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftCoalitions(MaskFamily):
-    """Each segment is visible to a degree of its own. Only for removals that blend.
+    """Masks in which each segment is visible to its own degree, for removals that blend.
 
     Attributes:
       segments: `[H, W]` ints, labels 0..S-1, none missing.
@@ -207,24 +219,28 @@ class SoftCoalitions(MaskFamily):
 
     @property
     def spatial_shape(self) -> tuple[int, int]:
+        """(H, W)."""
         return self.segments.shape
 
     @property
     def rows(self) -> np.ndarray:
+        """The degrees `[N, S]`."""
         return self.degrees
 
     @property
     def shared(self) -> np.ndarray:
+        """The label map `[H, W]`."""
         return self.segments
 
     @property
     def make(self) -> Callable:
-        return _painted
+        """The function from a label map and degrees to masks."""
+        return _paint
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grids(MaskFamily):
-    """Coarse grids, enlarged and shifted: the masks of RISE.
+    """Masks made of coarse grids, enlarged and shifted: those of RISE.
 
     A grid of h x w cells is enlarged to h + 1 times ceil(H / h) by w + 1 times ceil(W / w) pixels,
     and the variant's shift says where in it the image lies (Petsiuk et al. 2018, arXiv 1806.07421,
@@ -248,7 +264,12 @@ class Grids(MaskFamily):
         cells, shifts = np.asarray(self.cells), np.asarray(self.shifts)
         if cells.ndim != 3 or cells.dtype != bool or 0 in cells.shape[1:]:
             raise ValueError(f"cells must be bool [N, h, w], got {cells.dtype} {cells.shape}")
-        _check_grid(cells.shape[1:], self.spatial_shape, "cells")
+        if (np.array(cells.shape[1:]) > self.spatial_shape).any():
+            height, width = self.spatial_shape
+            raise ValueError(
+                f"cells must be at most {height} x {width}, one for each pixel; got "
+                f"{cells.shape[1]} x {cells.shape[2]}"
+            )
         if shifts.shape != (len(cells), 2) or shifts.dtype.kind not in "iu":
             raise ValueError(
                 f"shifts must be ints [{len(cells)}, 2], (down, right); got {shifts.dtype} "
@@ -256,16 +277,18 @@ class Grids(MaskFamily):
             )
         limit = _cell_size(cells.shape[1:], self.spatial_shape)
         if ((shifts < 0) | (shifts >= limit)).any():
-            raise ValueError(f"shifts must be from (0, 0) up to below {limit}")
+            raise ValueError(f"shifts must be 0 or more and below {limit}, the size of a cell")
         object.__setattr__(self, "cells", cells)
         object.__setattr__(self, "shifts", shifts.astype(np.int32))
 
     @property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cells `[N, h, w]` and the shifts `[N, 2]`."""
         return self.cells, self.shifts
 
     @property
     def make(self) -> Callable:
+        """The function from cells and shifts to masks."""
         return _GridMaker(tuple(self.spatial_shape), self.soft)
 
 
@@ -279,41 +302,39 @@ def random_grids(
     soft: bool = False,
     first: int = 0,
 ) -> Grids:
-    """Random `Grids`, with the defaults of RISE (Petsiuk et al. 2018, arXiv 1806.07421, section 4).
+    """Draws `Grids` with the defaults of RISE (Petsiuk et al. 2018, arXiv 1806.07421, section 4).
 
-    They are numbered: a grid depends on the key and on its number alone.
+    Grids are numbered: each depends on the key and on its number alone.
 
     Args:
       spatial_shape: (H, W).
       num_samples: N.
       key: random key; the same key gives the same masks.
       grid: cells along each side, or (h, w).
-      keep_probability: how likely a cell is visible, above 0 and below 1.
+      keep_probability: probability that a cell is visible, above 0 and below 1.
       soft: as in `Grids`.
       first: number of the first grid.
 
     Raises:
       ValueError: options out of range.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be 1 or more, got {num_samples!r}")
-    if first < 0:
-        raise ValueError(f"first must be 0 or more, got {first!r}")
-    if not 0 < keep_probability < 1:
-        raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
-    grid = (grid, grid) if np.ndim(grid) == 0 else tuple(grid)
-    _check_grid(grid, spatial_shape, "grid")
+    num_samples = check_whole("num_samples", num_samples, least=1)
+    first = check_whole("first", first, least=0)
+    check_number("keep_probability", keep_probability, above=0, below=1)
+    grid = check_pair("grid", grid, most=spatial_shape, note="the image's height and width")
     cell_key, shift_key = jax.random.split(threefry(key))
     limit = jnp.asarray(_cell_size(grid, spatial_shape))
-    drawn, these = power_of_two(first + num_samples), slice(first, first + num_samples)
-    with jax.threefry_partitionable(True):  # bits depend on their place only, not on the shape
-        cells = jax.random.bernoulli(cell_key, keep_probability, (drawn, *grid))
-        shifts = jax.random.randint(shift_key, (drawn, 2), 0, limit[None])
-    return Grids(spatial_shape, np.asarray(cells)[these], np.asarray(shifts)[these], soft=soft)
+
+    def draw(count: int) -> tuple[jax.Array, jax.Array]:
+        cells = jax.random.bernoulli(cell_key, keep_probability, (count, *grid))
+        return cells, jax.random.randint(shift_key, (count, 2), 0, limit[None])
+
+    cells, shifts = draw_rows(draw, first, first + num_samples)
+    return Grids(spatial_shape, np.asarray(cells), np.asarray(shifts), soft=soft)
 
 
 class WholeFirst(MaskFamily):
-    """The whole image, and then the variants of another family: N + 1 in all."""
+    """The whole image followed by the N variants of another family."""
 
     def __init__(self, family: MaskFamily):
         self.spatial_shape, self.shared, self.soft = (
@@ -327,8 +348,8 @@ class WholeFirst(MaskFamily):
         self.make = _WholeFirstMaker(family.make)
 
 
-def weighted_sum(family: MaskFamily, weights) -> np.ndarray:
-    """Sum of a family's masks, each times its weight, without having all of them at once.
+def weighted_sum(family: MaskFamily, weights: ArrayLike) -> np.ndarray:
+    """Sums a family's masks, each times its weight, without making all of them at once.
 
     Args:
       family: of N masks `[H, W]`.
@@ -336,40 +357,78 @@ def weighted_sum(family: MaskFamily, weights) -> np.ndarray:
 
     Returns:
       float32 `[H, W]` or `[T, H, W]`.
+
+    Raises:
+      ValueError: another number of weights.
     """
     weights = np.asarray(weights, np.float32)
     if weights.ndim == 1:
         return weighted_sum(family, weights[:, None])[0]
     if len(weights) != len(family):
         raise ValueError(f"weights must be [{len(family)}, T], got shape {weights.shape}")
-    height, width = family.spatial_shape
-    size = min(max(_PIXELS // (height * width), 1), 2 ** (len(family) - 1).bit_length())
     shared, total = jax.tree.map(jnp.asarray, family.shared), 0
-    weights = np.pad(weights, ((0, -len(family) % size), (0, 0)))
-    for start in range(0, len(family), size):
-        chosen = np.minimum(np.arange(start, start + size), len(family) - 1)
+    for chosen, real in _batches(family):
         rows = jax.tree.map(operator.itemgetter(chosen), family.rows)
-        total += _sum(shared, rows, weights[start : start + size], make=family.make)
+        counted = np.where(real[:, None], weights[chosen], 0)
+        total += _weighted_sum(shared, rows, counted, make=family.make)
     return np.asarray(total)
 
 
+def hidden_sum(family: MaskFamily, heatmap: ArrayLike) -> np.ndarray:
+    """Sums a heatmap over the pixels that each mask hides, without making all masks at once.
+
+    Args:
+      family: of N masks `[H, W]`.
+      heatmap: `[H, W]`.
+
+    Returns:
+      float32 `[N]`.
+    """
+    heatmap = jnp.asarray(heatmap, jnp.float32)
+    shared, sums = jax.tree.map(jnp.asarray, family.shared), []
+    for chosen, real in _batches(family):
+        rows = jax.tree.map(operator.itemgetter(chosen), family.rows)
+        sums.append(np.asarray(_hidden_sum(shared, rows, heatmap, make=family.make))[real])
+    return np.concatenate(sums)
+
+
+def _batches(family: MaskFamily) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of one size: numbers of masks, and which of them are not padding."""
+    height, width = family.spatial_shape
+    size = min(max(_PIXELS // (height * width), 1), power_of_two(len(family)))
+    for start in range(0, len(family), size):
+        chosen = np.arange(start, start + size)
+        yield np.minimum(chosen, len(family) - 1), chosen < len(family)
+
+
 @functools.partial(jax.jit, static_argnames="make")
-def _sum(shared, rows, weights, *, make):
+def _weighted_sum(shared, rows, weights, *, make):
+    """Sums the masks of one batch, `[T, H, W]`."""
     masks = make(shared, rows).astype(jnp.float32)
     return jnp.einsum("nhw,nt->thw", masks, weights, precision=jax.lax.Precision.HIGHEST)
 
 
-def _as_they_are(shared, rows):
+@functools.partial(jax.jit, static_argnames="make")
+def _hidden_sum(shared, rows, heatmap, *, make):
+    """Sums a heatmap over the hidden pixels of each mask of one batch, `[n]`."""
+    hidden = 1 - make(shared, rows).astype(jnp.float32)
+    return jnp.einsum("nhw,hw->n", hidden, heatmap, precision=jax.lax.Precision.HIGHEST)
+
+
+def _identity(shared: None, rows: jax.Array) -> jax.Array:
+    """Returns masks that are their own rows."""
     return rows
 
 
 @dataclasses.dataclass(frozen=True)
 class _WindowMaker:
+    """Makes the masks of `Windows`."""
+
     spatial_shape: tuple[int, int]
     size: tuple[int, int]
     keep_inside: bool
 
-    def __call__(self, shared, corners):
+    def __call__(self, shared: None, corners: jax.Array) -> jax.Array:
         inside = [
             (jnp.arange(n)[None] >= start[:, None]) & (jnp.arange(n)[None] < start[:, None] + size)
             for n, size, start in zip(self.spatial_shape, self.size, corners.T)
@@ -378,16 +437,19 @@ class _WindowMaker:
         return inside if self.keep_inside else ~inside
 
 
-def _painted(segments, degrees):
-    return degrees[:, segments]
+def _paint(segments: jax.Array, values: jax.Array) -> jax.Array:
+    """Gives the pixels `[n, H, W]` the values `[n, S]` of their segments."""
+    return values[:, segments]
 
 
 @dataclasses.dataclass(frozen=True)
 class _GridMaker:
+    """Makes the masks of `Grids`."""
+
     spatial_shape: tuple[int, int]
     soft: bool
 
-    def __call__(self, shared, rows):
+    def __call__(self, shared: None, rows: tuple[jax.Array, jax.Array]) -> jax.Array:
         cells, shifts = rows
         sizes = zip(cells.shape[1:], self.spatial_shape, shifts.T)
         if not self.soft:
@@ -400,14 +462,14 @@ class _GridMaker:
         return jnp.clip(masks, 0, 1)
 
 
-def _cell_of_pixel(cells: int, pixels: int, shift):
-    """`[n, pixels]`: which cell each pixel lies in, along one side, for shifts `[n]`."""
+def _cell_of_pixel(cells: int, pixels: int, shift: jax.Array) -> jax.Array:
+    """Returns the cell of each pixel along one side, ints `[n, pixels]`, for shifts `[n]`."""
     centre = 2 * (jnp.arange(pixels)[None] + shift[:, None]) + 1  # twice the pixel's centre
     return centre * cells // (2 * _enlarged(cells, pixels))
 
 
-def _cell_weights(cells: int, pixels: int, shift):
-    """`[n, pixels, cells]`: how much of each cell a pixel takes, summing to 1 over cells."""
+def _cell_weights(cells: int, pixels: int, shift: jax.Array) -> jax.Array:
+    """Returns interpolation weights `[n, pixels, cells]` along one side; they sum to 1."""
     centre = jnp.arange(pixels)[None] + shift[:, None] + 0.5
     position = jnp.clip(centre * cells / _enlarged(cells, pixels) - 0.5, 0, cells - 1)
     distance = jnp.abs(position[:, :, None] - jnp.arange(cells)[None, None])
@@ -415,31 +477,28 @@ def _cell_weights(cells: int, pixels: int, shift):
 
 
 def _enlarged(cells: int, pixels: int) -> int:
+    """Returns the side of an enlarged grid, in pixels."""
     return (cells + 1) * -(-pixels // cells)
 
 
 def _cell_size(grid: tuple[int, int], spatial_shape: tuple[int, int]) -> tuple[int, ...]:
+    """Returns the (height, width) of a cell, in pixels."""
     return tuple(-(-pixels // cells) for cells, pixels in zip(grid, spatial_shape))
-
-
-def _check_grid(grid: tuple[int, int], spatial_shape: tuple[int, int], name: str) -> None:
-    if len(grid) != 2 or any(not 1 <= a <= b for a, b in zip(grid, spatial_shape)):
-        raise ValueError(
-            f"{name} must have from 1 x 1 to {spatial_shape[0]} x {spatial_shape[1]} cells, one "
-            f"for each pixel; got {' x '.join(map(str, grid))}"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
 class _WholeFirstMaker:
+    """Makes the masks of `WholeFirst`."""
+
     make: Callable
 
-    def __call__(self, shared, rows):
+    def __call__(self, shared: Any, rows: tuple[Any, jax.Array]) -> jax.Array:
         rows, whole = rows
         masks = self.make(shared, rows)
         return jnp.where(whole[:, None, None], jnp.ones((), masks.dtype), masks)
 
 
-def _within(ranks, ranges):
+def _within(ranks: jax.Array, ranges: jax.Array) -> jax.Array:
+    """Returns which pixels have a rank within each range, bool `[n, H, W]`."""
     low, high = ranges.T[:, :, None, None]
     return (ranks[None] >= low) & (ranks[None] < high)

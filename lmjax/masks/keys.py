@@ -1,14 +1,33 @@
-"""Random keys for draws that are continued."""
+"""Draws that can be continued: row i depends on the key and on i alone."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
+from lmjax._utils.sizes import power_of_two
+
 
 def threefry(key: jax.Array) -> jax.Array:
-    """The key itself, or of another kind than threefry one of that kind drawn from it.
+    """Returns a threefry key: the key itself, or one drawn from a key of another implementation.
 
-    With threefry a draw depends on the key and its place alone. Keys of kind "rbg" promise nothing
-    like it: their bits depend on what is drawn together, and on the device.
+    A threefry draw depends on the key and the position alone. Keys of implementation "rbg" promise
+    no such thing: their bits depend on the shape of the draw and on the device.
     """
     if jax.random.key_impl(key) == "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), "uint32"), impl="threefry2x32")
+
+
+def draw_rows(draw: Callable[[int], Any], first: int, last: int) -> Any:
+    """Returns rows `first` to `last - 1` of a draw, the same ones whatever is drawn with them.
+
+    Args:
+      draw: number of rows -> arrays with that leading axis (any pytree of them), from a threefry
+        key.
+      first: first row.
+      last: row to stop before.
+    """
+    with jax.threefry_partitionable(True):  # bits depend on their position only, not on the shape
+        rows = draw(power_of_two(last))
+    return jax.tree.map(lambda array: array[first:last], rows)

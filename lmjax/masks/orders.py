@@ -4,7 +4,9 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_choice, check_whole
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.samplers import numbered
 from lmjax.masks.segments import check_segments
@@ -15,7 +17,7 @@ REDUCTIONS = ("mean", "sum")
 def random_orders(
     num_segments: int, num_orders: int, *, key: jax.Array, first: int = 0
 ) -> np.ndarray:
-    """Orders of which every one is equally likely.
+    """Draws orders, all permutations being equally likely.
 
     Args:
       num_segments: S.
@@ -29,33 +31,32 @@ def random_orders(
     Raises:
       ValueError: numbers out of range.
     """
-    for name, value in (("num_segments", num_segments), ("num_orders", num_orders)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value!r}")
+    num_segments = check_whole("num_segments", num_segments, least=1)
+    num_orders = check_whole("num_orders", num_orders, least=1)
 
-    def draw(key):
+    def draw(key: jax.Array) -> jax.Array:
         return jax.random.bits(key, (num_segments,))
 
     return np.argsort(numbered(draw, first, first + num_orders, key=key), axis=1)
 
 
 def salience_order(
-    heatmap,
-    segments,
+    heatmap: ArrayLike,
+    segments: ArrayLike,
     *,
     most_salient_first: bool = True,
     by: Literal["mean", "sum"] = "mean",
 ) -> np.ndarray:
-    """Segments from the most to the least salient, or the reverse.
+    """Ranks segments from the most to the least salient, or the reverse.
 
     Args:
       heatmap: `[H, W]`, higher = more salient.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
-      most_salient_first: False begins with the least salient.
-      by: what ranks a segment, the "mean" or the "sum" of its pixels. Sums favour large segments.
+      most_salient_first: False starts with the least salient.
+      by: the score of a segment, the "mean" or the "sum" of its pixels. Sums favour large segments.
 
     Returns:
-      ints `[S]`. Equals stand in the order of their labels, either way.
+      ints `[S]`. Segments of equal score keep the order of their labels, in both directions.
 
     Raises:
       ValueError: shapes that differ, non-finite heatmaps, or another reduction.
@@ -64,8 +65,10 @@ def salience_order(
     return np.argsort(-salience if most_salient_first else salience, kind="stable")
 
 
-def segment_salience(heatmap, segments, *, by: Literal["mean", "sum"] = "mean") -> np.ndarray:
-    """Mean or sum of a heatmap over each segment.
+def segment_salience(
+    heatmap: ArrayLike, segments: ArrayLike, *, by: Literal["mean", "sum"] = "mean"
+) -> np.ndarray:
+    """Reduces a heatmap to its mean or sum over each segment.
 
     Args:
       heatmap: `[H, W]`.
@@ -87,14 +90,13 @@ def segment_salience(heatmap, segments, *, by: Literal["mean", "sum"] = "mean") 
         )
     if not np.isfinite(heatmap).all():
         raise ValueError("heatmap holds NaN or infinity")
-    if by not in REDUCTIONS:
-        raise ValueError(f"by must be one of {', '.join(REDUCTIONS)}; got {by!r}")
+    check_choice("by", by, REDUCTIONS)
     total = np.bincount(segments.ravel(), weights=heatmap.ravel())
     return total / np.bincount(segments.ravel()) if by == "mean" else total
 
 
-def prefixes(orders) -> np.ndarray:
-    """Coalitions met on the way from nothing to everything, when segments come in an order.
+def prefixes(orders: ArrayLike) -> np.ndarray:
+    """Returns the coalitions between nothing and everything as segments appear in an order.
 
     Args:
       orders: `[..., S]` ints, a permutation of 0..S-1 in each row.
@@ -104,7 +106,7 @@ def prefixes(orders) -> np.ndarray:
       coalition and the full one are left out, as all orders share them.
 
     Raises:
-      ValueError: rows that are no permutations, or more coalitions than memory allows.
+      ValueError: rows that are not permutations, or more coalitions than memory allows.
     """
     orders = np.asarray(orders)
     size = orders.shape[-1] if orders.ndim else 0

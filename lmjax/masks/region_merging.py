@@ -1,4 +1,4 @@
-"""Merging of neighbouring regions, the most similar pair first."""
+"""Hierarchical merging of neighbouring regions, the most similar pair first."""
 
 import numpy as np
 
@@ -6,17 +6,17 @@ import numpy as np
 def merge_regions(
     features: np.ndarray, sizes: np.ndarray, adjacent: np.ndarray, *, num_groups: int
 ) -> np.ndarray:
-    """Merges neighbours until few enough groups are left, by Ward's criterion.
+    """Merges neighbours by Ward's criterion until `num_groups` groups are left.
 
     Each step merges the two neighbours whose union adds least to the sum of squared distances from
-    the groups' means, n m / (n + m) |f - g|^2. So groups for a smaller number are unions of those
-    for a larger one.
+    the groups' means, n m / (n + m) |f - g|^2. Groups for a smaller number are therefore unions of
+    those for a larger one.
 
     Args:
       features: `[S, D]`, each region's mean.
-      sizes: `[S]`, how much each region counts.
-      adjacent: `[S, S]` bool, symmetric: who may merge with whom.
-      num_groups: when to stop, if nothing stops earlier for want of neighbours.
+      sizes: `[S]`, weight of each region.
+      adjacent: `[S, S]` bool, symmetric: which regions may merge.
+      num_groups: when to stop; merging stops earlier where no neighbours are left.
 
     Returns:
       ints `[S]`: each region's group, named by the lowest region in it.
@@ -44,8 +44,10 @@ def merge_regions(
     return group
 
 
-def _costs(region: int, features, sizes, adjacent) -> np.ndarray:
-    """What a region's merging with each other one adds, `[S]`; infinity for no neighbours."""
+def _costs(
+    region: int, features: np.ndarray, sizes: np.ndarray, adjacent: np.ndarray
+) -> np.ndarray:
+    """Returns the cost of merging a region with each other one, `[S]`; inf unless adjacent."""
     squared = ((features - features[region]) ** 2).sum(axis=1)
     cost = sizes * sizes[region] / (sizes + sizes[region]) * squared
     return np.where(adjacent[region], cost, np.inf)

@@ -1,8 +1,8 @@
-"""Random coalitions of segments, and the points that designs are made of.
+"""Samplers of coalitions, and of the points of quasi-random designs.
 
-All but the quasi-random ones are *numbered*: number i depends on the key and on i alone, so any
-stretch of the sequence can be drawn by itself, and a run that goes on later draws what one long run
-would have drawn. `random_keep` (in `lmjax.masks.coalitions`) is LIME's sampler.
+All samples are *numbered*: sample i depends on the key and on i alone, so any stretch of the
+sequence can be drawn by itself, and a continued run draws the same samples as one long run.
+`random_keep` (in `lmjax.masks.coalitions`) is LIME's sampler.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,29 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.keys import threefry
 
 SEQUENCES = ("sobol", "halton")
-# Numbers drawn together: of one shape always, so that nothing compiles twice.
+# Samples drawn together: always one shape, so that nothing compiles twice.
 _BLOCK = 256
 
 
 def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
-    """Numbers `first` to `last - 1` of an endless sequence: number i is `draw(fold_in(key, i))`.
+    """Draws samples `first` to `last - 1` of an endless sequence: i is `draw(fold_in(key, i))`.
 
     Args:
       draw: pure function key -> arrays of one shape (any pytree of them).
-      first: number to begin with.
+      first: number of the first sample.
       last: number to stop before.
       key: random key.
 
     Returns:
-      What `draw` gives, as NumPy arrays with a leading axis of `last - first`.
+      The samples, as NumPy arrays with a leading axis of `last - first`.
     """
     key, blocks = threefry(key), []
     for start in range(first, max(last, first + 1), _BLOCK):
@@ -48,15 +50,15 @@ def bernoulli_keep(
     keep_probability: float = 0.5,
     first: int = 0,
 ) -> np.ndarray:
-    """Coalitions in which every segment stays visible independently of the others.
+    """Draws coalitions in which every segment stays visible independently of the others.
 
-    As `random_keep`, but numbered: for runs that go on later.
+    The same distribution as `random_keep` without its first coalition, from other random bits.
 
     Args:
       num_segments: S.
       num_samples: N.
       key: random key.
-      keep_probability: how likely a segment stays, above 0 and below 1.
+      keep_probability: probability that a segment stays, above 0 and below 1.
       first: number of the first coalition.
 
     Returns:
@@ -65,19 +67,19 @@ def bernoulli_keep(
     Raises:
       ValueError: options out of range, or more coalitions than memory allows.
     """
-    _check_numbers(num_segments, num_samples, first)
-    _check_keep_probability(keep_probability)
+    num_segments, num_samples, first = _check_sizes(num_segments, num_samples, first)
+    check_number("keep_probability", keep_probability, above=0, below=1)
 
-    def draw(key):
+    def draw(key: jax.Array) -> jax.Array:
         return jax.random.bernoulli(key, keep_probability, (num_segments,))
 
     return numbered(draw, first, first + num_samples, key=key)
 
 
 def shapley_kernel(num_segments: int) -> np.ndarray:
-    """How much each size of coalition counts for Shapley values as a regression.
+    """Returns the mass of each coalition size under the Shapley kernel.
 
-    Size k, all its coalitions together, has mass proportional to (S - 1) / (k (S - k)); the empty
+    All coalitions of size k together have mass proportional to (S - 1) / (k (S - k)). The empty
     coalition and the full one, whose mass is infinite, are left out: their values are constraints.
 
     Args:
@@ -87,10 +89,10 @@ def shapley_kernel(num_segments: int) -> np.ndarray:
       float64 `[S - 1]`, masses of the sizes 1 to S - 1, summing to 1.
 
     References:
-      Lundberg & Lee 2017 (arXiv 1705.07874), theorem 2, whose weight of one coalition is times the
-      number of coalitions of its size here.
+      Lundberg & Lee 2017 (arXiv 1705.07874), theorem 2: the weight of one coalition, times the
+      number of coalitions of its size.
     """
-    _check_numbers(num_segments)
+    _check_sizes(num_segments)
     size = np.arange(1, num_segments)
     mass = (num_segments - 1) / (size * (num_segments - size))
     return mass / mass.sum()
@@ -104,35 +106,33 @@ def shapley_keep(
     smallest: int = 1,
     first: int = 0,
 ) -> np.ndarray:
-    """Coalitions drawn from the Shapley kernel: a size, then any coalition of that size.
+    """Draws coalitions from the Shapley kernel: a size, then any coalition of that size.
 
     Args:
       num_segments: S, 2 or more.
       num_samples: N.
       key: random key.
-      smallest: smallest number of visible segments, and of hidden ones: sizes go from there to
-        S minus there, in the proportions of the kernel.
+      smallest: smallest number of visible segments, and of hidden ones: sizes range from it to S
+        minus it, in the proportions of the kernel.
       first: number of the first coalition.
 
     Returns:
       bool `[N, S]`.
 
     Raises:
-      ValueError: no size left between the limits, or more coalitions than memory allows.
+      ValueError: no size between the limits, or more coalitions than memory allows.
 
     References:
       Lundberg & Lee 2017 (arXiv 1705.07874), theorem 2; Covert & Lee 2021 (arXiv 2012.01536), who
-      draw from it instead of weighing by it.
+      sample from the kernel instead of weighting by it.
     """
-    _check_numbers(num_segments, num_samples, first)
-    if not 1 <= smallest <= num_segments / 2:
-        raise ValueError(
-            f"smallest must be from 1 to half of the {num_segments} segments, got {smallest!r}"
-        )
+    num_segments, num_samples, first = _check_sizes(num_segments, num_samples, first)
+    half = f"half of the {num_segments} segments"
+    check_whole("smallest", smallest, least=1, most=num_segments // 2, note=half)
     mass = shapley_kernel(num_segments)[smallest - 1 : num_segments - smallest]
     up_to = np.cumsum(mass)[:-1] / mass.sum()
 
-    def draw(key):
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         size_key, order_key = jax.random.split(key)
         return jax.random.uniform(size_key), jax.random.bits(order_key, (num_segments,))
 
@@ -141,10 +141,11 @@ def shapley_keep(
     return np.argsort(bits, axis=1) < size[:, None]
 
 
-def complement_pairs(keep) -> np.ndarray:
-    """Every coalition followed by its complement, which shows what the other hides.
+def complement_pairs(keep: ArrayLike) -> np.ndarray:
+    """Interleaves coalitions with their complements, which show what the others hide.
 
-    Such antithetic pairs cancel what is even in the segments, and with it most of the noise.
+    Such antithetic pairs cancel the part of the output that is even in the segments, and with it
+    most of the noise.
 
     Args:
       keep: `[N, S]` bool, True = visible.
@@ -160,7 +161,7 @@ def complement_pairs(keep) -> np.ndarray:
 
 
 def all_coalitions(num_segments: int) -> np.ndarray:
-    """All 2^S coalitions: row i keeps the segments whose bit is set in i.
+    """Enumerates all 2^S coalitions: row i keeps the segments whose bit is set in i.
 
     Args:
       num_segments: S.
@@ -171,7 +172,7 @@ def all_coalitions(num_segments: int) -> np.ndarray:
     Raises:
       ValueError: more coalitions than memory allows.
     """
-    _check_numbers(num_segments, 2**num_segments)
+    _check_sizes(num_segments, 2**num_segments)
     return (np.arange(2**num_segments)[:, None] >> np.arange(num_segments)[None, :]) % 2 == 1
 
 
@@ -183,9 +184,9 @@ def quasi_random(
     sequence: Literal["sobol", "halton"] = "sobol",
     first: int = 0,
 ) -> np.ndarray:
-    """Points that fill the unit cube more evenly than random ones: scrambled Sobol or Halton.
+    """Draws points that fill the unit cube more evenly than random ones: scrambled Sobol or Halton.
 
-    Numbered: more points later continue the sequence. Sobol points are best in powers of two.
+    Sobol points are balanced best in powers of two.
 
     Args:
       num_samples: N.
@@ -206,14 +207,12 @@ def quasi_random(
     """
     from scipy.stats import qmc
 
-    _check_numbers(dimensions, num_samples, first, names=("dimensions", "num_samples", "first"))
-    if sequence not in SEQUENCES:
-        raise ValueError(f"sequence must be one of {', '.join(SEQUENCES)}; got {sequence!r}")
-    if sequence == "sobol" and dimensions > qmc.Sobol.MAXDIM:
-        raise ValueError(
-            f"dimensions must be at most {qmc.Sobol.MAXDIM} for sequence 'sobol', got "
-            f"{dimensions}; take 'halton'"
-        )
+    sizes = _check_sizes(dimensions, num_samples, first, name="dimensions")
+    dimensions, num_samples, first = sizes
+    check_choice("sequence", sequence, SEQUENCES)
+    if sequence == "sobol":
+        note = "as far as Sobol sequences are tabulated; 'halton' has no limit"
+        check_whole("dimensions", dimensions, most=qmc.Sobol.MAXDIM, note=note)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[sequence](dimensions, rng=generator)
     return engine.random(power_of_two(first + num_samples))[first : first + num_samples]
@@ -228,7 +227,7 @@ def quasi_random_keep(
     sequence: Literal["sobol", "halton"] = "sobol",
     first: int = 0,
 ) -> np.ndarray:
-    """Coalitions from quasi-random points: a segment stays where its coordinate is low enough.
+    """Draws coalitions from quasi-random points: a segment stays where its coordinate is low.
 
     Args:
       num_segments: S.
@@ -244,25 +243,19 @@ def quasi_random_keep(
     Raises:
       ValueError: options out of range, or more coalitions than memory allows.
     """
-    _check_numbers(num_segments, num_samples, first)
-    _check_keep_probability(keep_probability)
+    num_segments, num_samples, first = _check_sizes(num_segments, num_samples, first)
+    check_number("keep_probability", keep_probability, above=0, below=1)
     points = quasi_random(num_samples, num_segments, key=key, sequence=sequence, first=first)
     return points < keep_probability
 
 
-def _check_keep_probability(keep_probability: float) -> None:
-    if not 0 < keep_probability < 1:
-        raise ValueError(f"keep_probability must be above 0 and below 1, got {keep_probability!r}")
-
-
-def _check_numbers(
-    num_segments: int,
-    num_samples: int = 1,
-    first: int = 0,
-    names: tuple[str, ...] = ("num_segments", "num_samples", "first"),
-) -> None:
-    for name, value, least in zip(names, (num_segments, num_samples, first), (1, 1, 0)):
-        if value < least or value != int(value):
-            raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
+def _check_sizes(
+    num_segments: int, num_samples: int = 1, first: int = 0, *, name: str = "num_segments"
+) -> tuple[int, int, int]:
+    """Returns three checked sizes; raises ValueError also for more samples than memory allows."""
+    num_segments = check_whole(name, num_segments, least=1)
+    num_samples = check_whole("num_samples", num_samples, least=1)
+    first = check_whole("first", first, least=0)
     # Random bits and what is made of them, for a power of two of rows.
     check_memory(2 * 9 * num_segments * num_samples, num_segments, num_samples)
+    return num_segments, num_samples, first

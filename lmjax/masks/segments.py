@@ -1,21 +1,101 @@
 """Segments: label maps `[H, W]` int32 with labels 0..S-1, none missing.
 
-Images are `[H, W, C]`, float in [0, 1] or uint8, any number of channels. All segmenters are
+Images are `[H, W, C]`, float in [0, 1] or uint8, with any number of channels. All segmenters are
 deterministic.
+
+Segmenters that studies and `lmjax explain` choose by name are registered: `names()` lists them,
+`register(...)` adds one.
 """
 
+import inspect
 import warnings
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_choice, check_pair, check_whole
+from lmjax._utils.registry import Registry
 from lmjax.masks.region_merging import merge_regions
 
 _NAMED_LABELS = 5
 
+Segmenter = Callable[..., np.ndarray]
+_REGISTRY: Registry[Segmenter] = Registry("segmenter", "lmjax.segmenters")
 
-def grid(image, *, size: int = 16) -> np.ndarray:
-    """Squares of `size` pixels, row by row; the last ones of a row or column may be smaller.
+
+def register(name: str, function: Segmenter, *, description: str) -> None:
+    """Adds a segmenter that studies and `lmjax explain` take by its name.
+
+    Example:
+      >>> lmjax.segments.register("halves", halves, description="The left and the right half.")
+
+    Args:
+      name: as users write it.
+      function: (image `[H, W, C]`, float in [0, 1]) -> segments `[H, W]`. Keyword-only options
+        called `n_segments` (about how many segments) and `size` (side of a square, in pixels) are
+        set from the options of studies and of the command.
+      description: one line.
+
+    Raises:
+      ValueError: a name that cannot be written on a command line, or a built-in one.
+    """
+    _REGISTRY.register(name, function, description=description)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the segmenters, those of other packages included."""
+    return _REGISTRY.names()
+
+
+def description(name: str) -> str:
+    """Returns the line that describes a segmenter."""
+    return _REGISTRY.description(name)
+
+
+def get(name: str, *, argument: str = "segmenter") -> Segmenter:
+    """Returns the segmenter of a name.
+
+    Args:
+      name: one of `names()`.
+      argument: what the caller's argument is called, for the error.
+
+    Raises:
+      ValueError: another name; lists those there are.
+    """
+    return _REGISTRY.get(name, argument=argument)
+
+
+def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np.ndarray:
+    """Divides an image with the segmenter of a name, and checks its segments.
+
+    Example:
+      >>> segments = lmjax.segments.make("slic", image, n_segments=20, size=8)  # SLIC has no size
+
+    Args:
+      name: one of `names()`.
+      image: `[H, W, C]`.
+      argument: what the caller's argument is called, for the error.
+      **options: settings; the segmenter gets those that its signature has.
+
+    Returns:
+      Segments `[H, W]`.
+
+    Raises:
+      ValueError: another name, what the segmenter refuses, or segments that are no label map of the
+        image.
+    """
+    segmenter = get(name, argument=argument)
+    takes = inspect.signature(segmenter).parameters
+    options = {option: value for option, value in options.items() if option in takes}
+    return check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+
+
+def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:
+    """Divides an image into squares, row by row.
+
+    Those at the right and lower border may be smaller.
 
     Args:
       image: `[H, W, C]`; only its height and width count.
@@ -24,30 +104,51 @@ def grid(image, *, size: int = 16) -> np.ndarray:
     Returns:
       Segments `[H, W]`.
     """
-    if size < 1 or size != int(size):
-        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
-    height, width = _as_float(image).shape[:2]
-    rows = np.arange(height) // int(size)
-    columns = np.arange(width) // int(size)
+    size = check_whole("size", size, least=1, note="pixels")
+    rows, columns = (np.arange(n) // size for n in _as_float(image).shape[:2])
+    return _cross(rows, columns)
+
+
+def even_grid(
+    shape: tuple[int, int], cells: int | tuple[int, int], *, name: str = "grid"
+) -> np.ndarray:
+    """Divides an image into a given number of rectangles, as equal in size as pixels allow.
+
+    Args:
+      shape: (H, W).
+      cells: along each side, or (h, w).
+      name: the argument's name in errors.
+
+    Returns:
+      Segments `[H, W]`, row by row.
+
+    Raises:
+      ValueError: no cells, or more than pixels.
+    """
+    cells = check_pair(name, cells, most=shape, note="the image's height and width")
+    return _cross(*(np.arange(pixels) * count // pixels for count, pixels in zip(cells, shape)))
+
+
+def _cross(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Labels each pixel by the row `[H]` and the column `[W]` of cells it lies in."""
     return (rows[:, None] * (columns[-1] + 1) + columns[None, :]).astype(np.int32)
 
 
 def slic(
-    image, *, n_segments: int = 50, compactness: float = 10.0, sigma: float = 1.0
+    image: ArrayLike, *, n_segments: int = 50, compactness: float = 10.0, sigma: float = 1.0
 ) -> np.ndarray:
-    """SLIC superpixels (Achanta et al. 2012), by scikit-image.
+    """Computes SLIC superpixels (Achanta et al. 2012) with scikit-image.
 
     Args:
       image: `[H, W, C]`.
-      n_segments: about how many segments.
-      compactness: the higher, the squarer the segments.
+      n_segments: approximate number of segments.
+      compactness: higher values give squarer segments.
       sigma: width of the Gaussian that smooths the image first, in pixels.
 
     Returns:
       Segments `[H, W]`.
     """
-    if n_segments < 1:
-        raise ValueError(f"n_segments must be 1 or more, got {n_segments!r}")
+    n_segments = check_whole("n_segments", n_segments, least=1)
     from skimage.segmentation import slic as skimage_slic
 
     labels = skimage_slic(
@@ -62,14 +163,16 @@ def slic(
 
 
 def quickshift(
-    image, *, kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2
+    image: ArrayLike, *, kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2
 ) -> np.ndarray:
-    """Quickshift (Vedaldi & Soatto 2008), by scikit-image, with the defaults of the `lime` package.
+    """Computes quickshift segments (Vedaldi & Soatto 2008) with scikit-image.
+
+    The defaults are those of the `lime` package.
 
     Args:
       image: `[H, W, C]`.
       kernel_size: width of the Gaussian that smooths the density, in pixels.
-      max_dist: where to cut the tree: the higher, the fewer segments.
+      max_dist: where to cut the tree; higher values give fewer segments.
       ratio: weight of colour against position, 0 to 1.
 
     Returns:
@@ -91,22 +194,24 @@ def quickshift(
 
 
 def felzenszwalb(
-    image, *, scale: float = 100.0, sigma: float = 0.5, min_size: int = 50
+    image: ArrayLike, *, scale: float = 100.0, sigma: float = 0.5, min_size: int = 50
 ) -> np.ndarray:
-    """Felzenszwalb's graph-based segments (2004), by scikit-image, with its gallery's settings.
+    """Computes Felzenszwalb's graph-based segments (2004) with scikit-image.
+
+    The defaults are those of scikit-image's gallery.
 
     Args:
       image: `[H, W, C]`.
-      scale: the higher, the larger the segments.
+      scale: higher values give larger segments.
       sigma: width of the Gaussian that smooths the image first, in pixels.
-      min_size: smallest segment, in pixels.
+      min_size: size of the smallest segment, in pixels.
 
     Returns:
       Segments `[H, W]`.
     """
     from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 
-    with warnings.catch_warnings():  # it wonders whether 4 channels are 4 slices; they are not
+    with warnings.catch_warnings():  # scikit-image suspects that 4 channels are slices of a volume
         warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
         labels = skimage_felzenszwalb(
             _as_float(image), scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1
@@ -114,68 +219,66 @@ def felzenszwalb(
     return from_labels(labels)
 
 
-def contours(heatmap, *, num_bands: int = 10, by: Literal["area", "value"] = "area") -> np.ndarray:
-    """Bands between the level lines of a saliency map, the least salient band first.
+def contours(
+    heatmap: ArrayLike, *, num_bands: int = 10, by: Literal["area", "value"] = "area"
+) -> np.ndarray:
+    """Divides an image into bands between the level lines of a saliency map, least salient first.
 
     Args:
       heatmap: `[H, W]`, higher = more salient.
-      num_bands: at most how many bands. Pixels of one value share a band, so there may be fewer.
+      num_bands: largest number of bands. Pixels of equal value share a band, so there may be fewer.
       by: "area" makes bands of equal area, as far as equal values allow; "value" puts the levels at
         equal distances from the lowest to the highest value.
 
     Returns:
-      Segments `[H, W]`, one a band; bands need not hang together.
+      Segments `[H, W]`, one for each band; bands need not be connected.
     """
     heatmap = np.asarray(heatmap)
     if heatmap.ndim != 2 or heatmap.size == 0:
         raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
     if not np.isfinite(heatmap).all():
         raise ValueError("heatmap holds NaN or infinity")
-    if num_bands < 1 or num_bands != int(num_bands):
-        raise ValueError(f"num_bands must be a whole number, 1 or more, got {num_bands!r}")
-    if by == "area":
-        below = np.searchsorted(np.sort(heatmap, axis=None), heatmap)  # how many are less salient
-        return from_labels(below * int(num_bands) // heatmap.size)
-    if by != "value":
-        raise ValueError(f"by must be 'area' or 'value', got {by!r}")
-    levels = np.linspace(heatmap.min(), heatmap.max(), int(num_bands) + 1)[1:-1]
+    num_bands = check_whole("num_bands", num_bands, least=1)
+    if check_choice("by", by, ("area", "value")) == "area":
+        below = np.searchsorted(np.sort(heatmap, axis=None), heatmap)  # number of lower pixels
+        return from_labels(below * num_bands // heatmap.size)
+    levels = np.linspace(heatmap.min(), heatmap.max(), num_bands + 1)[1:-1]
     return from_labels(np.searchsorted(levels, heatmap, side="right"))
 
 
-def boxes(image, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
-    """Square rings around a point, the innermost first.
+def boxes(image: ArrayLike, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
+    """Divides an image into square rings around a point, the innermost first.
 
     Args:
       image: `[H, W, C]`; only its height and width count.
-      point: (row, column) of the pixel in the middle; None takes the image's.
-      size: how wide a ring is, in pixels. The innermost box has 2 size - 1 pixels a side.
+      point: (row, column) of the pixel in the middle; None takes the middle of the image.
+      size: width of a ring, in pixels. The innermost box has 2 size - 1 pixels a side.
 
     Returns:
-      Segments `[H, W]`: all within `size` pixels of the point (the larger of the distances along
-      rows and along columns counts), the next `size` pixels, and so on to the border.
+      Segments `[H, W]`: the pixels within `size` pixels of the point (the larger of the distances
+      along rows and along columns counts), the next `size` pixels, and so on to the border.
     """
-    if size < 1 or size != int(size):
-        raise ValueError(f"size must be a whole number of pixels, 1 or more, got {size!r}")
+    size = check_whole("size", size, least=1, note="pixels")
     height, width = _as_float(image).shape[:2]
     row, column = (height // 2, width // 2) if point is None else point
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
     down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
-    return from_labels(np.maximum(down[:, None], right[None, :]) // int(size))
+    return from_labels(np.maximum(down[:, None], right[None, :]) // size)
 
 
-def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
-    """Fewer segments from many: neighbours of similar colour merge, step by step.
+def merge(image: ArrayLike, segments: ArrayLike, *, num_segments: int = 50) -> np.ndarray:
+    """Merges neighbouring segments of similar colour, step by step.
 
     Each step merges the two neighbours whose union adds least to the squared differences of pixels
-    from their segment's mean colour (Ward's criterion). So the segments for a smaller number are
-    unions of those for a larger one: a hierarchy.
+    from their segment's mean colour (Ward's criterion). The segments for a smaller number are
+    therefore unions of those for a larger one: a hierarchy.
 
     Args:
       image: `[H, W, C]`.
-      segments: `[H, W]` ints, labels 0..S-1, none missing: where to begin, for example
+      segments: `[H, W]` ints, labels 0..S-1, none missing: the finest segments, for example
         `slic(image, n_segments=250)`.
-      num_segments: how many to end with, at most S.
+      num_segments: number of segments to return, at most S.
 
     Returns:
       Segments `[H, W]`.
@@ -183,36 +286,36 @@ def merge(image, segments, *, num_segments: int = 50) -> np.ndarray:
     image = _as_float(image)
     segments = check_segments(segments, image.shape[:2])
     sizes = np.bincount(segments.ravel())
-    if not 1 <= num_segments <= len(sizes):
-        raise ValueError(
-            f"num_segments must be from 1 to the {len(sizes)} segments there are, "
-            f"got {num_segments!r}"
-        )
+    num_segments = check_whole(
+        "num_segments", num_segments, least=1, most=len(sizes), note="the segments given"
+    )
     pixels = image.reshape(-1, image.shape[-1])
     totals = [np.bincount(segments.ravel(), weights=channel) for channel in pixels.T]
     colours = np.stack(totals, axis=1) / sizes[:, None]
-    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=int(num_segments))
+    groups = merge_regions(colours, sizes, _adjacent(segments), num_groups=num_segments)
     return from_labels(groups[segments])
 
 
 def _adjacent(segments: np.ndarray) -> np.ndarray:
-    """`[S, S]` bool: which segments share an edge of pixels (or are one)."""
+    """Returns which segments share an edge of pixels (or are the same), bool `[S, S]`."""
     adjacent = np.eye(segments.max() + 1, dtype=bool)
     for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
         adjacent[one, other] = adjacent[other, one] = True
     return adjacent
 
 
-def from_labels(label_map) -> np.ndarray:
-    """Segments from any map `[H, W]` of ints, renumbered 0..S-1 in the order of the labels."""
+def from_labels(label_map: ArrayLike) -> np.ndarray:
+    """Renumbers any map `[H, W]` of ints to labels 0..S-1, in the order of the labels."""
     labels = np.asarray(label_map)
     _check_label_map(labels, "label_map")
     _, inverse = np.unique(labels, return_inverse=True)
     return inverse.reshape(labels.shape).astype(np.int32)
 
 
-def check_segments(segments, shape: tuple[int, int] | None = None, name: str = "segments"):
-    """Checked segments as int32 `[H, W]`.
+def check_segments(
+    segments: ArrayLike, shape: tuple[int, int] | None = None, name: str = "segments"
+) -> np.ndarray:
+    """Returns checked segments as int32 `[H, W]`.
 
     Args:
       segments: `[H, W]` ints, labels 0..S-1, none missing.
@@ -242,13 +345,15 @@ def check_segments(segments, shape: tuple[int, int] | None = None, name: str = "
 
 
 def _check_label_map(labels: np.ndarray, name: str) -> None:
+    """Raises ValueError unless labels are ints `[H, W]`."""
     if labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"{name} must be [H, W], got shape {labels.shape}")
     if labels.dtype.kind not in "iub":
         raise ValueError(f"{name} must hold ints, got dtype {labels.dtype}")
 
 
-def _as_float(image) -> np.ndarray:
+def _as_float(image: ArrayLike) -> np.ndarray:
+    """Returns a checked image as floats in [0, 1]."""
     image = np.asarray(image)
     if image.ndim != 3 or image.size == 0:
         raise ValueError(f"image must be [H, W, C], got shape {image.shape}")
@@ -267,3 +372,12 @@ def _as_float(image) -> np.ndarray:
             f"{image.max():g}; divide 0..255 by 255"
         )
     return image
+
+
+for _segmenter in (slic, grid, quickshift, felzenszwalb):
+    _REGISTRY.register(
+        _segmenter.__name__,
+        _segmenter,
+        description=_segmenter.__doc__.splitlines()[0],
+        builtin=True,
+    )

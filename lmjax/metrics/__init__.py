@@ -1,4 +1,4 @@
-"""Metrics that judge attributions, and how a network bears missing features."""
+"""Metrics of attributions, and of a network's robustness to missing parts."""
 
 from lmjax.metrics.agreement import (
     Estimate,

@@ -1,15 +1,17 @@
-"""Do two maps say the same? And over a set of images: which method wins how often?"""
+"""Agreement of two maps, and statistics over a set of images."""
 
 import dataclasses
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
-from lmjax.metrics.ranked_regions import check_count, check_scores
+from lmjax._utils.checks import check_number, check_whole
+from lmjax.metrics.ranked_regions import check_scores
 
 
-def spearman(first, second) -> float:
-    """Spearman's rank correlation of two maps; equal scores share the mean of their ranks.
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Computes Spearman's rank correlation of two maps; equal scores share the mean of their ranks.
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
@@ -28,8 +30,8 @@ def spearman(first, second) -> float:
     return float(pearson(*map(ranked, _flat(first, second))))
 
 
-def kendall(first, second) -> float:
-    """Kendall's rank correlation of two maps, tau-b: with a correction for equal scores.
+def kendall(first: ArrayLike, second: ArrayLike) -> float:
+    """Computes Kendall's rank correlation of two maps: tau-b, which corrects for equal scores.
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
@@ -49,8 +51,8 @@ def kendall(first, second) -> float:
     return float(kendalltau(*_flat(first, second)).statistic)
 
 
-def cosine_similarity(first, second) -> float:
-    """Cosine of the angle between two maps, as vectors.
+def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
+    """Computes the cosine of the angle between two maps, as vectors.
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
@@ -66,13 +68,13 @@ def cosine_similarity(first, second) -> float:
     return float(_divide(first @ second, np.sqrt((first @ first) * (second @ second))))
 
 
-def top_k_jaccard(first, second, *, k: int) -> float:
-    """Jaccard index of the k highest scores of two maps: shared by both, over in either.
+def top_k_jaccard(first: ArrayLike, second: ArrayLike, *, k: int) -> float:
+    """Computes the Jaccard index of the k highest scores of two maps: intersection over union.
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
       second: scores of the same shape.
-      k: how many; of equal scores the first in the order of reading count.
+      k: number of highest scores; of equal scores the first in reading order count.
 
     Returns:
       A number in [0, 1].
@@ -85,14 +87,14 @@ def top_k_jaccard(first, second, *, k: int) -> float:
       1710.10547), count the same intersection but divide it by k.
     """
     first, second = _flat(first, second)
-    k = check_count(k, "k", first.size)
+    k = check_whole("k", k, least=1, most=first.size)
     tops = [np.argsort(-scores, kind="stable")[:k] for scores in (first, second)]
     shared = len(np.intersect1d(*tops))
     return shared / (2 * k - shared)
 
 
-def ssim(first, second, *, window: int = 7) -> float:
-    """Structural similarity of two heatmaps, each stretched to [0, 1] first.
+def ssim(first: ArrayLike, second: ArrayLike, *, window: int = 7) -> float:
+    """Computes the structural similarity of two heatmaps, each rescaled to [0, 1] first.
 
     Args:
       first: `[H, W]`.
@@ -101,34 +103,34 @@ def ssim(first, second, *, window: int = 7) -> float:
         scikit-image's.
 
     Returns:
-      A number in [-1, 1]. A constant map is stretched to zeros.
+      A number in [-1, 1]. A constant map is rescaled to zeros.
 
     Raises:
       ValueError: other shapes, windows that do not fit, NaN or infinity.
 
     References:
       Wang et al. 2004, "Image quality assessment", by `skimage.metrics.structural_similarity` with
-      its constants. Stretching each map, so that scale and offset do not count, is how Adebayo et
-      al. 2018 (arXiv 1810.03292) compare heatmaps.
+      its constants. Adebayo et al. 2018 (arXiv 1810.03292) also rescale each map, so that scale and
+      offset do not count.
     """
     from skimage.metrics import structural_similarity
 
     shape = np.shape(first)
     if len(shape) != 2:
         raise ValueError(f"first must be [H, W], got shape {shape}")
-    if check_count(window, "window", min(shape)) % 2 == 0:
+    if check_whole("window", window, least=1, most=min(shape)) % 2 == 0:
         raise ValueError(f"window must be odd, got {window}")
-    first, second = (_stretch(each).reshape(shape) for each in _flat(first, second))
+    first, second = (_rescale(each).reshape(shape) for each in _flat(first, second))
     return float(structural_similarity(first, second, win_size=window, data_range=1.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Estimate:
-    """A mean over images, with the interval that resampling the images gives.
+    """A mean over images, with its bootstrap confidence interval.
 
     Attributes:
       mean: of any shape.
-      low: lower end of the interval, same shape.
+      low: lower end of the interval, in the same shape.
       high: upper end.
     """
 
@@ -138,14 +140,14 @@ class Estimate:
 
 
 def bootstrap_mean(
-    values, *, key: jax.Array, num_resamples: int = 1000, confidence: float = 0.95
+    values: ArrayLike, *, key: jax.Array, num_resamples: int = 1000, confidence: float = 0.95
 ) -> Estimate:
-    """Mean over images, with a bootstrap confidence interval.
+    """Averages over images, with a bootstrap confidence interval.
 
     Args:
       values: `[N, ...]`, one for each of N images.
       key: random key; the same key gives the same interval.
-      num_resamples: how often N images are drawn, with replacement.
+      num_resamples: number of times that N images are drawn, with replacement.
       confidence: share of the resampled means within the interval.
 
     Returns:
@@ -160,9 +162,8 @@ def bootstrap_mean(
     values = check_scores(values, "values")
     if values.ndim == 0 or len(values) == 0:
         raise ValueError(f"values must be [N, ...] of 1 or more images, got shape {values.shape}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be above 0 and below 1, got {confidence!r}")
-    count = check_count(num_resamples, "num_resamples")
+    check_number("confidence", confidence, above=0, below=1)
+    count = check_whole("num_resamples", num_resamples, least=1)
     flat = values.reshape(len(values), -1)
     means = np.empty((count, flat.shape[1]))
     draws = np.asarray(jax.random.randint(key, (count, len(values)), 0, len(values)))
@@ -175,19 +176,19 @@ def bootstrap_mean(
 
 
 def win_rates(
-    scores,
+    scores: ArrayLike,
     *,
     key: jax.Array,
     higher_is_better: bool = True,
     num_resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """How often each method beats each other one, over a set of images; ties count half.
+    """Computes how often each method beats each other one over a set of images; ties count half.
 
     Args:
       scores: `[N, M]`, a metric's value for N images and M methods.
       key: random key of the bootstrap.
-      higher_is_better: of the metric; False for deletion, say.
+      higher_is_better: False for metrics such as deletion.
       num_resamples: as in `bootstrap_mean`.
       confidence: as in `bootstrap_mean`.
 
@@ -207,8 +208,8 @@ def win_rates(
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis; NaN where one is constant."""
-    # From the first value on, constants are exactly 0 and small differences keep their digits.
+    """Computes Pearson's correlation along the last axis; NaN where one is constant."""
+    # Relative to the first value, constants are exactly 0 and small differences keep their digits.
     first, second = first - first[..., :1], second - second[..., :1]
     first = first - first.mean(axis=-1, keepdims=True)
     second = second - second.mean(axis=-1, keepdims=True)
@@ -217,18 +218,20 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def ranked(scores: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, equal scores at the mean of theirs."""
+    """Ranks scores along the last axis; equal scores share the mean of their ranks."""
     from scipy.stats import rankdata
 
     return rankdata(scores, axis=-1)
 
 
-def _divide(product, norms) -> np.ndarray:
+def _divide(product: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Divides and clips to [-1, 1]; NaN where a norm is 0."""
     ratio = np.where(norms > 0, product, np.nan) / np.where(norms > 0, norms, 1)
     return np.clip(ratio, -1, 1)
 
 
-def _flat(first, second) -> tuple[np.ndarray, np.ndarray]:
+def _flat(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two checked maps as float64 vectors."""
     first, second = check_scores(first, "first"), check_scores(second, "second")
     if first.shape != second.shape or first.size < 2:
         raise ValueError(
@@ -238,6 +241,7 @@ def _flat(first, second) -> tuple[np.ndarray, np.ndarray]:
     return first.ravel(), second.ravel()
 
 
-def _stretch(scores: np.ndarray) -> np.ndarray:
+def _rescale(scores: np.ndarray) -> np.ndarray:
+    """Maps scores linearly to [0, 1]; equal ones to 0."""
     low, high = scores.min(), scores.max()
     return (scores - low) / (high - low if high > low else 1)

@@ -1,17 +1,19 @@
-"""Does an attribution point at the object? Heatmaps against object masks."""
+"""Localisation: whether heatmaps highlight the object that a mask marks."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_number, check_whole
 from lmjax.masks.segments import check_segments
 from lmjax.metrics.agreement import cosine_similarity
-from lmjax.metrics.ranked_regions import check_count, check_scores, features
+from lmjax.metrics.ranked_regions import check_scores, rank_regions
 
 
-def alignment(scores, segments, object_mask) -> float:
-    """Cosine between the scores of segments and what they hold of the object.
+def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) -> float:
+    """Computes the cosine between the scores of segments and their overlap with the object.
 
-    Segment i holds g_i = sum over its pixels of (object mask - mean of the object mask): above 0
-    where it has more of the object than a like part of the image has on average.
+    The overlap of segment i is g_i = sum over its pixels of (object mask - mean of the object
+    mask): above 0 where the object's share of the segment exceeds its share of the image.
 
     Args:
       scores: `[S]`, higher = more relevant.
@@ -31,26 +33,34 @@ def alignment(scores, segments, object_mask) -> float:
     """
     object_mask = _object(object_mask)
     if object_mask.all():
-        raise ValueError("object_mask is all object: every segment is as good as any other")
+        raise ValueError(
+            "object_mask marks every pixel as object: no segment overlaps more than another"
+        )
     segments = check_segments(segments, object_mask.shape)
-    found = features(scores, segments)
-    if found.scores.shape != np.shape(scores):
-        raise ValueError(f"scores must be [{len(found.scores)}], got shape {np.shape(scores)}")
-    held = np.bincount(segments.ravel(), (object_mask - object_mask.mean()).ravel())
-    if not found.scores.any():
+    regions = rank_regions(scores, segments)
+    if regions.scores.shape != np.shape(scores):
+        raise ValueError(f"scores must be [{len(regions.scores)}], got shape {np.shape(scores)}")
+    overlap = np.bincount(segments.ravel(), (object_mask - object_mask.mean()).ravel())
+    if not regions.scores.any():
         return 0.0
-    return cosine_similarity(found.scores, held)
+    return cosine_similarity(regions.scores, overlap)
 
 
-def top_k_iou(heatmap, object_mask, *, segments=None, k: int | None = None) -> float:
-    """Intersection over union of the object and the k features of highest score.
+def top_k_iou(
+    heatmap: ArrayLike,
+    object_mask: ArrayLike,
+    *,
+    segments: ArrayLike | None = None,
+    k: int | None = None,
+) -> float:
+    """Computes intersection over union of the object and the k regions of highest score.
 
     Args:
       heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
       object_mask: `[H, W]` bool, True = object.
-      segments: `[H, W]` ints, labels 0..S-1: features are segments, by their mean; None: pixels.
-      k: how many features. None takes the fewest that have as many pixels as the object. Of equal
-        scores the first in the order of reading (segments: of their labels) count.
+      segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
+      k: number of regions. None takes the fewest that have as many pixels as the object. Of equal
+        scores the first in reading order (segments: in the order of their labels) count.
 
     Returns:
       A share in [0, 1].
@@ -62,23 +72,24 @@ def top_k_iou(heatmap, object_mask, *, segments=None, k: int | None = None) -> f
       Balasubramanian & Feizi 2022 (arXiv 2211.14646): their code takes the 20 best segments.
     """
     object_mask = _object(object_mask)
-    found = features(heatmap, segments, object_mask.shape)
+    regions = rank_regions(heatmap, segments, object_mask.shape)
     if k is None:
-        k = 1 + np.searchsorted(found.sizes[found.order].cumsum(), object_mask.sum())
-    top = found.ranks() < check_count(k, "k", len(found.scores))
+        k = 1 + np.searchsorted(regions.sizes[regions.order].cumsum(), object_mask.sum())
+    top = regions.ranks() < check_whole("k", k, least=1, most=len(regions.scores))
     return float((top & object_mask).sum() / (top | object_mask).sum())
 
 
-def pointing_game(heatmap, object_mask, *, tolerance: float = 15) -> float:
-    """Whether the highest pixel of a heatmap is in the object, or at most so far from it.
+def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: float = 15) -> float:
+    """Returns whether the highest pixel of a heatmap hits the object, within a tolerance.
 
-    Where several pixels are highest (all pixels of a segment have one value), it is the share of
-    them that hit: the mean over all ways to break the tie.
+    Where several pixels are highest (all pixels of a segment are equal), it is the share of them
+    that hit: the mean over all ways to break the tie.
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.
       object_mask: `[H, W]` bool, True = object.
-      tolerance: in pixels, between the centres of pixels; 0 asks for the object itself.
+      tolerance: distance to the object that still hits, in pixels between their centres; 0 requires
+        the object itself.
 
     Returns:
       1 (hit), 0 (miss) or a share; the metric of a set is the mean over its images (in the paper,
@@ -97,14 +108,13 @@ def pointing_game(heatmap, object_mask, *, tolerance: float = 15) -> float:
     from scipy.ndimage import distance_transform_edt
 
     heatmap, object_mask = _maps(heatmap, object_mask)
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be 0 or more pixels, got {tolerance!r}")
+    check_number("tolerance", tolerance, least=0, note="pixels")
     distance = distance_transform_edt(~object_mask)
     return float((distance[heatmap == heatmap.max()] <= tolerance).mean())
 
 
-def relevance_mass_accuracy(heatmap, object_mask) -> float:
-    """Share of the positive relevance that lies in the object.
+def relevance_mass_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float:
+    """Computes the share of the positive relevance that lies in the object.
 
     Args:
       heatmap: `[H, W]`, higher = more relevant. Negative scores count as 0.
@@ -126,11 +136,12 @@ def relevance_mass_accuracy(heatmap, object_mask) -> float:
     return float(positive[object_mask].sum() / total) if total > 0 else float("nan")
 
 
-def relevance_rank_accuracy(heatmap, object_mask) -> float:
-    """Share of the object found by the highest pixels of a heatmap, as many as the object has.
+def relevance_rank_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float:
+    """Computes the share of the object's pixels among the highest pixels of a heatmap.
 
-    Where pixels of equal value straddle the limit (all pixels of a segment have one value), they
-    count by the share of them that fits: the mean over all ways to break the tie.
+    The highest pixels are as many as the object has. Where pixels of equal value straddle the limit
+    (all pixels of a segment are equal), they count by the share of them that fits: the mean over
+    all ways to break the tie.
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.
@@ -154,7 +165,8 @@ def relevance_rank_accuracy(heatmap, object_mask) -> float:
     return float((object_mask[above].sum() + fitting * object_mask[equal].sum()) / size)
 
 
-def _object(object_mask) -> np.ndarray:
+def _object(object_mask: ArrayLike) -> np.ndarray:
+    """Returns an object mask as bool `[H, W]`; raises ValueError where it marks no pixel."""
     object_mask = np.asarray(object_mask)
     if object_mask.ndim != 2:
         raise ValueError(f"object_mask must be [H, W], got shape {object_mask.shape}")
@@ -164,7 +176,8 @@ def _object(object_mask) -> np.ndarray:
     return object_mask
 
 
-def _maps(heatmap, object_mask) -> tuple[np.ndarray, np.ndarray]:
+def _maps(heatmap: ArrayLike, object_mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a checked heatmap and an object mask of its shape."""
     heatmap = check_scores(heatmap, "heatmap")
     if heatmap.ndim != 2 or heatmap.shape != np.shape(object_mask):
         raise ValueError(

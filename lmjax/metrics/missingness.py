@@ -1,7 +1,7 @@
-"""What hiding parts of an image does to predictions: missingness bias over a set of images.
+"""Missingness bias: the effect of hiding parts of images on predicted classes.
 
-All take predicted classes, `logits.argmax(axis=-1)`, with the images along the last axis; axes
-before it (amounts hidden, removals, ...) are kept.
+All metrics take predicted classes, `logits.argmax(axis=-1)`, with the images along the last axis;
+axes before it (amounts hidden, removals, ...) are kept.
 
 References:
   Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945): accuracy, unchanged
@@ -10,13 +10,16 @@ References:
 """
 
 import re
+from collections.abc import Iterable
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 
-def accuracy(predictions, labels) -> float | np.ndarray:
-    """Share of images whose predicted class is the label.
+def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float | np.ndarray:
+    """Computes the share of images whose predicted class is the label.
 
     Args:
       predictions: ints `[..., N]`, predicted classes.
@@ -26,42 +29,42 @@ def accuracy(predictions, labels) -> float | np.ndarray:
       A share in [0, 1], or `[...]`.
 
     Raises:
-      ValueError: shapes that do not match, no images, or classes that are no ints from 0.
+      ValueError: shapes that do not match, no images, or classes that are not ints from 0.
     """
     predictions, labels = _pairs(predictions, labels, "labels")
     return (predictions == labels).mean(axis=-1)[()]
 
 
-def unchanged_predictions(predictions, reference) -> float | np.ndarray:
-    """Share of images whose predicted class is the one predicted on the whole image.
+def unchanged_predictions(predictions: ArrayLike, reference: ArrayLike) -> float | np.ndarray:
+    """Computes the share of images whose predicted class is the one of the whole image.
 
     Args:
-      predictions: ints `[..., N]`, classes predicted with something hidden.
+      predictions: ints `[..., N]`, classes predicted with parts hidden.
       reference: ints `[N]`, classes predicted on the whole images, or of the same shape.
 
     Returns:
       A share in [0, 1], or `[...]`.
 
     Raises:
-      ValueError: shapes that do not match, no images, or classes that are no ints from 0.
+      ValueError: shapes that do not match, no images, or classes that are not ints from 0.
     """
     predictions, reference = _pairs(predictions, reference, "reference")
     return (predictions == reference).mean(axis=-1)[()]
 
 
-def class_entropy(predictions) -> float | np.ndarray:
-    """Entropy of the histogram of predicted classes, -sum p ln p, in nats.
+def class_entropy(predictions: ArrayLike) -> float | np.ndarray:
+    """Computes the entropy of the histogram of predicted classes, -sum p ln p, in nats.
 
-    It falls where hiding things sends images to few classes, whatever they show.
+    It falls where hiding parts makes the network predict a few classes for all images.
 
     Args:
       predictions: ints `[..., N]`, predicted classes.
 
     Returns:
-      A number from 0 (one class for all) to ln min(N, K), or `[...]`.
+      A number from 0 (all images in one class) to ln min(N, K), or `[...]`.
 
     Raises:
-      ValueError: no images, or classes that are no ints from 0.
+      ValueError: no images, or classes that are not ints from 0.
     """
     predictions = _classes(predictions, "predictions")
     flat = predictions.reshape(-1, predictions.shape[-1])
@@ -69,16 +72,18 @@ def class_entropy(predictions) -> float | np.ndarray:
     return entropies.reshape(predictions.shape[:-1])[()]
 
 
-def class_similarity(predictions, labels, similarity) -> float | np.ndarray:
-    """Mean similarity of predicted and true class.
+def class_similarity(
+    predictions: ArrayLike, labels: ArrayLike, similarity: ArrayLike
+) -> float | np.ndarray:
+    """Computes the mean similarity of predicted and true class.
 
-    A wrong class can be near the true one or far off: accuracy does not tell, this does.
+    Unlike accuracy, it distinguishes wrong classes that are near the true one from distant ones.
 
     Args:
       predictions: ints `[..., N]`, predicted classes.
       labels: ints `[N]`, true classes, or of the same shape.
-      similarity: `[K, K]`, in row i and column j how similar class i, predicted, is to class j,
-        true; for ImageNet, say, `wordnet_similarity`.
+      similarity: `[K, K]`, in row i and column j the similarity of predicted class i to true class
+        j; for ImageNet for example `wordnet_similarity`.
 
     Returns:
       A number, or `[...]`.
@@ -99,15 +104,15 @@ def class_similarity(predictions, labels, similarity) -> float | np.ndarray:
     return similarity[predictions, labels].mean(axis=-1)[()]
 
 
-def wordnet_similarity(wnids) -> np.ndarray:
-    """Wu-Palmer similarity of WordNet's synsets, a matrix for `class_similarity`.
+def wordnet_similarity(wnids: Iterable[str]) -> np.ndarray:
+    """Computes the Wu-Palmer similarity of WordNet's synsets, a matrix for `class_similarity`.
 
-    2 depth(s) / (depth(a) + depth(b)), with s the deepest synset above both a and b, by NLTK: depth
-    of s is that of its longest path from the root, deepest is what has the longest shortest path. A
-    synset is as similar to itself as can be, 1, where NLTK finds less for some with two paths to
-    the root (dogs: its issue 1030); of a synset and one above it, where NLTK's answer can depend on
-    the order, the higher one counts. A thousand classes take minutes: `lmjax data wordnet` keeps
-    them in a file.
+    It is 2 depth(s) / (depth(a) + depth(b)), with s the deepest synset above both a and b, computed
+    by NLTK: the depth of s is that of its longest path from the root, and the deepest synset is the
+    one with the longest shortest path. The similarity of a synset to itself is 1, where NLTK gives
+    less for some with two paths to the root (dogs: its issue 1030); for a synset and one above it,
+    where NLTK's result can depend on the order, the higher value counts. A thousand classes take
+    minutes: `lmjax data wordnet` stores them in a file.
 
     Args:
       wnids: K strings, part of speech and offset in WordNet 3.0, such as "n01440764".
@@ -116,9 +121,9 @@ def wordnet_similarity(wnids) -> np.ndarray:
       float64 `[K, K]`, symmetric, values in (0, 1], 1 on the diagonal.
 
     Raises:
-      ImportError: NLTK is not installed, or its WordNet is not; the text says how to get them.
-      ValueError: strings of another form, that WordNet 3.0 does not have, or with nothing in
-        common (a noun and a verb).
+      ImportError: NLTK or its WordNet is not installed; the message says how to get them.
+      ValueError: strings of another form, ids that WordNet 3.0 does not have, or that have nothing
+        in common (a noun and a verb).
 
     References:
       Wu & Palmer 1994, "Verb semantics and lexical selection".
@@ -145,7 +150,8 @@ def wordnet_similarity(wnids) -> np.ndarray:
     return similarity
 
 
-def _synset(wordnet, wnid: str):
+def _synset(wordnet: Any, wnid: str) -> Any:
+    """Looks up a synset; raises ValueError where WordNet has none."""
     synset = wordnet.synset_from_pos_and_offset(wnid[0], int(wnid[1:]))
     if synset is None:
         raise ValueError(f"wnids must be of WordNet 3.0, which NLTK's corpus is; it has no {wnid}")
@@ -153,11 +159,13 @@ def _synset(wordnet, wnid: str):
 
 
 def _entropy(counts: np.ndarray) -> float:
+    """Computes the entropy of a histogram, in nats."""
     shares = counts / counts.sum()
     return (shares * np.log(1 / shares)).sum()
 
 
-def _pairs(predictions, others, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(predictions: ArrayLike, others: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns checked predictions and classes to compare with, both `[..., N]`."""
     predictions, others = _classes(predictions, "predictions"), _classes(others, name)
     if others.shape not in (predictions.shape, predictions.shape[-1:]):
         raise ValueError(
@@ -167,7 +175,8 @@ def _pairs(predictions, others, name: str) -> tuple[np.ndarray, np.ndarray]:
     return predictions, np.broadcast_to(others, predictions.shape)
 
 
-def _classes(classes, name: str) -> np.ndarray:
+def _classes(classes: ArrayLike, name: str) -> np.ndarray:
+    """Returns checked classes, ints `[..., N]` from 0."""
     classes = np.asarray(classes)
     if classes.ndim == 0 or classes.size == 0 or classes.dtype.kind not in "iu":
         raise ValueError(

@@ -1,43 +1,41 @@
-"""Curves over regions and segments, and the numbers that are read off them."""
+"""Metrics that remove regions or segments one by one: region perturbation, IROF, ablation."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
-from lmjax.evaluation.evaluator import evaluate
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax.attribution.game import Game
+from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.masking.checks import check_image
-from lmjax.masks.families import RankRanges
 from lmjax.masks.segments import grid
-from lmjax.metrics.curves import Curve, deletion, follow
-from lmjax.metrics.ranked_regions import check_count, features
+from lmjax.metrics.curves import Curve, deletion, trace
+from lmjax.metrics.ranked_regions import rank_regions
 
 ORDERS = ("morf", "lerf", "random")
 
 
 def region_perturbation(
-    predictor: Callable,
-    image,
-    heatmap,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    heatmap: ArrayLike,
     *,
     key: jax.Array | None = None,
     order: str = "morf",
     target: int | Sequence[int] | None = None,
-    segments=None,
+    segments: ArrayLike | None = None,
     size: int = 9,
     steps: int | None = 100,
     output: str = "probability",
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> Curve:
-    """The output while regions are removed one after the other, in an order a heatmap gives.
+    """Follows the output while regions are removed one by one, in the order of a heatmap.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`; it decides how regions are
-        hidden. The paper fills with uniform noise: `lmjax.Replace("uniform_noise", key=key)`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress. Its removal decides how regions are hidden. The paper fills with uniform noise:
+        `lmjax.Replace("uniform_noise", key=key)`.
       image: `[H, W, C]` floats in [0, 1].
       heatmap: `[H, W]`, or with segments also `[S]`, the segments' own scores. A region's score is
         the sum of its pixels.
@@ -45,12 +43,11 @@ def region_perturbation(
       order: "morf", most relevant first; "lerf", least relevant first, the exact reverse; "random",
         all orders equally likely.
       target: class or classes whose output is followed; None takes the predicted class.
-      segments: `[H, W]` ints, labels 0..S-1: these regions instead of squares.
-      size: side of the squares, in pixels. They form a grid from the upper left corner, and those
-        at the right and lower border may be smaller.
-      steps: L, regions to remove, at most; None removes all.
+      segments: `[H, W]` ints, labels 0..S-1: regions to take instead of squares.
+      size: side of the squares, in pixels. They form a grid from the upper left corner; those at
+        the right and lower border may be smaller.
+      steps: L, the largest number of regions to remove; None removes all.
       output: "probability" (softmax over all classes) or "logit".
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.
@@ -61,47 +58,34 @@ def region_perturbation(
 
     References:
       Samek et al. 2017, "Evaluating the visualization of what a deep neural network has learned"
-      (arXiv 1509.06321), section III; 9 x 9 regions and 100 steps are those of its experiments. A
-      fixed grid of regions is also what iNNvestigate and Quantus 0.6 have (both pad the image, half
-      of it before the first region; Quantus takes 8 x 8). Quantus up to 0.5 picked squares at any
-      position, each the best that overlaps none before.
+      (arXiv 1509.06321), section III; 9 x 9 regions and 100 steps are those of its experiments.
+      iNNvestigate and Quantus 0.6 also have a fixed grid of regions (both pad the image, half of
+      the padding before the first region; Quantus takes 8 x 8). Quantus up to 0.5 picked squares at
+      any position, each the best that overlaps none before.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
+    check_choice("order", order, ORDERS)
     if order == "random" and key is None:
         raise ValueError("order 'random' needs key=jax.random.key(seed)")
-    check_image(image)
+    game = Game(predictor, image, target=target, output=output)
     segments = grid(image, size=size) if segments is None else segments
-    found = features(heatmap, segments, np.shape(image)[:2], by="sum")
-    count = len(found.scores)
+    regions = rank_regions(heatmap, segments, game.shape, by="sum")
+    count = len(regions.scores)
+    steps = count if steps is None else min(check_whole("steps", steps, least=1), count)
     if order == "random":
-        regions = np.asarray(jax.random.permutation(key, count))
+        ranking = np.asarray(jax.random.permutation(key, count))
     else:
-        regions = found.order if order == "morf" else found.order[::-1]
-    last = count if steps is None else min(check_count(steps, "steps"), count)
-    return follow(
-        predictor,
-        image,
-        found,
-        np.arange(last + 1),
-        order=regions,
-        target=target,
-        output=output,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
+        ranking = regions.order if order == "morf" else regions.order[::-1]
+    return trace(game, regions, np.arange(steps + 1), order=ranking)
 
 
 def aopc(curve: Curve) -> float | np.ndarray:
-    """Area over the perturbation curve, the mean drop: sum over k = 0..L of f_0 - f_k, by L + 1.
+    """Computes the area over the perturbation curve, the mean over k = 0..L of f_0 - f_k.
 
     Args:
       curve: of removal, with L + 1 values.
 
     Returns:
-      A number, or `[T]` for T targets; for most relevant first higher is better.
+      A number, or `[T]` for T targets; higher is better where the most relevant regions go first.
 
     References:
       Samek et al. 2017 (arXiv 1509.06321), section III. Quantus returns the L drops without the
@@ -112,14 +96,14 @@ def aopc(curve: Curve) -> float | np.ndarray:
 
 
 def area_between(lerf: Curve, morf: Curve) -> float | np.ndarray:
-    """Area between the curves of least and most relevant first: their mean gap, over L + 1 values.
+    """Computes the area between the curves of least and most relevant first, their mean gap.
 
     Args:
       lerf: least relevant first.
-      morf: most relevant first, with as many steps.
+      morf: most relevant first, with the same number of steps.
 
     Returns:
-      A number, or `[T]` for T targets; higher is better, 0 is what random heatmaps get on average.
+      A number, or `[T]` for T targets; higher is better, random heatmaps get 0 on average.
 
     Raises:
       ValueError: curves of different shapes or targets.
@@ -131,37 +115,32 @@ def area_between(lerf: Curve, morf: Curve) -> float | np.ndarray:
     """
     if lerf.values.shape != morf.values.shape or lerf.target != morf.target:
         raise ValueError(
-            "lerf and morf must have as many steps and the same target; got shapes "
+            "lerf and morf must have the same number of steps and the same target; got shapes "
             f"{lerf.values.shape} and {morf.values.shape}, targets {lerf.target} and {morf.target}"
         )
     return (lerf.values.astype(np.float64) - morf.values).mean(axis=-1)
 
 
 def irof(
-    predictor: Callable,
-    image,
-    heatmap,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    heatmap: ArrayLike,
+    segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> float | np.ndarray:
-    """IROF: the area over the curve of segments removed one by one, relative to the whole image.
+    """Computes IROF, the area over the curve of segments removed one by one.
 
-    With p_l the class probability after the l segments of highest mean relevance are gone, it is
+    With p_l the class probability after removing the l segments of highest mean relevance, it is
     1 minus the area under p_l / p_0, by trapezoids over l = 0..S and divided by S.
 
     Args:
-      predictor: (image, masks) -> logits. The paper fills with the mean colour of the data:
-        `lmjax.Replace("grey")`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress. The paper fills with the mean colour of the data: `lmjax.Replace("grey")`.
       image: `[H, W, C]` floats in [0, 1].
       heatmap: `[H, W]`, or `[S]`, the segments' own scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing; the paper takes SLIC.
       target: class or classes; None takes the predicted class.
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       A number, at most 1, or `[T]` for T targets; higher is better.
@@ -173,44 +152,30 @@ def irof(
       Rieger & Hansen 2020, "IROF" (arXiv 2003.08747). Quantus 0.6 leaves out l = 0 and does not
       divide: its number is S times this, plus (1 + p_1 / p_0) / 2.
     """
-    curve = deletion(
-        predictor,
-        image,
-        heatmap,
-        segments=segments,
-        target=target,
-        batch_size=batch_size,
-        progress=progress,
-        engine=engine,
-        mesh=mesh,
-    )
+    curve = deletion(predictor, image, heatmap, segments=segments, target=target)
     return 1 - curve.normalised_auc / curve.values[..., 0].astype(np.float64)
 
 
 def top_k_ablation(
-    predictor: Callable,
-    image,
-    heatmap,
-    segments,
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    heatmap: ArrayLike,
+    segments: ArrayLike,
     *,
     max_k: int | None = None,
-    batch_size: int | None = None,
-    progress: bool | None = None,
-    engine: str = "dense",
-    mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Whether the prediction is unchanged after the k segments of highest score are removed.
+    """Returns whether the prediction is unchanged after removing the k segments of highest score.
 
-    The curve of a set of images is the mean of this over images: the fraction of predictions that
-    are unchanged at each k, which a good attribution lets fall early.
+    The curve of a set of images is the mean over images: the fraction of predictions that are
+    unchanged at each k. The better the attribution, the earlier it falls.
 
     Args:
-      predictor: (image, masks) -> logits, such as `lmjax.Predictor`.
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
       image: `[H, W, C]` floats in [0, 1].
       heatmap: `[S]`, the segments' scores, or `[H, W]`, whose mean over a segment is its score.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       max_k: the largest k; None takes S, where nothing is left.
-      batch_size, progress, engine, mesh: as in `lmjax.evaluate`.
 
     Returns:
       bool `[max_k + 1]`, for k = 0 (True), 1, ..., max_k.
@@ -224,12 +189,9 @@ def top_k_ablation(
       black and compares with the label, on images whose label is predicted.
     """
     check_image(image)
-    found = features(heatmap, segments, np.shape(image)[:2])
-    count = len(found.scores)
-    ks = np.arange((count if max_k is None else check_count(max_k, "max_k", count)) + 1)
-    family = RankRanges(found.ranks(), np.stack([ks, np.full_like(ks, count)], axis=1))
-    logits = evaluate(
-        predictor, image, family, batch_size=batch_size, progress=progress, engine=engine, mesh=mesh
-    )
+    regions = rank_regions(heatmap, segments, np.shape(image)[:2])
+    count = len(regions.scores)
+    max_k = count if max_k is None else check_whole("max_k", max_k, least=1, most=count)
+    logits = as_evaluator(predictor)(image, regions.removed(np.arange(max_k + 1)))
     predicted = logits.argmax(axis=1)
     return predicted == predicted[0]

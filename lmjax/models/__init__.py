@@ -1,16 +1,39 @@
 """Networks: their registry, their weights, and classifiers made of both."""
 
+from typing import TYPE_CHECKING
+
 from lmjax._utils.lazy import attach
+
+if TYPE_CHECKING:
+    from lmjax.models import layers as layers
+    from lmjax.models.blackbox import BlackBox as BlackBox
+    from lmjax.models.blackbox import black_box as black_box
+    from lmjax.models.classifier import Classifier as Classifier
+    from lmjax.models.loading import convert as convert
+    from lmjax.models.loading import load as load
+    from lmjax.models.preprocessing import Preprocessing as Preprocessing
+    from lmjax.models.registry import NetworkInfo as NetworkInfo
+    from lmjax.models.registry import WeightSource as WeightSource
+    from lmjax.models.registry import description as description
+    from lmjax.models.registry import names as names
+    from lmjax.models.registry import register as register
+    from lmjax.models.registry import tags as tags
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "layers": "lmjax.models.layers",
+        "BlackBox": "lmjax.models.blackbox",
         "Classifier": "lmjax.models.classifier",
+        "NetworkInfo": "lmjax.models.registry",
         "Preprocessing": "lmjax.models.preprocessing",
         "WeightSource": "lmjax.models.registry",
+        "black_box": "lmjax.models.blackbox",
         "convert": "lmjax.models.loading",
+        "description": "lmjax.models.registry",
         "load": "lmjax.models.loading",
         "names": "lmjax.models.registry",
+        "register": "lmjax.models.registry",
         "tags": "lmjax.models.registry",
     },
 )

@@ -128,7 +128,7 @@ def _hint(missing, surplus, misshapen) -> str:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The state dict in a file.
+    """Reads the state dict in a file.
 
     A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped. A prefix
     that all keys share (`module.`, `model.`, `_orig_mod.`) is removed; so is what the `robustness`
@@ -153,7 +153,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """The metadata that `save_safetensors` wrote into a file; `{}` for any other file."""
+    """Reads the metadata that `save_safetensors` wrote into a file; `{}` for any other file."""
     from safetensors import SafetensorError, safe_open
 
     path = _check_file(path)
@@ -197,7 +197,7 @@ def save_safetensors(
 def rename(
     state_dict: Mapping[str, np.ndarray], rules: Sequence[tuple[str, str | None]]
 ) -> dict[str, np.ndarray]:
-    """The state dict by other keys, as published files of some networks need it.
+    """Renames the keys of a state dict, as published files of some networks need it.
 
     Args:
       state_dict: torch's keys -> arrays.
@@ -219,7 +219,7 @@ def to_variables(
     *,
     source: str | os.PathLike = "state dict",
 ) -> dict[str, Any]:
-    """A state dict as the Flax variables of a network.
+    """Converts a state dict to the Flax variables of a network.
 
     Args:
       state_dict: torch's keys -> arrays.
@@ -259,7 +259,7 @@ def to_variables(
 
 
 def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Flax variables as a state dict with torch's keys and layout; the reverse of `to_variables`.
+    """Converts Flax variables to a state dict with torch's keys; the reverse of `to_variables`.
 
     Every bit is kept, and torch's `load_state_dict(..., strict=True)` takes the result.
     """
@@ -272,7 +272,7 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def weights_sha256(variables: Any) -> str:
-    """sha256 over all arrays of a pytree, such as a classifier's variables, by their names."""
+    """Returns the sha256 over all arrays of a pytree, such as a classifier's variables."""
     import jax
 
     digest = hashlib.sha256()
@@ -283,10 +283,10 @@ def weights_sha256(variables: Any) -> str:
 
 
 def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
-    """Shapes and dtypes of a network's variables; nothing is computed.
+    """Returns the shapes and dtypes of a network's variables; nothing is computed.
 
     Args:
-      module: a Flax module over `Masked` images.
+      module: an `lmjax.models.layers.Network`.
       in_channels: channels of its images.
     """
     import jax
@@ -294,9 +294,16 @@ def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
 
     from lmjax.masking.masked import Masked
 
-    size = getattr(module, "image_size", 64)  # where there is none, any size gives the same
+    size = module.image_size or 64  # where there is none, any size gives the same
     images = jax.ShapeDtypeStruct((1, size, size, in_channels), jnp.float32)
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), Masked(x)), images)
+
+
+def count_parameters(variables: Mapping[str, Any]) -> int:
+    """Returns the number of parameters, without statistics, in a network's variables or shapes."""
+    import jax
+
+    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(variables.get("params", {})))
 
 
 def _torch_key(path: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
-"""Classifier: a network with its weights, its preprocessing and its class names, as one pytree."""
+"""The classifier: a network with its weights, preprocessing and class names, as one pytree."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels
+from lmjax.models.checkpoints import count_parameters
 from lmjax.models.preprocessing import Preprocessing
-from lmjax.removals.masking import Masking, TokenDropping, check_masking
+from lmjax.removals.masking import Masking, check_masking
 
 _ANY_SIZE = (224, 224)  # no network is too deep for it
 
@@ -20,7 +21,7 @@ _ANY_SIZE = (224, 224)  # no network is too deep for it
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network and all that is needed to use it.
+    """A network with its weights, preprocessing and class names.
 
     A pytree: `variables` are leaves, everything else is static. So a classifier passes through
     `jit` and `vmap` as an argument, and its weights never become constants of a compiled program.
@@ -42,8 +43,18 @@ class Classifier:
         """How masks go through the network unless `apply` is told otherwise."""
         return self.module.masking
 
+    @property
+    def where(self) -> Literal["layers", "tokens"]:
+        """Where masks travel: through layers, or in a transformer as dropped tokens."""
+        return self.masking.where
+
+    @property
+    def sparse(self) -> bool:
+        """Whether `apply_on_visible` is there."""
+        return self.masking.sparse
+
     def normalise(self, images: jax.Array) -> jax.Array:
-        """Display colours `[..., H, W, C]` in [0, 1] to the network's input range."""
+        """Takes display colours `[..., H, W, C]` in [0, 1] to the network's input range."""
         return self.preprocessing.normalise(images)
 
     def apply(
@@ -53,7 +64,7 @@ class Classifier:
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
-        """Logits of images, each under its mask.
+        """Returns the logits of images, each under its mask.
 
         Args:
           images: `[N, H, W, C]`, normalised. Hidden pixels are never read.
@@ -81,7 +92,7 @@ class Classifier:
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
-        """The same logits, computed on visible positions only.
+        """Returns the same logits, computed on visible positions only.
 
         Args:
           images, masks, masking: as in `apply`; masks are required.
@@ -92,7 +103,7 @@ class Classifier:
         return self._run(Pixels(images, masks, ledger), masking)
 
     def cut(self, layer: str | None = None) -> tuple["Features", "Head"]:
-        """The plain network in two functions, cut behind a layer; see `lmjax.attribution.gradcam`.
+        """Cuts the plain network behind a layer, in two functions; see `lmjax.attribution.gradcam`.
 
         Args:
           layer: a submodule of the network whose output everything behind it is computed from, such
@@ -106,7 +117,7 @@ class Classifier:
         Raises:
           ValueError: no such layer; or a transformer, whose class token stands beside positions.
         """
-        if isinstance(self.masking, TokenDropping):
+        if self.where == "tokens":
             raise ValueError(
                 "a transformer cannot be cut: behind its blocks the class token alone is read, and "
                 "no map of positions leads to the logits; Grad-CAM takes convolutional networks"
@@ -116,6 +127,16 @@ class Classifier:
         if layer not in layers:
             raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
         return Features(self, layer), Head(self, layer)
+
+    def __repr__(self) -> str:
+        names, crop = self.class_names, self.preprocessing.crop
+        # A module of one's own need not have this field.
+        classes = getattr(self.module, "num_classes", "?" if names is None else len(names))
+        size = "any size" if crop is None else f"{crop} x {crop} pixels"
+        return (
+            f"Classifier({type(self.module).__name__}, {count_parameters(self.variables):,} "
+            f"parameters, {classes} classes, {self.masking!r}, {size})"
+        )
 
     def _run(self, inputs: Masked | Pixels, masking) -> jax.Array:
         module = self.module
@@ -142,7 +163,7 @@ class Classifier:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """A classifier up to a layer; see `Classifier.cut`."""
+    """The part of a classifier up to a layer; see `Classifier.cut`."""
 
     classifier: Classifier
     layer: str = dataclasses.field(metadata={"static": True})
@@ -164,7 +185,7 @@ class Features:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Head:
-    """A classifier behind a layer; see `Classifier.cut`."""
+    """The part of a classifier behind a layer; see `Classifier.cut`."""
 
     classifier: Classifier
     layer: str = dataclasses.field(metadata={"static": True})

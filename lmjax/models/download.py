@@ -17,11 +17,11 @@ _CHUNK = 1 << 20  # bytes
 
 
 class DownloadError(OSError):
-    """A file that could not be fetched; says from where, why, and what to put where instead."""
+    """A failed download; says from where, why, and which file to put where instead."""
 
 
 def cache_dir() -> Path:
-    """The folder for downloaded weights: `$LMJAX_CACHE`, else `~/.cache/lmjax`.
+    """Returns the folder for downloaded weights: `$LMJAX_CACHE`, else `~/.cache/lmjax`.
 
     Where `$XDG_CACHE_HOME` is set, it stands in for `~/.cache`. The folder may not exist yet.
     """
@@ -34,7 +34,7 @@ def cache_dir() -> Path:
 def fetch(
     url: str, target: str | os.PathLike, *, sha256: str | None = None, timeout: float = 30.0
 ) -> Path:
-    """The file of `url` at `target`, downloaded unless it is there already.
+    """Downloads the file of `url` to `target`, unless it is there already.
 
     The file is streamed to a temporary one beside `target`, hashed, and moved into place only when
     the hash is right; a failure leaves nothing behind. A progress bar shows on a terminal.
@@ -74,7 +74,7 @@ def fetch(
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-    """The file's sha256, 64 hexadecimal digits."""
+    """Returns the file's sha256, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Thin Flax modules: they hold weights and call the masked functions of `lmjax.masking`.
+"""Thin Flax modules, which hold weights and call the masked functions of `lmjax.masking`.
 
 Every module takes and gives `Masked` values (activations `[N, H, W, C]` beside their mask), except
 that a classifier's last layers end in plain arrays. Write a network in these layers, name the
@@ -97,7 +97,7 @@ class BatchNorm(nn.BatchNorm):
 
 
 def relu(inputs: Masked) -> Masked:
-    """Rectified linear unit."""
+    """Applies the rectified linear unit."""
     return layers.pointwise(inputs, nn.relu)
 
 
@@ -210,7 +210,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class Network(nn.Module, kw_only=True):
-    """What all networks have in common.
+    """The base of all networks: their common settings and layers.
+
+    A subclass defines `__call__`, from `Masked` images to logits. A network for images of one size
+    has a field `image_size`, their height and width; here it is None.
 
     Attributes:
       num_classes: number of logits.
@@ -227,6 +230,7 @@ class Network(nn.Module, kw_only=True):
     dtype: jnp.dtype = jnp.float32
     precision: lax.Precision = lax.Precision.HIGHEST
     train: bool = dataclasses.field(default=False, repr=False)
+    image_size = None
 
     @property
     def conv(self) -> Callable[..., Conv]:
@@ -244,7 +248,7 @@ class Network(nn.Module, kw_only=True):
         return layers.mask_input(inputs._replace(x=inputs.x.astype(self.dtype)))
 
     def run(self, x: Masked, blocks: Sequence[Callable[[Masked], Masked]]) -> Masked:
-        """Blocks one after the other, masked as far as `masking.depth` says; seams in between."""
+        """Runs blocks in order, masked as far as `masking.depth` says, with seams in between."""
         depth = self.masking.depth
         if depth is not None and depth > len(blocks):
             raise ValueError(
@@ -257,15 +261,15 @@ class Network(nn.Module, kw_only=True):
         return layers.unmask(x) if depth == len(blocks) else x
 
     def linear(self, features: jax.Array, size: int, name: str) -> jax.Array:
-        """A dense layer over features `[N, D]`."""
+        """Applies a dense layer to features `[N, D]`."""
         return nn.Dense(size, dtype=self.dtype, precision=self.precision, name=name)(features)
 
     def classify(self, features: jax.Array, name: str) -> jax.Array:
-        """Logits `[N, num_classes]`: the last dense layer."""
+        """Returns logits `[N, num_classes]` by the last dense layer."""
         return self.linear(features, self.num_classes, name).astype(jnp.float32)
 
     def classify_grid(self, x: Masked, size: int, names: Sequence[str]) -> jax.Array:
-        """Logits from a grid of features: dense layers of 4096, and the last one.
+        """Returns logits from a grid of features, by dense layers of 4096 and the last one.
 
         The grid is flattened as torch has it, channel by channel.
         """
@@ -277,7 +281,7 @@ class Network(nn.Module, kw_only=True):
 
 
 def sequence(*steps: Callable[[Masked], Masked]) -> Callable[[Masked], Masked]:
-    """Functions one after the other."""
+    """Composes functions, which run in order."""
 
     def run(x: Masked) -> Masked:
         for step in steps:

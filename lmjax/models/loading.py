@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lmjax._utils.checks import check_whole
 from lmjax.models import checkpoints, download, registry
 from lmjax.models.classifier import Classifier
+from lmjax.models.layers import Network
 from lmjax.models.preprocessing import Preprocessing
-from lmjax.models.registry import Network, WeightSource
+from lmjax.models.registry import NetworkInfo, WeightSource
 from lmjax.removals.masking import Masking, check_masking
 
 
@@ -29,7 +31,7 @@ def load(
     class_names: Sequence[str] | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> Classifier:
-    """A network with trained weights, ready to use.
+    """Loads a network with trained weights, ready to use.
 
     Example:
       >>> classifier = lmjax.models.load("resnet50", weights="resnet50.safetensors")
@@ -41,11 +43,12 @@ def load(
         `lmjax[torch]`); a folder with `NAME.safetensors`, as training leaves it; a tag, one of
         `lmjax.models.tags(name)`, in full or without publisher and network (`"IMAGENET1K_V2"`),
         whose file is downloaded once into the cache and verified; or None for the weights that come
-        with the package, which only `resnet18_digits` has (and "cheat", of a network that goes by
-        coloured tags, see docs/models.md).
+        with the network: with lmjax, those of `resnet18_digits` alone (and "cheat", of a network
+        that goes by coloured tags, see docs/models.md).
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
-      num_classes: of the weights. None takes the registry's: 1000, or 10 for digits.
+      num_classes: of the weights. None takes the registry's: 1000 for ImageNet networks, 10 for
+        digits.
       in_channels: of the weights.
       preprocessing: None takes what the registry knows of the weights: that of the tag, of the tag
         that `convert` noted in the file, or of the tag whose file has this name. For any other file
@@ -65,12 +68,13 @@ def load(
       OSError: the weights cannot be downloaded; says which file to put where.
     """
     network = registry.network(name)
-    for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} must be 1 or more, got {value!r}")
+    if num_classes is not None:
+        check_whole("num_classes", num_classes, least=1)
+    check_whole("in_channels", in_channels, least=1)
     path, source = _locate(network, weights)
-    names = registry.class_names(source.classes if source else network.classes)
-    num_classes = len(names) if num_classes is None else num_classes
+    names = (source or network).class_names
+    if num_classes is None:
+        num_classes = network.num_classes if names is None else len(names)
     if preprocessing is None:
         preprocessing = (source or network).preprocessing
     module = build(network, preprocessing, num_classes=num_classes, dtype=dtype)
@@ -79,7 +83,7 @@ def load(
         module = module.clone(masking=masking)
     _check_channels(preprocessing, in_channels)
     if class_names is None:
-        class_names = names if len(names) == num_classes else None
+        class_names = names if names and len(names) == num_classes else None
     elif len(class_names) != num_classes:
         raise ValueError(f"class_names has {len(class_names)} names for {num_classes} classes")
 
@@ -97,7 +101,7 @@ def load(
 def convert(
     source: str | os.PathLike, target: str | os.PathLike, *, tag: str | None = None
 ) -> dict[str, Any]:
-    """Turns a checkpoint into a `.safetensors` file that records where it came from.
+    """Converts a checkpoint into a `.safetensors` file that records where it came from.
 
     Tensors become float32; wrappers and prefixes are removed as `read_state_dict` does. The same
     source gives the same bytes.
@@ -129,7 +133,7 @@ def convert(
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)
-        module = build(network, published.preprocessing, num_classes=published.num_classes)
+        module = build(network, published.preprocessing, num_classes=len(published.class_names))
         _port(state_dict, checkpoints.abstract_variables(module), source, network)
         metadata["tag"] = published.tag
     checkpoints.save_safetensors(target, state_dict, metadata=metadata)
@@ -151,7 +155,7 @@ def _published(path: Path, sha256: str, tag: str | None) -> WeightSource | None:
 
 
 def _locate(
-    network: Network, weights: str | os.PathLike | None
+    network: NetworkInfo, weights: str | os.PathLike | None
 ) -> tuple[Path, WeightSource | None]:
     """The file of the weights, and which published weights they are, if known."""
     if weights is None:
@@ -183,7 +187,7 @@ def _locate(
     )
 
 
-def _download(network: Network, source: WeightSource) -> Path:
+def _download(network: NetworkInfo, source: WeightSource) -> Path:
     if source.network != network.name:
         raise ValueError(
             f"weights {source.tag!r} are those of {source.network}, not of {network.name}; "
@@ -193,20 +197,21 @@ def _download(network: Network, source: WeightSource) -> Path:
     return download.fetch(source.url, target, sha256=source.sha256)
 
 
-def _recognise(path: Path, network: Network) -> WeightSource | None:
+def _recognise(path: Path, network: NetworkInfo) -> WeightSource | None:
     tag = checkpoints.read_metadata(path).get("tag")
     source = registry.find_file(path.name) if tag is None else registry.find_source(str(tag))
     return source if source is not None and source.network == network.name else None
 
 
-def _list_tags(network: Network) -> str:
+def _list_tags(network: NetworkInfo) -> str:
     return ", ".join((*network.also_bundled, *registry.tags(network.name))) or "(none)"
 
 
-def build(network: Network, preprocessing: Preprocessing, **options):
-    """The module, made for images of the size that the preprocessing gives, where it must be."""
-    if not network.transformer:
-        return network.build(**options)
+def build(network: NetworkInfo, preprocessing: Preprocessing, **options: Any) -> Network:
+    """Makes the module, for images of the size of the crop where it takes one size only."""
+    module = network.build(**options)
+    if module.image_size is None:
+        return module
     if preprocessing.crop is None:
         raise ValueError(
             f"preprocessing must have a crop: {network.name} takes images of one size only"
@@ -223,7 +228,7 @@ def _check_channels(preprocessing: Preprocessing, in_channels: int) -> None:
         )
 
 
-def _port(state_dict, target, path: Path, network: Network) -> dict[str, Any]:
+def _port(state_dict, target, path: Path, network: NetworkInfo) -> dict[str, Any]:
     try:
         renamed = checkpoints.rename(state_dict, network.renamed)
         return checkpoints.to_variables(renamed, target, source=path)
@@ -237,10 +242,12 @@ def _port(state_dict, target, path: Path, network: Network) -> dict[str, Any]:
         ) from None
 
 
-def _whose(state_dict, *, except_for: Network) -> str | None:
+def _whose(state_dict, *, except_for: NetworkInfo) -> str | None:
     """The first other network of the registry that a state dict fits, classifier apart."""
     for name in registry.names():
         network = registry.network(name)
+        if network.parameters is None:
+            continue
         renamed = checkpoints.rename(state_dict, network.renamed)
         surplus = _count_parameters(renamed) - network.parameters
         # Counting first: to trace all networks takes minutes.

@@ -23,7 +23,7 @@ _COLOUR_MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre crop and normalisation, as the weights were trained.
+    """The resize, centre crop and normalisation with which the weights were trained.
 
     The defaults are torchvision's for its first ImageNet weights (`IMAGENET1K_V1`).
 
@@ -71,7 +71,7 @@ class Preprocessing:
             raise ValueError(f"std must be positive, got {self.std}")
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """The photograph as the network is to see it, in display colours.
+        """Resizes and crops a photograph for the network, in display colours.
 
         Args:
           image: a PIL image, turned as its EXIF orientation says; or a uint8 array `[H, W]` or
@@ -92,7 +92,7 @@ class Preprocessing:
         return pixels.astype(np.float32) / np.float32(255)
 
     def for_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the photograph, resized and cropped with it; nearest neighbour.
+        """Resizes and crops a mask of the photograph with it; nearest neighbour.
 
         Args:
           mask: `[H, W]`, 0 and 1 or bool, in the orientation in which the image is displayed.
@@ -113,7 +113,7 @@ class Preprocessing:
         return self._resize_and_crop(pixels, Image.Resampling.NEAREST)[..., 0].astype(bool)
 
     def for_heatmap(self, heatmap: np.ndarray) -> np.ndarray:
-        """A heatmap of the photograph, resized and cropped with it; bilinear, so within its range.
+        """Resizes and crops a heatmap of the photograph with it; bilinear, so within its range.
 
         Args:
           heatmap: `[H, W]`, finite, in the orientation in which the image is displayed.
@@ -132,7 +132,7 @@ class Preprocessing:
         return self._resize_and_crop(heatmap[..., None], Image.Resampling.BILINEAR)[..., 0]
 
     def normalise(self, images):
-        """Display colours `[..., H, W, C]` in [0, 1] to the network's input range.
+        """Takes display colours `[..., H, W, C]` in [0, 1] to the network's input range.
 
         `(images - mean) / std`, channel by channel; a pure function, to be used under `jit`.
         """

@@ -1,7 +1,7 @@
-"""Registry: which networks there are, which weights exist for them, and what those weights expect.
+"""The registry of networks: which there are, which weights, and what those weights expect.
 
-Only facts are here; reading this module needs neither JAX nor a network. `lmjax.models.load` uses
-it. The published weights are rows of `weight_tags.csv` beside this file:
+It holds facts only: reading it needs neither JAX nor a network. `lmjax.models.load` uses it. The
+published weights are rows of `weight_tags.csv` beside this file:
 
 - `torchvision/NETWORK.TAG`: torchvision's weights (facts of torchvision 0.28). The file name ends
   in the first 8 digits of its sha256.
@@ -13,75 +13,113 @@ it. The published weights are rows of `weight_tags.csv` beside this file:
 """
 
 import csv
-import difflib
 import importlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from lmjax._utils.registry import Registry
 from lmjax.models.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from lmjax.models.layers import Network
+
 _FOLDER = Path(__file__).parent
+_DEFAULT = Preprocessing()
 
 
 @dataclass(frozen=True)
-class Network:
-    """What the registry knows of a network.
+class NetworkInfo:
+    """Facts of a network.
 
     Attributes:
-      name: of the network, and of its constructor.
-      module: the module of `lmjax.models` that defines the constructor; one for each family.
-      parameters: how many there are, with the classifier for `classes`.
+      name: of the network.
+      constructor: function (**options) -> module, an `lmjax.models.layers.Network`; or
+        `"module:function"`, imported on first use.
       preprocessing: for weights that do not state their own. For ImageNet networks, that of the
         first published ones, which for torchvision's are `IMAGENET1K_V1`.
-      classes: which class names its weights use by default, see `class_names`.
+      class_names: of its weights by default, or None.
+      description: one line.
       bundled: file of the weights that come with the package, or None.
-      also_bundled: files of others that come with it, by what `load` calls them.
+      also_bundled: files of others that come with it, by their names in `load`.
+      parameters: how many there are, with the classifier for `num_classes`, where published.
+      family: of architectures that are defined in one file, for those that come with lmjax.
+      renamed: (pattern, replacement or None) for keys of published files that have another name
+        here; see `checkpoints.rename`.
     """
 
     name: str
-    module: str
-    parameters: int
-    preprocessing: Preprocessing
-    classes: str = "imagenet"
+    constructor: Callable | str
+    preprocessing: Preprocessing = _DEFAULT
+    class_names: tuple[str, ...] | None = field(default=None, repr=False)
+    description: str = ""
     bundled: Path | None = None
     also_bundled: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    parameters: int | None = None
+    family: str | None = None
+    renamed: tuple[tuple[str, str | None], ...] = field(default=(), repr=False)
 
     @property
     def num_classes(self) -> int:
         """Number of classes by default."""
-        return len(class_names(self.classes))
+        return self.build().num_classes if self.class_names is None else len(self.class_names)
 
     @property
-    def renamed(self) -> tuple[tuple[str, str | None], ...]:
-        """Keys of published files that are called otherwise here; see `checkpoints.rename`."""
-        return _RENAMED.get(self.module, ())
+    def num_parameters(self) -> int:
+        """Number of parameters, published or counted from the module."""
+        if self.parameters is not None:
+            return self.parameters
+        from lmjax.models.checkpoints import abstract_variables, count_parameters
+
+        channels = len(self.preprocessing.mean)
+        return count_parameters(abstract_variables(self.build(), in_channels=channels))
 
     @property
-    def knows_visible(self) -> bool:
-        """Whether masks can be run on visible positions only; see `lmjax.Predictor`."""
-        return hasattr(self.build().masking, "logits_on_visible")
+    def where(self) -> Literal["layers", "tokens"]:
+        """Where masks travel: through layers, or in a transformer as dropped tokens."""
+        return self.build().masking.where
 
     @property
-    def transformer(self) -> bool:
-        """Whether it is a vision transformer.
+    def engines(self) -> tuple[str, ...]:
+        """The engines of `lmjax.Evaluator` that run it under its own masking."""
+        sparse = self.build().masking.sparse
+        return ("dense", "visible", "shared") if sparse else ("dense",)
 
-        Those drop tokens, where convolutional networks mask layers, run on full-size activations
-        only, and take images of one size, their constructor's `image_size`.
+    @property
+    def fixed_size(self) -> bool:
+        """Whether it takes images of one size, its constructor's `image_size`."""
+        return self.build().image_size is not None
+
+    def build(self, **options: Any) -> "Network":
+        """Makes the Flax module.
+
+        Args:
+          **options: of its constructor.
+
+        Raises:
+          ValueError: the module is not an `lmjax.models.layers.Network`.
         """
-        return self.module == "vit"
+        from lmjax.models.layers import Network
 
-    def build(self, **options):
-        """The Flax module; `options` are those of its constructor."""
-        module = importlib.import_module(f"lmjax.models.networks.{self.module}")
-        constructor: Callable = getattr(module, self.name)
-        return constructor(**options)
+        constructor = self.constructor
+        if isinstance(constructor, str):
+            module, _, attribute = constructor.partition(":")
+            constructor = getattr(importlib.import_module(module), attribute)
+        built = constructor(**options)
+        if not isinstance(built, Network):
+            raise ValueError(
+                f"network {self.name!r} must be an lmjax.models.layers.Network, whose masking and "
+                f"settings are used; its constructor gave {type(built).__name__}"
+            )
+        return built
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Published weights and what they expect.
+    """Published weights, and the images and classes they were trained for.
 
     Attributes:
       tag: `publisher/network.name`, such as `"torchvision/resnet50.IMAGENET1K_V2"`.
@@ -105,9 +143,9 @@ class WeightSource:
         return self.tag.split("/")[1].split(".")[0]
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(class_names(self.classes))
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return class_names(self.classes)
 
     @property
     def filename(self) -> str:
@@ -215,23 +253,42 @@ _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
 
 
 @cache
-def _networks() -> dict[str, Network]:
+def _registry() -> Registry:
+    registry = Registry("network", "lmjax.networks")
+    for each in _builtin():
+        registry.register(each.name, each, description=each.description, builtin=True)
+    return registry
+
+
+def _builtin() -> list[NetworkInfo]:
+    """The networks that come with lmjax."""
     first = {source.network: source for source in reversed(_sources().values())}
-    networks = [
-        Network(name, family, count, first[name].preprocessing)
+    imagenet = [
+        NetworkInfo(
+            name,
+            f"lmjax.models.networks.{family}:{name}",
+            first[name].preprocessing,
+            first[name].class_names,
+            f"{family}, {count:,} parameters",
+            parameters=count,
+            family=family,
+            renamed=_RENAMED.get(family, ()),
+        )
         for family, counts in _IMAGENET_NETWORKS.items()
         for name, count in counts.items()
     ]
-    digits = Network(
+    digits = NetworkInfo(
         "resnet18_digits",
-        "resnet",
-        2_801_450,
+        "lmjax.models.networks.resnet:resnet18_digits",
         Preprocessing(resize=128, crop=128, mean=(0.5,) * 3, std=(0.5,) * 3),
-        classes="digits",
+        class_names("digits"),
+        "resnet of half the width, for digit scenes; its weights come with lmjax",
         bundled=_FOLDER / "weights" / "resnet18_digits.safetensors",
         also_bundled={"cheat": _FOLDER / "weights" / "resnet18_digits_cheat.safetensors"},
+        parameters=2_801_450,
+        family="resnet",
     )
-    return {network.name: network for network in (*networks, digits)}
+    return [*imagenet, digits]
 
 
 @cache
@@ -252,26 +309,78 @@ def _source(row: dict[str, str]) -> WeightSource:
     return WeightSource(row["tag"], row["url"], sha256, row["licence"], preprocessing)
 
 
-def names() -> tuple[str, ...]:
-    """Names of the networks that `load` knows."""
-    return tuple(_networks())
+def register(
+    name: str,
+    build: Callable,
+    *,
+    description: str,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    weights: str | os.PathLike | None = None,
+) -> None:
+    """Gives a network a name, for `lmjax.models.load`, training, studies and commands.
 
+    Other packages can do so by an entry point of the group `lmjax.networks`. Its object is `build`,
+    or a `NetworkInfo` where there is more to say.
 
-def network(name: str) -> Network:
-    """Facts of a network.
+    Example:
+      >>> class Tiny(lmjax.models.layers.Network): ...
+      >>> lmjax.models.register("tiny", Tiny, description="a small network of our own")
+      >>> classifier = lmjax.models.load("tiny", weights="tiny.safetensors", num_classes=10)
+
+    Args:
+      name: a word; not that of a network that comes with lmjax.
+      build: function (**options) -> module, such as the class of the module: an
+        `lmjax.models.layers.Network`, written in the layers of that file. The options are
+        `num_classes` and `dtype`, and `image_size` where the module has a field of that name.
+      description: one line.
+      preprocessing: of its images; None takes the default `Preprocessing()`, that of torchvision's
+        first ImageNet weights.
+      class_names: of the weights; None has no names, and as many classes as `build()`.
+      weights: file of the weights that `load` takes when it is given none.
 
     Raises:
-      ValueError: no such network; names those that are spelt alike.
+      ValueError: a name that is taken or cannot be written on a command line; no function.
     """
-    if name not in _networks():
-        close = difflib.get_close_matches(str(name), names(), n=3)
-        guess = f"did you mean {' or '.join(close)}? " if close else ""
-        raise ValueError(f"no network {name!r}; {guess}There are {', '.join(names())}")
-    return _networks()[name]
+    if not callable(build):
+        raise ValueError(f"build must be a function (**options) -> module, got {build!r}")
+    info = NetworkInfo(
+        name,
+        build,
+        preprocessing or _DEFAULT,
+        None if class_names is None else tuple(class_names),
+        description,
+        None if weights is None else Path(weights),
+    )
+    _registry().register(name, info, description=description)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the networks that `load` knows."""
+    return _registry().names()
+
+
+def description(name: str) -> str:
+    """Returns the line that describes a network."""
+    return _registry().description(name)
+
+
+def network(name: str, *, argument: str | None = None) -> NetworkInfo:
+    """Returns the facts of a network.
+
+    Args:
+      name: one of `names()`.
+      argument: what the caller's argument is called, for the error.
+
+    Raises:
+      ValueError: no such network; lists those there are, and those that are spelt alike.
+    """
+    value = _registry().get(name, argument=argument)
+    return value if isinstance(value, NetworkInfo) else NetworkInfo(name, value)
 
 
 def tags(name: str | None = None) -> tuple[str, ...]:
-    """Tags of all published weights, or of those of one network."""
+    """Returns the tags of all published weights, or of those of one network."""
     if name is not None:
         network(name)
     sources = _sources().values()
@@ -279,7 +388,7 @@ def tags(name: str | None = None) -> tuple[str, ...]:
 
 
 def find_source(tag: str, name: str | None = None) -> WeightSource | None:
-    """The published weights of a tag, or None.
+    """Returns the published weights of a tag, or None.
 
     Args:
       tag: in full, or, with `name`, what follows the network: `"IMAGENET1K_V2"`, `"a1_in1k"`.
@@ -293,13 +402,13 @@ def find_source(tag: str, name: str | None = None) -> WeightSource | None:
 
 
 def find_file(filename: str) -> WeightSource | None:
-    """The published weights whose file has this name, or None."""
+    """Returns the published weights whose file has this name, or None."""
     return next((s for s in _sources().values() if s.filename == filename), None)
 
 
 @cache
 def class_names(classes: str) -> tuple[str, ...]:
-    """Names of the classes: `"imagenet"` (1000, in the order of ILSVRC 2012) or `"digits"` (10).
+    """Returns class names: `"imagenet"` (1000, in the order of ILSVRC 2012) or `"digits"` (10).
 
     ImageNet's are the short readable names that torchvision publishes with its weights.
 

@@ -1,4 +1,4 @@
-"""Removal by averaging over what could stand in the place of hidden pixels."""
+"""The removal that averages over several replacements of hidden pixels."""
 
 import dataclasses
 from typing import Any, Literal
@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax._utils.brief import brief
+from lmjax._utils.checks import check_choice
 from lmjax.masking.checks import check_colours, check_image
+from lmjax.removals.removal import Removal
 from lmjax.removals.replace import Replace
 
 AVERAGES = ("probability", "logit")
@@ -15,8 +18,8 @@ AVERAGES = ("probability", "logit")
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False)
-class ReplaceAverage:
-    """Hidden pixels are replaced by those of several images in turn, and the answers averaged.
+class ReplaceAverage(Removal):
+    """Replaces hidden pixels by those of several images in turn, and averages the answers.
 
     The marginal expectation of prediction difference analysis, with a set of images for the draws:
     p(c | visible) is the mean over the set of p(c | visible, hidden pixels of the m-th image). A
@@ -43,12 +46,11 @@ class ReplaceAverage:
     average: Literal["probability", "logit"] = "probability"
 
     def __post_init__(self):
-        if self.average not in AVERAGES:
-            raise ValueError(f"average must be one of {', '.join(AVERAGES)}; got {self.average!r}")
+        check_choice("average", self.average, AVERAGES)
         object.__setattr__(self, "baselines", _check_baselines(self.baselines))
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Averaged answers `[N, K]`.
+        """Returns averaged logits `[N, K]`.
 
         Args:
           classifier: as in `Replace.logits`.
@@ -64,6 +66,9 @@ class ReplaceAverage:
         if self.average == "logit":
             return answers.mean(axis=0)
         return jax.nn.logsumexp(answers, axis=0) - jnp.log(len(answers))
+
+    def __repr__(self) -> str:
+        return f"ReplaceAverage({brief(self.baselines)}, average={self.average!r})"
 
     def tree_flatten(self):
         return (self.baselines,), self.average

@@ -1,4 +1,4 @@
-"""Pictures to put in the place of hidden pixels, from the picture itself or from noise.
+"""Pictures to put in the place of hidden pixels: blurs, mean colours, noise.
 
 All take and give display colours in [0, 1], channels last.
 """
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def gaussian_blur(images: jax.Array, *, sigma: float, radius: int | None = None) -> jax.Array:
-    """Separable Gaussian blur; at the border the weights inside the picture are scaled to sum to 1.
+    """Blurs by a Gaussian; at the border, weights inside the picture are scaled to sum to 1.
 
     Args:
       images: `[..., H, W, C]`.
@@ -35,7 +35,7 @@ def _gaussian_matrix(size: int, sigma: float, radius: int | None) -> jax.Array:
 
 
 def segment_mean(image: jax.Array, segments: jax.Array) -> jax.Array:
-    """Every pixel of `image` `[H, W, C]` becomes the mean colour of its segment.
+    """Replaces every pixel of `image` `[H, W, C]` by the mean colour of its segment.
 
     `segments` is `[H, W]` with labels below H * W, which bounds their number under `jit`.
     """
@@ -47,10 +47,10 @@ def segment_mean(image: jax.Array, segments: jax.Array) -> jax.Array:
 
 
 def gaussian_noise(shape: tuple[int, ...], *, key: jax.Array, std: float) -> jax.Array:
-    """Independent N(0.5, std^2) for every pixel and channel, clipped to [0, 1]."""
+    """Draws independent N(0.5, std^2) for every pixel and channel, clipped to [0, 1]."""
     return jnp.clip(0.5 + std * jax.random.normal(key, shape), 0, 1)
 
 
 def uniform_noise(shape: tuple[int, ...], *, key: jax.Array) -> jax.Array:
-    """Independent uniform noise in [0, 1) for every pixel and channel."""
+    """Draws independent uniform noise in [0, 1) for every pixel and channel."""
     return jax.random.uniform(key, shape)

@@ -1,56 +1,52 @@
-"""Removals that work inside the network: the mask goes through the layers beside the activations.
-
-A *removal* says how hidden features are withheld. It is a frozen, hashable object with one method,
-`logits(classifier, image, masks)`, which `lmjax.Predictor` calls. Removals that paint something in
-the place of hidden pixels live in `lmjax.removals.replace`.
-"""
+"""Removals inside the network: masks travel through the layers beside the activations."""
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-
-def _check_depth(depth: int | None) -> None:
-    if depth is not None and (
-        isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 0
-    ):
-        raise ValueError(
-            f"depth must be None (mask all the way) or the number of blocks to mask, 0 or more; "
-            f"got {depth!r}"
-        )
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax.removals.removal import Removal, declared
 
 
-class _InsideNetwork:
-    """What the removals of this file share: the masks go into the network."""
+class _InsideNetwork(Removal):
+    """The part that removals inside the network share."""
 
-    def logits(self, classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Answers of `classifier` to the variants of one image.
+    def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Returns the logits `[N, K]` of variants.
 
         Args:
           classifier: has `normalise(images)` and `apply(images, masks, masking=...)`.
-          image: `[H, W, C]` in [0, 1], display colours. Hidden pixels are never read.
+          image: `[H, W, C]` in [0, 1], display colours; or `[N, H, W, C]`, one for each variant.
+            Hidden pixels are never read.
           masks: `[N, H, W]`, 1 = visible.
-
-        Returns:
-          Logits `[N, K]`.
         """
         images = _variants(classifier, image, masks)
         return classifier.apply(images, masks, masking=self)
 
 
 class _ThroughLayers(_InsideNetwork):
-    """What the removals of convolutional networks share: masks travel through the layers."""
+    """The part that removals of convolutional networks share: masks go through the layers."""
 
-    def logits_on_visible(self, classifier, image: jax.Array, masks: jax.Array, ledger):
-        """The same answers, computed on visible positions only; see `lmjax.masking.sparse.rows`."""
+    where = "layers"
+    sparse = True
+
+    def logits_on_visible(
+        self, classifier: Any, image: jax.Array, masks: jax.Array, ledger: Any
+    ) -> jax.Array:
+        """Returns the same logits, computed on visible positions only.
+
+        Args:
+          classifier: has `normalise` and `apply_on_visible(images, masks, ledger, masking=...)`.
+          image, masks: as in `logits`.
+          ledger: see `lmjax.masking.sparse.rows`.
+        """
         images = _variants(classifier, image, masks)
         return classifier.apply_on_visible(images, masks, ledger, masking=self)
 
 
-def _variants(classifier, image: jax.Array, masks: jax.Array) -> jax.Array:
+def _variants(classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
     image = classifier.normalise(image)
     return jnp.broadcast_to(image, (*masks.shape[:1], *image.shape[-3:]))
 
@@ -67,7 +63,7 @@ class LayerMasking(_ThroughLayers):
         `"none"` leaves zeros there (the paper's ablation "masking only").
       depth: mask through the stem and the first `depth` blocks, then go on with plain layers (the
         activations, zeros included, as they stand). 0 masks the stem only. None (default) masks
-        all the way. What the blocks are says the network: residual blocks in a ResNet.
+        all the way. The network defines its blocks: residual blocks in a ResNet.
 
     Raises:
       ValueError: for another `padding`, or a negative `depth`.
@@ -77,8 +73,7 @@ class LayerMasking(_ThroughLayers):
     depth: int | None = None
 
     def __post_init__(self):
-        if self.padding not in ("neighbor", "none"):
-            raise ValueError(f"padding must be 'neighbor' or 'none', got {self.padding!r}")
+        check_choice("padding", self.padding, ("neighbor", "none"))
         _check_depth(self.depth)
 
 
@@ -110,19 +105,29 @@ class TokenDropping(_InsideNetwork):
     kept; with nothing visible it is alone.
     """
 
+    where = "tokens"
+
 
 Masking = LayerMasking | PartialConvolution | TokenDropping
 
+# By where masks travel: the kind of network, and the removals that come with lmjax.
+_FITTING = {
+    "layers": ("convolutional network", "lmjax.LayerMasking() or lmjax.PartialConvolution()"),
+    "tokens": ("transformer", "lmjax.TokenDropping()"),
+}
 
-def check_masking(masking, own: Masking) -> None:
+
+def check_masking(masking: Any, own: Masking) -> None:
     """Raises ValueError unless `masking` fits a network whose own masking is `own`."""
-    if isinstance(own, TokenDropping):
-        kind, fits = "transformer", (TokenDropping,)
-    else:
-        kind, fits = "convolutional network", (LayerMasking, PartialConvolution)
-    if not isinstance(masking, fits):
-        names = " or ".join(f"lmjax.{each.__name__}()" for each in fits)
+    if isinstance(masking, type) or declared(masking, "where") != own.where:
+        kind, fitting = _FITTING[own.where]
         raise ValueError(
-            f"masking must be {names} in a {kind}, got {masking!r}; a removal that paints goes to "
-            "lmjax.Predictor(classifier, removal)"
+            f"masking must be {fitting} in a {kind}, got {masking!r}; a removal that paints goes "
+            "to lmjax.Predictor(classifier, removal)"
         )
+
+
+def _check_depth(depth: int | None) -> None:
+    if depth is not None:
+        note = "the number of blocks to mask; None masks all the way"
+        check_whole("depth", depth, least=0, note=note)

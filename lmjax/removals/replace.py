@@ -5,47 +5,93 @@ Colours are display colours in [0, 1], before normalisation.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax._utils.brief import brief
+from lmjax._utils.checks import check_number, check_whole
 from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
 from lmjax.removals.baselines import gaussian_blur, gaussian_noise, segment_mean, uniform_noise
+from lmjax.removals.removal import Painting, is_opaque
 
-# name -> function (replace, image [H, W, C], mean) -> anything that broadcasts to [H, W, C]
-_NAMED: dict[str, Callable] = {
-    "black": lambda replace, image, mean: jnp.zeros(()),
-    "white": lambda replace, image, mean: jnp.ones(()),
-    "grey": lambda replace, image, mean: _mean_colour(mean, image),
-    "image_mean": lambda replace, image, mean: image.mean(axis=(0, 1)),
-    "segment_mean": lambda replace, image, mean: segment_mean(image, replace._labels(image)),
-    "blur": lambda replace, image, mean: gaussian_blur(
-        image, sigma=replace.sigma, radius=replace.radius
+
+class Named(NamedTuple):
+    """A baseline with a name.
+
+    Attributes:
+      picture: function (replace, image `[H, W, C]`, mean) -> what broadcasts to `[H, W, C]`.
+      description: one line.
+      needs: the option of `Replace` without which there is no such baseline, or None.
+    """
+
+    picture: Callable
+    description: str
+    needs: Literal["key", "segments"] | None = None
+
+
+def _grey(replace: "Replace", image: jax.Array, mean) -> jax.Array:
+    return _mean_colour(mean, image)
+
+
+BASELINES: dict[str, Named] = {
+    "black": Named(lambda replace, image, mean: jnp.zeros(()), "black"),
+    "white": Named(lambda replace, image, mean: jnp.ones(()), "white"),
+    "grey": Named(_grey, "the mean colour of the network's preprocessing"),
+    "image_mean": Named(
+        lambda replace, image, mean: image.mean(axis=(0, 1)), "the image's mean colour"
     ),
-    "gaussian_noise": lambda replace, image, mean: gaussian_noise(
-        image.shape, key=replace.key, std=replace.noise_std
+    "segment_mean": Named(
+        lambda replace, image, mean: segment_mean(image, replace._labels(image)),
+        "each segment's mean colour",
+        needs="segments",
     ),
-    "uniform_noise": lambda replace, image, mean: uniform_noise(image.shape, key=replace.key),
-    "grey_smooth": lambda replace, image, mean: _mean_colour(mean, image),
+    "blur": Named(
+        lambda replace, image, mean: gaussian_blur(
+            image, sigma=replace.sigma, radius=replace.radius
+        ),
+        "the image under a Gaussian blur",
+    ),
+    "gaussian_noise": Named(
+        lambda replace, image, mean: gaussian_noise(
+            image.shape, key=replace.key, std=replace.noise_std
+        ),
+        "Gaussian noise for every pixel",
+        needs="key",
+    ),
+    "uniform_noise": Named(
+        lambda replace, image, mean: uniform_noise(image.shape, key=replace.key),
+        "uniform noise for every pixel",
+        needs="key",
+    ),
+    "grey_smooth": Named(_grey, "grey, smoothed at the edge of the hidden region"),
 }
-BASELINES = tuple(_NAMED)
+"""The baselines of `Replace` that have a name."""
+
+_SPELLINGS = {"gray": "grey", "gray_smooth": "grey_smooth"}
+
+
+def canonical_spelling(name: str) -> str:
+    """Returns a name in the spelling of this package: `"gray"` is `"grey"`."""
+    return _SPELLINGS.get(name, name)
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False)
-class Replace:
-    """Hidden pixels are replaced by a baseline; the plain network then sees the whole picture.
+class Replace(Painting):
+    """Replaces hidden pixels by a baseline; the plain network then sees the whole picture.
 
     A pytree: baseline images, colours, key and segments are leaves, names and functions static.
     Baselines made from the picture (`image_mean`, `segment_mean`, `blur`, functions) read hidden
     pixels too; the others never do. Noise is drawn once for a `Replace`: all variants share it.
+    What depends on the mask as well is `lmjax.Fill`.
 
     Attributes:
       baseline: one of
         `"black"`, `"white"`;
-        `"grey"`: the mean colour of the network's preprocessing;
+        `"grey"` (or `"gray"`): the mean colour of the network's preprocessing;
         `"grey_smooth"`: grey, then the replaced picture smoothed inside the hidden region by a
         5 x 5 Gaussian with sigma 1, which softens the edge of the hole;
         `"image_mean"`: the picture's mean colour;
@@ -74,35 +120,36 @@ class Replace:
     sigma: float = 10.0
     radius: int | None = None
     noise_std: float = 0.25
+    soft_masks = True
 
     def __post_init__(self):
         if isinstance(self.baseline, str):
+            object.__setattr__(self, "baseline", canonical_spelling(self.baseline))
             self._check_name()
         elif not callable(self.baseline):
             object.__setattr__(self, "baseline", _check_picture(self.baseline))
         if self.segments is not None:
             _check_labels(self.segments)
-        for name in ("sigma", "noise_std"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        if self.radius is not None and not (self.radius >= 0 and self.radius == int(self.radius)):
-            raise ValueError(f"radius must be None or pixels, 0 or more, got {self.radius!r}")
+        check_number("sigma", self.sigma, above=0, note="pixels")
+        check_number("noise_std", self.noise_std, above=0)
+        if self.radius is not None:
+            check_whole("radius", self.radius, least=0, note="pixels; None takes all")
 
     def _check_name(self) -> None:
-        if self.baseline not in _NAMED:
+        if self.baseline not in BASELINES:
             raise ValueError(
                 f"baseline must be one of {', '.join(BASELINES)}, a colour, an image [H, W, C] or "
                 f"a function image -> image; got {self.baseline!r}"
             )
-        if self.baseline.endswith("noise") and self.key is None:
+        if BASELINES[self.baseline].needs == "key" and self.key is None:
             raise ValueError(f"baseline {self.baseline!r} needs key=jax.random.key(seed)")
-        if self.baseline == "segment_mean" and self.segments is None:
-            raise ValueError("baseline 'segment_mean' needs segments=, a label map [H, W]")
+        if BASELINES[self.baseline].needs == "segments" and self.segments is None:
+            raise ValueError(f"baseline {self.baseline!r} needs segments=, a label map [H, W]")
 
-    def fill(
+    def paint(
         self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None
     ) -> jax.Array:
-        """The variants as pictures: visible pixels of the image, the baseline elsewhere.
+        """Returns the variants as pictures: the image where visible, the baseline elsewhere.
 
         Args:
           image: `[H, W, C]` in [0, 1].
@@ -118,28 +165,30 @@ class Replace:
         check_image(image)
         image = jnp.asarray(image)
         masks = jnp.asarray(check_mask(masks, image.shape[:2], soft=True))
-        filled = _blend(masks, image, self._picture(image, mean)[None])
+        painted = _blend(masks, image, self._picture(image, mean)[None])
         if self._is_named("grey_smooth"):
-            filled = _blend(masks, image, gaussian_blur(filled, sigma=1.0, radius=2))
-        return filled
+            painted = _blend(masks, image, gaussian_blur(painted, sigma=1.0, radius=2))
+        return painted
 
-    def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Logits `[N, K]` of the replaced pictures.
+    def __getattr__(self, name: str) -> NoReturn:
+        if name == "fill":
+            raise AttributeError("Replace.fill is gone; use Replace.paint, which is the same")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-        Args:
-          classifier: has `preprocessing.mean`, `normalise(images)` and `apply(images)`.
-          image: `[H, W, C]` in [0, 1].
-          masks: `[N, H, W]`, 1 = visible.
-        """
-        images = self.fill(image, masks, classifier.preprocessing.mean)
-        return classifier.apply(classifier.normalise(images))
+    def __repr__(self) -> str:
+        options = [
+            f"{field.name}={brief(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)[1:]
+            if getattr(self, field.name) is not field.default
+        ]
+        return f"Replace({', '.join([brief(self.baseline), *options])})"
 
     def _is_named(self, name: str) -> bool:
         return isinstance(self.baseline, str) and self.baseline == name
 
     def _picture(self, image: jax.Array, mean) -> jax.Array:
         if isinstance(self.baseline, str):
-            picture = _NAMED[self.baseline](self, image, mean)
+            picture = BASELINES[self.baseline].picture(self, image, mean)
         elif callable(self.baseline):
             picture = jnp.asarray(self.baseline(image))
             _check_shape("the baseline function's result", picture, image.shape)
@@ -154,8 +203,7 @@ class Replace:
         return segments
 
     def tree_flatten(self):
-        opaque = callable(self.baseline) and jax.tree_util.all_leaves([self.baseline])
-        static = isinstance(self.baseline, str) or opaque
+        static = isinstance(self.baseline, str) or is_opaque(self.baseline)
         leaves = (None if static else self.baseline, self.key, self.segments)
         settings = self.sigma, self.radius, self.noise_std
         return leaves, (self.baseline if static else None, settings)

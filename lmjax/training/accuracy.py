@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""The accuracy of a classifier."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,7 @@ def _count(classifier: Classifier, images: jax.Array, labels: jax.Array) -> jax.
 
 
 def accuracy(classifier: Classifier, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Share of images, 0..1, whose largest logit is the label's; nothing masked.
+    """Returns the share of images, 0..1, whose largest logit is the label's; nothing masked.
 
     Args:
       classifier: the network.
@@ -37,7 +37,7 @@ def accuracy(classifier: Classifier, batches: Iterable[tuple[np.ndarray, np.ndar
 
 
 def measure(classifier: Classifier, reader: Reader, *, mesh: Mesh | None = None) -> float:
-    """Accuracy, 0..1, on all examples of a source, nothing hidden.
+    """Measures the accuracy, 0..1, on all examples of a source, nothing hidden.
 
     Args:
       classifier: the network.
@@ -46,7 +46,7 @@ def measure(classifier: Classifier, reader: Reader, *, mesh: Mesh | None = None)
 
     Raises:
       ValueError: examples without labels, or with labels that the network does not have; a mesh
-        that does not do.
+        that lacks devices of a process.
     """
     mesh = check_mesh(mesh, of_all_processes=True)
     length = len(reader.source)

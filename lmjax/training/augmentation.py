@@ -1,8 +1,9 @@
 """Augmentations that hide parts of images, as pure functions of (key, examples), for use in `jit`.
 
-What is hidden and what takes its place are two choices: `"patches:grey"` removes random patches and
-paints them grey; `"patches:layer"` removes the same patches by layer masking, so that the mask goes
-through the network beside the image. Each image draws for itself.
+The kind of region and the removal are two choices: `"patches:grey"` paints random patches grey;
+`"patches:layer"` removes the same patches by layer masking, so that the mask goes through the
+network beside the image. Any removal of `lmjax.removals` that paints or that goes inside the
+network is a fill, including those of other packages. Each image draws its own region.
 
 | kind | hides | source |
 |---|---|---|
@@ -20,17 +21,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lmjax.removals import by_name
+from lmjax import removals
 from lmjax.removals.masking import Masking
+from lmjax.removals.registry import prototype
+from lmjax.removals.removal import Painting
 
 MASKING_KINDS = ("patches", "cutout", "erasing", "objects")
 """Kinds that hide something, so that a fill takes its place."""
 
 PLAIN_KINDS = ("cutmix", "flip")
 """Kinds without a fill."""
-
-# It means the colours of given segments, and here there are none.
-_PAINTS = tuple(name for name in by_name.PAINTS if name != "segment_mean")
 
 
 class Examples(NamedTuple):
@@ -63,15 +63,19 @@ class Augmentation(NamedTuple):
     @property
     def in_network(self) -> bool:
         """Whether the fill is a masking inside the network."""
-        return _in_network(self.fill)
+        return self.fill is not None and not removals.paints(self.fill)
+
+    def __str__(self) -> str:
+        return self.kind if self.fill is None else f"{self.kind}:{self.fill}"
 
 
-def _in_network(fill: str | None) -> bool:
-    return fill is not None and by_name.check_name(fill)[0] in by_name.INSIDE_NETWORK
+def fills() -> tuple[str, ...]:
+    """Returns the names of the removals that can be a fill: all that do without segments."""
+    return tuple(name for name in removals.names() if not removals.needs_segments(name))
 
 
 def parse(augmentations: Sequence[str]) -> tuple[Augmentation, ...]:
-    """Augmentations by name, `"flip"` or `"patches:grey"`.
+    """Parses augmentations by name, `"flip"` or `"patches:grey"`.
 
     Raises:
       ValueError: no such kind or fill, a fill too many or too few, or several maskings at once.
@@ -95,29 +99,43 @@ def _parse(name: str) -> Augmentation:
             f"augmentations must be {', '.join(PLAIN_KINDS)}, or KIND:FILL with one of the kinds "
             f"{', '.join(MASKING_KINDS)}, such as patches:grey or patches:layer; got {name!r}"
         )
-    base, _ = by_name.check_name(fill, f"the fill of augmentation {name!r}")
-    if base not in (*by_name.INSIDE_NETWORK, *_PAINTS):
+    fill = removals.canonical(fill, f"the fill of augmentation {name!r}")
+    if removals.needs_segments(fill):
         raise ValueError(
-            f"augmentation {name!r}: {base} takes segments, which training images have none of; "
-            f"fills are {', '.join((*by_name.INSIDE_NETWORK, *_PAINTS))}"
+            f"augmentation {name!r}: {fill} takes segments, which training images do not have; "
+            f"fills are {', '.join(fills())}"
+        )
+    if removals.paints(fill) and not isinstance(prototype(fill), Painting):
+        raise ValueError(
+            f"augmentation {name!r}: {fill} has no method paint(image, masks, mean), which gives "
+            "the image to train on; see lmjax.removals.Painting"
         )
     return Augmentation(kind, fill)
 
 
-def masking_of(augmentations: Sequence[str]) -> Masking | None:
-    """The masking inside the network that augmentations ask for, or None."""
-    return next((by_name.make(e.fill) for e in parse(augmentations) if e.in_network), None)
+def masking_of(augmentations: Sequence[str], own: Masking) -> Masking | None:
+    """Returns the masking inside the network that augmentations ask for, or None.
+
+    Args:
+      augmentations: their names.
+      own: the network's masking, which the fill `"masking"` takes.
+    """
+    for each in parse(augmentations):
+        if each.in_network:
+            masking = removals.make(each.fill)
+            return own if masking is None else masking
+    return None
 
 
 def needs_objects(augmentations: Sequence[str]) -> bool:
-    """Whether augmentations ask for object masks."""
+    """Returns whether augmentations ask for object masks."""
     return any(each.kind == "objects" for each in parse(augmentations))
 
 
 def augment(
     examples: Examples, augmentations: Sequence[str], mean: Sequence[float], *, key: jax.Array
 ) -> Examples:
-    """Examples after augmentations, in their order.
+    """Applies augmentations to examples, in their order.
 
     Args:
       examples: the batch. `masks` may be None only if no augmentation masks in the network.
@@ -137,7 +155,7 @@ def augment(
 def hide(
     examples: Examples, where: jax.Array, fill: str, mean: Sequence[float], key: jax.Array
 ) -> Examples:
-    """Examples with some positions hidden.
+    """Hides some positions of examples.
 
     Args:
       examples: the batch.
@@ -146,18 +164,22 @@ def hide(
       mean: C floats, the colour of grey.
       key: of noise; each image draws its own.
     """
-    if _in_network(fill):
+    if not removals.paints(fill):
         return examples._replace(masks=examples.masks & ~where)
 
     def paint(key: jax.Array, image: jax.Array, visible: jax.Array) -> jax.Array:
-        return by_name.make(fill, key=key).fill(image, visible[None], mean)[0]
+        return removals.make(fill, key=key).paint(image, visible[None], mean)[0]
 
     keys = jax.random.split(key, len(where))
     return examples._replace(images=jax.vmap(paint)(keys, examples.images, ~where))
 
 
 def hidden(kind: str, examples: Examples, *, key: jax.Array) -> jax.Array:
-    """What one of `MASKING_KINDS` hides of each image, `[N, H, W]` bool, True = hidden."""
+    """Draws the region that one of `MASKING_KINDS` hides of each image.
+
+    Returns:
+      `[N, H, W]` bool, True = hidden.
+    """
     if kind == "objects":
         return jnp.roll(examples.objects, 1, axis=0)
     count, *shape = examples.images.shape[:3]
@@ -172,13 +194,13 @@ def patches(
     grid: int = 14,
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
 ) -> jax.Array:
-    """Random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022).
+    """Draws random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022).
 
     Args:
       shape: H and W.
       key: random key.
       grid: cells along each side; 14 are the patches of 16 x 16 pixels of an image of 224 x 224.
-      fractions: one of them is drawn: so much of the cells is hidden, as near as may be.
+      fractions: shares of the cells, of which one is drawn and rounded to whole cells.
     """
     fraction_key, order_key = jax.random.split(key)
     fraction = jax.random.choice(fraction_key, jnp.asarray(fractions))
@@ -189,7 +211,7 @@ def patches(
 
 
 def cutout(shape: tuple[int, int], *, key: jax.Array, side: float = 0.5) -> jax.Array:
-    """A square around a random pixel, `[H, W]` bool, True = hidden (DeVries & Taylor 2017).
+    """Draws a square around a random pixel, `[H, W]` bool, True = hidden (DeVries & Taylor 2017).
 
     Part of it may lie outside the image, as in the paper's section 3.2.
 
@@ -212,7 +234,7 @@ def erasing(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     attempts: int = 10,
 ) -> jax.Array:
-    """A random rectangle, `[H, W]` bool, True = hidden (Zhong et al. 2017, algorithm 1).
+    """Draws a random rectangle, `[H, W]` bool, True = hidden (Zhong et al. 2017, algorithm 1).
 
     Sides are drawn until they fit, places among those that fit, as torchvision's `RandomErasing`.
 
@@ -239,7 +261,7 @@ def erasing(
 
 
 def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
-    """A box of each image comes from the image before it, and its label by the box's area.
+    """Pastes a box of the image before it into each image, and mixes labels by the box's area.
 
     Source: Yun et al. 2019, equations 1 and 2, with the share that stays uniform, as theirs. Here
     each image draws its own box. Images of a batch come in random order, so the one before is any.
@@ -267,7 +289,7 @@ def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
 
 
 def flip(examples: Examples, *, key: jax.Array) -> Examples:
-    """Half of the images mirrored, left to right, with their masks."""
+    """Mirrors half of the images, left to right, with their masks."""
     mirrored = jax.random.bernoulli(key, 0.5, examples.targets.shape[:1])
 
     def mirror(own: jax.Array | None) -> jax.Array | None:

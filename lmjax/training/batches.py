@@ -1,18 +1,19 @@
-"""Batches of a source. Which examples a step sees depends on the seed and the step alone."""
+"""Batches of a source; the examples of a step depend on the seed and the step alone."""
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax.data.source import Source
 from lmjax.models.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):
-    """Examples as a network's preprocessing leaves them.
+    """Examples after a network's preprocessing.
 
     Attributes:
       images: uint8 `[N, H, W, C]`.
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """Reads examples of a source.
+    """A reader of the examples of a source.
 
     Attributes:
       source: has a length, and `source[i]` has `image`, `label` and where asked for `object_mask`.
@@ -35,13 +36,13 @@ class Reader(NamedTuple):
       objects: whether object masks are needed.
     """
 
-    source: Sequence
+    source: Source
     preprocessing: Preprocessing
     num_classes: int
     objects: bool = False
 
     def __call__(self, indices: Iterable[int]) -> Batch:
-        """The examples of some indices.
+        """Reads the examples of some indices.
 
         Raises:
           ValueError: an example without label or object mask, or with a label out of range.
@@ -70,7 +71,7 @@ class Reader(NamedTuple):
 
 
 def indices(step: int, *, length: int, batch_size: int, seed: int) -> list[int]:
-    """Indices into the source of the batch of a step (from 0).
+    """Returns the indices into the source of the batch of a step (from 0).
 
     Passes over the source follow each other without a gap; each has an order of its own.
     """
@@ -84,7 +85,7 @@ def _order(length: int, seed: int, number: int) -> np.ndarray:
 
 
 def ahead(function: Callable, arguments: Iterable, *, depth: int = 8) -> Iterator:
-    """`map` in a background thread, at most `depth` results ahead of the reader."""
+    """Maps in a background thread, at most `depth` results ahead of the reader."""
     executor = ThreadPoolExecutor(1)
     pending = collections.deque()
     try:

@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Literal
 
+from lmjax import removals
+from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax.training.augmentation import parse
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of a training run, whatever the network and the images.
+    """Settings of a training run, for any network and images.
 
     Each default has its source in docs/training.md.
 
@@ -26,8 +28,8 @@ class TrainingConfig:
         label_smoothing: share of the label that all classes divide among them, 0 or more, below 1.
         ema: decay of the moving average of the weights that is exported and measured; 0 for none.
         augmentations: what is done to images, in this order: flip, cutmix, or KIND:FILL, where KIND
-            is patches, cutout, erasing or objects, and FILL a removal: a baseline (grey, blur, ...)
-            or layer masking (layer).
+            is patches, cutout, erasing or objects, and FILL a removal that needs no segments, one
+            of {FILLS}.
         small_share: share of the epochs, the first, that see images shrunk to small_size.
         small_size: height and width in those epochs, pixels.
         dtype: of the computation, float32 or bfloat16; weights are float32.
@@ -57,24 +59,17 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name, least in (
             *(("epochs", 1), ("batch_size", 1), ("accumulate", 1)),
-            *(("small_size", 32), ("seed", 0), ("weight_decay", 0)),
+            *(("small_size", 32), ("seed", 0)),
         ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)!r}")
+            check_whole(name, getattr(self, name), least=least)
         for name in ("momentum", "warmup", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be 0 or more and below 1, got {getattr(self, name)!r}"
-                )
-        if not 0 <= self.small_share <= 1:
-            raise ValueError(f"small_share must be from 0 to 1, got {self.small_share!r}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
-        for name, allowed in (("optimizer", ("sgd", "adamw")), ("dtype", ("float32", "bfloat16"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("small_share", self.small_share, least=0, most=1)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, above=0)
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size is {self.batch_size}; it must be a multiple of accumulate "
@@ -85,8 +80,7 @@ class TrainingConfig:
                 f"images_per_epoch is {self.images_per_epoch}; it must be at least batch_size "
                 f"({self.batch_size})"
             )
-        object.__setattr__(self, "augmentations", tuple(self.augmentations))
-        parse(self.augmentations)
+        object.__setattr__(self, "augmentations", tuple(map(str, parse(self.augmentations))))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,3 +103,8 @@ class TrainingConfig:
         if self.learning_rate is not None:
             return self.learning_rate
         return 0.1 * self.batch_size / 256 if self.optimizer == "sgd" else 1e-3
+
+
+TrainingConfig.__doc__ = (TrainingConfig.__doc__ or "").replace(
+    "{FILLS}", ", ".join(removals.names())
+)

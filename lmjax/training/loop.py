@@ -1,4 +1,4 @@
-"""Runs a training: step after step, each kept from the last checkpoint on."""
+"""Training runs, which go on from the last checkpoint after a kill."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from jax.sharding import Mesh
 
 from lmjax import __version__
 from lmjax._utils import sharding
+from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
+from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
@@ -37,11 +39,11 @@ _LAG = 2  # steps whose results are not waited for, so that devices never are
 
 def train(
     network: str,
-    source: Sequence,
+    source: Source,
     *,
     config: TrainingConfig | None = None,
     out: str | os.PathLike,
-    test: Sequence | None = None,
+    test: Source | None = None,
     weights: str | os.PathLike | None = None,
     num_classes: int | None = None,
     half_precision: bool = False,
@@ -66,8 +68,8 @@ def train(
 
     Args:
       network: a name of the registry.
-      source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`, and `label`; where an
-        augmentation asks for it `object_mask`. Its `version` names what it holds.
+      source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
+        where an augmentation asks for it `object_mask`. Its `version` names its content.
       config: the settings; None takes the defaults.
       out: folder of the run, see `lmjax.training.run_folder`.
       test: examples that accuracy is measured on after every epoch, nothing hidden.
@@ -76,9 +78,10 @@ def train(
         starts from random weights.
       num_classes: None takes those of the source's `class_names`, or else the network's.
       half_precision: whether weights are stored in half precision at the end.
-      checkpoint_steps: also keep a checkpoint every so many steps; None keeps one each epoch.
+      checkpoint_steps: steps between checkpoints besides those at the end of each epoch; None keeps
+        only those.
       progress: whether to show a progress bar; None shows one on a terminal.
-      mesh: the devices, whatever the mesh's axes; some of every process of a cluster. None takes
+      mesh: the devices, with any axes; some of every process of a cluster. None takes
         all of this process, or `jax.default_device` where that is set; in a cluster that is an
         error.
 
@@ -93,8 +96,8 @@ def train(
     """
     mesh = sharding.mesh_of(sharding.check_mesh(mesh, of_all_processes=True).devices.ravel())
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
-    if checkpoint_steps is not None and checkpoint_steps < 1:
-        raise ValueError(f"checkpoint_steps must be 1 or more, got {checkpoint_steps!r}")
+    if checkpoint_steps is not None:
+        check_whole("checkpoint_steps", checkpoint_steps, least=1)
     same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
     sharding.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
     folder = RunFolder(out)
@@ -119,7 +122,7 @@ class _Job:
 
     @functools.cached_property  # hashes the weights to start from
     def identity(self) -> dict[str, Any]:
-        """What a run depends on, other software and devices apart."""
+        """The facts that a run depends on, other software and devices apart."""
         start = None if self.start is None else checkpoints.weights_sha256(self.start)
         return {
             "network": self.name,
@@ -132,7 +135,7 @@ class _Job:
         }
 
     def begin(self) -> TrainState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         if self.start is None:
             variables = initial_variables(self.module, self.preprocessing, self.config.seed)
         else:
@@ -140,7 +143,7 @@ class _Job:
         return initial_state(variables, self.config)
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """This process's part of the batches of all steps from one on, read ahead."""
+        """Reads this process's part of the batches of all steps from one on, ahead of use."""
         options = {"batch_size": self.config.batch_size, "seed": self.config.seed}
         order = functools.partial(indices, length=len(self.reader.source), **options)
         own = sharding.own_rows(self.config.batch_size, self.mesh)
@@ -152,7 +155,7 @@ class _Job:
         return ahead(read, range(start, self.config.steps))
 
     def test_accuracy(self, variables: dict[str, Any]) -> float | None:
-        """Accuracy on the test examples, if there are some."""
+        """Measures the accuracy on the test examples, if there are some."""
         if self.test is None:
             return None
         classifier = Classifier(variables, self.module, self.preprocessing, self.class_names)
@@ -161,8 +164,8 @@ class _Job:
 
 @functools.partial(jax.jit, static_argnames=("module", "preprocessing"))
 def initial_variables(module, preprocessing: Preprocessing, seed: int) -> dict[str, Any]:
-    """Random weights of a network."""
-    size = getattr(module, "image_size", 64)  # where there is none, any size gives the same
+    """Draws random weights of a network."""
+    size = module.image_size or 64  # where there is none, any size gives the same
     images = Masked(jnp.zeros((1, size, size, len(preprocessing.mean))))
     return module.init(jax.random.key(seed), images)
 
@@ -208,11 +211,11 @@ def _trained(network: str, weights, num_classes: int) -> Classifier:
 
 
 def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing, mesh: Mesh) -> None:
-    masking = masking_of(config.augmentations)
+    masking = masking_of(config.augmentations, module.masking)
     if masking is not None:
         check_masking(masking, module.masking)
-    if config.small_steps and hasattr(module, "image_size"):
-        raise ValueError("small_share must be 0: a transformer takes images of one size only")
+    if config.small_steps and module.image_size is not None:
+        raise ValueError("small_share must be 0: this network takes images of one size only")
     if preprocessing.crop is None:
         raise ValueError("preprocessing must have a crop, so that images are of one size")
     if config.batch_size % (config.accumulate * mesh.size):

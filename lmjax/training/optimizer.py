@@ -9,7 +9,7 @@ _DECAYED = ("kernel", "in_proj_kernel")
 
 
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
-    """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter, arXiv 1608.03983)."""
+    """Returns a linear warm-up, then half a cosine down to zero (SGDR, arXiv 1608.03983)."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if config.warmup else config.peak,
         peak_value=config.peak,
@@ -19,7 +19,7 @@ def learning_rate(config: TrainingConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """SGD with momentum as torch has it, decay joined to the gradient; AdamW (arXiv 1711.05101)."""
+    """Makes SGD with torch's momentum and decay in the gradient, or AdamW (arXiv 1711.05101)."""
     schedule = learning_rate(config)
     if config.optimizer == "adamw":
         return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
@@ -30,5 +30,5 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
 
 
 def decayed(params):
-    """Which parameters weight decay takes from: kernels (He et al. 2018, arXiv 1812.01187)."""
+    """Returns which parameters decay: kernels alone (He et al. 2018, arXiv 1812.01187)."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key in _DECAYED, params)

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
-from lmjax._utils.identity import differences, plain
+from lmjax._utils.identity import plain
+from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, write_json
 from lmjax.training.step import TrainState
 
 _KEPT = 2  # checkpoints: should the disk damage the last, there is another
@@ -36,7 +37,7 @@ _COLUMNS = pa.schema(
 
 
 class RunFolder:
-    """The folder of a training run. Where processes share a run, the first alone uses it.
+    """The folder of a training run; of processes that share a run, the first alone uses it.
 
     Args:
       out: the folder.
@@ -56,26 +57,21 @@ class RunFolder:
           ValueError: the folder holds a run that depends on something else; says what.
           OSError: it cannot be written.
         """
-        manifest, identity = self.out / "manifest.json", plain(identity)
+        manifest, identity = self.out / MANIFEST, plain(identity)
         if manifest.exists():
-            different = differences(_read_json(manifest), identity)
-            if different:
-                raise ValueError(
-                    f"out {self.out} holds another run: {'; '.join(different)}; give another folder"
-                )
+            check_identity(self.out, _read_json(manifest), identity, holds="another run")
         for folder in (self._checkpoints, self._metrics):
             folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(manifest) as temporary:
-            temporary.write_text(json.dumps(identity, indent=2) + "\n")
+        write_json(manifest, identity)
 
     def checkpoints(self) -> list[int]:
-        """Steps that there are checkpoints of; the temporary folders of killed runs are none."""
+        """Returns the steps that have a checkpoint, without the leftovers of killed runs."""
         return sorted(int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit())
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The state of the last checkpoint, or None if there is none.
+        """Restores the state of the last checkpoint, or returns None where there is none.
 
-        What a killed run has left beyond it is removed.
+        Files that a killed run has left beyond it are removed.
 
         Args:
           like: shapes and dtypes, such as `jax.eval_shape` gives.
@@ -107,7 +103,7 @@ class RunFolder:
             ) from error
 
     def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
-        """A checkpoint, and the metrics of the steps since the one before.
+        """Saves a checkpoint, and the metrics of the steps since the one before.
 
         Args:
           state: NumPy arrays, which orbax takes from one process of a cluster, as it does not
@@ -129,7 +125,7 @@ class RunFolder:
 
 
 def read_metrics(out: str | os.PathLike) -> pa.Table:
-    """Metrics of a run, one row for each step, up to its last checkpoint.
+    """Reads the metrics of a run, one row for each step, up to its last checkpoint.
 
     Columns: `step` and `epoch` from 1, `seconds` since the process started to train, `loss` and
     `accuracy` of the batch before the step, `gradient_norm`, `learning_rate`; `test_accuracy` after
@@ -162,7 +158,5 @@ def _checkpointer():
 
 
 def _read_json(path: Path) -> Any:
-    try:
+    with naming_damaged(path, "delete the folder to start anew"):
         return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete the folder to start anew") from error

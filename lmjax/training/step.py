@@ -24,12 +24,12 @@ from lmjax.training.optimizer import learning_rate, make_optimizer
 
 
 class TrainState(NamedTuple):
-    """What a step changes, as one pytree.
+    """The state of a training, as one pytree, which each step changes.
 
     Attributes:
       step: steps made, int32.
       params, batch_stats: the network's variables, float32.
-      optimizer: what the optimizer remembers.
+      optimizer: state of the optimizer.
       ema: moving average of the variables, or None.
     """
 
@@ -51,7 +51,7 @@ def _variables(params, batch_stats) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnames="config")
 def initial_state(variables: dict[str, Any], config: TrainingConfig) -> TrainState:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
       variables: of the network, `{"params": ..., "batch_stats": ...}`, float32.
@@ -81,7 +81,7 @@ def train_step(
     size: int | None = None,
     sharding: Sharding | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of gradient descent on the cross entropy of a batch.
+    """Takes one step of gradient descent on the cross entropy of a batch.
 
     Args:
       state: consumed; use the one returned.
@@ -99,7 +99,7 @@ def train_step(
       gradient (`gradient_norm`) and the `learning_rate`.
     """
     module = in_training(module, config)
-    masking = masking_of(config.augmentations)
+    masking = masking_of(config.augmentations, module.masking)
     masks = None if masking is None else jnp.ones(images.shape[:3], bool)
     targets = jax.nn.one_hot(labels, module.num_classes)
     images = images.astype(jnp.float32) / 255
@@ -144,9 +144,9 @@ def train_step(
 
 
 def in_training(module: nn.Module, config: TrainingConfig) -> nn.Module:
-    """The network as it is trained: with the batch's statistics, and the masking asked for."""
+    """Returns the network in training: with batch statistics, and the augmentations' masking."""
     options = {"train": True, "dtype": jnp.dtype(config.dtype)}
-    masking = masking_of(config.augmentations)
+    masking = masking_of(config.augmentations, module.masking)
     return module.clone(**options, **({} if masking is None else {"masking": masking}))
 
 

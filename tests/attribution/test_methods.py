@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from lmjax import attribution
-from lmjax.attribution.methods import METHODS, attribute, check_methods, check_samples, pairs
+from lmjax.attribution import methods
+from lmjax.attribution.methods import Method, attribute, check_methods, check_samples, pairs
+from lmjax.evaluation import Evaluator
 
 SIZE = 32
 IMAGE = np.full((SIZE, SIZE, 3), 0.5, np.float32)
 SEGMENTS = np.arange(SIZE)[:, None] // 8 * 4 + np.arange(SIZE)[None] // 8  # 16 squares
 KEY = jax.random.key(0)
+METHODS = {name: methods.get(name) for name in methods.names()}
 PLAIN = [name for name in METHODS if name != "gradcam"]  # which needs a network in layers
-BATCHED = [n for n in PLAIN if "batch_size" in inspect.signature(METHODS[n].run).parameters]
-SAMPLING = [name for name in METHODS if METHODS[name].spend is not None]
+SAMPLING = [name for name in METHODS if METHODS[name].budget is not None]
 
 
 def reads_one_segment(image, masks):
@@ -29,27 +31,26 @@ def reads_one_segment(image, masks):
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_every_method_points_at_the_segment_that_is_read(name):
-    samples = None if METHODS[name].spend is None else 500
+    samples = None if METHODS[name].budget is None else 500
     found = attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=samples)
     assert found.heatmap.shape == (SIZE, SIZE)
     inside = found.heatmap[SEGMENTS == 5].mean()
     assert inside == max(found.heatmap[s == SEGMENTS].mean() for s in range(16))
 
 
-@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("name", [name for name in PLAIN if METHODS[name].under == "every"])
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
-def test_the_batch_size_changes_nothing(name):
-    samples = None if METHODS[name].spend is None else 100
+def test_the_evaluators_batch_size_changes_nothing(name):
+    samples = None if METHODS[name].budget is None else 100
     few, many = (
         attribute(
             name,
-            reads_one_segment,
+            Evaluator(reads_one_segment, batch_size=batch_size),
             IMAGE,
             SEGMENTS,
             key=KEY,
             target=0,
             samples=samples,
-            batch_size=batch_size,
         )
         for batch_size in (5, 64)
     )
@@ -76,10 +77,10 @@ def test_the_fewest_samples_are_enough_and_fewer_are_refused(name):
     attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=fewest)
 
 
-def test_samples_mean_nothing_to_methods_that_have_none():
+def test_samples_have_no_effect_on_methods_that_do_not_sample():
     check_samples(["occlusion"], None, 16)
     check_samples(["occlusion", "lime"], 100, 16)
-    with pytest.raises(ValueError, match=r"samples means nothing to occlusion.*lime, kernelshap"):
+    with pytest.raises(ValueError, match=r"samples has no effect on occlusion.*lime, kernelshap"):
         check_samples(["occlusion"], 100, 16)
 
 
@@ -90,16 +91,78 @@ def test_no_number_of_samples_is_the_default_of_the_method():
     assert found.num_variants == 1000
 
 
-def test_names():
+def test_names_are_checked():
     assert check_methods(["rise", "lime", "rise"]) == ("rise", "lime")
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match=r"method must be one or more of lime.*got none"):
         check_methods([])
-    assert pairs(["lime", "rise"], ["layer", "black"]) == [
+    with pytest.raises(
+        ValueError, match=r"method must be one of lime.*got 'rize'; did you mean rise"
+    ):
+        check_methods(["rise", "rize"])
+
+
+def test_methods_run_under_the_removals_they_can():
+    removals = {"layer": False, "black": True}
+    assert pairs(["lime", "meaningful", "gradient"], removals) == [
         ("lime", "layer"),
         ("lime", "black"),
-        ("rise", "layer"),
-        ("rise", "black"),
+        ("meaningful", "black"),
+        ("gradient", methods.WHOLE),
     ]
+    with pytest.raises(ValueError, match=r"removal must hold one that takes soft masks.*got layer"):
+        pairs(["meaningful"], {"layer": False})
+
+
+@pytest.fixture
+def register():
+    """Registers methods for one test."""
+    registered = []
+
+    def register(name, function, **options):
+        methods.register(name, function, description="Of a test.", **options)
+        registered.append(name)
+
+    yield register
+    for name in registered:
+        methods._REGISTRY.unregister(name)
+
+
+def test_a_function_is_a_method_by_its_name(register):
+    register("my_lime", attribution.lime)
+    assert methods.names()[-1] == "my_lime"
+    assert methods.description("my_lime") == "Of a test."
+    method = methods.get("my_lime")
+    assert (method.title, method.unit, method.under) == ("my lime", "score for {}", "every")
+    given = (reads_one_segment, IMAGE, SEGMENTS)
+    found = attribute("my_lime", *given, key=KEY, samples=300)
+    np.testing.assert_array_equal(
+        found.scores, attribute("lime", *given, key=KEY, samples=300).scores
+    )
+    assert found.num_variants == 300
+
+
+def test_methods_are_given_what_their_signature_has(register):
+    given = {}
+
+    def mine(predictor, image, *, target=None, size=3):
+        given.update(predictor=predictor, image=image, target=target, size=size)
+
+    register("mine", mine, title="Mine", unit="{} a pixel", signed=False, under="blending")
+    evaluator = Evaluator(reads_one_segment)
+    attribute("mine", evaluator, IMAGE, SEGMENTS, key=KEY, target=1, samples=50)
+    assert given == {"predictor": evaluator, "image": IMAGE, "target": 1, "size": 3}
+    assert methods.get("mine") == Method(mine, "Mine", "{} a pixel", signed=False, under="blending")
+    with pytest.raises(ValueError, match="samples has no effect on mine"):
+        check_samples(["mine"], 100, 16)
+
+
+def test_what_is_no_method_is_refused(register):
+    with pytest.raises(ValueError, match="method 'mine' must be a function of images, got 3"):
+        register("mine", 3)
+    with pytest.raises(ValueError, match="under must be one of every, blending, none"):
+        register("mine", attribution.lime, under="some")
+    with pytest.raises(ValueError, match="method 'lime' comes with lmjax"):
+        register("lime", attribution.rise)
 
 
 def test_every_method_of_the_library_has_a_name():
@@ -110,5 +173,5 @@ def test_every_method_of_the_library_has_a_name():
         if inspect.isfunction(function)
         and inspect.signature(function).return_annotation is attribution.Attribution
     }
-    named = {METHODS[name].run for name in PLAIN} | {attribution.gradcam}
+    named = {METHODS[name].function for name in PLAIN} | {attribution.gradcam}
     assert functions - {attribution.exact_shapley} == named

@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from lmjax import studies
 from lmjax.cli import study as commands
 from lmjax.cli.main import main
-from lmjax.studies.catalogue import STUDIES
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import Cost
 from tests.studies import fakes
@@ -19,15 +16,13 @@ from tests.studies import fakes
 FEW = ("--removals", "black", "--orders", "random", "--fractions", "0.5", "--images", "9")
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_setting_is_an_option_with_help(name):
-    code = "from lmjax.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "study", name, "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    text = re.sub(r"[│\s]+", " ", done.stdout)
-    for field in dataclasses.fields(STUDIES[name]):
+@pytest.mark.parametrize("name", studies.names())
+def test_every_setting_is_an_option_with_help(run, name):
+    status, out, err = run("study", name, "--help")
+    assert status == 0, err
+    text = re.sub(r"[│\s]+", " ", out)
+    assert studies.registry.description(name) in text
+    for field in dataclasses.fields(studies.get(name)):
         option = "--" + field.name.replace("_", "-")
         assert re.search(rf"{option}(, --no-[a-z-]+)? [^-]*[A-Za-z]", text), option
     for option in (
@@ -35,6 +30,8 @@ def test_every_setting_is_an_option_with_help(name):
         "--models",
         "--images",
         "--out",
+        "--engine",
+        "--batch-size",
         "--shard",
         "--retry-errors",
         "--dry-run",
@@ -71,6 +68,23 @@ def test_a_study_runs_goes_on_and_is_reported(study, tmp_path):
     assert "data:image/png" in (tmp_path / "report.html").read_text()
 
 
+def test_how_variants_are_evaluated_is_handed_on(study, monkeypatch):
+    asked = []
+
+    def run(*arguments, **options):
+        asked.append(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(commands, "run", run)
+    for options in ((), ("--engine", "dense", "--batch-size", "4")):
+        with pytest.raises(SystemExit, match="enough"):
+            study("removal", *options)
+    assert [(each["engine"], each["batch_size"]) for each in asked] == [
+        ("auto", None),
+        ("dense", 4),
+    ]
+
+
 def test_dry_runs_write_nothing(study, tmp_path):
     assert study("removal", *FEW, "--dry-run").startswith("9 images, 18 evaluations, about ")
     assert not list(tmp_path.iterdir())
@@ -92,7 +106,7 @@ def test_shards_share_the_work_and_the_last_writes_tables(study, tmp_path):
 def test_tables_are_of_all_rows_though_another_process_finishes_meanwhile(
     study, tmp_path, monkeypatch
 ):
-    run = study.run
+    run = commands.run
 
     def run_and_be_overtaken(*arguments, shard, **options):
         rows = run(*arguments, shard=shard, **options)
@@ -130,10 +144,10 @@ def test_what_helps_where_memory_runs_out_fits_the_command(study, monkeypatch):
 
 def test_sentences():
     missing = [Range(i, i + 2) for i in (0, 4, 8, 12, 16)]
-    told = study.describe_missing(missing)
+    told = commands.describe_missing(missing)
     assert told.startswith("images 0 to 1, 4 to 5, 8 to 9 and 2 more parts are missing: ")
-    assert study.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
-    assert "about 3 minutes" in study.describe(Cost(5, 100, 121))
+    assert commands.describe(Cost(5, 100, 99.4)).startswith("5 images, 100 evaluations, about 99 s")
+    assert "about 3 minutes" in commands.describe(Cost(5, 100, 121))
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 shards")
@@ -161,13 +175,21 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
 
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
-        study.parse_shard("2")
+        commands.parse_shard("2")
     with pytest.raises(ValueError, match="source must be one of"):
-        study.open_source("pictures", None)
-    with pytest.raises(ValueError, match="images must be 1 or more"):
-        study.open_source("digit-scenes", 0)
+        commands.open_source("pictures", None)
+    with pytest.raises(ValueError, match="images must be a whole number, 1 or more"):
+        commands.open_source("digit-scenes", 0)
     with pytest.raises(ValueError, match="like another"):
-        study.load_networks(("resnet18_digits", "resnet18_digits"))
+        commands.load_networks(("resnet18_digits", "resnet18_digits"))
+
+
+def test_kinds_group_networks():
+    specs = ["plain=a-0", "grey=b-0", "plain=a-1"]
+    assert commands.parse_kinds(specs) == {"plain": ["a-0", "a-1"], "grey": ["b-0"]}
+    for bad in ("plain", "=a", "plain="):
+        with pytest.raises(ValueError, match="kinds must be KIND=NETWORK"):
+            commands.parse_kinds([bad])
 
 
 def test_names_of_networks_tell_their_weights(tmp_path):
@@ -180,5 +202,5 @@ def test_names_of_networks_tell_their_weights(tmp_path):
     folder.mkdir()
     (folder / "resnet18_digits.safetensors").write_bytes(copy.read_bytes())
     weights = ("", f"={copy}", f"={folder}")
-    networks = study.load_networks([f"resnet18_digits{each}" for each in weights])
+    networks = commands.load_networks([f"resnet18_digits{each}" for each in weights])
     assert [name.partition("=")[2] for name in networks] == ["", "second", "grey.5-0"]

@@ -7,9 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from lmjax.cli.main import main
-from lmjax.data import catalogue, from_tfds
+from lmjax.data import catalogue, forms, from_tfds, names
 from lmjax.data.imagenet.builders import BUILDERS
-from lmjax.data.opening import FORMS
 from tests.support import imagenet_files as fake
 
 
@@ -73,7 +72,7 @@ def test_what_is_not_prepared_says_how_it_is_prepared_here(tmp_path):
 def test_every_kind_of_source_on_imagenet_is_listed(capsys):
     main(["data", "list"])
     printed = capsys.readouterr().out
-    for form in FORMS:
+    for form in forms():
         if "imagenet" in form:
             assert re.search(rf"^{form.partition(':')[0]}:", printed, re.MULTILINE), form
     assert printed.count("    get: ") >= 5
@@ -81,8 +80,7 @@ def test_every_kind_of_source_on_imagenet_is_listed(capsys):
 
 @pytest.mark.parametrize("dataset", catalogue.DATASETS, ids=lambda dataset: dataset.source)
 def test_datasets_are_sources_with_terms(dataset):
-    kinds = [re.split(r"[:\[]", form)[0] for form in FORMS]
-    assert dataset.source.partition(":")[0] in kinds
+    assert dataset.source.partition(":")[0] in names()
     assert dataset.licence
     assert dataset.citation
     if dataset.name is not None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmjax.data import DigitScenes, opening
-from lmjax.data.opening import open_source
+from lmjax import data
+from lmjax.data import DigitScenes, Source, SourceSpec, open_source, opening
 
 
 @pytest.fixture
@@ -38,20 +38,73 @@ def test_folders_and_tables_have_options():
     assert open_source("csv:cat.csv,classes=classes.txt")[0].label == 1
 
 
-def test_datasets_have_splits_and_options(monkeypatch):
-    def from_tfds(name, *, split=None, data_dir=None, mask=None):
-        return name, split, data_dir, mask
+@pytest.fixture
+def register():
+    """Registers sources for one test."""
+    registered = []
 
-    monkeypatch.setitem(opening._KINDS, "tfds", lambda: from_tfds)
-    assert open_source("tfds:a/b:1.0.0[train[:5%]+test],mask=m") == (
-        *("a/b:1.0.0", "train[:5%]+test"),
-        *(None, "m"),
-    )
-    assert open_source("tfds:a,data_dir=d") == ("a", None, "d", None)
-    assert open_source("tfds:/x[1]/a,b[train[:10%]]") == ("/x[1]/a,b", "train[:10%]", None, None)
-    assert open_source("tfds:/x[1]/a")[:2] == ("/x[1]/a", None)
-    with pytest.raises(ValueError, match=r"has a \] without its \["):
-        open_source("tfds:a]")
+    def register(name, opener, **options):
+        data.register(name, opener, description="For a test.", **options)
+        registered.append(name)
+
+    yield register
+    for name in registered:
+        opening._REGISTRY.unregister(name)
+        del opening._FORMS[name]
+
+
+def test_sources_of_other_packages_are_opened_by_name(register):
+    def from_zip(path, *, masks, background="0"):
+        return [path, masks, background]
+
+    register("zip", from_zip)
+    assert "zip" in data.names()
+    assert data.forms()[-1] == "zip:PLACE,masks=...[,background=...]"
+    assert data.description("zip") == "For a test."
+    assert open_source("zip:a=b.zip,masks=c,d,background=2") == ["a=b.zip", "c,d", "2"]
+    with pytest.raises(ValueError, match=r"must be zip:PLACE,masks=...\[,background"):
+        open_source("zip:a.zip")
+    with pytest.raises(ValueError, match="no option mask; zip has masks, background"):
+        open_source("zip:a.zip,mask=b")
+    with pytest.raises(ValueError, match=r"source must be one of digit-scenes.*; zip:PLACE"):
+        open_source("zap:a.zip")
+
+
+def test_sources_may_be_generated(register):
+    register("noise", lambda *, seed="0", length=3: [int(seed)] * length, form="noise[,seed=N]")
+    assert open_source("noise") == [0, 0, 0]
+    assert open_source("noise,seed=2", length=1) == [2]
+    assert SourceSpec.parse("noise").generated
+    assert SourceSpec.parse("noise").accepts == ("seed",)
+    with pytest.raises(ValueError, match=r"must be noise\[,seed=N\]$"):
+        open_source("noise:loud")
+    with pytest.raises(ValueError, match="no option length; noise has seed"):
+        open_source("noise,length=4")
+
+
+def test_specifications_are_what_is_written():
+    text = "folder:a,b,masks=c,d,classes=e=f"
+    spec = SourceSpec.parse(text)
+    assert spec == ("folder", "a,b", {"masks": "c,d", "classes": "e=f"})
+    assert str(spec) == text
+    assert not spec.generated
+    assert str(SourceSpec.parse("digit-scenes")) == "digit-scenes"
+
+
+def test_options_are_added_and_replaced():
+    spec = SourceSpec.parse("digit-scenes,split=train")
+    changed = spec.with_options(split="test", seed=3)
+    assert str(changed) == "digit-scenes,split=test,seed=3"
+    assert str(spec) == "digit-scenes,split=train"
+    assert changed.open(length=2).version == DigitScenes("test", seed=3).version
+    with pytest.raises(ValueError, match="no option masks; digit-scenes has split, seed"):
+        spec.with_options(masks="a")
+
+
+def test_a_source_is_a_sequence_of_examples():
+    assert isinstance(open_source("digit-scenes"), Source)
+    assert isinstance([], Source)
+    assert not isinstance(iter([]), Source)
 
 
 @pytest.mark.usefixtures("pets")
@@ -78,7 +131,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
         ("digit-scenes,spurious=often", "spurious must be a probability, 0..1, got 'often'"),
-        ("digit-scenes,spurious=2", "spurious is 2.0; it is a probability, 0..1"),
+        ("digit-scenes,spurious=2", r"spurious must be .* at most 1 \(a probability\); got 2\.0"),
         ("digit-scenes,cue=colour", "give spurious=0.9"),
         ("digit-scenes,spurious=1,reverse=maybe", "reverse must be yes or no, got 'maybe'"),
     ],

@@ -1,11 +1,15 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmjax import removals
 from lmjax.evaluation import Predictor, evaluate
+from lmjax.evaluation.predictor import PredictorLike
+from lmjax.masking.sparse.rows import Capacities, Counting
 from lmjax.models import Classifier, Preprocessing
 from lmjax.models.checkpoints import abstract_variables
 from lmjax.models.networks.resnet import BasicBlock, ResNet
@@ -60,8 +64,81 @@ def test_the_classifiers_own_masking_is_the_default():
 
 
 def test_a_removal_that_is_none_is_an_error():
-    with pytest.raises(ValueError, match=r"removal must be .* got 'grey'"):
-        Predictor(small_classifier(), "grey")
+    for removal in (0.5, LayerMasking):
+        with pytest.raises(ValueError, match=r"removal must be a name, .*logits"):
+            Predictor(small_classifier(), removal)
+    with pytest.raises(
+        ValueError, match=r"removal must be one of layer, .*got 'graey'; did you mean grey"
+    ):
+        Predictor(small_classifier(), "graey")
+
+
+@pytest.mark.parametrize("name", ["grey", "gray", "layer@1", "white"])
+def test_removals_by_name(name):
+    predictor = Predictor(small_classifier(), name)
+    expected = Predictor(small_classifier(), removals.make(name))
+    np.testing.assert_array_equal(predictor(IMAGE, MASKS), expected(IMAGE, MASKS))
+    assert not isinstance(predictor.removal, str)
+
+
+def test_a_removal_that_declares_nothing_has_the_defaults():
+    predictor = Predictor(small_classifier(), Zeros())
+    assert not predictor.soft_masks
+    assert predictor.engines == ("dense",)
+
+
+@pytest.mark.parametrize(
+    ("name", "new"), [("takes_soft_masks", "soft_masks"), ("knows_visible", "engines")]
+)
+def test_old_names_say_the_new_ones(name, new):
+    with pytest.raises(AttributeError, match=rf"Predictor\.{name} is gone; use Predictor\.{new}"):
+        getattr(Predictor(small_classifier()), name)
+
+
+def test_it_is_a_predictor_by_protocol_and_so_is_a_function():
+    assert isinstance(Predictor(small_classifier()), PredictorLike)
+    assert isinstance(lambda image, masks: masks, PredictorLike)
+    assert not isinstance("grey", PredictorLike)
+
+
+def test_repr_is_short(resnet):
+    text = repr(Predictor(resnet, "grey"))
+    assert text.startswith("Predictor(Classifier(ResNet, ")
+    assert text.endswith("Replace('grey'))")
+    image = np.zeros((224, 224, 3), np.float32)
+    for classifier in (small_classifier((32, 32, 3)), resnet):
+        for removal in (None, Replace(image), "layer@2", Zeros()):
+            assert len(repr(Predictor(classifier, removal))) < 300
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=repr)
+def test_engines_are_those_that_removal_and_classifier_both_declare(resnet, removal):
+    engines = ("dense", "visible", "shared") if removal.sparse else ("dense",)
+    assert Predictor(resnet, removal).engines == engines
+    assert Predictor(small_classifier(), removal).engines == ("dense",)
+
+
+def test_removals_inside_the_network_take_an_image_for_each_variant(resnet):
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.random((3, 16, 20, 3)), jnp.float32)
+    masks = jnp.asarray(rng.random((3, 16, 20)) < 0.5)
+    predictor = Predictor(resnet, LayerMasking(padding="none", depth=0))
+    one_by_one = [predictor(image, mask[None])[0] for image, mask in zip(images, masks)]
+
+    @jax.jit
+    def counts():
+        ledger = Counting()
+        predictor.on_visible(images, masks, ledger)
+        return jnp.stack(ledger.counts, axis=1)
+
+    @functools.partial(jax.jit, static_argnames="rows")
+    def visible(rows):
+        return predictor.on_visible(images, masks, Capacities(rows))
+
+    rows = tuple(map(int, counts().sum(axis=0)))
+    np.testing.assert_allclose(visible(rows), jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
+    together = predictor.removal.logits(resnet, images, masks)
+    np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
 
 
 def test_layer_masking_is_the_default_and_reaches_the_classifier():

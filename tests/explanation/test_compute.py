@@ -1,5 +1,7 @@
-"""The explain command as a function: what it computes, what it writes, what it refuses."""
+"""`lmjax.explain`: what it computes, what it writes, what it refuses."""
 
+import dataclasses
+import inspect
 import json
 
 import jax
@@ -8,10 +10,13 @@ import pytest
 from PIL import Image
 
 import lmjax
-from lmjax import explain as command
 from lmjax import plots
+from lmjax.attribution import methods
 from lmjax.data import DigitScenes
-from lmjax.explanation.photograph import read_picture
+from lmjax.explanation import ExplanationConfig
+from lmjax.explanation.compute import find_class
+from lmjax.explanation.images import load_image
+from lmjax.explanation.removals import removals_for
 
 FAST = {"samples": 40, "segments": "grid", "removal": ("layer", "black")}
 FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
@@ -21,7 +26,7 @@ FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     with pytest.warns(UserWarning, match="fewer than 10 a segment"):
-        explanation = command.explain(**FAST, output=folder / "a.png")
+        explanation = lmjax.explain(**FAST, output=folder / "a.png")
     return folder, explanation
 
 
@@ -66,7 +71,7 @@ def test_arrays_are_those_of_the_library(written, classifier):
 @pytest.mark.filterwarnings(FEW_SAMPLES)
 def test_same_seed_same_result(written, tmp_path):
     folder, _ = written
-    command.explain(**FAST, output=tmp_path / "b.png")
+    lmjax.explain(**FAST, output=tmp_path / "b.png")
     with np.load(folder / "a.npz") as first, np.load(tmp_path / "b.npz") as second:
         assert set(first) == set(second)
         for name in first:
@@ -77,7 +82,7 @@ def test_same_seed_same_result(written, tmp_path):
 def test_a_photograph_and_a_named_target(tmp_path):
     scene = DigitScenes("test")[3]
     Image.fromarray(scene.image).resize((200, 150)).save(tmp_path / "photo.jpg")
-    explanation = command.explain(
+    explanation = lmjax.explain(
         str(tmp_path / "photo.jpg"),
         **FAST | {"removal": ("grey",)},
         target="3",
@@ -85,27 +90,140 @@ def test_a_photograph_and_a_named_target(tmp_path):
     )
     result = explanation.results["lime", "grey"]
     assert result.attribution.target == 3
-    assert result.numbers == {}
-    assert "relevance" not in command.summary(explanation)
+    assert result.metrics == {}
+    assert "relevance" not in explanation.summary()
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.filterwarnings(FEW_SAMPLES)
+def test_arrays_and_files_of_an_image_are_explained_alike(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = DigitScenes("test")[3].image
+    Image.fromarray(pixels).save("photo.png")
+    options = FAST | {"removal": "black", "target": 3}
+    explained = {
+        "photo.png": lmjax.explain("photo.png", **options),
+        "uint8": lmjax.explain(pixels, **options),
+        "float32": lmjax.explain(pixels.astype(np.float32) / 255, **options),
+    }
+    expected = explained["photo.png"]["lime", "black"].attribution.scores
+    for explanation in explained.values():
+        np.testing.assert_array_equal(explanation["lime", "black"].attribution.scores, expected)
+    assert [each.image.name for each in explained.values()] == ["photo.png", "array", "array"]
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]  # nothing is written
+
+
+@pytest.mark.filterwarnings(FEW_SAMPLES)
+def test_what_is_saved_later_is_what_is_written_at_once(written, tmp_path):
+    folder, _ = written
+    config = ExplanationConfig(**FAST)
+    explanation = lmjax.explain(config=config, method="lime", seed=1)
+    assert explanation.files == ()
+    assert explanation.config == ExplanationConfig(**FAST, seed=1)
+    explanation = lmjax.explain(config=config)
+    files = explanation.save(tmp_path / "a.png")
+    assert [file.name for file in files] == ["a.png", "a.npz", "a.json"]
+    with np.load(folder / "a.npz") as first, np.load(tmp_path / "a.npz") as second:
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert (folder / "a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.filterwarnings(FEW_SAMPLES)
+def test_a_classifier_takes_the_place_of_a_networks_name(written, classifier):
+    _, by_name = written
+    explanation = lmjax.explain(model=classifier, **FAST)
+    for pair, result in by_name.results.items():
+        np.testing.assert_array_equal(
+            explanation[pair].attribution.scores, result.attribution.scores
+        )
+    with pytest.raises(ValueError, match="weights is for a model by its name"):
+        lmjax.explain(model=classifier, weights="a.safetensors")
+
+
+def test_an_explanation_prints_what_it_is(written):
+    _, explanation = written
+    assert repr(explanation) == "Explanation of scene:0 for class 8: lime/layer, lime/black"
+
+
+def test_settings_are_the_signature():
+    fields = dataclasses.fields(ExplanationConfig)
+    parameters = inspect.signature(lmjax.explain).parameters
+    assert list(parameters) == ["image", "config", "output", *(field.name for field in fields)]
+    assert [parameters[field.name].default for field in fields] == [f.default for f in fields]
+
+
+@pytest.fixture
+def _of_others():
+    """A method and a segmenter that another package registers."""
+
+    def bright(predictor, image, segments, *, target=None):
+        """Scores segments by their brightness."""
+        whole = lmjax.attribution.leave_one_out(predictor, image, segments, target=target)
+        means = [image[segments == label].mean() for label in range(segments.max() + 1)]
+        return dataclasses.replace(whole, scores=np.array(means, np.float32))
+
+    def halves(image):
+        return np.broadcast_to(np.arange(image.shape[1]) * 2 // image.shape[1], image.shape[:2])
+
+    methods.register("bright", bright, description="Scores segments by their brightness.")
+    lmjax.segments.register("halves", halves, description="Two halves.")
+    yield
+    methods._REGISTRY.unregister("bright")
+    lmjax.segments._REGISTRY.unregister("halves")
+
+
+@pytest.mark.usefixtures("_of_others")
+def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
+    explanation = lmjax.explain(
+        method="bright", segments="halves", removal="grey", output=tmp_path / "a.png"
+    )
+    attribution = explanation["bright", "grey"].attribution
+    pixels = explanation.image.pixels
+    expected = [pixels[:, :64].mean(), pixels[:, 64:].mean()]
+    np.testing.assert_allclose(attribution.scores, expected, rtol=1e-5)
+    assert "grey" in explanation.summary()
+    assert list(json.loads((tmp_path / "a.json").read_text())["results"]) == ["bright/grey"]
+
+
 def test_classes_by_name_and_number(classifier):
-    assert command.find_class("7", classifier) == 7
-    assert command.find_class(None, classifier) is None
+    assert find_class("7", classifier) == 7
+    assert find_class(None, classifier) is None
     with pytest.raises(ValueError, match="target 'seven' is no class"):
-        command.find_class("seven", classifier)
+        find_class("seven", classifier)
 
 
-def test_removals_by_default_are_those_of_the_network():
-    assert command._check_removals(None, "resnet18") == ("layer", "grey", "black")
-    assert command._check_removals(None, "vit_b_16") == ("token_dropping", "grey", "black")
+def test_removals_by_default_are_those_of_the_network(classifier):
+    assert removals_for(None, "resnet18") == ("layer", "grey", "black")
+    assert removals_for(None, "vit_b_16") == ("token_dropping", "grey", "black")
+    assert removals_for(None, classifier) == ("layer", "grey", "black")
+    assert removals_for(None, lmjax.black_box(np.sum)) == ("grey", "black")
+    assert ExplanationConfig(removal=("gray", "grey")).removal == ("grey",)
+
+
+def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
+    def network(images):
+        return np.stack([images[:, :64].sum((1, 2, 3)), images[:, 64:].sum((1, 2, 3))], 1) / 1e3
+
+    box = lmjax.black_box(network, preprocessing=classifier.preprocessing)
+    options = {"method": "leave_one_out", "segments": "grid", "target": 0}
+    explanation = lmjax.explain(model=box, **options, output=tmp_path / "a.png")
+    assert explanation.removals == ("grey", "black")
+    scores = explanation["leave_one_out", "black"].attribution.scores.reshape(8, 8)
+    assert scores[:4].mean() > 0 > scores[4:].mean()
+    assert json.loads((tmp_path / "a.json").read_text())["weights_sha256"] is None
+    with pytest.raises(ValueError, match="removal must be one that paints"):
+        lmjax.explain(model=box, **options, removal="layer")
 
 
 BAD = {
     "missing image": ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png is not a file"),
     "scene": ({"image": "scene:x"}, ValueError, "give a number after scene:"),
-    "model": ({"model": "resnet5"}, ValueError, "no network 'resnet5'"),
+    "model": (
+        {"model": "resnet5"},
+        ValueError,
+        "must be one of .*'resnet5'; did you mean resnet50",
+    ),
     "weights": ({"weights": "no.safetensors"}, FileNotFoundError, "no.safetensors"),
     "segments": ({"segments": "snic"}, ValueError, "segments must be one of slic"),
     "removal": ({"removal": ("blak",)}, ValueError, "removal must be one of.*got 'blak'"),
@@ -116,13 +234,30 @@ BAD = {
     ),
     "no removal": ({"removal": ()}, ValueError, "got none"),
     "target": ({"target": "10"}, ValueError, "target.*10"),
-    "n_segments": ({"segments": "slic", "n_segments": 0}, ValueError, "n_segments must be 1"),
-    "seed": ({"seed": 2**70}, ValueError, "seed must be from 0"),
+    "n_segments": (
+        {"segments": "slic", "n_segments": 0},
+        ValueError,
+        "n_segments must be a whole number, 1",
+    ),
+    "seed": ({"seed": 2**70}, ValueError, "seed must be a whole number from 0 to 4294967295"),
     "classes": ({"num_classes": 3}, ValueError, "num_classes=10"),
     "samples": ({"samples": 0}, ValueError, "samples must be 2 or more for lime"),
-    "method": ({"method": ("lim",)}, ValueError, "method must be one or more of.*got lim"),
-    "no samples": ({"method": ("leave_one_in",)}, ValueError, "samples means nothing to leave_one"),
+    "method": (
+        {"method": ("lim",)},
+        ValueError,
+        "method must be one of .*did you mean lime",
+    ),
+    "no samples": (
+        {"method": ("leave_one_in",)},
+        ValueError,
+        "samples has no effect on leave_one",
+    ),
     "suffix": ({"output": "a.gif"}, ValueError, "output must end in .png"),
+    "engine": ({"engine": "fast"}, ValueError, "engine must be one of auto, dense"),
+    "batch size": ({"batch_size": 0}, ValueError, "batch_size must be a whole number, 1 or more"),
+    "array": ({"image": np.ones((2, 2, 3), np.int64)}, ValueError, "uint8 array.*got int64"),
+    "colours": ({"image": np.full((2, 2, 3), 255.0)}, ValueError, r"display colours in \[0, 1\]"),
+    "option": ({"segment": "slic"}, TypeError, "no option 'segment'.*did you mean segments"),
     "folder": ({"output": "none/a.png"}, FileNotFoundError, "output folder none does not exist"),
 }
 
@@ -133,7 +268,7 @@ def test_bad_input_names_the_argument_and_leaves_nothing(case, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     arguments, error, message = BAD[case]
     with pytest.raises(error, match=message):
-        command.explain(**FAST | {"output": "a.png"} | arguments)
+        lmjax.explain(**FAST | {"output": "a.png"} | arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -145,13 +280,13 @@ def test_an_unreadable_image(content, tmp_path, classifier):
         content = path.read_bytes()[:5000]
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"photo\.png cannot be read"):
-        read_picture(str(path), classifier)
+        load_image(str(path), classifier)
 
 
 def test_nothing_is_written_when_the_figure_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda *_, **__: 1 / 0)
     with pytest.warns(UserWarning, match="fewer"), pytest.raises(ZeroDivisionError):
-        command.explain(**FAST, output=tmp_path / "a.png")
+        lmjax.explain(**FAST, output=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -160,11 +295,11 @@ def test_the_image_is_not_overwritten(tmp_path):
     Image.fromarray(DigitScenes("test")[0].image).save(path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="is the image itself"):
-        command.explain(str(path), **FAST, output=path)
+        lmjax.explain(str(path), **FAST, output=path)
     assert path.read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written(tmp_path):
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(IsADirectoryError, match=r"a\.npz is a folder"):
-        command.explain(**FAST, output=tmp_path / "a.png")
+        lmjax.explain(**FAST, output=tmp_path / "a.png")

@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 import lmjax
-from lmjax import explain as command
 from lmjax.attribution.methods import WHOLE
-from lmjax.explanation.photograph import Picture
-from lmjax.explanation.render import draw
-from lmjax.explanation.scores import HEADINGS
+from lmjax.explanation import compute
+from lmjax.explanation.images import InputImage
+from lmjax.explanation.metrics import HEADINGS
 from tests.support.small_classifier import SmallClassifier, small_classifier
 
 FAST = {"samples": 40, "segments": "grid", "removal": ("layer", "black")}
@@ -37,13 +36,13 @@ def network():
 
 @pytest.fixture(scope="module", autouse=True)
 def _small(network):
-    """The command on this network, and a picture of 6 squares."""
+    """`lmjax.explain` on this network, and on an image of 6 squares."""
     image = np.asarray(jax.random.uniform(jax.random.key(1), (48, 32, 3)))
     mask = np.zeros((48, 32), bool)
     mask[10:30, 5:20] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "load", lambda *_, **__: network)
-        patch.setattr(command, "read_picture", lambda *_: Picture("small", image, 1, mask))
+        patch.setattr(compute, "load", lambda *_, **__: network)
+        patch.setattr(compute, "load_image", lambda *_: InputImage("small", image, 1, mask))
         yield
 
 
@@ -51,7 +50,7 @@ def _small(network):
 def compared(tmp_path_factory):
     """A method that samples and one that does not, with metrics."""
     output = tmp_path_factory.mktemp("compared") / "a.png"
-    explanation = command.explain(
+    explanation = lmjax.explain(
         method=("hsic", "leave_one_out"), metrics=True, **FAST, output=output
     )
     return explanation, json.loads(explanation.files[2].read_text())["results"]
@@ -68,9 +67,9 @@ def test_every_method_runs_under_every_removal_asked_for(compared):
         assert arrays["leave_one_out/layer/heatmap"].shape == (48, 32)
 
 
-def test_the_figure_has_a_row_for_each_method(compared, network):
+def test_the_figure_has_a_row_for_each_method(compared):
     explanation, _ = compared
-    figure = draw(explanation, network)
+    figure = explanation.figure()
     assert sum(len(ax.images) == 1 for ax in figure.axes) == 2  # image, segments
     panels = [ax for ax in figure.axes if len(ax.images) == 2]  # a heatmap over the image
     assert len(panels) == 4
@@ -90,7 +89,7 @@ def test_the_figure_has_a_row_for_each_method(compared, network):
 def test_metrics_are_those_of_the_library(compared, network):
     explanation, results = compared
     attribution = explanation.results["hsic", "layer"].attribution
-    given = explanation.picture.image, attribution.heatmap
+    given = explanation.image.pixels, attribution.heatmap
     removals = {
         "deletion_black": lmjax.Replace("black"),
         "insertion_blur": lmjax.Replace("blur", sigma=5, radius=5),
@@ -103,7 +102,7 @@ def test_metrics_are_those_of_the_library(compared, network):
             curve = metric(lmjax.Predictor(network, removal), *given, target=attribution.target)
             assert results["hsic/layer"][name] == pytest.approx(curve.normalised_auc, abs=1e-5)
             np.testing.assert_allclose(arrays[f"hsic/layer/{name}"], curve.values, atol=1e-5)
-    mask = explanation.picture.object_mask
+    mask = explanation.image.object_mask
     expected = {
         "relevance_rank_accuracy": lmjax.metrics.relevance_rank_accuracy(given[1], mask),
         "pointing_game": lmjax.metrics.pointing_game(given[1], mask, tolerance=0),
@@ -113,19 +112,19 @@ def test_metrics_are_those_of_the_library(compared, network):
 
 
 def test_scores_of_pixels_align_by_their_mean_over_segments(tmp_path):
-    explanation = command.explain(
+    explanation = lmjax.explain(
         method=("occlusion",), segments="grid", removal=("black",), output=tmp_path / "b.png"
     )
     result = explanation.results["occlusion", "black"]
     heatmap, segments = result.attribution.heatmap, explanation.segments
     means = [heatmap[segment == segments].mean() for segment in range(6)]
-    expected = lmjax.metrics.alignment(means, segments, explanation.picture.object_mask)
-    assert result.numbers["alignment"] == pytest.approx(expected)
+    expected = lmjax.metrics.alignment(means, segments, explanation.image.object_mask)
+    assert result.metrics["alignment"] == pytest.approx(expected)
 
 
 def test_the_table_shows_every_number(compared):
     explanation, results = compared
-    first, second, *rows = command.summary(explanation).split("\n\n")[0].splitlines()
+    first, second, *rows = explanation.summary().splitlines()
     assert len({len(line) for line in rows}) == 1
     assert "deletion" in first
     assert second.split()[:2] == ["method", "removal"]
@@ -136,19 +135,19 @@ def test_the_table_shows_every_number(compared):
 
 
 def test_what_was_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch):
-    attribute = command.attribute
+    attribute = compute.attribute
 
     def fails_at_rise(name, *arguments, **options):
         if name == "rise":
             raise ValueError("no more memory")
         return attribute(name, *arguments, **options)
 
-    monkeypatch.setattr(command, "attribute", fails_at_rise)
+    monkeypatch.setattr(compute, "attribute", fails_at_rise)
     with (
-        pytest.warns(UserWarning, match="wrote what was done before"),
+        pytest.warns(UserWarning, match="wrote the results before the error"),
         pytest.raises(ValueError, match="no more memory"),
     ):
-        command.explain(method=("hsic", "rise"), **FAST, output=tmp_path / "e.png")
+        lmjax.explain(method=("hsic", "rise"), **FAST, output=tmp_path / "e.png")
     assert list(json.loads((tmp_path / "e.json").read_text())["results"]) == [
         "hsic/layer",
         "hsic/black",
@@ -159,7 +158,7 @@ def test_what_was_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_methods_that_remove_nothing_or_must_paint(tmp_path):
-    explanation = command.explain(
+    explanation = lmjax.explain(
         method=("lime", "gradient", "meaningful"), metrics=True, **FAST, output=tmp_path / "f.png"
     )
     assert list(explanation.results) == [
@@ -170,6 +169,6 @@ def test_methods_that_remove_nothing_or_must_paint(tmp_path):
     ]
     curves = explanation.results["gradient", WHOLE].curves
     assert set(curves) == {"deletion_black", "insertion_blur"}
-    assert " - " in command.summary(explanation)
-    with pytest.raises(ValueError, match="removal must hold one that paints for method meaningful"):
-        command.explain(method=("meaningful",), removal=("layer",), output=tmp_path / "g.png")
+    assert " - " in explanation.summary()
+    with pytest.raises(ValueError, match="removal must hold one that takes soft masks for method"):
+        lmjax.explain(method=("meaningful",), removal=("layer",), output=tmp_path / "g.png")

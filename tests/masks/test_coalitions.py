@@ -68,10 +68,14 @@ def test_the_first_row_can_be_random_too():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, 5), {}, "num_segments must be 1 or more"),
-        ((5, 0), {}, "num_samples must be 1 or more"),
-        ((5, 5), {"first": -1}, "first must be 0 or more"),
-        ((5, 5), {"keep_probability": 1.0}, "keep_probability must be above 0 and below 1"),
+        ((0, 5), {}, "num_segments must be a whole number, 1 or more"),
+        ((5, 0), {}, "num_samples must be a whole number, 1 or more"),
+        ((5, 5), {"first": -1}, "first must be a whole number, 0 or more"),
+        (
+            (5, 5),
+            {"keep_probability": 1.0},
+            "keep_probability must be a finite number above 0 and below 1; got 1.0",
+        ),
         ((5, 5), {"keep_probability": 0}, "keep_probability"),
     ],
 )

@@ -97,6 +97,16 @@ def test_weighted_sum_is_that_of_all_masks_at_once(case, pixels, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("pixels", [1, 100, 2**24])
+def test_hidden_sum_is_that_of_all_masks_at_once(case, pixels, monkeypatch):
+    family, expected = case
+    monkeypatch.setattr(families, "_PIXELS", pixels)
+    heatmap = RNG.normal(size=SHAPE)
+    np.testing.assert_allclose(
+        families.hidden_sum(family, heatmap), ((1 - expected) * heatmap).sum((1, 2)), atol=1e-5
+    )
+
+
 def test_evaluate_takes_families(case):
     family, expected = case
     image = RNG.random((*SHAPE, 3)).astype(np.float32)
@@ -153,7 +163,10 @@ def random_grids(num_samples=9, **options):
         (lambda: families.Masks(np.full((2, 3, 3), 0.5)), "only 0"),
         (lambda: families.SoftMasks(np.full((2, 3, 3), 1.5)), "from 0 to 1"),
         (lambda: families.Windows(SHAPE, [[0.0, 1.0]], (1, 1)), "corners must be ints"),
-        (lambda: families.Windows(SHAPE, [[0, 1]], (0, 1)), "size must be"),
+        (
+            lambda: families.Windows(SHAPE, [[0, 1]], (0, 1)),
+            r"size must be .*\(height and width\); got \(0, 1\)",
+        ),
         (lambda: families.RankRanges(RANKS / 2, RANGES), "ranks must be ints"),
         (lambda: families.RankRanges(RANKS, [1, 2]), "ranges must be ints"),
         (lambda: families.SoftCoalitions(RANKS, DEGREES[:, 1:]), r"degrees must be \[N, 15\]"),
@@ -161,14 +174,20 @@ def random_grids(num_samples=9, **options):
         (lambda: families.SoftCoalitions(RANKS, DEGREES * np.nan), "degrees must hold values"),
         (lambda: families.SoftCoalitions(RANKS + 1, DEGREES), "missing 0"),
         (lambda: families.Grids(SHAPE, CELLS * 1.0, SHIFTS), "cells must be bool"),
-        (lambda: families.Grids(SHAPE, np.ones((6, 7, 2), bool), SHIFTS), "from 1 x 1 to 6 x 5"),
-        (lambda: families.Grids(SHAPE, CELLS, SHIFTS + 1), r"up to below \(3, 2\)"),
+        (
+            lambda: families.Grids(SHAPE, np.ones((6, 7, 2), bool), SHIFTS),
+            "cells must be at most 6 x 5, .* got 7 x 2",
+        ),
+        (lambda: families.Grids(SHAPE, CELLS, SHIFTS + 1), r"shifts must be .* below \(3, 2\)"),
         (lambda: families.Grids(SHAPE, CELLS, SHIFTS[1:]), r"shifts must be ints \[6, 2\]"),
-        (lambda: random_grids(grid=7), "grid must have from 1 x 1 to 6 x 5 cells, .* got 7 x 7"),
-        (lambda: random_grids(grid=0), "got 0 x 0"),
-        (lambda: random_grids(num_samples=0), "num_samples must be 1 or more"),
-        (lambda: random_grids(grid=2, first=-1), "first must be 0 or more"),
-        (lambda: random_grids(grid=2, keep_probability=1), "keep_probability must be above 0"),
+        (lambda: random_grids(grid=7), "grid must be .* from 1 to 6 and 5 .* got 7"),
+        (lambda: random_grids(grid=0), "grid must be .* got 0"),
+        (lambda: random_grids(num_samples=0), "num_samples must be a whole number, 1 or more"),
+        (lambda: random_grids(grid=2, first=-1), "first must be a whole number, 0 or more"),
+        (
+            lambda: random_grids(grid=2, keep_probability=1),
+            "keep_probability must be a finite number above 0",
+        ),
         (lambda: families.weighted_sum(FAMILIES["ranks"][0], np.ones(3)), "weights must be"),
     ],
 )

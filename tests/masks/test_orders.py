@@ -79,9 +79,9 @@ def test_bad_heatmaps_are_errors(heatmap, options, message):
 def test_other_bad_input_is_an_error():
     with pytest.raises(ValueError, match="missing 0"):
         salience_order(HEATMAP, SEGMENTS + 1)
-    with pytest.raises(ValueError, match="num_segments must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="num_segments must be a whole number, 1 or more; got 0"):
         random_orders(0, 3, key=KEY)
-    with pytest.raises(ValueError, match="num_orders must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="num_orders must be a whole number, 1 or more; got 0"):
         random_orders(3, 0, key=KEY)
     for orders in ([0, 0, 1], [1, 2, 3], 3, [[0, 1], [1, 1]]):
         with pytest.raises(ValueError, match="every row a permutation"):

@@ -87,6 +87,15 @@ def test_the_settings_of_the_papers_are_allowed(segmenter, options):
     segments.check_segments(segmenter(IMAGE, **options), IMAGE.shape[:2])
 
 
+def test_an_even_grid_has_the_cells_that_were_asked_for():
+    labels = segments.even_grid((5, 7), (2, 3))
+    expected = np.array([[0, 0, 0, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 5, 5]] * 2)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(segments.even_grid((5, 5), 5), np.arange(25).reshape(5, 5))
+    with pytest.raises(ValueError, match=r"cells must be .* from 1 to 5 and 7 .*; got 6"):
+        segments.even_grid((5, 7), 6, name="cells")
+
+
 # -- contours
 
 
@@ -131,7 +140,7 @@ def test_a_flat_map_has_one_band():
         (IMAGE, {}, r"heatmap must be \[H, W\]"),
         (np.full((2, 2), np.nan), {}, "heatmap holds NaN"),
         (IMAGE[..., 0], {"num_bands": 0}, "num_bands must be .* got 0"),
-        (IMAGE[..., 0], {"by": "rank"}, "by must be 'area' or 'value', got 'rank'"),
+        (IMAGE[..., 0], {"by": "rank"}, "by must be one of area, value; got 'rank'"),
     ],
 )
 def test_maps_without_contours_are_errors(heatmap, options, message):
@@ -233,7 +242,9 @@ def test_merges_count_pixels_not_segments():
 
 @pytest.mark.parametrize("num_segments", [0, 5])
 def test_merging_to_no_or_more_segments_is_an_error(num_segments):
-    with pytest.raises(ValueError, match=f"from 1 to the 4 segments there are, got {num_segments}"):
+    with pytest.raises(
+        ValueError, match=rf"from 1 to 4 \(the segments given\); got {num_segments}"
+    ):
         segments.merge(IMAGE, QUADRANTS, num_segments=num_segments)
 
 
@@ -292,3 +303,48 @@ def test_images_that_cannot_be_segmented_are_errors(image, message):
     for segmenter in SEGMENTERS:
         with pytest.raises(ValueError, match=message):
             segmenter(image)
+
+
+@pytest.fixture
+def halves():
+    def halves(image):
+        return np.broadcast_to(np.arange(image.shape[1]) * 2 // image.shape[1], image.shape[:2])
+
+    segments.register("halves", halves, description="Divides an image into two halves.")
+    yield halves
+    segments._REGISTRY.unregister("halves")
+
+
+def test_segmenters_go_by_name(halves):
+    assert segments.names()[:4] == ("slic", "grid", "quickshift", "felzenszwalb")
+    assert segments.get("halves") is halves
+    assert "halves" in segments.names()
+    assert segments.description("halves") == "Divides an image into two halves."
+    for name in segments.names():
+        assert segments.get(name)(IMAGE).shape == IMAGE.shape[:2]
+    with pytest.raises(
+        ValueError, match=r"segmenter must be one of slic.*got 'slik'; did you .*slic"
+    ):
+        segments.get("slik")
+    with pytest.raises(ValueError, match="segmenter 'grid' comes with lmjax"):
+        segments.register("grid", halves, description="Another.")
+
+
+def test_segments_by_name_have_the_options_of_the_signature(halves):
+    options = {"size": 8, "n_segments": 4}
+    for name, expected in (
+        ("grid", segments.grid(IMAGE, size=8)),
+        ("slic", segments.slic(IMAGE, n_segments=4)),
+        ("halves", halves(IMAGE)),
+    ):
+        np.testing.assert_array_equal(segments.make(name, IMAGE, **options), expected)
+        assert segments.make(name, IMAGE).dtype == np.int32
+
+
+def test_segments_of_others_are_checked():
+    segments.register("gap", lambda image: 2 * segments.grid(image), description="No odd labels.")
+    try:
+        with pytest.raises(ValueError, match=r"segments of gap must hold every .*missing 1, 3"):
+            segments.make("gap", IMAGE)
+    finally:
+        segments._REGISTRY.unregister("gap")

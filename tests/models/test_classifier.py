@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import lmjax
 from lmjax.attribution.methods import attribute
-from lmjax.models import Classifier, Preprocessing, checkpoints
+from lmjax.models import Classifier, Preprocessing, checkpoints, registry
 from lmjax.models.networks.resnet import BasicBlock, ResNet
 
 
@@ -109,3 +110,39 @@ def test_gradcam_behind_the_last_block_is_cam(deeper):
 def test_a_layer_that_is_not_there(deeper):
     with pytest.raises(ValueError, match=r"layer must be one of .*layer2\.1.*; got 'layer4'"):
         deeper.cut("layer4")
+
+
+# -- in words
+
+
+def test_repr_says_what_it_is_in_few_words(classifier):
+    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
+    assert repr(classifier) == (
+        f"Classifier(ResNet, {count:,} parameters, 3 classes, "
+        "LayerMasking(padding='neighbor', depth=None), 224 x 224 pixels)"
+    )
+    bundled = lmjax.models.load("resnet18_digits")
+    assert "2,801,450 parameters, 10 classes" in repr(bundled)
+    assert len(repr(bundled)) < 300
+    features, head = bundled.cut("layer1.0")
+    assert max(len(repr(features)), len(repr(head))) < 300
+
+
+def test_repr_under_tracing_and_of_a_module_of_ones_own(classifier):
+    class Plain(nn.Module):
+        masking: lmjax.LayerMasking = lmjax.LayerMasking()
+
+    own = Classifier({"params": {"weight": np.zeros(7)}}, Plain(), Preprocessing(crop=None), ("a",))
+    assert repr(own).startswith("Classifier(Plain, 7 parameters, 1 classes, LayerMasking")
+    assert repr(own).endswith("any size)")
+    texts = []
+    jax.jit(lambda c: texts.append(repr(c)))(classifier)
+    jax.eval_shape(lambda c: texts.append(repr(c)), classifier)
+    assert texts == [repr(classifier)] * 2
+
+
+def test_where_masks_travel_and_whether_visible_positions_are_enough(classifier):
+    assert (classifier.where, classifier.sparse) == ("layers", True)
+    transformer = registry.network("vit_b_32").build()
+    found = Classifier({}, transformer, Preprocessing())
+    assert (found.where, found.sparse) == ("tokens", False)

@@ -70,6 +70,6 @@ def test_identities(name):
     # 4, on visible positions only, hidden ones poisoned: so other variants beside a variant, and
     # the way of computing, change nothing
     order = [1, 3, 0]
-    assert registry.network(name).knows_visible
+    assert "visible" in registry.network(name).engines
     found = visible_logits(module, variables, poisoned[order], masks[order])
     np.testing.assert_allclose(found, batch[order], atol=tolerance / 10)

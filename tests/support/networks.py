@@ -12,12 +12,12 @@ def _names(*, transformers: bool) -> list[str]:
     return [
         network.name
         for network in networks
-        if network.bundled is None and network.transformer == transformers
+        if network.bundled is None and (network.where == "tokens") == transformers
     ]
 
 
 def _smallest(names: list[str]) -> list[str]:
-    families = itertools.groupby(map(registry.network, names), key=lambda network: network.module)
+    families = itertools.groupby(map(registry.network, names), key=lambda network: network.family)
     return [min(group, key=lambda network: network.parameters).name for _, group in families]
 
 

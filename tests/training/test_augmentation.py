@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax.removals import LayerMasking, Replace, by_name
-from lmjax.training import augmentation
+from lmjax import removals
+from lmjax.removals import Fill, LayerMasking, Painting
+from lmjax.removals.registry import REGISTRY
+from lmjax.training import TrainingConfig, augmentation
 from lmjax.training.augmentation import Examples
 
 SIZE, COUNT = 28, 64
@@ -113,9 +115,9 @@ def test_fills_are_those_of_replace(fill, examples):
     found = augmentation.hide(
         few._replace(images=images), few.objects, fill, MEAN, jax.random.key(0)
     )
-    replace = by_name.make(fill)
+    replace = removals.make(fill)
     for image, where, picture in zip(images, few.objects, found.images):
-        np.testing.assert_allclose(picture, replace.fill(image, ~where[None], MEAN)[0], atol=1e-6)
+        np.testing.assert_allclose(picture, replace.paint(image, ~where[None], MEAN)[0], atol=1e-6)
     assert found.masks is few.masks
 
 
@@ -152,8 +154,10 @@ def test_augment_is_pure_and_goes_in_order(examples):
 
 
 def test_a_fill_says_which_masking_the_network_has():
-    assert augmentation.masking_of(("flip", "patches:grey")) is None
-    assert augmentation.masking_of(("flip", "patches:layer@2")) == LayerMasking(depth=2)
+    own = LayerMasking(padding="none")
+    assert augmentation.masking_of(("flip", "patches:grey"), own) is None
+    assert augmentation.masking_of(("flip", "patches:layer@2"), own) == LayerMasking(depth=2)
+    assert augmentation.masking_of(("patches:masking",), own) is own
     assert augmentation.needs_objects(("objects:grey",))
     assert not augmentation.needs_objects(("patches:grey",))
 
@@ -165,7 +169,7 @@ def test_a_fill_says_which_masking_the_network_has():
         (("patches",), "patches:grey or patches:layer; got 'patches'"),
         (("flip:grey",), "got 'flip:grey'"),
         (("patches:purple",), "fill of augmentation 'patches:purple' must be one of layer"),
-        (("patches:segment_mean",), "takes segments, which training images have none of"),
+        (("patches:segment_mean",), "takes segments, which training images do not have"),
         (("patches:layer", "cutout:partial"), r"different ways \(layer, partial\)"),
     ],
 )
@@ -175,5 +179,56 @@ def test_unknown_names_are_errors(names, message):
 
 
 def test_every_fill_that_is_offered_can_be_made():
-    for name in augmentation._PAINTS:
-        assert isinstance(by_name.make(name, key=jax.random.key(0)), Replace)
+    names = augmentation.fills()
+    assert set(names) == set(removals.names()) - {"segment_mean"}
+    for name in names:
+        removal = removals.make(name, key=jax.random.key(0))
+        assert isinstance(removal, Painting) == removals.paints(name)
+        assert augmentation.parse((f"patches:{name}",))[0].fill == name
+
+
+def test_the_american_spelling_is_recorded_as_the_other():
+    assert TrainingConfig(augmentations=("patches:gray", "flip")).augmentations == (
+        "patches:grey",
+        "flip",
+    )
+
+
+def test_help_lists_the_removals_of_the_registry():
+    for name in removals.names():
+        assert name in TrainingConfig.__doc__
+
+
+@pytest.fixture
+def registered():
+    """A fill of one's own that paints the complement of the mean visible colour, and an average."""
+
+    def complement(image, mask, key):
+        mean = image.sum(axis=(0, 1)) / mask.sum()
+        return jnp.broadcast_to(1 - mean, image.shape)
+
+    removals.register("complement", lambda: Fill(complement), description="test")
+    images = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    removals.register("average", lambda: removals.ReplaceAverage(images), description="test")
+    yield
+    REGISTRY.unregister("complement")
+    REGISTRY.unregister("average")
+
+
+def test_a_registered_removal_is_a_fill(registered, examples):
+    few = jax.tree.map(lambda x: x[:3], examples)
+    images = jax.random.uniform(jax.random.key(5), few.images.shape)
+    few = few._replace(images=images)
+    found = augmentation.augment(few, ("objects:complement",), MEAN, key=jax.random.key(0)).images
+    where = np.roll(few.objects, 1, axis=0)
+    for image, hidden, picture in zip(np.asarray(images), where, np.asarray(found)):
+        np.testing.assert_array_equal(picture[~hidden], image[~hidden])
+        expected = 1 - image[~hidden].mean(axis=0)
+        np.testing.assert_allclose(
+            picture[hidden], np.broadcast_to(expected, picture[hidden].shape), atol=1e-5
+        )
+
+
+def test_a_removal_that_paints_no_image_is_no_fill(registered):
+    with pytest.raises(ValueError, match=r"average has no method paint\(image, masks, mean\)"):
+        augmentation.parse(("patches:average",))

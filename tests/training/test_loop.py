@@ -207,19 +207,19 @@ def test_sources_that_do_not_do_are_errors(labels, options, message, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
-        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"epochs": 0}, "epochs must be a whole number, 1 or more; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
         ({"accumulate": 3}, r"batch_size is 8; it must be a multiple of accumulate \(3\)"),
-        ({"small_share": 1.5}, "small_share must be from 0 to 1"),
-        ({"small_size": 31}, "small_size must be 32 or more"),
+        ({"small_share": 1.5}, "small_share must be a finite number at least 0 and at most 1"),
+        ({"small_size": 31}, "small_size must be a whole number, 32 or more"),
         ({"images_per_epoch": 7}, r"images_per_epoch is 7; it must be at least batch_size \(8\)"),
-        ({"warmup": 1.0}, "warmup must be 0 or more and below 1"),
-        ({"ema": -0.1}, "ema must be 0 or more and below 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"optimizer": "adam"}, "optimizer must be sgd or adamw, got 'adam'"),
-        ({"dtype": "float16"}, "dtype must be float32 or bfloat16"),
+        ({"warmup": 1.0}, "warmup must be a finite number at least 0 and below 1"),
+        ({"ema": -0.1}, "ema must be a finite number at least 0 and below 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw; got 'adam'"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16"),
         ({"augmentations": ("mixup",)}, "augmentations must be cutmix, flip"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed must be a whole number, 0 or more"),
     ],
 )
 def test_settings_out_of_range_are_named(changes, message):
@@ -228,7 +228,7 @@ def test_settings_out_of_range_are_named(changes, message):
 
 
 def test_unknown_networks_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="no network 'resnet17'"):
+    with pytest.raises(ValueError, match=r"network must be one of .*got 'resnet17'"):
         train("resnet17", _Labelled([0]), out=tmp_path)
 
 

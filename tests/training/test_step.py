@@ -249,7 +249,7 @@ QUICK = ("alexnet", "squeezenet1_1", "mobilenet_v3_small", "vit_b_32")
 )
 def test_networks_of_all_families_train_with_parts_removed(name):
     facts = registry.network(name)
-    fill = "token_dropping" if facts.transformer else "layer"
+    fill = "token_dropping" if facts.where == "tokens" else "layer"
     config = dataclasses.replace(CONFIG, ema=0.9, augmentations=(f"patches:{fill}",))
     module = build(facts, facts.preprocessing, num_classes=5)
 

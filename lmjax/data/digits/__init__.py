@@ -1,1 +1,1 @@
-"""Digit scenes: real digits on real photographs, made when asked for."""
+"""Digit scenes: real digits on real photographs, generated on demand."""

@@ -12,6 +12,7 @@ import os
 
 import tensorflow_datasets as tfds
 
+from lmjax._utils.checks import check_whole
 from lmjax.data.digits.cues import Cue
 from lmjax.data.digits.scenes import CLASS_NAMES, SIZE, DigitScenes, Scene
 from lmjax.data.tfds.building import png
@@ -19,7 +20,7 @@ from lmjax.data.tfds.building import png
 
 @dataclasses.dataclass
 class DigitScenesConfig(tfds.core.BuilderConfig):
-    """Which scenes: the first ones of each split, for a seed, and the dials of their cue."""
+    """Selection of scenes: the length of each split, the seed, and the options of the cue."""
 
     train_length: int = 12_000
     test_length: int = 2_000
@@ -37,7 +38,7 @@ def _config(
 ) -> DigitScenesConfig:
     name = f"train{train_length}_test{test_length}_seed{seed}"
     description = f"{train_length} training and {test_length} test scenes of seed {seed}"
-    scenes = DigitScenes(seed=seed, spurious=spurious, cue=cue)  # says what is wrong with them
+    scenes = DigitScenes(seed=seed, spurious=spurious, cue=cue)  # checks the options
     if spurious is not None:
         dials = scenes.version.split("/")[-1]
         name = f"{name}_{dials.replace('=', '')}"
@@ -149,11 +150,8 @@ def prepare_digit_scenes(
         ValueError: for a length below 1, and all that `DigitScenes` refuses.
         OSError: the folder cannot be written.
     """
-    if train_length < 1 or test_length < 1:
-        raise ValueError(
-            f"train_length is {train_length} and test_length is {test_length}; "
-            "both must be at least 1"
-        )
+    check_whole("train_length", train_length, least=1)
+    check_whole("test_length", test_length, least=1)
     builder = _builder(data_dir, _config(train_length, test_length, seed, spurious, cue))
     builder.download_and_prepare()
     return builder

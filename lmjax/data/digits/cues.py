@@ -1,10 +1,10 @@
-"""Spurious cues of digit scenes: what beside the digit points at a class, rightly or not.
+"""Spurious cues of digit scenes: features beside the digit that predict its class, or another.
 
-A network that is trained where the cue is mostly right learns the cue, and is wrong where the cue
-is. A tag is a small square in a random place that the digit leaves free, with a colour or a texture
-for each class: as coloured patches lie beside benign moles alone in pictures of skin, by which
-networks then go (Rieger et al. 2020, arXiv 1909.13584). What a tag covers is known exactly, so
-explanations can be scored by it.
+A network trained on scenes whose cue is mostly right learns the cue, and errs where the cue does.
+A tag is a small square in a random place that the digit leaves free, with a colour or a texture
+for each class. In the same way, coloured patches lie beside benign moles only in pictures of skin,
+and networks rely on them (Rieger et al. 2020, arXiv 1909.13584). The pixels of a tag are known
+exactly, so explanations can be scored against them.
 """
 
 import colorsys
@@ -23,14 +23,14 @@ COLOURS = np.array(
     [np.rint(255 * np.array(colorsys.hsv_to_rgb(3 * i / 10 % 1, 1, 1))) for i in range(10)],
     dtype=np.uint8,
 )
-"""The tags' colours, a class a row: uint8 [10, 3]."""
+"""Colours of the tags, one row for each class: uint8 [10, 3]."""
 
 _DARK, _LIGHT = 32, 224
 
 
 @dataclass(frozen=True, eq=False)
 class Cue:
-    """What beside the digit points at a class.
+    """A feature beside the digit that predicts a class.
 
     Attributes:
         kind: "photograph" (the background is a class's photograph), "colour" or "texture" (a tag of
@@ -47,19 +47,19 @@ class Cue:
 
 
 def reversed_class(label: int) -> int:
-    """The class that reversed cues of a digit point at: the one after it, and 0 after 9."""
+    """Returns the class that reversed cues of a digit predict: the next one, and 0 after 9."""
     return (label + 1) % _NUM_CLASSES
 
 
 def draw_class(rng: np.random.Generator, towards: int, probability: float) -> int:
-    """`towards` with the probability, else any of the other classes alike."""
+    """Draws `towards` with the given probability, else any other class with equal chances."""
     hit = rng.random() < probability
     other = (towards + rng.integers(1, _NUM_CLASSES)) % _NUM_CLASSES
     return towards if hit else int(other)
 
 
 def place(rng: np.random.Generator, occupied: np.ndarray) -> np.ndarray:
-    """Where a tag lies: a random place, all alike, of those that touch nothing occupied.
+    """Draws the place of a tag uniformly from those that touch no occupied pixel.
 
     Args:
         rng: draws the place.
@@ -78,7 +78,7 @@ def place(rng: np.random.Generator, occupied: np.ndarray) -> np.ndarray:
 
 
 def tag(rng: np.random.Generator, kind: str, label: int) -> np.ndarray:
-    """A class's tag, uint8 [16, 16, 3]: its colour, or its texture in grey at a random phase."""
+    """Returns a class's tag, uint8 [16, 16, 3]: its colour, or its grey texture, shifted."""
     if kind == "colour":
         return np.broadcast_to(COLOURS[label], (TAG, TAG, 3))
     y, x = np.indices((TAG, TAG)) + rng.integers(0, 8, size=(2, 1, 1))

@@ -28,6 +28,7 @@ from importlib import resources
 
 import numpy as np
 
+from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax.data.digits import cues
 from lmjax.data.digits.cues import Cue
 
@@ -75,20 +76,21 @@ _LUMINANCE = (299, 587, 114)  # ITU-R BT.601, in thousandths
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture with its ground truth.
+    """An image of a digit on a photograph, with its ground truth.
 
     Attributes:
         id: "digit_scenes/<split>/<seed>/<index>", and with a cue "/<dials>" at its end; unique and
-            enough to make the scene again.
+            sufficient to generate the scene again.
         image: uint8 [128, 128, 3].
         label: the digit, 0..9.
-        object_mask: bool [128, 128], every pixel the digit influenced, soft edge included.
-            Elsewhere the image is the background, bit for bit.
-        tight_mask: bool [128, 128], where the digit is at least half opaque.
-        background: uint8 [128, 128, 3], all but the digit: the photograph's crop, and a cue's tag.
+        object_mask: bool [128, 128], True on every pixel that the digit influenced, soft edge
+            included. Elsewhere the image is the background, bit for bit.
+        tight_mask: bool [128, 128], True where the digit is at least half opaque.
+        background: uint8 [128, 128, 3], the image without the digit: the photograph's crop, with
+            the tag of a cue.
         scan: index of the digit in ``sklearn.datasets.load_digits()``.
         photograph: file name of the background.
-        cue: what beside the digit tells a class, or None.
+        cue: feature beside the digit that predicts a class, or None.
     """
 
     id: str
@@ -104,7 +106,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Dials:
-    """Which cue scenes have: see `DigitScenes`."""
+    """Options of the cue; see `DigitScenes`."""
 
     spurious: float
     cue: str
@@ -115,14 +117,14 @@ class _Dials:
 
 
 class DigitScenes:
-    """A sequence of `Scene`, each made when it is asked for (about a millisecond).
+    """A sequence of `Scene`, each generated on demand (in about a millisecond).
 
     ``scenes[i]`` does not depend on the length: a longer sequence only adds scenes.
 
-    With `spurious`, something beside the digit points at a class: with this probability at the
-    digit's in the training split, and at the one after it in the test split; else at any other of
-    the ten. A network trained on such scenes cheats, and is found out in testing. Tags lie on the
-    scene that is there without them; a photograph as cue makes another scene of the same scan.
+    With `spurious`, a feature beside the digit predicts a class: with this probability the digit's
+    in the training split, and the one after it in the test split; otherwise any other of the ten. A
+    network trained on such scenes cheats, and the test split exposes it. Tags are put on the scene
+    that is there without them; a photograph as cue makes another scene of the same scan.
 
     Args:
         split: "train" or "test". They share no scan; a quarter of the test scenes have
@@ -132,8 +134,8 @@ class DigitScenes:
         spurious: the probability, 0..1, or None for scenes without a cue.
         cue: "photograph" (each class has its own, all of them seen in training; the default),
             "colour" or "texture" (a tag of 16x16 pixels beside the digit; each class has its own).
-        reverse: whether it is the class after the digit's that cues point at, rather than the
-            digit's; None reverses in the test split.
+        reverse: whether cues predict the class after the digit's, not the digit's; None reverses in
+            the test split.
 
     Raises:
         ValueError: for an unknown split, a negative length or a negative seed; a probability
@@ -152,18 +154,14 @@ class DigitScenes:
         cue: str | None = None,
         reverse: bool | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split is {split!r}; allowed are 'train' and 'test'")
-        if length < 0 or seed < 0:
-            raise ValueError(f"length is {length} and seed is {seed}; both must be at least 0")
-        self.split = split
-        self.length = length
-        self.seed = seed
+        self.split = check_choice("split", split, SPLITS)
+        self.length = check_whole("length", length, least=0)
+        self.seed = check_whole("seed", seed, least=0)
         self._dials = _check_dials(split, spurious, cue, reverse)
 
     @property
     def version(self) -> str:
-        """Names the scenes, however many there are; another number at the end, other scenes."""
+        """Identifies the scenes, whatever their number; its last number changes if scenes do."""
         version = f"digit_scenes/{self.split}/{self.seed}/1"
         return version if self._dials is None else f"{version}/{self._dials}"
 
@@ -186,7 +184,7 @@ class DigitScenes:
 
 
 def photographs(split: str) -> tuple[str, ...]:
-    """File names of the photographs that scenes of a split stand on."""
+    """Returns the file names of the photographs behind the digits of a split."""
     return TRAIN_PHOTOGRAPHS if split == "train" else TRAIN_PHOTOGRAPHS + UNSEEN_PHOTOGRAPHS
 
 
@@ -208,16 +206,13 @@ def _check_dials(
                 "probability there is no cue; give spurious=0.9, for example"
             )
         return None
-    if not 0 <= spurious <= 1:
-        raise ValueError(f"spurious is {spurious}; it is a probability, 0..1")
-    cue = "photograph" if cue is None else cue
-    if cue not in cues.KINDS:
-        raise ValueError(f"cue is {cue!r}; allowed are {', '.join(map(repr, cues.KINDS))}")
-    return _Dials(float(spurious), cue, split == "test" if reverse is None else bool(reverse))
+    spurious = check_number("spurious", spurious, least=0, most=1, note="a probability")
+    cue = check_choice("cue", "photograph" if cue is None else cue, cues.KINDS)
+    return _Dials(spurious, cue, split == "test" if reverse is None else bool(reverse))
 
 
 def _scene(split: str, seed: int, index: int, photograph: str | None = None) -> Scene:
-    """A scene without a cue, on a photograph of its own or on the one given."""
+    """Generates a scene without a cue, on a photograph that is drawn or given."""
     rng = np.random.Generator(np.random.PCG64((seed, SPLITS.index(split), index)))
     names, candidates = photographs(split), scans(split)
     own = names[rng.integers(len(names))]
@@ -244,7 +239,7 @@ def _scene(split: str, seed: int, index: int, photograph: str | None = None) -> 
 
 
 def _cued_scene(split: str, seed: int, index: int, dials: _Dials) -> Scene:
-    """A scene with a cue, whose random numbers are its own: the rest is as it is without."""
+    """Generates a scene with a cue, drawn from a stream of its own: the rest is unchanged."""
     sequence = np.random.SeedSequence((seed, SPLITS.index(split), index))
     rng = np.random.Generator(np.random.PCG64(sequence.spawn(1)[0]))
     scene = _scene(split, seed, index)
@@ -284,7 +279,7 @@ def _composite(background: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -
 
 
 def _crop(rng: np.random.Generator, photograph: str) -> np.ndarray:
-    """A random 128x128 window of a photograph at a random scale, perhaps mirrored."""
+    """Draws a 128x128 window of a photograph at a random scale, possibly mirrored."""
     scales = _photograph(photograph)
     pixels = scales[rng.integers(len(scales))]
     top, left = (int(rng.integers(n - SIZE + 1)) for n in pixels.shape[:2])
@@ -294,7 +289,7 @@ def _crop(rng: np.random.Generator, photograph: str) -> np.ndarray:
 
 @functools.cache
 def _photograph(name: str) -> tuple[np.ndarray, ...]:
-    """A photograph, uint8 [H, W, 3], at full size and halved as often as it holds 1.5 scenes."""
+    """Reads a photograph, uint8 [H, W, 3], at full size and halved while 1.5 scenes fit into it."""
     from PIL import Image
 
     for package in ("skimage.data", "sklearn.datasets.images"):
@@ -325,7 +320,7 @@ def _halve(pixels: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Ink of the scans, float64 [1797, 8, 8] in 0..16, and their labels, int [1797]."""
+    """Returns the ink of the scans, float64 [1797, 8, 8] in 0..16, and their labels, int [1797]."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -334,7 +329,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=2048)
 def _glyph(scan: int) -> np.ndarray:
-    """A scan's ink in 0..1, enlarged by Catmull-Rom splines to a raster: float32 [97, 97].
+    """Enlarges a scan's ink by Catmull-Rom splines to a raster, float32 [97, 97] in 0..1.
 
     The weights are dyadic fractions and the ink is whole, so the products are exact.
     """
@@ -345,7 +340,10 @@ def _glyph(scan: int) -> np.ndarray:
 
 @functools.cache
 def _catmull_rom(n: int) -> np.ndarray:
-    """Interpolation matrix [8 n + 1, n]: row r samples n cells (centres i + 0.5) at r / 8."""
+    """Returns the interpolation matrix [8 n + 1, n]; row r samples n cells at r / 8.
+
+    The centres of cells are at i + 0.5.
+    """
     positions = np.arange(_GLYPH_ZOOM * n + 1) / _GLYPH_ZOOM - 0.5
     distance = np.abs(positions[:, None] - np.arange(n)[None, :])
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1
@@ -354,8 +352,7 @@ def _catmull_rom(n: int) -> np.ndarray:
 
 
 def _opacity(rng: np.random.Generator, scan: int) -> tuple[Box, np.ndarray]:
-    """A digit placed at random: the part of the picture it is in, and its opacity there, int32
-    [h, w] in 0..256."""
+    """Places a digit at random; returns its box and its opacity there, int32 [h, w] in 0..256."""
     size = int(rng.integers(_DIGIT_SIZES[0], _DIGIT_SIZES[1] + 1))
     angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
     shear = rng.uniform(-_MAX_SHEAR, _MAX_SHEAR)
@@ -399,7 +396,7 @@ def _bilinear(raster: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _fade(ink: np.ndarray) -> np.ndarray:
-    """Opacity 0..256 of ink 0..1: a smooth step, so that strokes are solid and edges soft."""
+    """Turns ink 0..1 into opacity 0..256 by a smooth step: strokes are solid and edges soft."""
     low, high = _FADE
     t = np.clip((ink - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     return np.rint(t * t * (3 - 2 * t) * 256).astype(np.int32)
@@ -411,7 +408,7 @@ def _fade(ink: np.ndarray) -> np.ndarray:
 def _paint(
     rng: np.random.Generator, background: np.ndarray, opacity: np.ndarray, box: Box
 ) -> np.ndarray:
-    """Two colours that stand out from the background, mixed by a pattern: int32 [h, w, 3]."""
+    """Draws two colours that stand out from the background, and a mix of both, int32 [h, w, 3]."""
     low, high = _legible_luminances(rng, background, opacity > 0)
     first, second = (_colour(rng, rng.uniform(low, high)) for _ in range(2))
     mix = _pattern(rng, box)[..., None]
@@ -421,7 +418,7 @@ def _paint(
 def _legible_luminances(
     rng: np.random.Generator, background: np.ndarray, where: np.ndarray
 ) -> tuple[float, float]:
-    """A range of luminances, 0..1, all lighter or all darker than the background there.
+    """Draws a range of luminances, 0..1, all lighter or all darker than the background there.
 
     The contrast grows with the background's own variation: a busy background hides more.
     """
@@ -436,7 +433,7 @@ def _legible_luminances(
 
 
 def _colour(rng: np.random.Generator, luminance: float) -> np.ndarray:
-    """A random RGB colour in 0..1 of a given luminance: float64 [3]."""
+    """Draws an RGB colour of a given luminance, float64 [3] in 0..1."""
     weights = np.array(_LUMINANCE) / 1000
     tint = rng.uniform(-1, 1, size=3)
     tint -= (tint * weights).sum()
@@ -446,7 +443,7 @@ def _colour(rng: np.random.Generator, luminance: float) -> np.ndarray:
 
 
 def _pattern(rng: np.random.Generator, box: Box) -> np.ndarray:
-    """Share of the second colour in a box, int32 [h, w] in 0..256.
+    """Draws the share of the second colour in a box, int32 [h, w] in 0..256.
 
     One of four: none of it, a gradient, stripes or spots.
     """

@@ -1,1 +1,1 @@
-"""Images in files of one's own: folders and tables."""
+"""Sources of image files: folders and tables."""

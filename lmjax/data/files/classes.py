@@ -1,4 +1,4 @@
-"""The numbers of classes that go by names."""
+"""Numbers for classes that files and folders know by name."""
 
 import os
 import re
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 
 
 class Classes(NamedTuple):
-    """Numbers of classes.
+    """Classes with their numbers and names.
 
     Attributes:
-      numbers: by name, as files and folders have it.
+      numbers: by name, as files and folders write it.
       names: in the order of numbers, or None where the names were numbers.
     """
 
@@ -24,12 +24,12 @@ class Classes(NamedTuple):
 
 
 def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) -> Classes:
-    """Numbers for names of classes, by the first of these rules that fits.
+    """Numbers classes by the first of these rules that fits.
 
     1. `classes` lists them: the number is the line, from 0.
-    2. All are WordNet ids of ImageNet's 1000 classes (n01440764): the numbers of its networks,
-       however few of them are there.
-    3. All are numbers: themselves. (As 7.0 too, which is how tables with gaps come to have 7.)
+    2. All are WordNet ids of ImageNet's 1000 classes (n01440764): the numbers of its networks, even
+       where only a few of the classes are present.
+    3. All are numbers: themselves. (7.0 counts as 7: tables with gaps are often written so.)
     4. Their alphabetical order.
 
     Args:

@@ -1,4 +1,4 @@
-"""Images in files of their own, with what is known of them."""
+"""Sources whose images and masks are files."""
 
 import dataclasses
 import functools
@@ -13,12 +13,11 @@ from lmjax.data.source import Example, check_sizes, files_version
 
 
 class Row(NamedTuple):
-    """An example, not yet read.
+    """An example that is not read yet.
 
     Attributes:
-      id: of the example.
-      files: names of files by what they hold: `image`, and where known `object_mask` and
-        `saliency`.
+      id: id of the example.
+      files: names of files by content: `image`, and where known `object_mask` and `saliency`.
       label: the class, where known.
     """
 
@@ -29,12 +28,12 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """A source whose examples are files, each read when it is asked for.
+    """A source whose examples are files, each read on demand.
 
     Attributes:
       kind: how the files were found, for `version`.
       rows: the examples.
-      folders: where files of each kind are, `image`, `object_mask`, `saliency`.
+      folders: folder of the files of each kind, `image`, `object_mask`, `saliency`.
       class_names: in the order of labels, where known.
       mask_rule: options of `lmjax.data.files.images.read_mask`.
     """
@@ -47,7 +46,7 @@ class Files:
 
     @functools.cached_property
     def version(self) -> str:
-        """A hash of names, labels, and sizes and times of all files, but of no content."""
+        """Hash of names, labels, sizes and times of all files; contents are not read."""
         paths = (self.path(row, kind) for row in self.rows for kind in row.files)
         return f"{self.kind}/{files_version(paths, self.mask_rule, *self.rows)}"
 
@@ -68,13 +67,14 @@ class Files:
         return read_mask(path, **self.mask_rule)
 
     def path(self, row: Row, kind: str) -> str:
-        """Of one of a row's files."""
+        """Returns the path of one of a row's files."""
         return os.path.join(self.folders[kind], row.files[kind])
 
 
 class StoredFiles(Files):
-    """A source whose masks were made of pixels as they are stored: images that EXIF turns do not
-    fit them, and are errors.
+    """A source whose masks fit the stored pixels.
+
+    An image with an EXIF orientation is an error, since its mask would not fit the turned image.
     """
 
     def _read(self, kind: str, path: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmjax.data.files.classes import number
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.images import SUFFIXES, mask_rule
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 
 def from_folder(
@@ -21,27 +21,27 @@ def from_folder(
     background: int | str | None = None,
     at_least: int | str | None = None,
 ) -> Files:
-    """Images in folders that are called as their classes, or all in one folder, without classes.
+    """Opens a folder with one folder of images for each class, or with images without classes.
 
     Example:
       >>> source = lmjax.data.from_folder("cub/images", masks="cub/segmentations", at_least=128)
       >>> source[0].id, source[0].label
       ('004.Groove_billed_Ani/Groove_Billed_Ani_0060_1519.jpg', 3)
 
-    The order of the images is drawn from their names. So the first so many are a sample of all
-    classes, and the same one on every machine. Validation images of ILSVRC 2012 that lie in one
-    folder, as they come, have their classes. Files that are no pictures by their suffix, what is
-    hidden (.thumbnails), images beside class folders, and links to a folder above are passed over.
+    The order of the images is a hash of their names. So the first images are a random sample of all
+    classes, the same on every machine. Validation images of ILSVRC 2012 that lie in one folder,
+    under their original names, have their classes. Skipped are files without a picture's suffix,
+    hidden files (.thumbnails), images beside class folders, and links to a folder above.
 
     Args:
       path: a folder of class folders, in which images may lie in folders again; or of images.
-      masks: a folder where files have the same names and places, with any suffix: the object masks.
-        An image whose mask is missing has none.
-      saliency: the same, of heatmaps.
+      masks: a folder of object masks under the same names and subfolders, with any suffix. An image
+        may have none.
+      saliency: a folder of heatmaps, laid out in the same way.
       classes: a text file with the names of class folders, one a line, in the order of labels; by
         default WordNet ids have ImageNet's numbers, numbers their own, other names those of the
         alphabet (`lmjax.data.files.classes.number`).
-      background: the value of masks beside the object, 0 by default; all others are on it.
+      background: the value of masks outside the object, 0 by default; all others are on it.
       at_least: the least value on the object, instead of `background`
         (`lmjax.data.files.images.read_mask`).
 
@@ -83,7 +83,7 @@ def from_folder(
 
 
 def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
-    """Names of images below a folder, and of its class folders but for those `besides`."""
+    """Lists images below a folder, and its class folders except `besides`."""
     folders, loose = _entries(path)
     besides = besides | _above(path)
     found = {
@@ -105,20 +105,20 @@ def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
     if loose:
         warnings.warn(
             f"{path} has class folders; the {len(loose)} images beside them, such as {loose[0]}, "
-            "are passed over",
+            "are skipped",
             stacklevel=4,
         )
     return names, list(found)
 
 
 def _above(path: str) -> set[str]:
-    """A folder and those it lies in: links to them are no classes."""
+    """Returns a folder and its parents: links to them are not classes."""
     path = Path(path).resolve()
     return {str(each) for each in (path, *path.parents)}
 
 
 def _entries(path: str) -> tuple[list[str], list[str]]:
-    """Names of the folders in a folder, and of its pictures."""
+    """Lists the folders in a folder, and its pictures."""
     with _open(path) as entries:
         found = sorted((each.name, _is_folder(each)) for each in entries if not _hidden(each.name))
     folders = [name for name, is_folder in found if is_folder]
@@ -126,12 +126,12 @@ def _entries(path: str) -> tuple[list[str], list[str]]:
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
-    """Links may lead to one, or nowhere, or in a circle."""
+    """Returns whether an entry is a folder, or a link to one."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def picture_names(path: str) -> Iterator[str]:
-    """Names of pictures in a folder and those below, relative to it, with slashes."""
+    """Lists the pictures in and below a folder, by paths relative to it, with slashes."""
     with _open(path) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
     for each in entries:
@@ -151,7 +151,7 @@ def _open(path: str):
 
 
 def _partners(names: list[str], path: str, option: str) -> dict[str, str]:
-    """Files in another folder by the names, without suffix, of the images they belong to."""
+    """Finds the files of images in another folder, by the images' names without suffix."""
     found = _by_stem(picture_names(path), f"{option} {path}")
     images = _by_stem(names, f"{option} {path}: images")
     if not found.keys() & images.keys():
@@ -173,7 +173,7 @@ def _by_stem(names, what: str) -> dict[str, str]:
 
 
 def stem(name: str) -> str:
-    """A name without its suffix."""
+    """Returns a name without its suffix."""
     return os.path.splitext(name)[0]
 
 
@@ -186,10 +186,10 @@ def _hidden(name: str) -> bool:
 
 
 def _text(name: str) -> str:
-    """A name that can be written: bytes that are no UTF-8 come out as escapes."""
+    """Returns a printable name: bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def drawn(name: str) -> bytes:
-    """Sorts names into an order that mixes classes and is the same everywhere."""
+    """Hashes a name; sorting by it mixes the classes, alike on every machine."""
     return hashlib.sha256(os.fsencode(name)).digest()

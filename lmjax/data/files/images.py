@@ -1,11 +1,11 @@
-"""Pictures in files, as arrays. Whatever cannot be read rightly is refused with the file's name.
+"""Pictures in files, as arrays; what cannot be read reliably is an error that names the file.
 
     image = read_image("cat.jpg")       # uint8 [H, W, 3]
     mask = read_mask("cat.png")         # bool [H, W]
     saliency = read_saliency("map.png") # float32 [H, W]
 
-All are turned as their EXIF orientation says, so as viewers display them; of animations the first
-frame counts.
+All are turned by their EXIF orientation, as viewers display them; of animations, the first frame is
+read.
 """
 
 import io
@@ -19,7 +19,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
 )
-"""Of files that are taken for pictures, in small letters."""
+"""Suffixes of files that are taken for pictures, in lower case."""
 
 _HALF = 128
 _TURNS = {
@@ -36,10 +36,10 @@ File = str | os.PathLike | bytes
 
 
 def read_image(file: File, *, name: str | None = None) -> np.ndarray:
-    """A picture in colours.
+    """Reads a picture in colours.
 
-    Greyscale, palette and CMYK pictures become RGB. Opacity is dropped: what is stored under
-    transparent pixels shows. Of 16 bits the upper 8 are kept, in PNG, where they have one meaning.
+    Greyscale, palette and CMYK pictures become RGB. Opacity is dropped: the colours stored under
+    transparent pixels show. Of the 16 bits of a PNG, the upper 8 are kept.
 
     Args:
       file: path, or content.
@@ -57,20 +57,20 @@ def read_image(file: File, *, name: str | None = None) -> np.ndarray:
 def read_mask(
     file: File, *, name: str | None = None, background: int = 0, at_least: int | None = None
 ) -> np.ndarray:
-    """A picture of an object.
+    """Reads the mask of an object.
 
     Args:
-      file, name: as of `read_image`.
-      background: the value that pixels beside the object have; all others are on it. Of palettes,
-        this is about indices; of colours, about the largest channel, and transparent pixels are
-        beside the object. JPEG blurs its values: there, half of 255 divides them.
+      file, name: as in `read_image`.
+      background: the value of pixels outside the object; all others are on it. In pictures with a
+        palette it is an index; in colours the largest channel counts, and transparent pixels are
+        outside the object. JPEG blurs its values: there, the threshold is half of 255.
       at_least: the least value on the object, instead of `background`.
 
     Returns:
       bool `[H, W]`, True on the object.
 
     Raises:
-      ValueError: as of `read_image`.
+      ValueError: as in `read_image`.
     """
 
     def mask(picture: Image.Image, kind: str) -> np.ndarray:
@@ -91,10 +91,10 @@ def read_mask(
 def mask_rule(
     background: int | str | None = None, at_least: int | str | None = None
 ) -> dict[str, int]:
-    """Options of `read_mask`, those that are given; numbers may be text.
+    """Returns the options of `read_mask` that are given; numbers may be text.
 
     Raises:
-      ValueError: what is no number.
+      ValueError: not a number.
     """
     given = {"background": background, "at_least": at_least}
     given = {name: value for name, value in given.items() if value is not None}
@@ -107,26 +107,26 @@ def mask_rule(
 def mask_of_values(
     values: np.ndarray, *, background: int = 0, at_least: int | None = None
 ) -> np.ndarray:
-    """bool, True on the object; options as of `read_mask`.
+    """Returns which values are on the object, as bool.
 
     Args:
-      values: of any shape.
-      background, at_least: as of `read_mask`.
+      values: array of any shape.
+      background, at_least: as in `read_mask`.
     """
     return values != background if at_least is None else values >= at_least
 
 
 def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
-    """A heatmap as a grey picture, white where it is highest.
+    """Reads a heatmap from a grey picture, white where it is highest.
 
     Args:
-      file, name: as of `read_image`.
+      file, name: as in `read_image`.
 
     Returns:
       float32 `[H, W]` in [0, 1].
 
     Raises:
-      ValueError: as of `read_image`.
+      ValueError: as in `read_image`.
     """
 
     def grey(picture: Image.Image, kind: str) -> np.ndarray:
@@ -136,7 +136,7 @@ def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
 
 
 def is_turned(path: str | os.PathLike) -> bool:
-    """Whether a picture's EXIF orientation turns it: what is read of it is not as it is stored."""
+    """Returns whether an EXIF orientation turns a picture, so that it is not read as stored."""
     with Image.open(path) as picture:
         return _turn(picture) is not None
 
@@ -148,7 +148,7 @@ def _read(
     *,
     masks: bool = False,
 ) -> np.ndarray:
-    """What `use` makes of a picture, turned, and of the name of its format."""
+    """Opens a picture and turns it; returns `use(picture, format)`."""
     if name is None:
         name = "picture" if isinstance(file, bytes) else os.fspath(file)
     try:
@@ -182,7 +182,7 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What the EXIF orientation says. EXIF that makes no sense (ImageNet has some) says nothing."""
+    """Returns the turn of the EXIF orientation; None where EXIF is damaged, as in ImageNet."""
     try:
         return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # of many kinds
@@ -208,7 +208,7 @@ def _eight_bits(picture: Image.Image, kind: str) -> Image.Image:
 
 
 def _levels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Values `[H, W]`, and which pixels are opaque."""
+    """Returns values `[H, W]`, and which pixels are opaque."""
     clear = "transparency" in picture.info or picture.mode in _OPACITY
     opaque = (
         np.asarray(picture.convert("RGBA"))[..., 3] > 0

@@ -17,7 +17,7 @@ def from_csv(
     background: int | str | None = None,
     at_least: int | str | None = None,
 ) -> Files:
-    """Images that a table lists, in its order.
+    """Opens the images that a table lists, in its order.
 
     Example:
       >>> Path("pets.csv").write_text("image,label,mask\\na.jpg,cat,a.png\\nb.jpg,dog,\\n")
@@ -25,12 +25,12 @@ def from_csv(
 
     Args:
       path: a .csv file whose first line names columns: `image`, and where known `label`, `mask`,
-        `saliency` and `id`; others are passed over. Names of files are relative to its folder. What
-        an example has none of is left empty.
+        `saliency` and `id`; others are ignored. Names of files are relative to its folder. Unknown
+        values are left empty.
       classes: a text file with the labels, one a line, in their order; by default WordNet ids have
         ImageNet's numbers, numbers their own, other names those of the alphabet
         (`lmjax.data.files.classes.number`).
-      background: the value of masks beside the object, 0 by default; all others are on it.
+      background: the value of masks outside the object, 0 by default; all others are on it.
       at_least: the least value on the object, instead of `background`
         (`lmjax.data.files.images.read_mask`).
 
@@ -69,11 +69,11 @@ def from_csv(
 def read_lines(
     path: str | os.PathLike, columns: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
-    """Numbers of a table's lines and what they hold, by column.
+    """Reads a table; returns each line's number and its values by column.
 
     Args:
       path: a .csv file whose first line names columns.
-      columns: that it must have.
+      columns: columns that it must have.
 
     Raises:
       ValueError: no table, or one without these columns.

@@ -3,8 +3,8 @@
     builder = lmjax.data.prepare_imagenet("salient_imagenet", "downloads", data_dir="datasets")
     source = lmjax.data.from_tfds("salient_imagenet", split="train", data_dir="datasets")
 
-TensorFlow is not needed. The same examples can be read from where they are, without preparing them,
-by the sources that each builder names. Importing this module imports tensorflow-datasets and
+TensorFlow is not needed. The same examples can be read from the original files, without preparing
+them, by the sources that each builder names. Importing this module imports tensorflow-datasets and
 registers the builders with it.
 """
 
@@ -29,8 +29,8 @@ class ImagenetValidation(ImagenetBuilder):
     HOMEPAGE = "https://image-net.org"
     CITATION = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge, IJCV"
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Put here ILSVRC2012_img_val, the images in class folders (n01440764) or all in one; and "
-        "if they are not called as they come, ILSVRC2012_validation_ground_truth.txt with meta.mat "
+        "Put here ILSVRC2012_img_val, the images in class folders (n01440764) or all in one; and, "
+        "without their original names, ILSVRC2012_validation_ground_truth.txt with meta.mat "
         "of ILSVRC2012_devkit_t12, or LOC_val_solution.csv of Kaggle."
     )
 
@@ -147,14 +147,14 @@ def prepare_imagenet(
       dataset: "imagenet_validation", "salient_imagenet", "salient_imagenet/spurious",
         "pixel_imagenet", "imagenet_s" (919 classes; also "imagenet_s/300" and "imagenet_s/50") or
         "part_imagenet".
-      folder: with what was downloaded by hand, or links to it, called as
-        `BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS` says.
+      folder: folder of the files that were downloaded by hand, or of links to them, named as in
+        `BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS`.
       data_dir: folder of tensorflow-datasets; its own default otherwise.
 
     Returns:
       The builder. ``builder.as_data_source(split)[i]`` is a dict of ``id``, ``image``, ``label``
-      (of ImageNet's networks), and what there is of ``object_mask``, ``saliency`` and
-      ``spurious_mask`` (uint8 `[H, W, 1]`).
+      (of ImageNet's networks), and those of ``object_mask``, ``saliency`` and ``spurious_mask``
+      that the dataset has (uint8 `[H, W, 1]`).
 
     Raises:
       ValueError: no such dataset; or an example that cannot be read, with its file's name. A

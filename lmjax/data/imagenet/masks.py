@@ -4,7 +4,7 @@
     source = from_imagenet_s("ImageNetS919", split="validation")
     source = from_part_imagenet("PartImageNet", split="val")
 
-Examples are those that have a mask. Their order is drawn from their names, as that of folders, and
+Examples are the images that have a mask. Their order is a hash of their names, as in folders, and
 their labels are the numbers of ImageNet's networks.
 """
 
@@ -12,10 +12,11 @@ import os
 
 import numpy as np
 
+from lmjax._utils.checks import check_choice
 from lmjax.data.files.examples import Files, Row, StoredFiles
 from lmjax.data.files.folder import drawn, picture_names, stem
 from lmjax.data.files.images import read_image
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 IMAGENET_S_SPLITS = ("validation", "train-semi")
 PART_IMAGENET_SPLITS = ("train", "val", "test")
@@ -27,7 +28,7 @@ _OTHER, _IGNORED = 0, 1000
 
 
 def from_pixel_imagenet(path: str | os.PathLike, *, images: str | os.PathLike) -> Files:
-    """Pixel ImageNet: objects of ImageNet's training images, segmented from their boxes.
+    """Opens Pixel ImageNet: objects of ImageNet's training images, segmented from their boxes.
 
     The layout is `PATH/n01440764/n01440764_18.png` beside `IMAGES/n01440764/n01440764_18.JPEG`. The
     object is where a mask is not 0: other values number its instances.
@@ -51,12 +52,12 @@ def from_pixel_imagenet(path: str | os.PathLike, *, images: str | os.PathLike) -
 
 
 def from_imagenet_s(path: str | os.PathLike, *, split: str = "validation") -> Files:
-    """ImageNet-S: ImageNet's images with their classes segmented by people.
+    """Opens ImageNet-S: ImageNet's images with their classes segmented by people.
 
     The layout is `PATH/validation/n01440764/ILSVRC2012_val_00000293.JPEG` beside
     `PATH/validation-segmentation/n01440764/ILSVRC2012_val_00000293.png`. The object is all that a
-    mask assigns to a class, which is the image's own, but for the few images that show several.
-    What it leaves open (1000), as too hard to tell, counts as beside the object.
+    mask assigns to a class: the image's own, except in the few images that show several. Pixels
+    that the annotators left open (1000) count as outside the object.
 
     Args:
       path: `ImageNetS919`, `ImageNetS300` or `ImageNetS50`.
@@ -74,17 +75,17 @@ def from_imagenet_s(path: str | os.PathLike, *, split: str = "validation") -> Fi
       Gao et al. 2022, Large-scale Unsupervised Semantic Segmentation, arXiv 2106.03149, section 3;
       https://github.com/LUSSeg/ImageNet-S.
     """
-    _check_split(split, IMAGENET_S_SPLITS)
+    check_choice("split", split, IMAGENET_S_SPLITS)
     images, masks = (os.path.join(path, each) for each in (split, f"{split}-segmentation"))
     return _masked(ClassNumbers, f"imagenet-s/{split}", images, masks)
 
 
 def from_part_imagenet(path: str | os.PathLike, *, split: str = "val") -> Files:
-    """PartImageNet: whole objects in images of 158 of ImageNet's classes.
+    """Opens PartImageNet: whole objects in images of 158 of ImageNet's classes.
 
     The layout is that of PartImageNet_Seg: `PATH/images/val/n01440764_18.JPEG` beside
-    `PATH/annotations/val_whole/n01440764_18.png`, whose values are classes, and 158 what is beside
-    the object.
+    `PATH/annotations/val_whole/n01440764_18.png`, whose values are classes, and 158 outside the
+    object.
 
     Args:
       path: the folder `PartImageNet`.
@@ -100,7 +101,7 @@ def from_part_imagenet(path: str | os.PathLike, *, split: str = "val") -> Files:
     References:
       He et al. 2022, PartImageNet, ECCV, arXiv 2112.00933; https://github.com/TACJu/PartImageNet.
     """
-    _check_split(split, PART_IMAGENET_SPLITS)
+    check_choice("split", split, PART_IMAGENET_SPLITS)
     images = os.path.join(path, "images", split)
     masks = os.path.join(path, "annotations", f"{split}_whole")
     rule = {"background": _PART_BACKGROUND}
@@ -124,7 +125,7 @@ def _masked(
     masks: str | os.PathLike,
     mask_rule: dict[str, int] | None = None,
 ) -> Files:
-    """Every mask with its image, which has its name."""
+    """Opens all masks of a folder, each with the image of the same name."""
     numbers = {name: number for number, name in enumerate(synsets.synsets())}
     rows = []
     for name in picture_names(os.fspath(masks)):
@@ -140,8 +141,3 @@ def _masked(
     rows.sort(key=lambda row: drawn(row.id))
     folders = {"image": os.path.abspath(images), "object_mask": os.path.abspath(masks)}
     return source(kind, tuple(rows), folders, synsets.synsets(), mask_rule or {})
-
-
-def _check_split(split: str, splits: tuple[str, ...]) -> None:
-    if split not in splits:
-        raise ValueError(f"split must be one of {', '.join(splits)}; got {split!r}")

@@ -1,4 +1,4 @@
-"""Salient ImageNet: what robust networks look at on ImageNet's images, judged by people.
+"""Salient ImageNet: features that robust networks use on ImageNet's images, judged by people.
 
     source = from_salient_imagenet("salient_imagenet_dataset", images="ILSVRC2012/train")
     source[0].object_mask, source[0].saliency, source[0].spurious_mask
@@ -15,11 +15,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lmjax._utils.checks import check_choice
 from lmjax.data.files.examples import Row, StoredFiles
 from lmjax.data.files.folder import drawn
 from lmjax.data.files.images import mask_rule, read_saliency
 from lmjax.data.files.table import read_lines
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 from lmjax.data.source import Example
 
 FEATURES = ("core", "spurious")
@@ -79,8 +80,7 @@ def from_salient_imagenet(
       Singla & Feizi 2022, Salient ImageNet, ICLR, arXiv 2110.04301, sections 3 and 4;
       https://github.com/singlasahil14/salient_imagenet.
     """
-    if features not in FEATURES:
-        raise ValueError(f"features must be core or spurious, got {features!r}")
+    check_choice("features", features, FEATURES)
     judged = _judged(_find_answers(path) if answers is None else answers)
     rows = []
     for number, synset in enumerate(synsets.synsets()):
@@ -121,11 +121,11 @@ class SalientImages(StoredFiles):
         )
 
     def path(self, row: Row, kind: str) -> str:
-        """Of one of a row's files."""
+        """Returns the path of one of a row's files."""
         return os.path.join(self.folders["image" if kind == "image" else "mask"], row.files[kind])
 
     def _soft_mask(self, row: Row, features: str, size: tuple[int, int]) -> np.ndarray:
-        """The maximum over the features of a kind, where it lies in the image; float32 `[H, W]`."""
+        """Returns the maximum over the features of a kind, in the whole image: float32 `[H, W]`."""
         crop = np.zeros((_CROP, _CROP), np.float32)
         for kind in row.files:
             if kind.startswith(features):
@@ -145,7 +145,7 @@ def _find_answers(path: str | os.PathLike) -> str:
 
 
 def _judged(path: str | os.PathLike) -> dict[int, dict[int, str]]:
-    """`core` or `spurious` by numbers of class and feature."""
+    """Returns "core" or "spurious" by the numbers of class and feature."""
     votes = {}
     for at, line in read_lines(path, _COLUMNS):
         try:
@@ -165,7 +165,7 @@ def _judged(path: str | os.PathLike) -> dict[int, dict[int, str]]:
 
 
 def _files(folder: str, synset: str, features: Mapping[int, str]) -> dict[str, dict[str, str]]:
-    """Files of a class by names of images; kinds of files are `image`, `core 59`, `spurious 7`."""
+    """Lists the files of a class by image; kinds of files are `image`, `core 59`, `spurious 7`."""
     columns = {number: f"feature_{number}" for number in features}
     for name in columns.values():
         _check_masks(os.path.join(folder, name))
@@ -202,14 +202,14 @@ def _read_crop(path: str) -> np.ndarray:
 
 
 def _placed(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A crop of the resized image where it lies in the image itself, by nearest neighbour.
+    """Puts a crop of the resized image back into the image itself, by nearest neighbour.
 
     Args:
       crop: `[224, 224]`.
       size: height and width of the image.
 
     Returns:
-      `[H, W]`, 0 beside the crop.
+      `[H, W]`, 0 outside the crop.
     """
     short = min(size)
     rows, columns = (_cells(each, int(_RESIZED * each / short)) for each in size)
@@ -217,7 +217,7 @@ def _placed(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cells(length: int, resized: int) -> np.ndarray:
-    """For each pixel along a side: its cell of the crop, from 1; 0 and 225 are beside it.
+    """Returns the cell of the crop for each pixel along a side, from 1; 0 and 225 are outside.
 
     Sizes and offsets are those of torchvision's Resize and CenterCrop.
     """

@@ -12,7 +12,7 @@ _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.ASCII)
 
 @functools.cache
 def synsets() -> tuple[str, ...]:
-    """WordNet ids of the 1000 classes in the order of networks' outputs, which is ascending."""
+    """Returns the WordNet ids of the 1000 classes, ascending as networks' outputs are."""
     return tuple((Path(__file__).parent / "synsets.txt").read_text("ascii").split())
 
 
@@ -32,22 +32,20 @@ class ImagenetClass(NamedTuple):
 
 @functools.cache
 def imagenet_classes() -> tuple[ImagenetClass, ...]:
-    """The 1000 classes in the order of networks' outputs.
+    """Returns the 1000 classes in the order of networks' outputs.
 
     Example:
       >>> lmjax.data.imagenet_classes()[207]
       ImagenetClass(index=207, synset='n02099601', name='golden retriever')
     """
-    file = Path(__file__).parents[2] / "models/imagenet_classes.txt"
-    names = file.read_text("utf-8").splitlines()
-    return tuple(
-        ImagenetClass(index, synset, name)
-        for index, (synset, name) in enumerate(zip(synsets(), names, strict=True))
-    )
+    from lmjax.models.registry import class_names
+
+    named = zip(synsets(), class_names("imagenet"), strict=True)
+    return tuple(ImagenetClass(index, *each) for index, each in enumerate(named))
 
 
 def validation_classes(names: Iterable[str]) -> dict[str, str]:
-    """WordNet ids of validation images by their names, as ILSVRC2012_img_val.tar has them.
+    """Returns the WordNet ids of validation images, by the names of ILSVRC2012_img_val.tar.
 
     The list is that of tensorflow-datasets, which is not imported for it.
 
@@ -55,7 +53,7 @@ def validation_classes(names: Iterable[str]) -> dict[str, str]:
       names: such as "ILSVRC2012_val_00000001.JPEG".
 
     Returns:
-      WordNet ids by name; nothing unless all are names of validation images.
+      WordNet ids by name; empty unless all are names of validation images.
     """
     found = {name: _VALIDATION_IMAGE.fullmatch(name) for name in names}
     if not all(found.values()):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.folder import drawn, from_folder, picture_names, stem
 from lmjax.data.files.table import read_lines
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _META = "meta.mat"
 
 
 def from_imagenet(path: str | os.PathLike, *, labels: str | os.PathLike | None = None) -> Files:
-    """ILSVRC 2012's validation images, in class folders (n01440764) or all in one.
+    """Opens ILSVRC 2012's validation images, in class folders (n01440764) or all in one.
 
     Example:
       >>> source = lmjax.data.from_imagenet("ILSVRC2012_img_val")
@@ -22,15 +22,15 @@ def from_imagenet(path: str | os.PathLike, *, labels: str | os.PathLike | None =
     Args:
       path: the folder.
       labels: a list of the images' classes: `ILSVRC2012_validation_ground_truth.txt`, beside
-        `meta.mat` of the same development kit, which says whose numbers it has; or Kaggle's
-        `LOC_val_solution.csv`. By default, class folders say it, or the names of the images as they
-        come (ILSVRC2012_val_00000001.JPEG), whose classes this package knows.
+        `meta.mat` of the same development kit, which has the numbers' WordNet ids; or Kaggle's
+        `LOC_val_solution.csv`. By default, classes are those of the class folders, or of the
+        images' original names (ILSVRC2012_val_00000001.JPEG), which this package knows.
 
     Returns:
-      A source; ids are names below `path`, their order is drawn from them.
+      A source; ids are names below `path`, and their order is a hash of them.
 
     Raises:
-      ValueError: images whose classes are not known; a list that makes no sense.
+      ValueError: images whose classes are not known; a list that cannot be used.
       OSError: the folder or a list cannot be read.
 
     References:
@@ -41,7 +41,7 @@ def from_imagenet(path: str | os.PathLike, *, labels: str | os.PathLike | None =
         if source.class_names != synsets.synsets():
             raise ValueError(
                 f"the classes of the images in {path} are not known: give folders that are called "
-                "by WordNet ids (n01440764), images called as they come "
+                "by WordNet ids (n01440764), images under their original names "
                 "(ILSVRC2012_val_00000001.JPEG), or labels=FILE"
             )
         return source
@@ -65,13 +65,13 @@ def _is_table(path: str | os.PathLike) -> bool:
 
 
 def _read_kaggle(path: str | os.PathLike) -> dict[str, str]:
-    """WordNet ids by names of images; they come before the coordinates of boxes."""
+    """Reads WordNet ids by names of images; each line has them before coordinates of boxes."""
     lines = read_lines(path, ("ImageId", "PredictionString"))
     return {line["ImageId"]: line["PredictionString"][: len("n01440764")] for _, line in lines}
 
 
 def _read_ground_truth(path: str | os.PathLike) -> dict[str, str]:
-    """WordNet ids by names of images; line 1 is of ILSVRC2012_val_00000001."""
+    """Reads WordNet ids by names of images; line 1 belongs to ILSVRC2012_val_00000001."""
     try:
         with open(path, encoding="ascii") as file:
             lines = file.read().split()
@@ -88,7 +88,7 @@ def _read_ground_truth(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _read_meta(path: str) -> Mapping[str, str]:
-    """WordNet ids by the numbers that the development kit has, which no network has."""
+    """Reads WordNet ids by the development kit's numbers, which differ from those of networks."""
     from scipy.io import loadmat
 
     try:

@@ -1,11 +1,11 @@
-"""How similar ImageNet's classes are: the file that `lmjax study removal --similarity` takes."""
+"""Similarity of ImageNet's classes: the file that `lmjax study removal --similarity` takes."""
 
 import os
 
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 
 def write_similarity(path: str | os.PathLike) -> None:
@@ -32,10 +32,10 @@ def write_similarity(path: str | os.PathLike) -> None:
 
 
 def check_similarity(matrix: np.ndarray) -> np.ndarray:
-    """The matrix `[K, K]`, if it is 1 on the diagonal, symmetric and within (0, 1].
+    """Returns the matrix `[K, K]`, checked to be 1 on the diagonal, symmetric and within (0, 1].
 
     Raises:
-      ValueError: where it is not; classes that are the same, or unlike themselves, would lie.
+      ValueError: a matrix that is not; it names the classes.
     """
     (same,) = np.nonzero(np.diag(matrix) != 1)
     if len(same):

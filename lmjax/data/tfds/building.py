@@ -1,4 +1,4 @@
-"""What tensorflow-datasets builders share here. TensorFlow is not needed.
+"""Parts that the tensorflow-datasets builders share; TensorFlow is not needed.
 
 Importing this module imports tensorflow-datasets.
 """
@@ -12,13 +12,13 @@ from PIL import Image
 
 from lmjax.data.files.examples import Files
 from lmjax.data.files.images import is_turned
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 
 _PLAIN = (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L"))
 
 
 def png(pixels: np.ndarray) -> io.BytesIO:
-    """Encoded here: given an array, tensorflow-datasets would call TensorFlow.
+    """Encodes an image as PNG; given an array, tensorflow-datasets would call TensorFlow.
 
     Args:
       pixels: uint8 `[H, W, 3]` or `[H, W]`, or bool `[H, W]`, which becomes 0 and 1.
@@ -30,14 +30,14 @@ def png(pixels: np.ndarray) -> io.BytesIO:
 
 
 def mask_feature() -> tfds.features.Image:
-    """Of masks, and of heatmaps in 256 levels."""
+    """Returns the feature of masks, and of heatmaps in 256 levels."""
     return tfds.features.Image(shape=(None, None, 1), encoding_format="png")
 
 
 class ImagenetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A dataset of ImageNet's images, written from sources in their order.
 
-    Builders say which sources their splits are (`sources`), and which masks their examples have
+    Builders define the sources of their splits (`sources`) and the masks of their examples
     (`MASKS`). Labels are the numbers of ImageNet's networks.
     """
 
@@ -48,7 +48,7 @@ class ImagenetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     CITATION: str
 
     def sources(self, folder: os.PathLike) -> dict[str, Files]:
-        """The sources of the splits, in a folder that is laid out as the instructions say."""
+        """Opens the sources of the splits, in a folder laid out as in the instructions."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -93,7 +93,7 @@ def _levels(mask: np.ndarray) -> np.ndarray:
 
 
 def _stored(path: str, image: np.ndarray) -> str | io.BytesIO:
-    """The file itself where every reader sees the same in it, else its pixels as PNG."""
+    """Returns the file itself where all readers decode it alike, else its pixels as PNG."""
     with Image.open(path) as picture:
         plain = (picture.format, picture.mode) in _PLAIN
     return path if plain and not is_turned(path) else png(image)

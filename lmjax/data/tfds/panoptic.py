@@ -1,4 +1,4 @@
-"""Images with an object of one category, of a dataset with panoptic segmentations, as COCO's."""
+"""Images that show a category, from datasets with panoptic segmentations such as COCO."""
 
 import functools
 import operator
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lmjax._utils.checks import check_choice
 from lmjax.data.files.images import read_image
 from lmjax.data.source import Example, check_sizes
 
@@ -13,7 +14,7 @@ FEATURES = ("panoptic_image", "panoptic_objects")
 
 
 class CategorySource:
-    """The examples that show a category; their object masks are all that shows it.
+    """The examples that show a category; their object masks cover everything that shows it.
 
     Args:
       source: examples, and their features undecoded (`lmjax.data.tfds.source.TfdsSource`).
@@ -25,8 +26,7 @@ class CategorySource:
     """
 
     def __init__(self, source, category: str, class_names: tuple[str, ...]):
-        if category not in class_names:
-            raise ValueError(f"category must be one of {', '.join(class_names)}; got {category!r}")
+        check_choice("category", category, class_names)
         self._source, self.class_names = source, class_names
         self._label = class_names.index(category)
         self.version = f"{source.version}/{category}"
@@ -45,7 +45,7 @@ class CategorySource:
 
     @functools.cached_property
     def _indices(self) -> list[int]:
-        """Of examples that show the category. All are looked through, once, without pictures."""
+        """Indices of the examples that show the category; all examples are read once, undecoded."""
         indices = range(len(self._source))
         return [i for i in indices if self._objects(self._source.values(i))]
 

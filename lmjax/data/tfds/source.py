@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.files.images import mask_of_values, mask_rule, read_image, read_mask, read_saliency
-from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.imagenet import synsets
 from lmjax.data.source import Example, check_sizes
 from lmjax.data.tfds import panoptic
 from lmjax.data.tfds.panoptic import CategorySource
@@ -31,13 +31,13 @@ _FEATURES = {
     "spurious_mask": ("spurious_mask",),
     "id": ("id", "file_name", "filename", "image/filename", "image/id", "image_id"),
 }
-"""Names of features that are taken for the fields of an example, the first that there is."""
+"""Names of features that are taken for the fields of an example; the first present one is used."""
 
 _MASKS = {
     "oxford_iiit_pet": {"background": 2},  # 1 is the animal, 3 its outline
     "caltech_birds2011": {"at_least": 128},  # grey levels are shares of people's votes
 }
-"""How the object is told from the values of masks, where it is not simply where they are not 0."""
+"""Values of masks that are on the object, where these are not all values but 0."""
 
 
 _RANDOM_ACCESS = ("array_record", "parquet")  # that tensorflow-datasets has itself
@@ -64,7 +64,7 @@ def from_tfds(
     at_least: int | str | None = None,
     category: str | None = None,
 ) -> "TfdsSource | CategorySource":
-    """A split of a dataset that tensorflow-datasets has prepared, in its order.
+    """Opens a split of a dataset that tensorflow-datasets has prepared, in its order.
 
     Files may be array_record, parquet (which is read into memory) or tfrecord. The dataset's own
     code is not needed, nor TensorFlow.
@@ -75,26 +75,28 @@ def from_tfds(
 
     Args:
       name: of the dataset, `NAME[/CONFIG][:VERSION]`, or a folder that holds a prepared one (with
-        features.json).
+        features.json). It may end in the split: `NAME[SPLIT]`.
       split: such as "test" or "train[:10%]"; not needed where there is only one.
       data_dir: folder of tensorflow-datasets; its own default otherwise.
-      image, label, mask, saliency: names of features. By default the features that are called so
-        (masks also object_mask, segmentation_mask, segmentation), and of images the only one.
-      background: the value of masks beside the object; all others are on it. By default 2 for
-        oxford_iiit_pet, or else 0.
+      image, label, mask, saliency: names of features. By default the features of these names (for
+        masks also object_mask, segmentation_mask, segmentation), or the only image.
+      background: the value of masks outside the object; all others are on it. By default 2 for
+        oxford_iiit_pet, otherwise 0.
       at_least: the least value on the object, instead of `background`. By default 128 for
         caltech_birds2011, where grey levels are shares of people's votes.
-      category: of a dataset with panoptic segmentations (coco/2017_panoptic): only examples that
-        show it, and what shows it as their object. All are looked through for that first.
+      category: for datasets with panoptic segmentations (coco/2017_panoptic): takes only the
+        examples that show it, with everything that shows it as their object. All examples are read
+        once to find them.
 
     Returns:
-      A source. Labels are those of the dataset; but where its classes go by ImageNet's WordNet ids,
-      they are the numbers of ImageNet's networks (imagenette and others count in their own way).
+      A source. Labels are those of the dataset; but where its classes are ImageNet's WordNet ids,
+      they are the numbers of ImageNet's networks (imagenette, for one, numbers them otherwise).
 
     Raises:
       ValueError: not prepared, no such split or feature, a format without random access. The
-        message has the command that helps.
+        message has the command to run.
     """
+    name, split = _with_split(name, split)
     info = _info(name, data_dir)
     _check_format(info)
     parts = _parts(info, split)
@@ -103,6 +105,26 @@ def from_tfds(
     rule = mask_rule(background, at_least) or _MASKS.get(info.name, {})
     source = TfdsSource(str(info.data_dir), parts, features, rule)
     return source if category is None else _category(source, category, info.features)
+
+
+def _with_split(name: str, split: str | None) -> tuple[str, str | None]:
+    """Splits `NAME[SPLIT]`, both of which may have brackets of their own."""
+    if not name.endswith("]") or _is_prepared(name):
+        return name, split
+    depth = 0
+    for at in reversed(range(len(name))):
+        depth += {"]": 1, "[": -1}.get(name[at], 0)
+        if depth == 0:
+            break
+    else:
+        raise ValueError(f"TFDS dataset {name} has a ] without its [; write NAME[SPLIT]")
+    if split is not None:
+        raise ValueError(f"split {split!r} and {name} both name a split; give one")
+    return name[:at], name[at + 1 : -1]
+
+
+def _is_prepared(folder: str) -> bool:
+    return os.path.isfile(os.path.join(folder, "features.json"))
 
 
 def _category(source: "TfdsSource", category: str, features) -> CategorySource:
@@ -116,12 +138,12 @@ def _category(source: "TfdsSource", category: str, features) -> CategorySource:
 
 
 class TfdsSource:
-    """Examples of a prepared dataset, each read when it is asked for; `from_tfds` makes one.
+    """Examples of a prepared dataset, each read on demand; `from_tfds` makes one.
 
     Args:
-      folder: where it was prepared, with features.json.
-      parts: of its splits, one after the other.
-      features: names of features by the fields of examples they are.
+      folder: folder of the prepared dataset, with features.json.
+      parts: parts of its splits, one after the other.
+      features: names of features by field of an example.
       mask_rule: options of `lmjax.data.files.images.read_mask`.
     """
 
@@ -148,7 +170,7 @@ class TfdsSource:
         return check_sizes(Example(name, label=self._label(label), **fields), self._features)
 
     def values(self, index: int) -> dict[str, Any]:
-        """All features of an example by name, pictures as the content of files.
+        """Reads all features of an example by name, pictures as the content of files.
 
         Raises:
           ValueError: it cannot be read.
@@ -156,12 +178,12 @@ class TfdsSource:
         split, number = self._find(operator.index(index))
         try:
             record = self._records(split)[number]
-            if record is None:  # what array_record makes of a file that was cut off
+            if record is None:  # array_record gives None where a file was cut off
                 raise ValueError("its record is missing")
             return self._info.features.deserialize_example_np(record, decoders=self._undecoded)
         except MemoryError:
             raise
-        except Exception as error:  # each format has its own
+        except Exception as error:  # each format raises its own
             raise ValueError(
                 f"example {number} of split {split} in {self._folder} cannot be read: {error}"
             ) from error
@@ -170,13 +192,13 @@ class TfdsSource:
         return f"TfdsSource({self._info.full_name}, {len(self)} examples)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is made anew elsewhere stays behind: open files and what tells how to read them."""
+        """Returns the state to pickle: open files and readers are left out, and made again."""
         kept = ("_folder", "_parts", "_features", "_mask_rule")
         return {name: getattr(self, name) for name in kept}
 
     @functools.cached_property
     def version(self) -> str:
-        """Name, version and split of the dataset, and a hash of its size and of what is read."""
+        """Name, version and split of the dataset, and a hash of its size and of the fields read."""
         splits = [(split, self._info.splits[split]) for split, _, _ in self._parts]
         sizes = [(split, info.num_examples, info.num_bytes) for split, info in splits]
         depends = repr((self._parts, sizes, sorted(self._features.items()), self._mask_rule))
@@ -185,7 +207,7 @@ class TfdsSource:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """In the order of labels, where known."""
+        """Names of the classes in the order of labels, where known."""
         return self._classes[1]
 
     def _find(self, index: int) -> tuple[str, int]:
@@ -209,7 +231,7 @@ class TfdsSource:
         return read_mask(value, name=what, **self._mask_rule)
 
     def _array(self, field: str, value: np.ndarray, what: str) -> np.ndarray:
-        """A feature that is no file of a picture."""
+        """Converts a feature that is an array, not the file of a picture."""
         if field == "image":
             return value
         if value.ndim == 3 and value.shape[2] == 1:
@@ -246,12 +268,12 @@ class TfdsSource:
 
     @functools.cached_property
     def _undecoded(self) -> dict[str, Any]:
-        """Pictures stay files: `lmjax.data.files.images` knows more kinds."""
+        """Decoders that leave pictures as files, which `lmjax.data.files.images` reads."""
         return dict.fromkeys(_images(self._info.features), tfds.decode.SkipDecoding())
 
     @functools.cached_property
     def _classes(self) -> tuple[list[int] | None, tuple[str, ...] | None]:
-        """Labels for the dataset's own, or None where they are the same; and names of classes."""
+        """Labels by the dataset's own, or None where they are equal; and names of classes."""
         features, name = self._info.features, self._features.get("label")
         feature = None if name is None else features[name]
         if not isinstance(feature, tfds.features.ClassLabel) or not feature.num_classes:
@@ -264,7 +286,7 @@ class TfdsSource:
 
 def _info(name: str, data_dir: str | os.PathLike | None):
     builders = tfds.core.read_only_builder
-    if os.path.isfile(os.path.join(name, "features.json")):
+    if _is_prepared(name):
         return builders.builder_from_directory(os.path.abspath(name)).info
     options = {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
     try:
@@ -315,7 +337,7 @@ def _parts(info, split: str | None) -> list[Part]:
 
 
 def _features(features, given: Mapping[str, str | None]) -> dict[str, str]:
-    """Names of features by the fields of examples they are."""
+    """Names features by the fields of examples that are read from them."""
     chosen = {}
     for field, names in _FEATURES.items():
         name = given.get(field)
@@ -358,7 +380,7 @@ def _check_format(info) -> None:
 
 
 def _records(info, split: str) -> Sequence:
-    """The records of a split, by number."""
+    """Opens the records of a split, by number."""
     if {each.value for each in info.available_file_formats()} & {*_RANDOM_ACCESS}:
         builder = tfds.core.read_only_builder.builder_from_directory(info.data_dir)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES

@@ -1,7 +1,7 @@
 """Records of TFRecord files by their number, without TensorFlow.
 
-The format has no index. But a record begins with its length, so one pass over the lengths gives the
-places of all, at a few microseconds each.
+The format has no index. But each record starts with its length, so one pass over the lengths finds
+all records, at a few microseconds each.
 """
 
 import bisect
@@ -15,11 +15,11 @@ _FOOTER = 4  # checksum of the record
 
 
 class TfrecordFiles:
-    """The records of some files, read when they are asked for. Checksums are not looked at.
+    """The records of TFRecord files, read on demand; checksums are ignored.
 
     Args:
-      paths: of the files.
-      lengths: how many records each holds.
+      paths: paths of the files.
+      lengths: number of records in each.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike], lengths: Sequence[int]):
@@ -31,10 +31,10 @@ class TfrecordFiles:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> bytes:
-        """Record `index`, from 0.
+        """Returns record `index`, from 0.
 
         Raises:
-          ValueError: a file with another number of records.
+          ValueError: a file with a different number of records.
           OSError: a file that cannot be read.
         """
         number = bisect.bisect_right(self._ends, index)
@@ -47,7 +47,7 @@ class TfrecordFiles:
             return file.read(length)
 
     def _find(self, number: int) -> list[tuple[int, int]]:
-        """Where each record of a file begins, and its length."""
+        """Finds where each record of a file starts, and its length."""
         path, places = self._paths[number], []
         size = os.path.getsize(path)
         with open(path, "rb", buffering=0) as file:
@@ -60,6 +60,6 @@ class TfrecordFiles:
         if end != size or len(places) != self._lengths[number]:
             raise ValueError(
                 f"{path} does not hold {self._lengths[number]} whole records, as its dataset says; "
-                "it is damaged, or was not written to the end"
+                "it is damaged or incomplete"
             )
         return places

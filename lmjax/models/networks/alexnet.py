@@ -22,7 +22,7 @@ class AlexNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 63.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 63.
 
         All hidden gives the classifier's answer to zeros.
         """
@@ -40,5 +40,5 @@ class AlexNet(Network):
 
 
 def alexnet(**options) -> AlexNet:
-    """AlexNet; `options` are those of `Network`."""
+    """Builds AlexNet; `options` are those of `Network`."""
     return AlexNet(**options)

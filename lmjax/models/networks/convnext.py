@@ -60,7 +60,7 @@ class ConvNeXt(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 32.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 32.
 
         All hidden gives the classifier's answer to zeros.
         """
@@ -83,15 +83,15 @@ class ConvNeXt(Network):
 
 
 def convnext_tiny(**options) -> ConvNeXt:
-    """ConvNeXt-Tiny; `options` are those of `Network`."""
+    """Builds ConvNeXt-Tiny; `options` are those of `Network`."""
     return ConvNeXt((3, 3, 9, 3), 96, **options)
 
 
 def convnext_small(**options) -> ConvNeXt:
-    """ConvNeXt-Small; `options` are those of `Network`."""
+    """Builds ConvNeXt-Small; `options` are those of `Network`."""
     return ConvNeXt((3, 3, 27, 3), 96, **options)
 
 
 def convnext_base(**options) -> ConvNeXt:
-    """ConvNeXt-Base; `options` are those of `Network`."""
+    """Builds ConvNeXt-Base; `options` are those of `Network`."""
     return ConvNeXt((3, 3, 27, 3), 128, **options)

@@ -79,7 +79,7 @@ class DenseNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 29.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 29.
 
         All hidden gives `classifier.bias`.
         """
@@ -98,20 +98,20 @@ class DenseNet(Network):
 
 
 def densenet121(**options) -> DenseNet:
-    """DenseNet-121; `options` are those of `Network`."""
+    """Builds DenseNet-121; `options` are those of `Network`."""
     return DenseNet((6, 12, 24, 16), **options)
 
 
 def densenet161(**options) -> DenseNet:
-    """DenseNet-161, with more channels; `options` are those of `Network`."""
+    """Builds DenseNet-161, with more channels; `options` are those of `Network`."""
     return DenseNet((6, 12, 36, 24), 48, 96, **options)
 
 
 def densenet169(**options) -> DenseNet:
-    """DenseNet-169; `options` are those of `Network`."""
+    """Builds DenseNet-169; `options` are those of `Network`."""
     return DenseNet((6, 12, 32, 32), **options)
 
 
 def densenet201(**options) -> DenseNet:
-    """DenseNet-201; `options` are those of `Network`."""
+    """Builds DenseNet-201; `options` are those of `Network`."""
     return DenseNet((6, 12, 48, 32), **options)

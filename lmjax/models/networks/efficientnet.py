@@ -73,7 +73,10 @@ class EfficientNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives the last bias."""
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives the last bias.
+        """
         norm = partial(self.norm, epsilon=self.epsilon, momentum=self.momentum)
         settings = self.conv, norm
         unit = partial(ConvNorm, *settings, nn.silu)
@@ -117,7 +120,7 @@ _V2_S = (
 
 
 def _scaled(width: float, depth: float, **options) -> EfficientNet:
-    """B0 with so many times the channels and blocks."""
+    """Builds B0 with its channels and blocks multiplied."""
     stages = tuple(
         (False, expansion, size, stride, divisible_by_8(features * width), math.ceil(count * depth))
         for expansion, size, stride, features, count in _B0
@@ -126,45 +129,45 @@ def _scaled(width: float, depth: float, **options) -> EfficientNet:
 
 
 def efficientnet_b0(**options) -> EfficientNet:
-    """EfficientNet-B0; `options` are those of `Network`."""
+    """Builds EfficientNet-B0; `options` are those of `Network`."""
     return _scaled(1.0, 1.0, **options)
 
 
 def efficientnet_b1(**options) -> EfficientNet:
-    """EfficientNet-B1; `options` are those of `Network`."""
+    """Builds EfficientNet-B1; `options` are those of `Network`."""
     return _scaled(1.0, 1.1, **options)
 
 
 def efficientnet_b2(**options) -> EfficientNet:
-    """EfficientNet-B2; `options` are those of `Network`."""
+    """Builds EfficientNet-B2; `options` are those of `Network`."""
     return _scaled(1.1, 1.2, **options)
 
 
 def efficientnet_b3(**options) -> EfficientNet:
-    """EfficientNet-B3; `options` are those of `Network`."""
+    """Builds EfficientNet-B3; `options` are those of `Network`."""
     return _scaled(1.2, 1.4, **options)
 
 
 def efficientnet_b4(**options) -> EfficientNet:
-    """EfficientNet-B4; `options` are those of `Network`."""
+    """Builds EfficientNet-B4; `options` are those of `Network`."""
     return _scaled(1.4, 1.8, **options)
 
 
 def efficientnet_b5(**options) -> EfficientNet:
-    """EfficientNet-B5; `options` are those of `Network`."""
+    """Builds EfficientNet-B5; `options` are those of `Network`."""
     return _scaled(1.6, 2.2, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_b6(**options) -> EfficientNet:
-    """EfficientNet-B6; `options` are those of `Network`."""
+    """Builds EfficientNet-B6; `options` are those of `Network`."""
     return _scaled(1.8, 2.6, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_b7(**options) -> EfficientNet:
-    """EfficientNet-B7; `options` are those of `Network`."""
+    """Builds EfficientNet-B7; `options` are those of `Network`."""
     return _scaled(2.0, 3.1, epsilon=1e-3, momentum=0.99, **options)
 
 
 def efficientnet_v2_s(**options) -> EfficientNet:
-    """EfficientNetV2-S; `options` are those of `Network`."""
+    """Builds EfficientNetV2-S; `options` are those of `Network`."""
     return EfficientNet(_V2_S, 24, 1280, epsilon=1e-3, **options)

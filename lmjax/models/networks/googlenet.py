@@ -86,7 +86,10 @@ class GoogLeNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `fc.bias`."""
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives `fc.bias`.
+        """
         unit = partial(BasicConv, self.conv, partial(self.norm, epsilon=1e-3))
         pool = partial(layers.max_pool, stride=2, ceil_mode=True)
         x = pool(unit(64, 7, 2, name="conv1")(self.begin(inputs)), window=3)
@@ -100,5 +103,5 @@ class GoogLeNet(Network):
 
 
 def googlenet(**options) -> GoogLeNet:
-    """GoogLeNet; `options` are those of `Network`."""
+    """Builds GoogLeNet; `options` are those of `Network`."""
     return GoogLeNet(**options)

@@ -12,7 +12,7 @@ from lmjax.models.layers import BatchNorm, Conv, ConvNorm, SqueezeExcitation
 
 
 def divisible_by_8(channels: float) -> int:
-    """The nearest multiple of 8 that is not less by more than a tenth; at least 8."""
+    """Returns the nearest multiple of 8 that is not less by more than a tenth; at least 8."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 

@@ -64,7 +64,10 @@ class MobileNetV2(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives the last bias."""
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives the last bias.
+        """
         unit = partial(ConvNorm, self.conv, self.norm, nn.relu6)
         blocks = []
         for expansion, features, size, stride in _STAGES:
@@ -77,5 +80,5 @@ class MobileNetV2(Network):
 
 
 def mobilenet_v2(**options) -> MobileNetV2:
-    """MobileNetV2; `options` are those of `Network`."""
+    """Builds MobileNetV2; `options` are those of `Network`."""
     return MobileNetV2(**options)

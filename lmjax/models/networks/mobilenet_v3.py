@@ -65,7 +65,7 @@ class MobileNetV3(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
 
         All hidden gives the classifier's answer to zeros.
         """
@@ -89,10 +89,10 @@ class MobileNetV3(Network):
 
 
 def mobilenet_v3_small(**options) -> MobileNetV3:
-    """MobileNetV3-Small; `options` are those of `Network`."""
+    """Builds MobileNetV3-Small; `options` are those of `Network`."""
     return MobileNetV3(_SMALL, 1024, **options)
 
 
 def mobilenet_v3_large(**options) -> MobileNetV3:
-    """MobileNetV3-Large; `options` are those of `Network`."""
+    """Builds MobileNetV3-Large; `options` are those of `Network`."""
     return MobileNetV3(_LARGE, 1280, **options)

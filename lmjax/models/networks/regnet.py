@@ -63,7 +63,10 @@ class RegNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `fc.bias`."""
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives `fc.bias`.
+        """
         settings = self.conv, self.norm
         x = ConvNorm(*settings, nn.relu, 32, 3, 2, name="stem")(self.begin(inputs))
         blocks = [
@@ -81,25 +84,25 @@ class RegNet(Network):
 
 
 def regnet_y_400mf(**options) -> RegNet:
-    """RegNetY-400MF; `options` are those of `Network`."""
+    """Builds RegNetY-400MF; `options` are those of `Network`."""
     return RegNet((48, 104, 208, 440), (1, 3, 6, 6), 8, **options)
 
 
 def regnet_y_800mf(**options) -> RegNet:
-    """RegNetY-800MF; `options` are those of `Network`."""
+    """Builds RegNetY-800MF; `options` are those of `Network`."""
     return RegNet((64, 144, 320, 784), (1, 3, 8, 2), 16, **options)
 
 
 def regnet_y_1_6gf(**options) -> RegNet:
-    """RegNetY-1.6GF; `options` are those of `Network`."""
+    """Builds RegNetY-1.6GF; `options` are those of `Network`."""
     return RegNet((48, 120, 336, 888), (2, 6, 17, 2), 24, **options)
 
 
 def regnet_y_3_2gf(**options) -> RegNet:
-    """RegNetY-3.2GF; `options` are those of `Network`."""
+    """Builds RegNetY-3.2GF; `options` are those of `Network`."""
     return RegNet((72, 216, 576, 1512), (2, 5, 13, 1), 24, **options)
 
 
 def regnet_y_8gf(**options) -> RegNet:
-    """RegNetY-8GF; `options` are those of `Network`."""
+    """Builds RegNetY-8GF; `options` are those of `Network`."""
     return RegNet((224, 448, 896, 2016), (2, 4, 10, 1), 56, **options)

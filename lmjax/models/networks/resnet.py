@@ -82,12 +82,12 @@ class Bottleneck(nn.Module):
         return relu(layers.residual(x, skip))
 
     def shortcut(self, inputs: Masked) -> Masked:
-        """The branch beside the convolutions."""
+        """Computes the branch beside the convolutions."""
         return shortcut(self, inputs)
 
 
 def shortcut(block: BasicBlock | Bottleneck, inputs: Masked) -> Masked:
-    """The identity, or a strided 1x1 convolution where the shape changes; inside `block`."""
+    """Applies the identity, or a strided 1x1 convolution where the shape changes, in `block`."""
     features = block.planes * block.expansion
     if block.stride == 1 and inputs.x.shape[-1] == features:
         return inputs
@@ -111,7 +111,9 @@ class ResNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `fc.bias`.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives `fc.bias`.
 
         Args:
           inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
@@ -132,32 +134,32 @@ class ResNet(Network):
         return self.classify(layers.global_average_pool(self.run(x, blocks)), "fc")
 
     def stem(self, x: Masked) -> Masked:
-        """What comes before `bn1`."""
+        """Applies the layers before `bn1`."""
         return self.conv(self.width, 7, 2, name="conv1")(x)
 
 
 def resnet18(**options) -> ResNet:
-    """ResNet-18; `options` are those of `ResNet`."""
+    """Builds ResNet-18; `options` are those of `ResNet`."""
     return ResNet((2, 2, 2, 2), BasicBlock, **options)
 
 
 def resnet34(**options) -> ResNet:
-    """ResNet-34; `options` are those of `ResNet`."""
+    """Builds ResNet-34; `options` are those of `ResNet`."""
     return ResNet((3, 4, 6, 3), BasicBlock, **options)
 
 
 def resnet50(**options) -> ResNet:
-    """ResNet-50; `options` are those of `ResNet`."""
+    """Builds ResNet-50; `options` are those of `ResNet`."""
     return ResNet((3, 4, 6, 3), Bottleneck, **options)
 
 
 def resnet101(**options) -> ResNet:
-    """ResNet-101; `options` are those of `ResNet`."""
+    """Builds ResNet-101; `options` are those of `ResNet`."""
     return ResNet((3, 4, 23, 3), Bottleneck, **options)
 
 
 def resnet152(**options) -> ResNet:
-    """ResNet-152; `options` are those of `ResNet`."""
+    """Builds ResNet-152; `options` are those of `ResNet`."""
     return ResNet((3, 8, 36, 3), Bottleneck, **options)
 
 
@@ -168,30 +170,30 @@ _twice_as_wide = partial(Bottleneck, width_per_group=128)
 
 
 def resnext50_32x4d(**options) -> ResNet:
-    """ResNeXt-50, 32 groups of width 4; `options` are those of `ResNet`."""
+    """Builds ResNeXt-50, 32 groups of width 4; `options` are those of `ResNet`."""
     return ResNet((3, 4, 6, 3), _resnext_32x4d, **options)
 
 
 def resnext101_32x8d(**options) -> ResNet:
-    """ResNeXt-101, 32 groups of width 8; `options` are those of `ResNet`."""
+    """Builds ResNeXt-101, 32 groups of width 8; `options` are those of `ResNet`."""
     return ResNet((3, 4, 23, 3), _resnext_32x8d, **options)
 
 
 def resnext101_64x4d(**options) -> ResNet:
-    """ResNeXt-101, 64 groups of width 4; `options` are those of `ResNet`."""
+    """Builds ResNeXt-101, 64 groups of width 4; `options` are those of `ResNet`."""
     return ResNet((3, 4, 23, 3), _resnext_64x4d, **options)
 
 
 def wide_resnet50_2(**options) -> ResNet:
-    """Wide ResNet-50-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
+    """Builds Wide ResNet-50-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
     return ResNet((3, 4, 6, 3), _twice_as_wide, **options)
 
 
 def wide_resnet101_2(**options) -> ResNet:
-    """Wide ResNet-101-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
+    """Builds Wide ResNet-101-2: bottlenecks of twice the width; `options` are those of `ResNet`."""
     return ResNet((3, 4, 23, 3), _twice_as_wide, **options)
 
 
 def resnet18_digits(**options) -> ResNet:
-    """The bundled ResNet-18 of half the width, for ten digits; `options` are those of `ResNet`."""
+    """Builds the bundled ResNet-18 of half the width; `options` are those of `ResNet`."""
     return ResNet((2, 2, 2, 2), BasicBlock, **{"num_classes": 10, "width": 32, **options})

@@ -20,7 +20,7 @@ class Bottleneck(resnet.Bottleneck):
         return self.stride
 
     def shortcut(self, inputs: Masked) -> Masked:
-        """The identity, or averages and a 1x1 convolution where the shape changes."""
+        """Returns the identity, or averages and a 1x1 convolution where the shape changes."""
         features = self.planes * self.expansion
         if self.stride == 1 and inputs.x.shape[-1] == features:
             return inputs
@@ -34,17 +34,17 @@ class ResNetD(resnet.ResNet):
     """A ResNet-D over `Masked` images; the attributes are those of `ResNet`."""
 
     def stem(self, x: Masked) -> Masked:
-        """Three 3x3 convolutions, the first two of half the width."""
+        """Applies three 3x3 convolutions, the first two of half the width."""
         x = relu(self.norm(name="conv1.1")(self.conv(self.width // 2, 3, 2, name="conv1.0")(x)))
         x = relu(self.norm(name="conv1.4")(self.conv(self.width // 2, 3, name="conv1.3")(x)))
         return self.conv(self.width, 3, name="conv1.6")(x)
 
 
 def resnet26d(**options) -> ResNetD:
-    """ResNet-26-D; `options` are those of `ResNet`."""
+    """Builds ResNet-26-D; `options` are those of `ResNet`."""
     return ResNetD((2, 2, 2, 2), Bottleneck, **options)
 
 
 def resnet50d(**options) -> ResNetD:
-    """ResNet-50-D; `options` are those of `ResNet`."""
+    """Builds ResNet-50-D; `options` are those of `ResNet`."""
     return ResNetD((3, 4, 6, 3), Bottleneck, **options)

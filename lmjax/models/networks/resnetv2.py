@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
         return layers.residual(self.conv(self.features, 1, name="conv3")(x), skip)
 
     def shortcut(self, x: Masked) -> Masked:
-        """A 1x1 convolution of the activated input."""
+        """Returns a 1x1 convolution of the activated input."""
         stride = self.stride
         if self.average and stride > 1:
             x, stride = layers.average_pool(x, window=2, stride=2, ceil_mode=True), 1
@@ -94,7 +94,9 @@ class ResNetV2(Network, kw_only=True):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`; all hidden gives `head.fc.bias`.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`.
+
+        All hidden gives `head.fc.bias`.
 
         Args:
           inputs: normalised images, and masks `[N, H, W]` or None. Any H and W.
@@ -125,7 +127,7 @@ class ResNetV2(Network, kw_only=True):
         return classifier(Masked(means[:, None, None])).x[:, 0, 0].astype(jnp.float32)
 
     def stem(self, x: Masked, conv: Callable[..., Conv], norm: Callable) -> Masked:
-        """A 7x7 convolution, or three 3x3 ones."""
+        """Applies a 7x7 convolution, or three 3x3 ones."""
         if not self.deep:
             return conv(64, 7, 2, name="stem.conv")(x)
         x = layers.seam(
@@ -137,16 +139,16 @@ class ResNetV2(Network, kw_only=True):
 
 
 def resnetv2_50(**options) -> ResNetV2:
-    """ResNet-V2-50 with batch norm; `options` are those of `Network`."""
+    """Builds ResNet-V2-50 with batch norm; `options` are those of `Network`."""
     return ResNetV2(stage_sizes=(3, 4, 6, 3), **options)
 
 
 def resnetv2_50d_gn(**options) -> ResNetV2:
-    """ResNet-V2-50-D with group norm; `options` are those of `Network`."""
+    """Builds ResNet-V2-50-D with group norm; `options` are those of `Network`."""
     return ResNetV2(stage_sizes=(3, 4, 6, 3), groups=32, deep=True, **options)
 
 
 def resnetv2_50x1_bit(**options) -> ResNetV2:
-    """BiT's ResNet-V2-50: group norm, weight standardisation; `options` are those of `Network`."""
+    """Builds BiT's ResNet-V2-50, with group norm; `options` are those of `Network`."""
     bit = {"groups": 32, "standardise": 1e-8, "zeros_around_pool": True}
     return ResNetV2(stage_sizes=(3, 4, 6, 3), **bit, **options)

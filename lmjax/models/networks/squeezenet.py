@@ -57,7 +57,7 @@ class SqueezeNet(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 21.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 21.
 
         All hidden gives zeros: the classifier is a convolution, and its answers are averaged.
         """
@@ -75,10 +75,10 @@ class SqueezeNet(Network):
 
 
 def squeezenet1_0(**options) -> SqueezeNet:
-    """SqueezeNet 1.0; `options` are those of `Network`."""
+    """Builds SqueezeNet 1.0; `options` are those of `Network`."""
     return SqueezeNet(96, 7, (2, 6), **options)
 
 
 def squeezenet1_1(**options) -> SqueezeNet:
-    """SqueezeNet 1.1, of the same accuracy at less cost; `options` are those of `Network`."""
+    """Builds SqueezeNet 1.1, which costs less; `options` are those of `Network`."""
     return SqueezeNet(64, 3, (1, 3), **options)

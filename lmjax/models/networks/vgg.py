@@ -32,7 +32,7 @@ class VGG(Network):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 32.
+        """Returns logits `[N, num_classes]` of images `[N, H, W, C]`, H and W at least 32.
 
         All hidden gives the classifier's answer to zeros.
         """
@@ -56,40 +56,40 @@ _A, _B, _D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4,
 
 
 def vgg11(**options) -> VGG:
-    """VGG-11; `options` are those of `Network`."""
+    """Builds VGG-11; `options` are those of `Network`."""
     return VGG(_A, **options)
 
 
 def vgg11_bn(**options) -> VGG:
-    """VGG-11 with batch norm; `options` are those of `Network`."""
+    """Builds VGG-11 with batch norm; `options` are those of `Network`."""
     return VGG(_A, batch_norm=True, **options)
 
 
 def vgg13(**options) -> VGG:
-    """VGG-13; `options` are those of `Network`."""
+    """Builds VGG-13; `options` are those of `Network`."""
     return VGG(_B, **options)
 
 
 def vgg13_bn(**options) -> VGG:
-    """VGG-13 with batch norm; `options` are those of `Network`."""
+    """Builds VGG-13 with batch norm; `options` are those of `Network`."""
     return VGG(_B, batch_norm=True, **options)
 
 
 def vgg16(**options) -> VGG:
-    """VGG-16; `options` are those of `Network`."""
+    """Builds VGG-16; `options` are those of `Network`."""
     return VGG(_D, **options)
 
 
 def vgg16_bn(**options) -> VGG:
-    """VGG-16 with batch norm; `options` are those of `Network`."""
+    """Builds VGG-16 with batch norm; `options` are those of `Network`."""
     return VGG(_D, batch_norm=True, **options)
 
 
 def vgg19(**options) -> VGG:
-    """VGG-19; `options` are those of `Network`."""
+    """Builds VGG-19; `options` are those of `Network`."""
     return VGG(_E, **options)
 
 
 def vgg19_bn(**options) -> VGG:
-    """VGG-19 with batch norm; `options` are those of `Network`."""
+    """Builds VGG-19 with batch norm; `options` are those of `Network`."""
     return VGG(_E, batch_norm=True, **options)

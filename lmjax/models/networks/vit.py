@@ -84,7 +84,7 @@ class VisionTransformer(Network, kw_only=True):
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:
-        """Logits `[N, num_classes]` of images `[N, image_size, image_size, C]`.
+        """Returns logits `[N, num_classes]` of images `[N, image_size, image_size, C]`.
 
         All hidden gives the answer to the class token alone.
         """
@@ -144,30 +144,30 @@ class VisionTransformer(Network, kw_only=True):
 
 
 def vit_b_16(**options) -> VisionTransformer:
-    """ViT-B/16; `options` are those of `VisionTransformer`."""
+    """Builds ViT-B/16; `options` are those of `VisionTransformer`."""
     return VisionTransformer(patch_size=16, layers=12, heads=12, width=768, **options)
 
 
 def vit_b_32(**options) -> VisionTransformer:
-    """ViT-B/32; `options` are those of `VisionTransformer`."""
+    """Builds ViT-B/32; `options` are those of `VisionTransformer`."""
     return VisionTransformer(patch_size=32, layers=12, heads=12, width=768, **options)
 
 
 def vit_l_16(**options) -> VisionTransformer:
-    """ViT-L/16; `options` are those of `VisionTransformer`."""
+    """Builds ViT-L/16; `options` are those of `VisionTransformer`."""
     return VisionTransformer(patch_size=16, layers=24, heads=16, width=1024, **options)
 
 
 def vit_small_patch16_224(**options) -> VisionTransformer:
-    """timm's ViT-S/16; `options` are those of `VisionTransformer`."""
+    """Builds timm's ViT-S/16; `options` are those of `VisionTransformer`."""
     return VisionTransformer(patch_size=16, layers=12, heads=6, width=384, **options)
 
 
 def deit_small_patch16_224(**options) -> VisionTransformer:
-    """timm's DeiT-S/16: ViT-S/16 trained otherwise; `options` are those of `VisionTransformer`."""
+    """Builds timm's DeiT-S/16, a ViT-S/16; `options` are those of `VisionTransformer`."""
     return vit_small_patch16_224(**options)
 
 
 def deit_base_patch16_224(**options) -> VisionTransformer:
-    """timm's DeiT-B/16: ViT-B/16 trained otherwise; `options` are those of `VisionTransformer`."""
+    """Builds timm's DeiT-B/16, a ViT-B/16; `options` are those of `VisionTransformer`."""
     return vit_b_16(**options)

@@ -145,10 +145,13 @@ def test_scenes_with_cues_are_the_same_every_time_and_can_be_pickled(kind):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spurious": 1.1}, r"spurious is 1\.1; it is a probability, 0\.\.1"),
-        ({"spurious": -0.1}, r"spurious is -0\.1"),
-        ({"spurious": math.nan}, "spurious is nan"),
-        ({"spurious": 0.9, "cue": "smell"}, "cue is 'smell'; allowed are 'photograph', 'colour'"),
+        ({"spurious": 1.1}, r"spurious must be .* at most 1 \(a probability\); got 1\.1"),
+        ({"spurious": -0.1}, r"spurious must be .* at least 0 .* got -0\.1"),
+        ({"spurious": math.nan}, "spurious must be a finite number.* got nan"),
+        (
+            {"spurious": 0.9, "cue": "smell"},
+            "cue must be one of photograph, .*; got 'smell'",
+        ),
         ({"cue": "colour"}, "cue is 'colour' .* but spurious is None.*give spurious=0.9"),
         ({"reverse": True}, "reverse is True, but spurious is None"),
     ],

@@ -173,9 +173,9 @@ def test_an_index_that_is_no_integer_is_an_error():
 @pytest.mark.parametrize(
     ("split", "options", "message"),
     [
-        ("validation", {}, "split is 'validation'; allowed are 'train' and 'test'"),
-        ("train", {"length": -1}, "length is -1"),
-        ("train", {"seed": -1}, "seed is -1"),
+        ("validation", {}, "split must be one of train, test; got 'validation'"),
+        ("train", {"length": -1}, "length must be .* 0 or more; got -1"),
+        ("train", {"seed": -1}, "seed must be .* 0 or more; got -1"),
     ],
 )
 def test_bad_arguments_are_named(split, options, message):

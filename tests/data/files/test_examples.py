@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lmjax.data import from_csv, from_folder
-from lmjax.data.files.examples import classes
+from lmjax.data.files import classes
 from lmjax.data.imagenet import synsets
 
 BOX = (slice(2, 5), slice(3, 7))

@@ -19,10 +19,10 @@ from lmjax.data import (
     from_pixel_imagenet,
     from_salient_imagenet,
     from_tfds,
-    imagenet_builders,
     imagenet_classes,
     prepare_imagenet,
 )
+from lmjax.data.imagenet import builders
 from lmjax.data.imagenet.validation import from_imagenet
 from tests.support import imagenet_files as fake
 
@@ -96,7 +96,7 @@ def test_examples_are_those_of_the_source_in_its_order(name, downloads, data_dir
 def test_builders_keep_the_conventions_of_tensorflow_datasets(name, data_dir):
     dataset, _, config = name.partition("/")
     assert dataset in tfds.list_builders(with_community_datasets=False)
-    builder = imagenet_builders.BUILDERS[dataset](data_dir=str(data_dir), config=config or None)
+    builder = builders.BUILDERS[dataset](data_dir=str(data_dir), config=config or None)
     assert builder.info.name == dataset
     assert {split: info.num_examples for split, info in builder.info.splits.items()} == SPLITS[name]
     assert builder.info.homepage.startswith("https://")
@@ -115,7 +115,7 @@ def test_builders_keep_the_conventions_of_tensorflow_datasets(name, data_dir):
     ("dataset", "config"), [("imagenet_s", "919"), ("salient_imagenet", "core")]
 )
 def test_the_first_configuration_is_the_default(dataset, config, tmp_path):
-    builder = imagenet_builders.BUILDERS[dataset](data_dir=str(tmp_path))
+    builder = builders.BUILDERS[dataset](data_dir=str(tmp_path))
     assert builder.builder_config.name == config
 
 

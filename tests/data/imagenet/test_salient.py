@@ -206,7 +206,7 @@ def test_a_broken_image_costs_itself_alone(root):
 
 
 def test_what_is_no_such_dataset_is_an_error(root):
-    with pytest.raises(ValueError, match=r"features must be core or spurious, got 'all'"):
+    with pytest.raises(ValueError, match="features must be one of core, spurious; got 'all'"):
         source_of(root, features="all")
     answers = root / "mturk_results/discover_spurious_features.csv"
     images = root / "ILSVRC2012/train"

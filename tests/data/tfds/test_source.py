@@ -9,6 +9,7 @@ import pytest
 
 from lmjax.data import DigitScenes, from_tfds, prepare_digit_scenes
 from lmjax.data.imagenet.synsets import synsets
+from lmjax.data.tfds.source import _with_split
 from tests.support.prepared import SIZE, Coco, Fake, Few, Pets, image, prepare, trimap
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -51,6 +52,31 @@ def test_trimaps_of_pets_are_the_animal_and_its_outline(folder):
         np.testing.assert_array_equal(source[i].object_mask, trimap(i) != 2)
     voted = from_tfds("oxford_iiit_pet", split="train", data_dir=folder, at_least=3)
     np.testing.assert_array_equal(voted[1].object_mask, trimap(1) == 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b:1.0.0[train[:5%]+test]", ("a/b:1.0.0", "train[:5%]+test")),
+        ("a", ("a", None)),
+        ("/x[1]/a,b[train[:10%]]", ("/x[1]/a,b", "train[:10%]")),
+        ("/x[1]/a", ("/x[1]/a", None)),
+    ],
+)
+def test_names_may_end_in_the_split(name, expected):
+    assert _with_split(name, None) == expected
+
+
+def test_a_split_is_named_once(folder, tmp_path):
+    whole = from_tfds("fake_pets", split="train[1:3]", data_dir=folder)
+    assert from_tfds("fake_pets[train[1:3]]", data_dir=folder).version == whole.version
+    with pytest.raises(ValueError, match=r"split 'test' and fake_pets\[train\] both name a split"):
+        from_tfds("fake_pets[train]", split="test", data_dir=folder)
+    with pytest.raises(ValueError, match=r"has a \] without its \["):
+        from_tfds("fake_pets]", data_dir=folder)
+    link = tmp_path / "pets[1]"
+    link.symlink_to(folder / "fake_pets" / "1.0.0")
+    assert len(from_tfds(str(link), split="train")) == 4
 
 
 def test_parts_of_splits(folder):

@@ -1,0 +1,216 @@
+"""LIME's surrogate model: a weighted ridge regression on coalitions, on a selection of segments.
+
+Numbers follow the `lime` package 0.2.0.1 (`lime_base.py`).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.sizes import power_of_two
+from lmjax.attribution.sampling import Estimate
+
+DISTANCES = ("cosine", "euclidean")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """The surrogate model of LIME: a weighted ridge regression of outputs on coalitions.
+
+    Attributes:
+      distance: of a variant from the whole image, "cosine" or "euclidean"; see `lime_regression`.
+      kernel_width: width of the kernel that weights variants by their distance. None takes 0.25 for
+        the cosine distance and 0.75 sqrt(S) for the Euclidean one, the `lime` package's widths for
+        images and for tables.
+      alpha: strength of the ridge penalty, above 0.
+      selection: how the regression selects segments; the others score 0. "none" keeps all, as the
+        package does for images. "highest_weights": those with the largest coefficients of a ridge
+        regression on all, with penalty 0.01. "forward_selection": one by one, the one that raises
+        the weighted R^2 most. "lasso_path": those that a lasso keeps when its penalty is lowered
+        from infinity, as long as they are no more than `num_features`.
+      num_features: number of segments to select; for selections other than "none".
+
+    Raises:
+      ValueError: options out of range.
+    """
+
+    distance: str = "cosine"
+    kernel_width: float | None = None
+    alpha: float = 1.0
+    selection: str = "none"
+    num_features: int | None = None
+
+    def __post_init__(self):
+        check_choice("distance", self.distance, DISTANCES)
+        if self.kernel_width is not None:
+            check_number("kernel_width", self.kernel_width, above=0)
+        check_number("alpha", self.alpha, above=0)
+        check_choice("selection", self.selection, ("none", *_SELECTIONS))
+        if (self.num_features is None) != (self.selection == "none"):
+            raise ValueError(
+                "num_features and a selection other than 'none' go together; got "
+                f"num_features={self.num_features!r} and selection={self.selection!r}"
+            )
+        if self.num_features is not None:
+            check_whole("num_features", self.num_features, least=1)
+
+    def fit(self, keep: np.ndarray, outputs: np.ndarray) -> Estimate:
+        """Fits coalitions `[N, S]` to outputs `[N, T]`."""
+        count, missing = len(keep), power_of_two(len(keep)) - len(keep)
+        # Padded to a power of two, so that a run that stops early compiles seldom.
+        keep, outputs = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (keep, outputs))
+        weights = np.array(_weights(keep, self._width(keep.shape[1]), self.distance))
+        weights[count:] = 0
+        used = None
+        if self.selection != "none":
+            samples = keep[:count], outputs[:count], weights[:count]
+            used = _select(*samples, self.selection, self.num_features)
+        found = _fit(keep, used, outputs, weights, self.alpha, count)
+        scores, intercept, r2, errors = map(np.asarray, found)
+        return Estimate(scores, errors, intercept, r2)
+
+    def _width(self, num_segments: int) -> float:
+        """Returns the kernel's width for S segments."""
+        if self.kernel_width is not None:
+            return self.kernel_width
+        return 0.25 if self.distance == "cosine" else 0.75 * num_segments**0.5
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def lime_regression(
+    keep: ArrayLike,
+    outputs: ArrayLike,
+    *,
+    kernel_width: float = 0.25,
+    alpha: float = 1.0,
+    distance: str = "cosine",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Fits a weighted ridge regression with intercept of outputs on coalitions.
+
+    With d the distance of a coalition to the full one, a sample has weight
+    sqrt(exp(-d^2 / kernel_width^2)). The cosine distance is 1 - sqrt(share of segments kept) (1 for
+    the empty coalition), the Euclidean one sqrt(number of segments hidden), for which the default
+    width is far too small. The intercept is not penalised.
+
+    Args:
+      keep: `[N, S]` bool, True = visible.
+      outputs: `[N, T]`, or `[N]` for one target.
+      kernel_width: the kernel's width.
+      alpha: strength of the ridge penalty, above 0.
+      distance: "cosine" or "euclidean".
+
+    Returns:
+      scores `[T, S]`, intercept `[T]` and weighted R^2 `[T]`; without the axis T for outputs `[N]`.
+      R^2 of constant outputs is 1.
+    """
+    weights = _weights(keep, kernel_width, distance)
+    columns = outputs.reshape(len(outputs), -1)
+    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, len(keep))[:3]
+    return results if outputs.ndim == 2 else jax.tree.map(lambda x: x[0], results)
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def _weights(keep: jax.Array, kernel_width: float, distance: str) -> jax.Array:
+    """Returns the weights `[N]` of coalitions `[N, S]`."""
+    x = keep.astype(jnp.float32)
+    cosine = distance == "cosine"
+    squared = (1 - jnp.sqrt(x.mean(axis=1))) ** 2 if cosine else (1 - x).sum(axis=1)
+    return jnp.sqrt(jnp.exp(-squared / kernel_width**2))
+
+
+@jax.jit
+def _fit(keep, used, outputs, weights, alpha, count):
+    """Fits `_ridge` on all segments (`used` None), or on those of each target (bool `[T, S]`)."""
+    x = keep.astype(jnp.float32)
+    if used is None:
+        return _ridge(x, outputs, weights, alpha, count)
+
+    def fit_one(arguments):
+        used, outputs = arguments  # a column of zeros has coefficient 0
+        return _ridge(x * used[None], outputs[:, None], weights, alpha, count)
+
+    return jax.tree.map(lambda each: each[:, 0], jax.lax.map(fit_one, (used, outputs.T)))
+
+
+def _ridge(x, outputs, weight, alpha, count):
+    """Fits the regression to the first `count` samples; rows beyond them have weight 0.
+
+    Returns:
+      scores `[T, S]`, intercept `[T]`, R^2 `[T]` and standard errors `[T, S]`.
+    """
+    # Relative to the first output, constant outputs are exactly 0 and small effects keep digits.
+    y = outputs - outputs[:1]
+    with jax.default_matmul_precision("highest"):
+        x_mean, y_mean = (weight @ x) / weight.sum(), (weight @ y) / weight.sum()
+        x, y = x - x_mean[None, :], y - y_mean[None, :]
+        weighted = weight[:, None] * x
+        normal = weighted.T @ x + alpha * jnp.eye(x.shape[1])
+        factor = jax.scipy.linalg.cho_factor(normal)
+        scores = jax.scipy.linalg.cho_solve(factor, weighted.T @ y)
+        intercept = outputs[0] + y_mean - x_mean @ scores
+        residual = y - x @ scores
+        left, total = weight @ residual**2, weight @ y**2
+        influence = jax.scipy.linalg.cho_solve(factor, weighted.T)  # [S, N]
+        variance = influence**2 @ residual**2
+    r2 = jnp.where(total > 0, 1 - left / jnp.where(total > 0, total, 1), 1)
+    free = jnp.maximum(count - x.shape[1] - 1, 1)
+    return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
+
+
+def _select(
+    keep: np.ndarray, outputs: np.ndarray, weights: np.ndarray, selection: str, num_features: int
+) -> np.ndarray:
+    """Selects segments for each target, bool `[T, S]`."""
+    x, y, weights = (np.asarray(each, np.float64) for each in (keep, outputs, weights))
+    root = np.sqrt(weights)[:, None]
+    x = root * (x - np.average(x, axis=0, weights=weights))
+    y = root * (y - np.average(y, axis=0, weights=weights))
+    used = np.zeros((y.shape[1], x.shape[1]), bool)
+    for row, column in zip(used, y.T):
+        row[_SELECTIONS[selection](x, column, min(num_features, len(row)))] = True
+    return used
+
+
+def _highest_weights(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
+    """Selects the segments with the largest coefficients of a ridge regression on all."""
+    coefficients = np.linalg.solve(x.T @ x + 0.01 * np.eye(x.shape[1]), x.T @ y)
+    return np.argsort(-np.abs(coefficients), kind="stable")[:number]
+
+
+def _forward_selection(x: np.ndarray, y: np.ndarray, number: int) -> list[int]:
+    """Selects segments one by one, each time the one that raises R^2 most."""
+    products, moments, chosen = x.T @ x, x.T @ y, []
+    least = 1e-10 * products.diagonal().max()
+    for _ in range(number):
+        # The gain of each segment in explained sum of squares, 0 where it adds no direction.
+        size = np.maximum(products.diagonal(), least)
+        gain = moments**2 / size
+        gain[chosen] = -1
+        best = int(gain.argmax())
+        chosen.append(best)
+        # Remove from all segments their part along the chosen one.
+        share = products[best] / size[best]
+        moments = moments - share * moments[best]
+        products = products - np.outer(share, products[best])
+    return chosen
+
+
+def _lasso_path(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
+    """Selects the segments of the last point on the lasso path with at most `number` of them."""
+    from sklearn.linear_model import lars_path
+
+    _, _, path = lars_path(x, y, method="lasso")
+    few_enough = (path != 0).sum(axis=0) <= number
+    return path[:, np.flatnonzero(few_enough)[-1]].nonzero()[0]
+
+
+_SELECTIONS = {
+    "highest_weights": _highest_weights,
+    "forward_selection": _forward_selection,
+    "lasso_path": _lasso_path,
+}

@@ -1,0 +1,41 @@
+"""`lmjax explain`: an option for each setting of an explanation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+import lmjax
+from lmjax.cli.compilation_cache import compilation_cache
+from lmjax.cli.options import documented, options_of
+from lmjax.explanation import ExplanationConfig
+
+LESS_MEMORY = "use a smaller --batch-size or fewer segments"
+
+
+def build() -> Callable[..., None]:
+    """Returns the command."""
+    options = options_of(ExplanationConfig)
+
+    @compilation_cache()
+    @documented
+    def explain(
+        image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
+        config: Annotated[options, arg(name="")] = options(),  # noqa: B008
+        *,
+        output: Path = Path("explanation.png"),
+    ) -> None:
+        """Explains an image, and prints a table of the results.
+
+        Args:
+            image: a photograph, or scene:N for the N-th bundled digit scene; the first by default.
+            config: settings.
+            output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
+        """
+        explanation = lmjax.explain(image, config=config, output=output)
+        print(f"{explanation.summary()}\n")
+        for file in explanation.files:
+            print(f"wrote {file}")
+
+    return explain

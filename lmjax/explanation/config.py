@@ -1,0 +1,84 @@
+"""Settings of an explanation, which are the options of the command `lmjax explain`."""
+
+import dataclasses
+from typing import Any, get_args
+
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax.attribution.methods import check_methods
+from lmjax.evaluation.evaluator import Engine
+from lmjax.explanation.removals import check_removals
+from lmjax.masks import segments as segmenters
+from lmjax.models import Classifier
+
+ENGINES = get_args(Engine)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplanationConfig:
+    """Settings of an explanation; everything but the image.
+
+    Attributes:
+      method: attribution methods, one or more of `lmjax.attribution.methods.names()`; several make
+        a grid of methods and removals.
+      model: network, by its name (`lmjax models` lists them); in Python also a classifier.
+      weights: .safetensors, .pth or a weight tag; the bundled weights by default.
+      num_classes: of the weights; by default 1000, or 10 for digits.
+      segments: segmenter, one of `lmjax.segments.names()`.
+      n_segments: about how many segments, for segmenters that have the option (slic).
+      samples: about how many masked variants a method evaluates under each removal; by default the
+        method's own number (lime: 1000). Methods that do not sample have none.
+      removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
+        transformer token_dropping), grey and black by default. layer, no_padding and partial take a
+        depth, as in layer@2. masking is the network's own: layer or token_dropping.
+      metrics: measure deletion and insertion as well.
+      target: class to explain, by number or name; the predicted one by default.
+      seed: of everything random; the same seed gives the same result.
+      engine: how variants are evaluated, see `lmjax.Evaluator`; auto takes the way that is expected
+        to be fastest.
+      batch_size: variants computed together; chosen by default.
+
+    Raises:
+      ValueError: a setting that is not allowed; says which and what is allowed.
+    """
+
+    method: tuple[str, ...] = ("lime",)
+    model: str | Classifier = "resnet18_digits"
+    weights: str | None = None
+    num_classes: int | None = None
+    segments: str = "slic"
+    n_segments: int = 50
+    samples: int | None = None
+    removal: tuple[str, ...] | None = None
+    metrics: bool = False
+    target: int | str | None = None
+    seed: int = 0
+    engine: Engine = "auto"
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        self._set("method", check_methods(_as_tuple(self.method)))
+        if self.removal is not None:
+            self._set("removal", check_removals(_as_tuple(self.removal)))
+        segmenters.get(self.segments, argument="segments")
+        check_whole("seed", self.seed, least=0, most=2**32 - 1)
+        check_choice("engine", self.engine, ENGINES)
+        for name in ("num_classes", "n_segments", "batch_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least=1)
+        if not isinstance(self.model, str):
+            self._check_own_model()
+
+    def _check_own_model(self) -> None:
+        for name in ("weights", "num_classes"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is for a model by its name, and model is a classifier with weights of "
+                    f"its own; leave {name} out"
+                )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,225 @@
+"""Removals by name, as commands, studies and training call them."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from lmjax._utils.registry import Registry
+from lmjax.removals.masking import (
+    LayerMasking,
+    Masking,
+    PartialConvolution,
+    TokenDropping,
+    check_masking,
+)
+from lmjax.removals.removal import declared
+from lmjax.removals.replace import BASELINES, Replace, canonical_spelling
+
+REGISTRY: Registry[Callable] = Registry("removal", "lmjax.removals")
+
+OWN = "masking"
+"""The network's own masking: layer masking, or token dropping in a transformer."""
+
+_TITLES = {
+    "layer": "layer masking",
+    "no_padding": "masking without padding",
+    "partial": "partial convolution",
+    OWN: "own masking",
+}
+
+# Stand-ins, for reading off a removal what it declares. NumPy: no device is needed.
+_ANY_KEY = np.zeros(2, np.uint32)
+_ANY_SEGMENTS = np.zeros((1, 1), int)
+
+
+def register(name: str, make: Callable, *, description: str) -> None:
+    """Gives a removal a name, for commands, studies, training and `lmjax.Predictor`.
+
+    Other packages can do so by an entry point of the group `lmjax.removals`; its object is `make`.
+
+    Example:
+      >>> make = lambda: lmjax.Replace((0.4, 0.3, 0.2))
+      >>> lmjax.removals.register("sepia", make, description="a warm brown")
+      >>> predictor = lmjax.Predictor(classifier, "sepia")
+
+    Args:
+      name: a word; not that of a removal that comes with lmjax.
+      make: function that makes the removal, an `lmjax.Removal`. Parameters called `key` and
+        `segments` are given a random key and the label map `[H, W]`; it has no others without a
+        default. A removal whose class is a dataclass with a field `depth` also goes by `name@2`.
+      description: one line.
+
+    Raises:
+      ValueError: a name that is taken or cannot be written on a command line; not a function.
+    """
+    if not callable(make) or _needed(make) - {"key", "segments"}:
+        raise ValueError(
+            "make must be a function that makes the removal, without parameters or with key= and "
+            f"segments=, such as lambda: lmjax.Replace(image); got {make!r}"
+        )
+    REGISTRY.register(canonical_spelling(name), make, description=description)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of all removals, without depths."""
+    return REGISTRY.names()
+
+
+def description(name: str) -> str:
+    """Returns the line that describes a removal."""
+    return REGISTRY.description(check_name(name)[0])
+
+
+def title(name: str) -> str:
+    """Returns the name of a removal as figures and tables show it."""
+    base, _, depth = canonical_spelling(name).partition("@")
+    shown = _TITLES.get(base, base.replace("_", " "))
+    return f"{shown}, depth {depth}" if depth else shown
+
+
+def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None = None) -> Any:
+    """Makes a removal by its name.
+
+    Args:
+      name: one of `names()`, `"gray"` for `"grey"`; with a depth where the removal has one:
+        `"layer@2"` is `lmjax.LayerMasking(depth=2)`.
+      key: random key, for the removals that take one.
+      segments: `[H, W]` ints, for the removals that take them.
+
+    Returns:
+      A removal, as `lmjax.Predictor` takes it; None, which is the classifier's own masking, for
+      `"masking"`.
+
+    Raises:
+      ValueError: another name, or a key or segments that the removal needs and that are missing.
+    """
+    base, depth = check_name(name)
+    removal = _make(base, key, segments)
+    return removal if depth is None else dataclasses.replace(removal, depth=depth)
+
+
+def check_name(name: str, argument: str = "removal") -> tuple[str, int | None]:
+    """Returns the name of a removal without its depth, and the depth.
+
+    Args:
+      name: as in `make`.
+      argument: what the caller's argument is called, for the error.
+
+    Raises:
+      ValueError: another name, or a depth for a removal that has none.
+    """
+    base, at, depth = str(name).partition("@")
+    base = REGISTRY.check(canonical_spelling(base), argument=argument)
+    if at and not (depth.isdecimal() and _has_depth(base)):
+        examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))
+        raise ValueError(
+            f"{argument} must be one of {', '.join(names())}, or with a number of blocks to mask "
+            f"one of {examples}; got {name!r}"
+        )
+    return base, int(depth) if at else None
+
+
+def canonical(name: str, argument: str = "removal") -> str:
+    """Returns the spelling of a name that records hold: `"grey"` for `"gray"`; checks it."""
+    base, depth = check_name(name, argument)
+    return base if depth is None else f"{base}@{depth}"
+
+
+def needs_key(name: str) -> bool:
+    """Returns whether a removal cannot be made without a random key."""
+    return "key" in _needed(REGISTRY.get(check_name(name)[0]))
+
+
+def needs_segments(name: str) -> bool:
+    """Returns whether a removal cannot be made without segments."""
+    return "segments" in _needed(REGISTRY.get(check_name(name)[0]))
+
+
+def paints(name: str) -> bool:
+    """Returns whether a removal changes the image, before any network sees it."""
+    removal = prototype(name)
+    return removal is not None and declared(removal, "where") == "input"
+
+
+def soft_masks(name: str) -> bool:
+    """Returns whether a removal takes masks with values between 0 and 1."""
+    removal = prototype(name)
+    return removal is not None and declared(removal, "soft_masks")
+
+
+def prototype(name: str) -> Any:
+    """Makes a removal with a stand-in for its key and segments, to read off what it declares."""
+    return make(name, key=_ANY_KEY, segments=_ANY_SEGMENTS)
+
+
+def check_fits(name: str, own: Masking) -> None:
+    """Raises ValueError for a removal inside networks of another kind than one with masking `own`.
+
+    Args:
+      name: as in `make`. Removals that paint fit every network, and so does `"masking"`.
+      own: the network's masking.
+    """
+    if name != OWN and not paints(name):
+        check_masking(prototype(name), own)
+
+
+def _make(base: str, key: Any, segments: Any) -> Any:
+    maker = REGISTRY.get(base)
+    if key is None and "key" in _needed(maker):
+        raise ValueError(
+            f"removal {base!r} needs a random key: "
+            f"lmjax.removals.make({base!r}, key=jax.random.key(seed))"
+        )
+    if segments is None and "segments" in _needed(maker):
+        raise ValueError(
+            f"removal {base!r} needs segments, a label map [H, W]: "
+            f"lmjax.removals.make({base!r}, segments=segments)"
+        )
+    given = {"key": key, "segments": segments}
+    takes = inspect.signature(maker).parameters
+    return maker(**{option: value for option, value in given.items() if option in takes})
+
+
+def _needed(maker: Callable) -> set[str]:
+    """The parameters without a default."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(maker).parameters.values()
+    return {each.name for each in parameters if each.default is each.empty and each.kind in named}
+
+
+def _has_depth(base: str) -> bool:
+    removal = prototype(base)
+    if not dataclasses.is_dataclass(removal):
+        return False
+    return "depth" in {field.name for field in dataclasses.fields(removal)}
+
+
+def _baseline(name: str) -> Callable:
+    needs = BASELINES[name].needs
+    if needs == "key":
+        return lambda *, key: Replace(name, key=key)
+    if needs == "segments":
+        return lambda *, segments: Replace(name, segments=segments)
+    return lambda: Replace(name)
+
+
+def _builtin() -> Iterator[tuple[str, Callable, str]]:
+    """Name, maker and description of each removal that comes with lmjax."""
+    yield "layer", LayerMasking, "layer masking, with neighbor padding"
+    yield "no_padding", lambda: LayerMasking(padding="none"), "layer masking without padding"
+    yield "partial", PartialConvolution, "partial convolution"
+    yield "token_dropping", TokenDropping, "token dropping, in a transformer"
+    yield OWN, lambda: None, "the network's own: layer, or token_dropping in a transformer"
+    for name, named in BASELINES.items():
+        yield name, _baseline(name), named.description
+    yield "red", lambda: Replace((1.0, 0.0, 0.0)), "red"
+    yield "green", lambda: Replace((0.0, 1.0, 0.0)), "green"
+    yield "blue", lambda: Replace((0.0, 0.0, 1.0)), "blue"
+
+
+for _name, _maker, _description in _builtin():
+    REGISTRY.register(_name, _maker, description=_description, builtin=True)
