@@ -1,4 +1,4 @@
-"""Masks of an image: segments, coalitions of them, other families, and how they are drawn."""
+"""Masks of an image: segments, coalitions of them, other families, and samplers."""
 
 from lmjax.masks import segments
 from lmjax.masks.coalitions import Coalitions, ImageCoalitions, random_keep
