@@ -58,20 +58,20 @@ class Sizes:
 def study_of_scenes(engine: str, sizes: Sizes) -> Usage:
     """Runs the removal study on digit scenes with the bundled network."""
     source = lmjax.data.DigitScenes("test", length=sizes.scenes)
-    return _removal_study(engine, source, networks=("resnet18_digits",))
+    return _run(engine, lmjax.studies.SegmentRemoval(), source, networks=("resnet18_digits",))
 
 
 def study_of_photographs(engine: str, sizes: Sizes) -> Usage:
     """Runs the removal study on photographs with a network of random weights."""
     networks = {sizes.model: random_classifier(sizes.model)}
+    study = lmjax.studies.SegmentRemoval(saliency=sizes.model)  # photographs have no object mask
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photographs"
         write_photographs(folder, sizes.photographs)
-        return _removal_study(engine, lmjax.data.from_folder(folder), networks=networks)
+        return _run(engine, study, lmjax.data.from_folder(folder), networks=networks)
 
 
-def _removal_study(engine: str, source: Any, **options: Any) -> Usage:
-    study = lmjax.studies.SegmentRemoval()
+def _run(engine: str, study: lmjax.studies.Study, source: Any, **options: Any) -> Usage:
     with tempfile.TemporaryDirectory() as out:
         options |= {"out": out, "engine": engine, "progress": False}
         return measure(lambda: lmjax.studies.run(study, source, **options))
@@ -238,7 +238,6 @@ def _lime_package(network: Any, image: np.ndarray, samples: int) -> None:
         top_labels=1,
         num_samples=samples,
         segmentation_fn=lambda x: lmjax.segments.slic(x.astype(np.float32), n_segments=50),
-        progress_bar=False,
     )
 
 
