@@ -42,6 +42,7 @@ class FakeFolder:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:8 samples for")
 def test_studies_and_lime_run_by_either_engine():
     sizes = tasks.Sizes("resnet18", scenes=1, photographs=1, samples=8)
     for run in (tasks.study_of_scenes, tasks.lime):
