@@ -71,7 +71,7 @@ def study_of_photographs(engine: str, sizes: Sizes) -> Usage:
         return _run(engine, study, lmjax.data.from_folder(folder), networks=networks)
 
 
-def _run(engine: str, study: lmjax.studies.Study, source: Any, **options: Any) -> Usage:
+def _run(engine: str, study: Any, source: Any, **options: Any) -> Usage:
     with tempfile.TemporaryDirectory() as out:
         options |= {"out": out, "engine": engine, "progress": False}
         return measure(lambda: lmjax.studies.run(study, source, **options))
@@ -347,7 +347,8 @@ def overhead(
     show(rows(), network=model, size=size, rounds=rounds)
 
 
-def _num_variants(result: lmjax.attribution.Attribution | lmjax.metrics.Curve) -> int:
+def _num_variants(result: Any) -> int:
+    """Returns how many variants an attribution or a curve has evaluated."""
     if isinstance(result, lmjax.metrics.Curve):
         return result.values.shape[-1]
     return result.num_variants
