@@ -11,7 +11,8 @@ import lmjax
 from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.networks.vit import VisionTransformer
 from lmjax.studies import FeatureLinearity, MaskShape
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 from tests.support.compilations import quick_jit
 from tests.support.networks import SMALLEST
@@ -129,20 +130,20 @@ def test_explain_and_metrics(classifier, tmp_path):
 
 def test_studies_of_convolutional_networks_and_transformers(classifier):
     networks = {"this": classifier, "transformer": small_transformer()}
-    block = Block([read(fakes.Source(2), 1)], networks, key=jax.random.key(0))
+    batch = ImageBatch([read_sample(fakes.Source(2), 1)], networks, key=jax.random.key(0))
     study = MaskShape(removals=("masking",), margins=(0,))
     study.check(networks)
-    rows = fakes.pick(study.rows(block), hole="object")
+    rows = fakes.pick(study.rows(batch), hole="object")
     assert [row["network"] for row in rows] == list(networks)
     for row in rows:
         network = row["network"]
-        image, hidden = block.images(network)[0], block.object_masks(network)
+        image, hidden = batch.images(network)[0], batch.object_masks(network)
         (expected,) = np.asarray(probabilities(networks[network], image, ~hidden))
         tolerance = rounding(networks[network])
         assert row["probability"] == pytest.approx(expected.max(), abs=tolerance)
         assert expected[row["prediction"]] >= expected.max() - tolerance
 
     # What goes into the last layer
-    for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(block):
+    for row in FeatureLinearity(removals=("masking",), sizes=(32,)).rows(batch):
         assert np.isfinite([row["cosine"], row["effect_distance"]]).all()
         assert min(row["norm"], row["norm_together"]) > 0

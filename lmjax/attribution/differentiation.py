@@ -1,4 +1,4 @@
-"""What methods that differentiate share: the predictor as an argument of compiled functions."""
+"""The predictor as a differentiable objective, for gradient methods and optimised masks."""
 
 import dataclasses
 import functools

@@ -1,14 +1,14 @@
-"""A few images of a study, and what networks see in them and answer about them.
+"""Batches of a study's images: as each network sees them, and the network's logits under removals.
 
-A study asks about one block of images at a time. Whatever it draws is keyed by an image's index, so
-that answers are the same however images are divided into blocks.
+A study measures one batch of images at a time. Random numbers are keyed by an image's index, so
+that its rows are the same however images are divided into batches.
 """
 
 import dataclasses
-import functools
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,87 +16,47 @@ from jax.sharding import Mesh
 
 from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
-from lmjax.data.source import check_sizes
-from lmjax.evaluation import Predictor
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
+from lmjax.evaluation import Evaluator, ImageCoalitions, Predictor
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
-from lmjax.removals import registry as by_name
-from lmjax.studies.experiments.penultimate import Penultimate
+from lmjax.studies.predictors import (
+    ImageRemoval,
+    KeyedImage,
+    Penultimate,
+    WholeImage,
+    under_removal,
+)
+from lmjax.studies.samples import Sample
 
-SEGMENTERS = ("grid", "slic", "quickshift", "felzenszwalb")
-# Of each call, when only the cost is to be told: whole batches.
+# Variants of a call that `SampledBatch` evaluates: whole batches.
 _SAMPLED_VARIANTS = 256
 
 
-def segmenter_options(segmenter: str, *, grid_size: int, n_segments: int) -> dict[str, int]:
-    """Of these settings, those that a segmenter takes."""
-    options = {"grid": {"size": grid_size}, "slic": {"n_segments": n_segments}}
-    return options.get(segmenter, {})
-
-
 def random_order(count: int, key: jax.Array) -> np.ndarray:
-    """`count` segments in random order.
+    """Draws an order of `count` segments.
 
-    Few shapes compile: it is an order of a power of two segments, of which `count` are there.
+    Few shapes compile: it is an order of a power of two segments, without those beyond `count`.
     """
     (order,) = random_orders(power_of_two(count), 1, key=key)
     return order[order < count]
 
 
-class Sample(NamedTuple):
-    """An image of a source.
+class ImageBatch:
+    """Images of a study and the networks to evaluate on them; what was computed once is kept.
 
-    Attributes:
-      index: in the source.
-      id: as the source names it, or its index.
-      image: uint8 `[H, W, C]`.
-      label: the true class, where known.
-      object_mask: `[H, W]` bool, where known.
-      tight_mask: `[H, W]` bool, the object without a soft edge, where known.
-      saliency: `[H, W]`, where people or a method look, where known.
-    """
-
-    index: int
-    id: str
-    image: np.ndarray
-    label: int | None = None
-    object_mask: np.ndarray | None = None
-    tight_mask: np.ndarray | None = None
-    saliency: np.ndarray | None = None
-
-
-def read(source: Sequence, index: int) -> Sample:
-    """Item `index` of a source, an object or a mapping: see `lmjax.studies.run`.
-
-    Raises:
-      ValueError: a mask or saliency that is not of its image's size; and what the source raises.
-    """
-    item = source[index]
-    get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
-    label, name = get("label", None), get("id", None)
-    maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
-    sample = Sample(
-        index=index,
-        id=str(index if name is None else name),
-        image=np.asarray(get("image")),
-        label=None if label is None else int(label),
-        **{kind: None if each is None else np.asarray(each) for kind, each in maps.items()},
-    )
-    return check_sizes(sample, {})
-
-
-def _get(item, name: str, *default):
-    return getattr(item, name, *default)
-
-
-class Block:
-    """Images and the networks to ask about them; what was seen and answered once is kept.
+    Args:
+      samples: M images.
+      networks: classifiers by name, such as `lmjax.models.load` returns.
+      key: random key, from which each image's own is made.
+      engine: as in `lmjax.Evaluator`; where a removal does not support the engine, dense is used.
+      batch_size, mesh: as in `lmjax.Evaluator`.
+      num_images: images of the whole run, of which these are some; None takes M. With it, engine
+        "auto" weighs what compiling costs against all the variants that the run will evaluate.
 
     Attributes:
       samples: M images.
-      networks: by name, as `lmjax.models.load` gives them.
-      evaluations: how many variants networks have been asked about.
+      networks: classifiers by name.
+      evaluations: how many variants have been evaluated.
     """
 
     def __init__(
@@ -105,20 +65,25 @@ class Block:
         networks: Mapping[str, Any],
         *,
         key: jax.Array,
+        engine: str = "auto",
+        batch_size: int | None = None,
         mesh: Mesh | None = None,
+        num_images: int | None = None,
     ):
         self.samples, self.networks = tuple(samples), networks
-        self._key, self._mesh = key, mesh
         self.evaluations = 0
-        self._kept = {}
+        self._key, self._engine = key, engine
+        self._options = {"batch_size": batch_size, "mesh": mesh, "progress": False}
+        self._num_images = len(self.samples) if num_images is None else num_images
+        self._cache = {}
 
     @property
     def keys(self) -> jax.Array:
-        """`[M]`, a random key for each image, for what a study draws."""
+        """`[M]`, a random key for each image, for the study's own draws."""
         return self._two_keys()[:, 0]
 
     def images(self, network: str) -> np.ndarray:
-        """float32 `[M, H, W, C]` in [0, 1], as a network sees them."""
+        """Returns float32 `[M, H, W, C]` in [0, 1], the images as a network sees them."""
         preprocessing = self.networks[network].preprocessing
         return self._once(
             ("images", geometry(preprocessing)),
@@ -126,14 +91,14 @@ class Block:
         )
 
     def object_masks(self, network: str, *, tight: bool = False) -> np.ndarray:
-        """bool `[M, H, W]`, in the images as a network sees them.
+        """Returns bool `[M, H, W]`, the objects in the images as a network sees them.
 
         Args:
           network: its name.
-          tight: `tight_mask` of samples, not `object_mask`.
+          tight: take `tight_mask` of samples instead of `object_mask`.
 
         Raises:
-          ValueError: an image without such a mask, or with nothing of the object in sight.
+          ValueError: an image without such a mask, or whose object is outside the network's crop.
         """
         name = "tight_mask" if tight else "object_mask"
         masks = self._all(name)
@@ -150,7 +115,7 @@ class Block:
         return seen
 
     def saliency(self, network: str) -> np.ndarray:
-        """float32 `[M, H, W]`: the source's own heatmaps, in the images as a network sees them.
+        """Returns float32 `[M, H, W]`, the source's heatmaps in the images as a network sees them.
 
         Raises:
           ValueError: an image without saliency.
@@ -162,27 +127,29 @@ class Block:
             lambda: np.stack([preprocessing.for_heatmap(each) for each in maps]),
         )
 
-    def segments(self, network: str, segmenter: str, **options) -> np.ndarray:
-        """int32 `[M, H, W]`, the label map of each image as a network sees it.
+    def segments(self, network: str, segmenter: str, **options: int) -> np.ndarray:
+        """Returns int32 `[M, H, W]`, the segments of each image as a network sees it.
 
         Args:
           network: its name.
-          segmenter: one of `SEGMENTERS`.
-          options: of the segmenter.
+          segmenter: one of `lmjax.segments.names()`.
+          **options: `size`, the side of squares in pixels, and `n_segments`, about how many
+            segments; each segmenter gets those that it takes.
         """
-        segment = functools.partial(getattr(segmenters, segmenter), **options)
         seen_as = geometry(self.networks[network].preprocessing)
         return self._once(
             ("segments", seen_as, segmenter, tuple(options.items())),
-            lambda: np.stack([segment(image) for image in self.images(network)]),
+            lambda: np.stack(
+                [segmenters.make(segmenter, each, **options) for each in self.images(network)]
+            ),
         )
 
     def gradients(self, network: str, of: str) -> np.ndarray:
-        """float32 `[M, H, W]`: `lmjax.attribution.gradient` for the class that `of` predicts.
+        """Returns float32 `[M, H, W]`: `lmjax.attribution.gradient` of the predicted class.
 
         Args:
-          network: whose images they are.
-          of: the network whose gradients they are.
+          network: the images are as this one sees them.
+          of: the network that predicts, and whose gradients they are.
         """
         predictor = Predictor(self.networks[of])
         seen_as = geometry(self.networks[network].preprocessing)
@@ -193,29 +160,48 @@ class Block:
             ),
         )
 
-    def whole(self, network: str) -> np.ndarray:
-        """Logits `[M, K]` of the whole images."""
+    def labels(self) -> list[int]:
+        """Returns the true classes of the images; raises ValueError where one is not known."""
+        return self._all("label")
 
-        def ask():
+    def whole_logits(self, network: str) -> np.ndarray:
+        """Returns logits `[M, K]` of the whole images."""
+
+        def compute():
             images = self.images(network)
-            masks = np.ones(images.shape[:3], bool)
-            return self._ask(network, _Whole(self.networks[network]), images, masks, None)
+            masks, image_of = np.ones(images.shape[:3], bool), np.arange(len(images))
+            return self._logits(
+                network, WholeImage(self.networks[network]), images, masks, image_of
+            )
 
-        return self._once(("whole", network), ask)
+        return self._once(("whole", network), compute)
 
     def logits(
-        self, network: str, removal: str, masks: np.ndarray | ImageCoalitions, image_of: np.ndarray
+        self,
+        network: str,
+        removal: str,
+        masks: np.ndarray | ImageCoalitions,
+        image_of: np.ndarray,
+        *,
+        total: int | None = None,
     ) -> np.ndarray:
-        """Logits `[N, K]` of variants.
+        """Evaluates variants under a removal.
 
         Args:
           network: its name.
-          removal: one of `lmjax.removals.names()`.
+          removal: name of a removal, see `lmjax.removals.names()`.
           masks: bool `[N, H, W]`, or coalitions of the images' segments.
-          image_of: `[N]`, which of the block's images each variant shows.
+          image_of: `[N]`, which of the batch's images each variant shows.
+          total: variants of this batch in all calls like this one, where there are several; None
+            takes N.
+
+        Returns:
+          Logits `[N, K]`.
         """
-        predictor = _Removing(self.networks[network], removal)
-        return self._ask(network, predictor, self._shown(network, masks), masks, image_of)
+        shown = self.images(network)
+        return self._removed(
+            network, self.networks[network], removal, shown, masks, image_of, total
+        )
 
     def features(
         self,
@@ -226,14 +212,18 @@ class Block:
         *,
         images: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Features `[N, D]` of variants, as they go into the network's last layer (`Penultimate`).
+        """Evaluates the features that go into a network's last layer (`Penultimate`).
 
         Args:
           network, removal, masks, image_of: as in `logits`.
-          images: `[M, H, W, C]` in [0, 1], shown instead of the block's.
+          images: `[M, H, W, C]` in [0, 1], shown instead of the batch's.
+
+        Returns:
+          Features `[N, D]`.
         """
-        predictor = _Removing(Penultimate(self.networks[network]), removal)
-        return self._ask(network, predictor, self._shown(network, masks, images), masks, image_of)
+        features = Penultimate(self.networks[network])
+        shown = self.images(network) if images is None else images
+        return self._removed(network, features, removal, shown, masks, image_of)
 
     def coalition_logits(
         self,
@@ -243,43 +233,48 @@ class Block:
         keep: np.ndarray,
         image_of: Sequence[int],
     ) -> np.ndarray:
-        """Logits `[N, K]`. What shows everything, or the same as another, is not asked again.
+        """Evaluates coalitions of segments, each different one once, and no whole image again.
 
         Args:
           network: its name.
-          removal: one of `lmjax.removals.names()`.
+          removal: name of a removal, see `lmjax.removals.names()`.
           segments: `[M, H, W]`, a label map for each image.
           keep: bool `[N, S]`, which of its image's segments a variant shows; False beyond them.
-          image_of: `[N]`, which of the block's images each variant shows.
+          image_of: `[N]`, which of the batch's images each variant shows.
+
+        Returns:
+          Logits `[N, K]`.
         """
         image_of = np.asarray(image_of)
-        logits = self.whole(network)[image_of]
+        logits = self.whole_logits(network)[image_of]
         counts = segments.max(axis=(1, 2)) + 1
-        asked = np.flatnonzero(keep.sum(axis=1) < counts[image_of])
-        if len(asked) == 0:
+        partial = np.flatnonzero(keep.sum(axis=1) < counts[image_of])
+        if len(partial) == 0:
             return logits
-        rows = np.column_stack([image_of, keep])[asked]
+        rows = np.column_stack([image_of, keep])[partial]
         different, which = np.unique(rows, axis=0, return_inverse=True)
         coalitions = ImageCoalitions(segments, different[:, 1:].astype(bool))
-        answers = self.logits(network, removal, coalitions, different[:, 0])
-        logits[asked] = answers[which.reshape(-1)]
+        evaluated = self.logits(network, removal, coalitions, different[:, 0])
+        logits[partial] = evaluated[which.reshape(-1)]
         return logits
 
-    def answers(self, network: str, logits: np.ndarray, image_of: Sequence[int]) -> list[dict]:
-        """What most studies keep of a variant: a row for each.
+    def predictions(
+        self, network: str, logits: np.ndarray, image_of: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Returns a row for each variant with its prediction, as most studies store it.
 
         Args:
           network: its name.
-          logits: `[N, K]`, its answers.
-          image_of: `[N]`, which of the block's images each variant shows.
+          logits: `[N, K]`, of the variants.
+          image_of: `[N]`, which of the batch's images each variant shows.
 
         Returns:
           Dicts of `image` (its index), `id`, `network`, `label`, `whole_prediction` (the class
           predicted on the whole image), `prediction`, its `probability`, `correct` (prediction is
           label) and `unchanged` (prediction is whole prediction).
         """
-        labels, reference = self.labels(), self.whole(network).argmax(axis=1).tolist()
-        predictions = logits.argmax(axis=1).tolist()
+        labels, reference = self.labels(), self.whole_logits(network).argmax(axis=1).tolist()
+        predicted = logits.argmax(axis=1).tolist()
         probabilities = np.exp(logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)).tolist()
         return [
             {
@@ -293,95 +288,75 @@ class Block:
                 "correct": prediction == labels[i],
                 "unchanged": prediction == reference[i],
             }
-            for i, prediction, probability in zip(image_of, predictions, probabilities)
+            for i, prediction, probability in zip(image_of, predicted, probabilities)
         ]
 
-    def labels(self) -> list[int]:
-        """True classes of the images; raises ValueError where one is not known."""
-        return self._all("label")
-
     def _all(self, field: str) -> list:
-        """What all samples have; raises ValueError where one has not."""
+        """Returns a field of all samples; raises ValueError where one does not have it."""
         for sample in self.samples:
             if getattr(sample, field) is None:
                 raise ValueError(f"image {sample.id} has no {field}, which this study needs")
         return [getattr(sample, field) for sample in self.samples]
 
-    def _shown(self, network: str, masks, images: np.ndarray | None = None) -> "_Shown":
-        segments = masks.segments if isinstance(masks, ImageCoalitions) else None
-        images = self.images(network) if images is None else images
-        return _Shown(images, self._two_keys()[:, 1], segments)
+    def _removed(
+        self, network: str, classifier: Any, removal: str, images, masks, image_of, total=None
+    ) -> np.ndarray:
+        """Evaluates variants of images `[M, H, W, C]` under a removal."""
+        predictor = under_removal(classifier, removal)
+        if isinstance(predictor, ImageRemoval):
+            segments = masks.segments if isinstance(masks, ImageCoalitions) else None
+            images = KeyedImage(images, self._two_keys()[:, 1], segments)
+        return self._logits(network, predictor, images, masks, image_of, total)
 
-    def _ask(self, network: str, predictor, images, masks, image_of) -> np.ndarray:
-        image_of = np.arange(len(self.samples)) if image_of is None else image_of
-        answers = self._evaluate(predictor, images, masks, image_of)
-        self.evaluations += len(answers)
-        bad = ~np.isfinite(answers).all(axis=1)
+    def _logits(
+        self, network: str, predictor: Callable, images, masks, image_of, total: int | None = None
+    ) -> np.ndarray:
+        logits = self._evaluate(predictor, images, masks, image_of, total or len(image_of))
+        self.evaluations += len(logits)
+        bad = ~np.isfinite(logits).all(axis=1)
         if bad.any():
             name = self.samples[image_of[bad.argmax()]].id
             raise ValueError(f"network {network} gives NaN or infinity for image {name}")
-        return answers
+        return logits
 
-    def _evaluate(self, predictor, images, masks, image_of) -> np.ndarray:
-        return evaluate_images(predictor, images, masks, image_of=image_of, mesh=self._mesh)
+    def _evaluate(
+        self, predictor: Callable, images, masks, image_of: np.ndarray, total: int
+    ) -> np.ndarray:
+        """Evaluates variants of this batch, as `total * num_images / M` in all are expected."""
+        supported = ("auto", *getattr(predictor, "engines", ()))
+        engine = self._engine if self._engine in supported else "dense"
+        evaluator = Evaluator(predictor, engine=engine, **self._options)
+        expected = math.ceil(total / len(self.samples) * self._num_images)
+        return evaluator.images(images, masks, image_of=image_of, expected=expected)
 
     def _two_keys(self) -> jax.Array:
-        """`[M, 2]`: of the study's draws, and of noise."""
+        """Returns `[M, 2]`: a key for the study's draws and one for noise, for each image."""
         indices = np.array([sample.index for sample in self.samples], np.uint32)
         split = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(self._key, index)))
         return self._once("keys", lambda: split(indices))
 
-    def _once(self, key, make):
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def _once(self, key: Any, make: Callable) -> Any:
+        """Returns what `make` returned when it was called for this key first."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
 
-class _Shown(NamedTuple):
-    """What a predictor is given of an image."""
-
-    image: Any
-    key: Any
-    segments: Any
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Whole:
-    """A classifier that is shown whole images."""
-
-    classifier: Any
-
-    def __call__(self, image, masks):
-        return self.classifier.apply(self.classifier.normalise(image[None]))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Removing:
-    """A classifier and a removal that is made for each image."""
-
-    classifier: Any
-    removal: str = dataclasses.field(metadata={"static": True})
-
-    def __call__(self, shown: _Shown, masks):
-        removal = by_name.make(self.removal, key=shown.key, segments=shown.segments)
-        return Predictor(self.classifier, removal)(shown.image, masks)
-
-
-class SampledBlock(Block):
-    """A block that asks about few of many variants and repeats their answers: to tell costs.
+class SampledBatch(ImageBatch):
+    """A batch that evaluates a part of many variants and repeats their logits, to estimate costs.
 
     Attributes:
-      seconds_spared: what the variants it did not ask about would have taken.
+      seconds_spared: how long the variants that it left out would have taken.
     """
 
     seconds_spared = 0.0
 
-    def _evaluate(self, predictor, images, masks, image_of) -> np.ndarray:
+    def _evaluate(
+        self, predictor: Callable, images, masks, image_of: np.ndarray, total: int
+    ) -> np.ndarray:
         count = len(image_of)
         if count <= _SAMPLED_VARIANTS:
-            return super()._evaluate(predictor, images, masks, image_of)
+            return super()._evaluate(predictor, images, masks, image_of, total)
         chosen = np.linspace(0, count - 1, _SAMPLED_VARIANTS).astype(int)
         few = (
             dataclasses.replace(masks, keep=masks.keep[chosen])
@@ -389,19 +364,20 @@ class SampledBlock(Block):
             else masks[chosen]
         )
         start = time.perf_counter()
-        answers = super()._evaluate(predictor, images, few, image_of[chosen])
+        logits = super()._evaluate(predictor, images, few, image_of[chosen], total)
         seconds = time.perf_counter() - start
         self.seconds_spared += seconds * (count / _SAMPLED_VARIANTS - 1)
-        return answers[np.arange(count) % _SAMPLED_VARIANTS]
+        return logits[np.arange(count) % _SAMPLED_VARIANTS]
 
 
-def geometry(preprocessing) -> tuple:
-    """What of a preprocessing decides how an image looks before normalisation."""
+def geometry(preprocessing: Any) -> tuple:
+    """Returns the settings of a preprocessing that decide which pixels a network sees."""
     channels = len(preprocessing.mean)
     return preprocessing.resize, preprocessing.crop, preprocessing.interpolation, channels
 
 
 def _stack(images: list[np.ndarray]) -> np.ndarray:
+    """Stacks images; raises ValueError where they differ in size."""
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(

@@ -1,12 +1,12 @@
-"""Where rows are kept: Parquet shards that appear whole or not at all, in a folder of one study.
+"""The folder of a study: its rows in Parquet shards that appear whole or not at all.
 
     OUT/manifest.json                             what the rows depend on
-    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, their errors,
-                                                  and what software and device made them
+    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, their errors, and the
+                                                  software, device and engine that made them
     OUT/rows-KEY/...
 
 KEY is a hash of the manifest's `identity`. A shard is written under a hidden temporary name,
-brought to the disk, and then renamed: a kill at any moment loses no more than the shard under way.
+flushed to the disk, and then renamed: a kill at any moment loses no more than the unfinished shard.
 """
 
 import contextlib
@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
-from lmjax._utils.identity import differences, plain
+from lmjax._utils.identity import plain
+from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, write_json
 
-MANIFEST = "manifest.json"
 _ERRORS = b"errors"
 _MADE_BY = b"made_by"
-# Hidden files of killed runs. One that is being written is seconds old, whichever machine writes.
+_REMEDY = "delete it and run again"
+# Hidden files of killed runs. A file that another process is writing is seconds old.
 _TEMPORARIES = ".*-" + 8 * "[0-9a-f]" + ".part"
 _STALE_SECONDS = 24 * 3600
 
@@ -40,16 +41,16 @@ class Range(NamedTuple):
 
 
 def ranges(images: int, length: int) -> list[Range]:
-    """All images in shards of `length`."""
+    """Divides all images into shards of `length`."""
     return [Range(i, min(i + length, images)) for i in range(0, images, length)]
 
 
 class Results:
-    """The folder of a study.
+    """Rows of a study in a folder.
 
     Args:
       out: the folder.
-      identity: what rows depend on, as JSON can hold it.
+      identity: what rows depend on, in types that JSON has.
     """
 
     def __init__(self, out: str | os.PathLike, identity: dict[str, Any]):
@@ -59,10 +60,10 @@ class Results:
         self.folder = self.out / f"rows-{self.key}"
 
     def claim(self, about: dict[str, Any]) -> None:
-        """Makes the folder, or checks that its rows depend on the same.
+        """Makes the folder, or checks that the rows in it depend on the same identity.
 
         Args:
-          about: what else the manifest records.
+          about: further entries of the manifest.
 
         Raises:
           ValueError: the folder holds rows that depend on something else; says what.
@@ -71,35 +72,36 @@ class Results:
         path = self.out / MANIFEST
         if path.exists():
             found = plain(read_manifest(self.out)["identity"])
-            if found != self.identity:
-                raise ValueError(
-                    f"out {self.out} holds rows of something else: "
-                    f"{'; '.join(differences(found, self.identity))}; give another folder"
-                )
-        text = json.dumps({"identity": self.identity, **about}, indent=2) + "\n"
+            check_identity(self.out, found, self.identity, holds="rows of something else")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as temporary:
-                temporary.write_text(text)
+            write_json(path, {"identity": self.identity, **about})
             for folder in (self.out, self.folder):
                 _sweep(folder)
         except OSError as error:
             raise OSError(f"out {self.out} cannot be written: {error.strerror}") from error
 
     def path(self, images: Range) -> Path:
-        """The shard of some images."""
+        """Returns the file of a shard."""
         return self.folder / f"{images.start:08}-{images.stop:08}.parquet"
 
     def has(self, images: Range) -> bool:
-        """Whether a shard is finished."""
+        """Returns whether a shard is finished."""
         return self.path(images).exists()
 
     def write(
         self, images: Range, rows: list[dict], errors: list[dict], made_by: dict[str, Any]
     ) -> None:
-        """A shard: rows, what is wrong with images that have none, and what made it.
+        """Writes a shard, and removes shorter ones with which a run over fewer images ended.
 
-        It takes the place of shorter ones, which a run over fewer images has ended with.
+        Args:
+          images: of the shard.
+          rows: of these images.
+          errors: of images without rows.
+          made_by: software, device and engine, for the record.
+
+        Raises:
+          OSError: it cannot be written.
         """
         table = pa.Table.from_pylist(rows)
         notes = {_ERRORS: json.dumps(errors), _MADE_BY: json.dumps(made_by)}
@@ -110,20 +112,20 @@ class Results:
                 self.path(Range(images.start, stop)).unlink(missing_ok=True)
         except OSError as error:
             raise OSError(
-                f"rows cannot be written to {self.folder} ({error.strerror or error}); what was "
-                "finished before is there: make room and run again to go on"
+                f"rows cannot be written to {self.folder} ({error.strerror or error}); finished "
+                "shards are kept: make room and run again to go on"
             ) from error
 
     def read(self, shards: Sequence[Range]) -> tuple[pa.Table, list[dict]]:
-        """Rows of the finished ones of some shards, and errors."""
+        """Reads the rows and errors of those of the shards that are finished."""
         return _read([self.path(images) for images in shards if self.has(images)])
 
     def errors(self, images: Range) -> list[dict]:
-        """Errors of a finished shard."""
+        """Reads the errors of a finished shard."""
         return json.loads(_notes(self.path(images))[_ERRORS])
 
     def made_by(self, shards: Sequence[Range]) -> list[dict[str, Any]]:
-        """What made the finished ones of some shards, each once."""
+        """Reads `made_by` of the finished shards, each different one once."""
         paths = (self.path(images) for images in shards if self.has(images))
         return [
             json.loads(each) for each in dict.fromkeys(_notes(path)[_MADE_BY] for path in paths)
@@ -131,25 +133,24 @@ class Results:
 
 
 def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a folder.
+    """Reads the manifest of a folder.
 
     Raises:
       ValueError: there is none, or it is damaged.
     """
     path = Path(out) / MANIFEST
-    try:
+    if not path.is_file():
+        raise ValueError(f"{out} is no folder of a study: it has no {MANIFEST}")
+    with naming_damaged(path, _REMEDY):
         manifest = json.loads(path.read_text())
         return {"identity": manifest.pop("identity"), **manifest}
-    except FileNotFoundError:
-        raise ValueError(f"{out} is no folder of a study: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
 def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
+    """Reads the rows and errors of shards."""
     tables, errors = [], []
     for path in paths:
-        with _naming(path):
+        with naming_damaged(path, _REMEDY):
             table = pq.read_table(path)
         errors += json.loads(table.schema.metadata[_ERRORS])
         if table.num_rows:
@@ -160,21 +161,13 @@ def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
 
 
 def _notes(path: Path) -> dict[bytes, bytes]:
-    with _naming(path):
+    """Reads the metadata of a shard."""
+    with naming_damaged(path, _REMEDY):
         return pq.read_schema(path).metadata
 
 
-@contextlib.contextmanager
-def _naming(path: Path):
-    """Says which file is damaged."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
-
-
 def _sweep(folder: Path) -> None:
-    """Removes what killed runs have left."""
+    """Removes temporary files of killed runs."""
     for path in folder.glob(_TEMPORARIES):
         with contextlib.suppress(FileNotFoundError):  # another process may be sweeping too
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:

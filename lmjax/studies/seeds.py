@@ -1,69 +1,80 @@
-"""Networks that differ in the seed of their training only: what holds for all of them.
+"""Means over networks that differ only in the seed of their training, with intervals over seeds.
 
-Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME. Intervals of a study's tables are
-over images; these are over seeds: where the mean of all networks that such trainings make is, on
-the same images.
+Intervals of a study's tables are over images: they say how sure an estimate is for one network.
+Intervals over seeds say where the mean of all networks of a kind is, on the same images.
 """
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lmjax.studies.figures import X_LABELS, Rows, line, split
-from lmjax.studies.statistics import CONFIDENCE, ends, estimated, interval
+from lmjax.studies.figures import X_LABELS, Rows, group_rows, line
+from lmjax.studies.statistics import CONFIDENCE, ends, estimated_columns, interval
 
-_OF_A_SEED = re.compile(r"(.+)-(\d+)")
-_COUNTS = ("images", "visible", "hidden", "removed")  # measured; not what a row is about
+Kinds = Mapping[str, Sequence[str]]
+"""Kinds of training by name: the names of their networks, one for each seed, in the same order."""
+
+_COUNTS = ("images", "visible", "hidden", "removed")  # measured; no part of a row's key
 
 
-def over_seeds(tables: Mapping[str, Rows]) -> dict[str, Rows]:
-    """Tables of networks of several seeds, as means over seeds.
+def over_seeds(tables: Mapping[str, Rows], kinds: Kinds) -> dict[str, Rows]:
+    """Averages tables over the seeds of each kind of training.
 
     An estimate's interval is mean +- t * s / sqrt(n) for n seeds: Student's, 95%. Where an estimate
     is not defined (NaN) for a seed, neither is its mean.
 
     Args:
-      tables: of a study, as `Study.tables` gives them. Those without networks, and those that
+      tables: of a study, as `Study.tables` returns them. Those without networks, and those that
         compare one network with another, are left out.
+      kinds: the networks to average. Networks that are in none are left out.
 
     Returns:
-      Tables with the kind as `network` and the number of `seeds`; and as NAME_between_kinds each
-      kind minus the first one (`against_network`), seed by seed, on the seeds that both have.
+      Tables with the kind as `network` and the number of `seeds`; and as NAME_between_kinds
+      each kind minus the first one (`against_network`), seed by seed: the first network of one
+      minus the first of the other, and so on, as far as both have rows.
 
     Raises:
-      ValueError: a network's name has no seed, or a kind has one seed only.
+      ValueError: see `check_kinds`.
     """
-    networks = dict.fromkeys(
-        row["network"] for table in tables.values() for row in table if "network" in row
-    )
-    check_names(tuple(networks))
+    networks = {
+        row["network"]: None for table in tables.values() for row in table if "network" in row
+    }
+    check_kinds(kinds, networks)
     found = {}
     for name, table in tables.items():
         others = {value for row in table for key, value in row.items() if key != "network"}
         if not table or "network" not in table[0] or others & networks.keys():
             continue
-        found[name], differences = _table(table)
+        means, differences = _table(table, kinds)
+        found[name] = means
         if differences:
             found[f"{name}_between_kinds"] = differences
     return found
 
 
-def check_names(networks: Sequence[str]) -> None:
-    """Raises ValueError unless these are names of kinds of networks, two seeds or more of each."""
-    kinds = [match.group(1) for match in map(_OF_A_SEED.fullmatch, networks) if match]
-    if not kinds or len(kinds) < len(networks) or any(kinds.count(kind) < 2 for kind in kinds):
+def check_kinds(kinds: Kinds, networks: Iterable[str]) -> None:
+    """Raises ValueError unless there are kinds of two networks or more, each network once.
+
+    Args:
+      kinds: to be checked.
+      networks: the names that a study's networks have.
+    """
+    networks = tuple(networks)
+    members = [name for names in kinds.values() for name in names]
+    unknown = [name for name in members if name not in networks]
+    few = not kinds or any(len(names) < 2 for names in kinds.values())
+    if unknown or few or len({*members}) < len(members):
+        got = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
         raise ValueError(
-            "networks must be called NAME-SEED, such as plain-0 and plain-1, with two seeds or "
-            f"more of each NAME; got {', '.join(networks) or 'none'}. Their names come from files "
-            "or folders of weights"
+            "kinds must name two or more networks of the study each, one for each seed, and no "
+            f"network twice; got {got or 'none'}. The study's networks are {', '.join(networks)}"
         )
 
 
 def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
-    """A figure of each table over seeds whose rows lie along an axis: removals side by side."""
+    """Draws each table over seeds whose rows lie along an axis, removals side by side."""
     from lmjax import plots
 
     shown = {}
@@ -72,30 +83,28 @@ def figures(tables: Mapping[str, Rows]) -> dict[str, Any]:
         if x is None or "against" in table[0] or "against_network" in table[0]:
             continue
         others = [k for k in _keys(table[0]) if k not in (x, "removal", "network", "seeds")]
-        for setting, rows in split(table, *others).items() if others else [((), table)]:
+        for setting, rows in group_rows(table, *others).items() if others else [((), table)]:
             setting = setting if isinstance(setting, tuple) else (setting,)
-            charts = [[*_row_of_charts(rows, x, metric)] for metric in estimated(rows[0])]
+            charts = [[*_row_of_charts(rows, x, each)] for each in estimated_columns(rows[0])]
             title = ", ".join([*map(str, setting), f"{rows[0]['seeds']} seeds"])
             shown["_".join([name, *map(str, setting)])] = plots.charts(charts, title=title)
     return shown
 
 
 def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
-    """A chart for each removal, with a curve for each kind of network."""
+    """Makes a chart for each removal, with a line for each kind."""
     from lmjax import plots
-    from lmjax.removals import registry as by_name
+    from lmjax.removals import title as removal_title
 
-    for removal, chosen in split(rows, "removal").items():
-        lines = [line(kind, each, x, metric) for kind, each in split(chosen, "network").items()]
-        yield plots.Chart(by_name.title(removal), X_LABELS[x], metric, lines)
+    for removal, chosen in group_rows(rows, "removal").items():
+        by_kind = group_rows(chosen, "network").items()
+        lines = [line(kind, each, x, metric) for kind, each in by_kind]
+        yield plots.Chart(removal_title(removal), X_LABELS[x], metric, lines)
 
 
-def _table(table: Rows) -> tuple[Rows, Rows]:
-    """Means over seeds, and differences from the first kind."""
-    by_kind = {}
-    for row in table:
-        kind, seed = _OF_A_SEED.fullmatch(row["network"]).groups()
-        by_kind.setdefault(kind, {}).setdefault(_key(row), {})[seed] = row
+def _table(table: Rows, kinds: Kinds) -> tuple[Rows, Rows]:
+    """Returns means over seeds, and differences from the first kind."""
+    by_kind = {kind: _by_key(table, networks) for kind, networks in kinds.items()}
     first, *others = by_kind
     means = [
         _summary({"network": kind}, [*seeds.values()])
@@ -113,14 +122,23 @@ def _table(table: Rows) -> tuple[Rows, Rows]:
     return means, differences
 
 
+def _by_key(table: Rows, networks: Sequence[str]) -> dict[tuple, dict[int, dict[str, Any]]]:
+    """Groups the rows of a kind's networks by their key, then by the place of their network."""
+    found = {}
+    for row in table:
+        if row["network"] in networks:
+            found.setdefault(_key(row), {})[networks.index(row["network"])] = row
+    return found
+
+
 def _summary(about: dict[str, Any], rows: Rows, reference: Rows | None = None) -> dict[str, Any]:
-    """Rows of several seeds as one row, minus the `reference` of the same seeds if given."""
-    names = estimated(rows[0])
+    """Returns the rows of several seeds as one row, minus the `reference` of the same seeds."""
+    names = estimated_columns(rows[0])
     counts = [] if reference else [name for name in _COUNTS if name in rows[0]]
 
     def values(name: str) -> np.ndarray:
-        of_rows = np.array([row[name] for row in rows], np.float64)
-        return of_rows - [row[name] for row in reference] if reference else of_rows
+        by_seed = np.array([row[name] for row in rows], np.float64)
+        return by_seed - [row[name] for row in reference] if reference else by_seed
 
     return {
         **about,
@@ -132,7 +150,10 @@ def _summary(about: dict[str, Any], rows: Rows, reference: Rows | None = None) -
 
 
 def student(name: str, values: np.ndarray) -> dict[str, float]:
-    """Mean of `[n]` as three columns: its value, and Student's 95% interval; NaN for one value."""
+    """Returns the mean of `[n]` as three columns: its value and Student's 95% interval.
+
+    The interval of one value is NaN.
+    """
     from scipy.stats import t
 
     mean, half = float(np.mean(values)), math.nan
@@ -143,9 +164,11 @@ def student(name: str, values: np.ndarray) -> dict[str, float]:
 
 
 def _keys(row: dict[str, Any]) -> list[str]:
-    answers = {column for name in estimated(row) for column in (name, *ends(name))}
-    return [name for name in row if name not in {*answers, *_COUNTS}]
+    """Returns the names of the columns that say which row it is."""
+    measured = {column for name in estimated_columns(row) for column in (name, *ends(name))}
+    return [name for name in row if name not in {*measured, *_COUNTS}]
 
 
 def _key(row: dict[str, Any]) -> tuple:
+    """Returns what a row has in common with those of other networks."""
     return tuple((name, row[name]) for name in _keys(row) if name != "network")

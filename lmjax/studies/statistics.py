@@ -1,4 +1,4 @@
-"""Tables of rows: groups, and bootstrap intervals over images."""
+"""Statistics of rows: groups, means, and bootstrap intervals over images."""
 
 import csv
 import functools
@@ -28,14 +28,14 @@ class Group(NamedTuple):
     columns: dict[str, np.ndarray]
 
     def matrix(self, name: str, along: str) -> np.ndarray:
-        """A column as `[images, values of along]`, both in rising order."""
+        """Returns a column as `[images, values of along]`, both in rising order."""
         images, steps = self.columns["image"], self.columns[along]
         order = np.lexsort((steps, images))
         return self.columns[name][order].reshape(len(np.unique(images)), -1)
 
 
 def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
-    """Rows that agree in the columns `by`, in the order in which they are first met."""
+    """Groups rows that agree in the columns `by`, in the order of each group's first row."""
     if table.num_rows == 0:
         return
     codes = [_codes(table.column(name)) for name in by]
@@ -51,22 +51,24 @@ def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers the different values of a column, `[rows]`."""
     return column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """Converts a column to NumPy."""
     return column.to_numpy()
 
 
 class Bootstrap:
-    """Images drawn with replacement, again and again; the same draws for all that is compared.
+    """Bootstrap resamples of images, the same for everything that is compared.
 
-    Statistics have a leading axis: entry 0 is of the images themselves, the others of the draws. So
-    the difference of two statistics is a paired one.
+    Statistics have a leading axis: entry 0 is of the images themselves, the others are of the
+    resamples ("draws"). So the difference of two statistics is a paired one.
 
     Args:
       num_images: N.
-      seed: of the draws.
+      seed: of the resamples.
     """
 
     def __init__(self, num_images: int, *, seed: int = 0):
@@ -75,17 +77,17 @@ class Bootstrap:
         self.counts = np.stack([np.ones(num_images), *counts])
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """`[1 + draws, ...]`: means over images of `[N, ...]`."""
+        """Returns `[1 + draws, ...]`, means over images of `[N, ...]`."""
         return np.tensordot(self.counts, values.astype(np.float64), 1) / len(values)
 
-    def known_means(self, values: np.ndarray) -> np.ndarray:
-        """`[1 + draws]`: means over images of `[N]`, those with NaN left out."""
+    def nan_means(self, values: np.ndarray) -> np.ndarray:
+        """Returns `[1 + draws]`, means over images of `[N]` without those that are NaN."""
         known = np.isfinite(values)
         shares, totals = self.means(known), self.means(np.where(known, values, 0))
         return np.divide(totals, shares, out=np.full_like(totals, np.nan), where=shares > 0)
 
     def pair_means(self, values: np.ndarray) -> np.ndarray:
-        """`[1 + draws]`: means of `[N, N]`, symmetric, over all pairs of different images.
+        """Returns `[1 + draws]`, means of symmetric `[N, N]` over all pairs of different images.
 
         An image that is drawn twice makes no pair with itself.
         """
@@ -95,10 +97,11 @@ class Bootstrap:
         return np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0)
 
     def entropies(self, predictions: np.ndarray) -> np.ndarray:
-        """`[1 + draws, F]`: entropies in nats of the histograms of classes `[N, F]`."""
+        """Returns `[1 + draws, F]`, entropies in nats of the histograms of classes `[N, F]`."""
         return np.stack([self._entropies(column) for column in predictions.T], axis=1)
 
     def _entropies(self, predictions: np.ndarray) -> np.ndarray:
+        """Returns `[1 + draws]`, entropies of classes `[N]`."""
         counts = self.counts @ (predictions[:, None] == np.unique(predictions)[None])
         shares = counts / len(predictions)
         return (shares * np.log(1 / np.where(shares > 0, shares, 1))).sum(axis=1)
@@ -106,14 +109,14 @@ class Bootstrap:
 
 @functools.lru_cache(maxsize=1)
 def bootstrap(num_images: int) -> Bootstrap:
-    """`Bootstrap` with seed 0, the last one kept: the same draws for all tables of a study."""
+    """Returns the `Bootstrap` with seed 0, which all tables of a study share."""
     return Bootstrap(num_images)
 
 
 def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
-    """A statistic `[1 + draws]` as three columns: its value, and its 95% interval.
+    """Returns a statistic `[1 + draws]` as three columns: its value and its 95% interval.
 
-    Draws for which it is not defined (NaN) are left out.
+    Resamples for which it is not defined (NaN) are left out.
     """
     tail = (1 - CONFIDENCE) / 2
     draws = statistic[1:][np.isfinite(statistic[1:])]
@@ -122,35 +125,35 @@ def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
 
 
 def interval(name: str, value: float, low: float, high: float) -> dict[str, float]:
-    """A value and the ends of its interval as three columns."""
+    """Returns a value and the ends of its interval as three columns."""
     return dict(zip((name, *ends(name)), map(float, (value, low, high)), strict=True))
 
 
 def ends(name: str) -> tuple[str, str]:
-    """The columns with the ends of a column's interval."""
+    """Returns the names of the columns that hold the ends of a column's interval."""
     return f"{name}_low", f"{name}_high"
 
 
-def estimated(row: Mapping[str, Any]) -> list[str]:
-    """The columns that have an interval."""
+def estimated_columns(row: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the columns that have an interval."""
     return [name for name in row if ends(name)[0] in row]
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
+    """Returns statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
     return {name: bootstrap(len(each)).means(each) for name, each in values.items()}
 
 
 def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Statistics by name, three columns each."""
+    """Returns statistics by name, three columns each."""
     found = {}
     for name, statistic in statistics.items():
         found |= estimate(name, statistic)
     return found
 
 
-def on_correct(rows: pa.Table) -> pa.Table:
-    """Rows of images that are classified correctly as they are.
+def correctly_classified(rows: pa.Table) -> pa.Table:
+    """Selects the rows of images that are classified correctly when nothing is removed.
 
     Raises:
       ValueError: there are none.
@@ -161,17 +164,17 @@ def on_correct(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def differences(
+def paired_differences(
     found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]], along: str = "removal"
 ) -> list[dict[str, Any]]:
-    """Statistics minus those of the first that differs from them in one column only: paired.
+    """Subtracts from each group the first group whose key differs in one column only.
 
     Args:
       found: keys of groups, and statistics `[1 + draws]` by name.
       along: the column.
 
     Returns:
-      Rows with the name of that first one as `against`.
+      Rows of differences, in which `against` is the first group's value of the column.
     """
     rows, first = [], {}
     for key, statistics in found:
@@ -184,7 +187,7 @@ def differences(
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-    """A table as text, whole or not at all."""
+    """Writes a table as text; the file appears whole or not at all."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

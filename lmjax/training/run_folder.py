@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
-from lmjax._utils.identity import differences, plain
+from lmjax._utils.identity import plain
+from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, write_json
 from lmjax.training.step import TrainState
 
 _KEPT = 2  # checkpoints: should the disk damage the last, there is another
@@ -56,17 +57,12 @@ class RunFolder:
           ValueError: the folder holds a run that depends on something else; says what.
           OSError: it cannot be written.
         """
-        manifest, identity = self.out / "manifest.json", plain(identity)
+        manifest, identity = self.out / MANIFEST, plain(identity)
         if manifest.exists():
-            different = differences(_read_json(manifest), identity)
-            if different:
-                raise ValueError(
-                    f"out {self.out} holds another run: {'; '.join(different)}; give another folder"
-                )
+            check_identity(self.out, _read_json(manifest), identity, holds="another run")
         for folder in (self._checkpoints, self._metrics):
             folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(manifest) as temporary:
-            temporary.write_text(json.dumps(identity, indent=2) + "\n")
+        write_json(manifest, identity)
 
     def checkpoints(self) -> list[int]:
         """Returns the steps that have a checkpoint, without the leftovers of killed runs."""
@@ -162,7 +158,5 @@ def _checkpointer():
 
 
 def _read_json(path: Path) -> Any:
-    try:
+    with naming_damaged(path, "delete the folder to start anew"):
         return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete the folder to start anew") from error

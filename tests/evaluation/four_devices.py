@@ -99,13 +99,13 @@ def test_variants_of_many_images():
 
 
 def test_attributions_and_metrics():
-    options = {"key": jax.random.key(0), "num_samples": 63, "batch_size": 8}
-    together = lmjax.attribution.rise(PREDICTOR, IMAGE, **options)
-    alone = lmjax.attribution.rise(PREDICTOR, IMAGE, mesh=ONE, **options)
+    four, one = (lmjax.Evaluator(PREDICTOR, batch_size=8, mesh=mesh) for mesh in (None, ONE))
+    options = {"key": jax.random.key(0), "num_samples": 63}
+    together = lmjax.attribution.rise(four, IMAGE, **options)
+    alone = lmjax.attribution.rise(one, IMAGE, **options)
     np.testing.assert_allclose(together.scores, alone.scores, rtol=1e-5)
-    options = {"step": 64, "batch_size": 8}
-    together = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, **options)
-    expected = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, mesh=ONE, **options)
+    together = lmjax.metrics.deletion(four, IMAGE, alone.heatmap, step=64)
+    expected = lmjax.metrics.deletion(one, IMAGE, alone.heatmap, step=64)
     np.testing.assert_allclose(together.values, expected.values, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """A small network and a small source, for fast tests of studies."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -9,8 +10,9 @@ import numpy as np
 
 from lmjax import plots
 from lmjax.models import Preprocessing
-from lmjax.studies import statistics
-from lmjax.studies.study import Study, for_tables
+from lmjax.studies import registry, statistics
+from lmjax.studies.settings import for_tables
+from lmjax.studies.study import Study
 from tests.support.small_classifier import small_classifier
 
 SIZE = 32
@@ -22,6 +24,16 @@ def network(seed: int = 0):
     """Ten classes, told by all visible pixels."""
     classifier = small_classifier((SIZE, SIZE, 3), num_classes=10, seed=seed)
     return dataclasses.replace(classifier, preprocessing=AS_IT_IS)
+
+
+@contextlib.contextmanager
+def registered(study):
+    """A study that commands and reports know for as long as the context lasts."""
+    registry.register(study)
+    try:
+        yield study
+    finally:
+        registry.unregister(study.name)
 
 
 def pick(rows, **wanted):
@@ -45,9 +57,9 @@ class Brightness(Study):
     seconds: float = 0.0
     unit: str = for_tables("grey levels")
 
-    def rows(self, block):
+    def rows(self, batch):
         found = []
-        for sample in block.samples:
+        for sample in batch.samples:
             if sample.image.ndim != 3:
                 raise ValueError(f"image {sample.id} has shape {sample.image.shape}")
             time.sleep(self.seconds)
@@ -76,12 +88,12 @@ class Answers(Study):
     name: ClassVar[str] = "answers"
     title: ClassVar[str] = "Answers"
 
-    def rows(self, block):
-        (network,) = block.networks
+    def rows(self, batch):
+        (network,) = batch.networks
         left = np.broadcast_to(np.arange(SIZE) < SIZE // 2, (SIZE, SIZE))
-        image_of = np.arange(len(block.samples))
-        logits = block.logits(network, "layer", np.stack([left] * len(image_of)), image_of)
-        return block.answers(network, logits, image_of)
+        image_of = np.arange(len(batch.samples))
+        logits = batch.logits(network, "layer", np.stack([left] * len(image_of)), image_of)
+        return batch.predictions(network, logits, image_of)
 
     def tables(self, rows):
         return {}

@@ -9,7 +9,6 @@ from PIL import Image
 
 from lmjax import studies
 from lmjax.data import open_source
-from lmjax.studies import report
 from tests.studies import fakes
 
 OTHER_KINDS = {
@@ -77,9 +76,9 @@ class Network:
 class Objects(fakes.Brightness):
     """A row for each image, with its object's share of it."""
 
-    def rows(self, block):
-        shares = block.object_masks("a").mean(axis=(1, 2)).tolist()
-        return [{"image": s.index, "share": share} for s, share in zip(block.samples, shares)]
+    def rows(self, batch):
+        shares = batch.object_masks("a").mean(axis=(1, 2)).tolist()
+        return [{"image": s.index, "share": share} for s, share in zip(batch.samples, shares)]
 
 
 EXPECTED = {
@@ -112,8 +111,7 @@ def test_broken_files_are_counted_and_named(folder):
         assert message in errors[name]
 
 
-def test_errors_that_name_files_which_are_no_text_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setitem(report.STUDIES, "brightness", fakes.Brightness)
+def test_errors_that_name_files_which_are_no_text_are_kept(tmp_path):
     name = os.fsdecode(b"\xfe.png")
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / name).write_bytes(b"")
@@ -124,7 +122,9 @@ def test_errors_that_name_files_which_are_no_text_are_kept(tmp_path, monkeypatch
     ((broken,),) = [studies.errors(out)]
     assert broken["error"].endswith("\\udcfe.png cannot be read: it is empty")
     studies.write(fakes.Brightness(), rows, out)
-    assert "udcfe" in studies.report([out], tmp_path / "report.html").read_text("utf-8")
+    with fakes.registered(fakes.Brightness):
+        page = studies.report([out], tmp_path / "report.html")
+    assert "udcfe" in page.read_text("utf-8")
 
 
 def test_a_folder_where_nothing_can_be_written_is_named(tmp_path):

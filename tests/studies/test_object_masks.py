@@ -11,7 +11,8 @@ from PIL import Image
 from lmjax.data import from_folder
 from lmjax.models import Preprocessing, registry
 from lmjax.studies import LimeQuality, MaskShape, SegmentRemoval
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import linear_network
 from tests.studies.fakes import pick
 from tests.support.torch_reference import torchvision
@@ -71,17 +72,17 @@ def where(box, resize, crop, size=(HEIGHT, WIDTH)):
 @pytest.mark.parametrize("tag", TAGS)
 def test_boxes_are_where_the_crop_puts_them(source, tag):
     preprocessing = registry.find_source(tag, "resnet50").preprocessing
-    samples = [read(source, i) for i in range(len(source))]
+    samples = [read_sample(source, i) for i in range(len(source))]
     networks = {"a": SimpleNamespace(preprocessing=preprocessing)}
     for sample in samples:
         name = sample.id.removeprefix("box/").removesuffix(".png").removesuffix("-turned")
         expected = where(BOXES[name], preprocessing.resize, preprocessing.crop)
-        block = Block([sample], networks, key=jax.random.key(0))
+        batch = ImageBatch([sample], networks, key=jax.random.key(0))
         if not expected.any():
             with pytest.raises(ValueError, match="none of its object_mask is in the part"):
-                block.object_masks("a")
+                batch.object_masks("a")
             continue
-        (mask,), (image,) = block.object_masks("a"), block.images("a")
+        (mask,), (image,) = batch.object_masks("a"), batch.images("a")
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, expected, err_msg=sample.id)
         # Smooth filters blur the edge of the picture of the box, not its inside.
@@ -106,8 +107,8 @@ def test_boxes_go_where_torchvision_puts_them(size, resize, crop):
     sample = {"image": np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), "object_mask": mask}
     preprocessing = Preprocessing(resize, crop, interpolation="nearest")
     networks = {"a": SimpleNamespace(preprocessing=preprocessing)}
-    block = Block([read([sample], 0)], networks, key=jax.random.key(0))
-    (found,), (image,) = block.object_masks("a"), block.images("a")
+    batch = ImageBatch([read_sample([sample], 0)], networks, key=jax.random.key(0))
+    (found,), (image,) = batch.object_masks("a"), batch.images("a")
     transforms = torchvision.transforms
     nearest = transforms.InterpolationMode.NEAREST
     steps = [] if resize is None else [transforms.Resize(resize, interpolation=nearest)]
@@ -124,7 +125,7 @@ CROPS = {"bigger": (60, 32), "smaller": (37, 32), "cut": (None, 32)}  # crops of
 
 @pytest.fixture(params=[("left", "bigger"), ("right", "smaller"), ("left", "cut")], ids="-".join)
 def white_box(request, tmp_path):
-    """A block with a white box on black, and where it must be."""
+    """A batch with a white box on black, and where it must be."""
     box, (resize, crop) = SMALL_BOXES[request.param[0]], CROPS[request.param[1]]
     picture = np.zeros((50, 71), np.uint8)
     picture[box] = 255
@@ -136,30 +137,30 @@ def white_box(request, tmp_path):
     # Sums of colours are large; weights so small that probabilities stay between 0 and 1.
     small = jax.tree.map(lambda leaf: leaf / 200, network.variables)
     network = dataclasses.replace(network, variables=small, preprocessing=preprocessing)
-    block = Block([read(source, 0)], {"a": network}, key=jax.random.key(0))
-    return block, where(box, resize, crop, picture.shape)
+    batch = ImageBatch([read_sample(source, 0)], {"a": network}, key=jax.random.key(0))
+    return batch, where(box, resize, crop, picture.shape)
 
 
-def probabilities(block, images):
+def probabilities(batch, images):
     """Of the classes that the network predicts on images `[N, H, W]`, 0 black and 1 white."""
-    network = block.networks["a"]
+    network = batch.networks["a"]
     images = np.repeat(np.asarray(images, np.float32)[..., None], 3, axis=-1)
     return np.asarray(jax.nn.softmax(network.apply(network.normalise(images)), axis=-1).max(axis=1))
 
 
 def test_the_removal_study_removes_squares_of_the_box(white_box):
     """All is black when the squares that the box touches are gone, and not one square before."""
-    block, box = white_box
+    batch, box = white_box
     covered = box.reshape(16, 2, 16, 2).mean(axis=(1, 3)).ravel()
     gone = np.count_nonzero(covered)
     fractions = ((gone - 1) / 256, gone / 256)
     study = SegmentRemoval(
         removals=("black",), orders=("most_salient",), fractions=fractions, grid_size=2
     )
-    before, after = study.rows(block)
+    before, after = study.rows(batch)
     assert (before["removed"], after["removed"]) == (gone - 1, gone)
     black, *rest = probabilities(
-        block,
+        batch,
         # Which of the least covered squares is the last is drawn.
         [
             0 * box,
@@ -177,25 +178,25 @@ def square(i):
 
 
 def test_the_shape_study_removes_the_box(white_box):
-    block, box = white_box
-    rows = MaskShape(removals=("black",), margins=(0,)).rows(block)
+    batch, box = white_box
+    rows = MaskShape(removals=("black",), margins=(0,)).rows(batch)
     (removed,), (swapped,) = pick(rows, hole="object"), pick(rows, hole="swapped")
     quarters = np.roll(box, (16, 16), axis=(0, 1))
     assert removed["hidden"] == swapped["hidden"] == box.mean()
-    black, rest, whole = probabilities(block, [0 * box, box & ~quarters, box])
+    black, rest, whole = probabilities(batch, [0 * box, box & ~quarters, box])
     assert removed["probability"] == pytest.approx(black, rel=1e-6)
     assert swapped["probability"] == pytest.approx(rest, rel=1e-6)
     assert not np.isclose(black, whole, rtol=1e-3)
 
 
 def test_the_lime_study_compares_with_the_box(white_box, monkeypatch):
-    block, box = white_box
+    batch, box = white_box
     scores = np.random.default_rng(0).normal(size=16)
     monkeypatch.setattr(LimeQuality, "explain", lambda *_, **__: [scores[None]])
     study = LimeQuality(
         removals=("black",), evaluated_under=("own",), ks=(1,), top=3, grid_size=8, samples=8
     )
-    (row,) = study.rows(block)
+    (row,) = study.rows(batch)
     segments = np.arange(16).reshape(4, 4).repeat(8, axis=0).repeat(8, axis=1)
     covered = box.reshape(4, 8, 4, 8).sum(axis=(1, 3)).ravel() - 64 * box.mean()
     cosine = scores @ covered / np.linalg.norm(scores) / np.linalg.norm(covered)

@@ -13,6 +13,7 @@ from tests.studies import fakes
 
 RNG = np.random.default_rng(0)
 VALUES = {(kind, seed): RNG.uniform(size=3) for kind in ("plain", "grey") for seed in range(4)}
+KINDS = {kind: [f"net=a-b/{kind}-{seed}" for seed in range(4)] for kind in ("plain", "grey")}
 
 
 def table(values=VALUES):
@@ -35,14 +36,13 @@ def interval(values):
 
 
 def test_means_over_seeds():
-    rows = seeds.over_seeds({"curves": table()})["curves"]
+    rows = seeds.over_seeds({"curves": table()}, KINDS)["curves"]
     assert [(row["network"], row["fraction"]) for row in rows] == [
-        (f"net=a-b/{kind}", fraction) for kind in ("plain", "grey") for fraction in (0, 0.5, 1)
+        (kind, fraction) for kind in ("plain", "grey") for fraction in (0, 0.5, 1)
     ]
     for row in rows:
         i, count = int(2 * row["fraction"]), 3 if row["fraction"] == 1 else 4
-        kind = row["network"].split("/")[1]
-        values = [VALUES[kind, seed][i] for seed in range(count)]
+        values = [VALUES[row["network"], seed][i] for seed in range(count)]
         low, high = interval(values)
         np.testing.assert_allclose(
             [row["accuracy"], row["accuracy_low"], row["accuracy_high"]],
@@ -53,10 +53,8 @@ def test_means_over_seeds():
 
 
 def test_differences_are_of_the_same_seeds():
-    rows = seeds.over_seeds({"curves": table()})["curves_between_kinds"]
-    assert {(row["network"], row["against_network"]) for row in rows} == {
-        ("net=a-b/grey", "net=a-b/plain")
-    }
+    rows = seeds.over_seeds({"curves": table()}, KINDS)["curves_between_kinds"]
+    assert {(row["network"], row["against_network"]) for row in rows} == {("grey", "plain")}
     gained = [VALUES["grey", seed][0] - VALUES["plain", seed][0] for seed in range(4)]
     low, high = interval(gained)
     found = rows[0]
@@ -69,7 +67,7 @@ def test_differences_are_of_the_same_seeds():
 
 def test_what_one_seed_does_not_have():
     values = {**VALUES, ("grey", 1): np.array([math.nan, 0, 0])}
-    found = seeds.over_seeds({"curves": table(values)})
+    found = seeds.over_seeds({"curves": table(values)}, KINDS)
     assert math.isnan(found["curves"][3]["accuracy"])
     assert not math.isnan(found["curves"][4]["accuracy"])
     one = seeds.student("accuracy", np.array([0.5]))
@@ -79,14 +77,38 @@ def test_what_one_seed_does_not_have():
 
 def test_tables_that_compare_networks_are_left_out():
     compared = [{**row, "against": "net=a-b/plain-0"} for row in table()]
-    found = seeds.over_seeds({"curves": table(), "network_differences": compared, "texts": []})
+    tables = {"curves": table(), "network_differences": compared, "texts": []}
+    found = seeds.over_seeds(tables, KINDS)
     assert set(found) == {"curves", "curves_between_kinds"}
 
 
-@pytest.mark.parametrize("names", [(), ("a",), ("a-0", "a-1", "b"), ("a-0", "b-0")])
-def test_networks_without_seeds(names):
-    with pytest.raises(ValueError, match=r"must be called NAME-SEED.*got"):
-        seeds.check_names(names)
+def test_seeds_are_what_they_are_declared_to_be_whatever_their_names():
+    """Pairs go by the order in a kind; networks that are in none are left out."""
+    kinds = {"grey": KINDS["plain"][2:0:-1], "other": KINDS["grey"][:2]}
+    found = seeds.over_seeds({"curves": table()}, kinds)
+    first = found["curves"][0]
+    assert (first["network"], first["seeds"]) == ("grey", 2)
+    assert first["accuracy"] == pytest.approx(np.mean([VALUES["plain", i][0] for i in (2, 1)]))
+    values = [VALUES["grey", i][0] - VALUES["plain", j][0] for i, j in ((0, 2), (1, 1))]
+    gained = found["curves_between_kinds"][0]
+    found = [gained["accuracy"], gained["accuracy_low"], gained["accuracy_high"]]
+    np.testing.assert_allclose(found, [np.mean(values), *interval(values)])
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {},
+        {"a": ["a-0"]},
+        {"a": ["a-0", "a-1"], "b": ["b"]},
+        {"a": ["a-0", "a-0"]},
+        {"a": ["a-0", "c"]},
+    ],
+    ids=str,
+)
+def test_kinds_that_are_none(kinds):
+    with pytest.raises(ValueError, match=r"kinds must name two or more.*networks are a-0, a-1, b"):
+        seeds.check_kinds(kinds, ("a-0", "a-1", "b"))
 
 
 def test_files_of_a_run(tmp_path):
@@ -95,7 +117,8 @@ def test_files_of_a_run(tmp_path):
         removals=("grey", "black"), orders=("random",), fractions=(0, 0.5)
     )
     rows = studies.run(study, fakes.Source(4), networks=networks, out=tmp_path)
-    written = {path.name for path in studies.write_seeds(tmp_path)}
+    kinds = {kind: [f"{kind}-0", f"{kind}-1"] for kind in "ab"}
+    written = {path.name for path in studies.write_seeds(tmp_path, kinds=kinds)}
     assert {"seeds_means.csv", "seeds_differences_between_kinds.csv"} <= written
     assert {name for name in written if name.endswith(".png")} == {"seeds_curves_grid_random.png"}
     with open(tmp_path / "seeds_curves.csv", newline="") as file:

@@ -1,1 +1,1 @@
-"""Studies, one file each."""
+"""The studies of lmjax, one file each."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.removals import registry as by_name
-from lmjax.studies.figures import by_network, dots, lines_of_removals, split
+from lmjax.removals import title as removal_title
+from lmjax.studies.figures import by_network, dots, group_rows, lines_of_removals
 
 MEASURES = {
     "spearman": "Spearman's correlation",
@@ -16,13 +16,13 @@ MEASURES = {
 _METRICS = {"morf": "MoRF", "lerf": "LeRF", "deletion": "deletion", "insertion": "insertion"}
 _BETTER = {"morf": "lower", "lerf": "higher", "deletion": "lower", "insertion": "higher"}
 _GENERATORS = {"rise": "RISE", "occlusion": "occlusion"}
-_AGAINST = {"all": "against the map of all masks", "others": "against as many other masks"}
+_AGAINST = {"all": "against the heatmap of all masks", "others": "against as many other masks"}
 
 
 def figures(
     tables: dict[str, list[dict[str, Any]]], removals: Sequence[str], scorers: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures by name, for each network those whose tables are there."""
+    """Draws figures by name, for each network those whose tables exist."""
     shown = {}
     for network, found in by_network(tables).items():
         images = next(row["images"] for rows in found.values() for row in rows if "images" in row)
@@ -41,18 +41,20 @@ def figures(
 
 
 def _settings(rows: list[dict], about: str):
+    """Draws how similar heatmaps of two settings are, by removal."""
     from lmjax import plots
 
-    removals = list(map(by_name.title, split(rows, "removal")))
-    by_generator = split(rows, "generator").items()
+    removals = list(map(removal_title, group_rows(rows, "removal")))
+    by_generator = group_rows(rows, "generator").items()
     panels = []
     for measure, label in MEASURES.items():
         shown = [dots(_GENERATORS[each], chosen, measure) for each, chosen in by_generator]
         panels.append(plots.DotPanel("", label, removals, shown))
-    return plots.dots(panels, title=f"{about}\nmaps of different settings, by removal")
+    return plots.dots(panels, title=f"{about}\nheatmaps of different settings, by removal")
 
 
 def _removals(rows: list[dict], removals: Sequence[str], about: str):
+    """Draws how similar heatmaps of two removals are."""
     from lmjax import plots
 
     cells = [
@@ -64,13 +66,14 @@ def _removals(rows: list[dict], removals: Sequence[str], about: str):
             )
             for measure, label in MEASURES.items()
         ]
-        for generator, chosen in split(rows, "generator").items()
+        for generator, chosen in group_rows(rows, "generator").items()
     ]
-    title = f"{about}\nmaps of different removals"
+    title = f"{about}\nheatmaps of different removals"
     return plots.matrices(cells, title=title, colour_label="mean over images and settings")
 
 
 def _rankings(rows: list[dict], scorers: Sequence[str], about: str):
+    """Draws how similar rankings by two scorers are."""
     from lmjax import plots
 
     cells = [
@@ -79,29 +82,31 @@ def _rankings(rows: list[dict], scorers: Sequence[str], about: str):
             scorers,
             {(row["scorer"], row["against"]): row["tau"] for row in chosen},
         )
-        for metric, chosen in split(rows, "metric").items()
+        for metric, chosen in group_rows(rows, "metric").items()
     ]
-    title = f"{about}\nrankings of maps, by the removal that scores them: mean over images"
+    title = f"{about}\nrankings of heatmaps, by the removal that scores them: mean over images"
     label = "Kendall's tau"
     return plots.matrices([cells], title=title, colour_label=label)
 
 
 def _matrix(title: str, names: Sequence[str], pairs: dict[tuple[str, str], float]):
+    """Makes a symmetric matrix of removals from values of pairs."""
     from lmjax import plots
 
     values = np.full((len(names), len(names)), np.nan)
     for (first, second), value in pairs.items():
         i, j = names.index(first), names.index(second)
         values[i, j] = values[j, i] = value
-    shown = list(map(by_name.title, names))
+    shown = list(map(removal_title, names))
     return plots.Matrix(title, shown, shown, values)
 
 
 def _convergence(rows: list[dict], about: str):
+    """Draws how similar heatmaps become as masks are added."""
     from lmjax import plots
 
     setting = rows[0]["setting"]
-    chosen = split(split(rows, "setting")[setting], "against")
+    chosen = group_rows(group_rows(rows, "setting")[setting], "against")
     cells = []
     for measure, label in MEASURES.items():
         cells.append([])
@@ -112,15 +117,16 @@ def _convergence(rows: list[dict], about: str):
 
 
 def _scores(rows: list[dict], about: str):
+    """Draws scores of heatmaps by the removal that made them, for each scorer."""
     from lmjax import plots
 
-    removals = list(map(by_name.title, split(rows, "removal")))
+    removals = list(map(removal_title, group_rows(rows, "removal")))
     panels = []
-    for metric, chosen in split(rows, "metric").items():
+    for metric, chosen in group_rows(rows, "metric").items():
         shown = [
-            dots(f"scored under {by_name.title(scorer)}", of_scorer, "score")
-            for scorer, of_scorer in split(chosen, "scorer").items()
+            dots(f"scored under {removal_title(scorer)}", of_scorer, "score")
+            for scorer, of_scorer in group_rows(chosen, "scorer").items()
         ]
         heading = f"{_METRICS[metric]} ({_BETTER[metric]} is better)"
         panels.append(plots.DotPanel(heading, "area under the curve", removals, shown))
-    return plots.dots(panels, title=f"{about}\nscores of maps, by the removal that made them")
+    return plots.dots(panels, title=f"{about}\nscores of heatmaps, by the removal that made them")

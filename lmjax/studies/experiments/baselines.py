@@ -1,4 +1,4 @@
-"""The study of baselines: how much do maps and their scores depend on how pixels are hidden?"""
+"""The study of baselines: how much do heatmaps and their scores depend on the removal?"""
 
 import dataclasses
 import itertools
@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lmjax._utils.checks import check_choices, check_number, check_whole
 from lmjax.masks.families import Masks
 from lmjax.masks.segments import grid
 from lmjax.metrics import kendall, spearman, ssim, top_k_jaccard
 from lmjax.studies.experiments import baseline_figures
 from lmjax.studies.experiments.baseline_figures import MEASURES
-from lmjax.studies.experiments.heatmaps import (
+from lmjax.studies.heatmaps import (
     METRICS,
     Occlusion,
     Rise,
@@ -23,12 +24,13 @@ from lmjax.studies.experiments.heatmaps import (
     probabilities,
     probability,
 )
-from lmjax.studies.images import Block
-from lmjax.studies.statistics import Group, bootstrap, differences, estimates, groups
-from lmjax.studies.study import Study, check_choices, check_removals
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.settings import check_fit, check_removals, check_whole_numbers
+from lmjax.studies.statistics import Group, bootstrap, estimates, groups, paired_differences
+from lmjax.studies.study import Study
 
 GENERATORS = ("rise", "occlusion")
-_NOT_HERE = dict.fromkeys(
+_NO_VALUES = dict.fromkeys(
     (
         *("kind", "generator", "setting", "removal", "against", "masks"),
         *(*MEASURES, "scorer", "metric", "score"),
@@ -38,32 +40,31 @@ _NOT_HERE = dict.fromkeys(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaselineDependence(Study):
-    """Maps of RISE and occlusion under several removals and settings: how alike are they?
+    """Similarity of heatmaps by RISE and occlusion across removals and settings, and their scores.
 
-    Maps explain the probability of the class that is predicted on the whole image. All removals are
-    asked about the same masks, all binary. Rows for each image and network, of four kinds:
+    Heatmaps explain the probability of the class that is predicted on the whole image. All removals
+    get the same masks, all binary. Rows for each image and network, of four kinds:
 
-    - "removals": two maps that differ only in the `removal` (the other is `against`);
-    - "settings": two maps of a generator that differ only in its `setting`, under one removal;
-    - "masks": the map of RISE of so many `masks`, against that of "all" or that of "others", as
-      many, drawn apart from them;
-    - "scores": the `score` of a map by a `metric` under a removal, the `scorer`: area under the
+    - "removals": two heatmaps that differ only in the `removal` (the other is `against`);
+    - "settings": two heatmaps of a generator that differ only in its `setting`, under one removal;
+    - "masks": the heatmap of RISE from the first `masks` masks, against that of "all" or that of
+      "others", the same number of masks after the first ones;
+    - "scores": the `score` of a heatmap by a `metric` under a removal, the `scorer`: area under the
       curve of the probability.
 
     The first three have `spearman`, `ssim` and `top`: Jaccard index of the most salient pixels.
-    Tables rank the maps of an image by their scores, and compare rankings of two scorers by
-    Kendall's tau. The same features in the same steps, MoRF would be deletion, and LeRF insertion
-    read backwards: so MoRF and LeRF take squares, deletion and insertion take pixels.
+    Tables rank the heatmaps of an image by their scores, and compare rankings of two scorers by
+    Kendall's tau. With the same features and steps, MoRF would be deletion, and LeRF insertion read
+    backwards: so MoRF and LeRF take squares, deletion and insertion take pixels.
 
     Attributes:
-      removals: under which maps are made, names as in `lmjax explain`
-        (`lmjax.removals.names()`), layer, no_padding and partial also with a depth, as in
-        layer@2; comparisons are with the first.
-      scorers: removals under which maps are scored.
+      removals: under which heatmaps are made, names of removals (`lmjax.removals.names()`), those
+        through the layers also with a depth, as in layer@2; comparisons are with the first.
+      scorers: removals under which heatmaps are scored.
       generators: "rise", "occlusion".
-      metrics: "morf", "lerf", "deletion", "insertion"; none asks for no scores.
+      metrics: "morf", "lerf", "deletion", "insertion"; no metric, no scores.
       rise_masks: numbers of masks, rising. All but the last are for convergence, and cost nothing:
-        their maps are of the first of the same masks.
+        their heatmaps are of the first of the same masks.
       rise_grids: cells along each side of the image. Settings vary one at a time, while the others
         are the first named.
       rise_keeps: how likely a cell is visible.
@@ -102,35 +103,35 @@ class BaselineDependence(Study):
         check_choices("generators", self.generators, GENERATORS)
         if self.metrics:
             check_choices("metrics", self.metrics, METRICS)
-        _check_numbers("rise_masks", self.rise_masks, 1, rising=True)
-        _check_numbers("rise_grids", self.rise_grids, 1)
-        _check_numbers("windows", self.windows, 1)
-        _check_shares("rise_keeps", self.rise_keeps, below=1.0)
-        _check_shares("strides", self.strides)
-        _check_shares("top", (self.top,))
-        _check_numbers("steps", (self.steps,), 2)
-        _check_numbers("region", (self.region,), 1)
+        check_whole_numbers("rise_masks", self.rise_masks, rising=True)
+        check_whole_numbers("rise_grids", self.rise_grids)
+        check_whole_numbers("windows", self.windows)
+        _check_shares("rise_keeps", self.rise_keeps, below=1)
+        _check_shares("strides", self.strides, most=1)
+        check_number("top", self.top, above=0, most=1)
+        check_whole("steps", self.steps, least=2)
+        check_whole("region", self.region, least=1)
 
-    def asked_under(self) -> tuple[str, ...]:
-        return *self.removals, *self.scorers
+    def check(self, networks) -> None:
+        check_fit(networks, (*self.removals, *self.scorers))
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        for network in block.networks:
-            for i, maps, converging in self._maps(block, network):
-                sample = block.samples[i]
+        for network in batch.networks:
+            for i, heatmaps, convergence in self._heatmaps(batch, network):
+                sample = batch.samples[i]
                 about = {"image": sample.index, "id": sample.id, "network": network}
                 found = [
-                    *self._between_removals(maps),
-                    *self._between_settings(maps),
-                    *converging,
-                    *self._scores(block, network, i, maps),
+                    *self._between_removals(heatmaps),
+                    *self._between_settings(heatmaps),
+                    *convergence,
+                    *self._scores(batch, network, i, heatmaps),
                 ]
-                rows += [about | _NOT_HERE | row for row in found]
+                rows += [about | _NO_VALUES | row for row in found]
         return rows
 
-    def settings_of_maps(self) -> list[Rise | Occlusion]:
-        """Settings of generators, for each first the one that all others are varied from."""
+    def heatmap_settings(self) -> list[Rise | Occlusion]:
+        """Returns the settings of generators; the first of each is the one that others vary."""
         rise = _one_at_a_time(self.rise_grids, self.rise_keeps)
         windows = _one_at_a_time(self.windows, self.strides)
         found = {
@@ -139,47 +140,52 @@ class BaselineDependence(Study):
         }
         return [each for name in self.generators for each in dict.fromkeys(found[name])]
 
-    def _maps(self, block: Block, network: str) -> Iterator[tuple[int, dict, list]]:
-        """For each image maps by setting and removal, and rows on their convergence."""
-        shape = block.images(network).shape[1:3]
-        classes, whole = _predicted(block, network)
-        asked = {
+    def _heatmaps(self, batch: ImageBatch, network: str) -> Iterator[tuple[int, dict, list]]:
+        """Yields each image's place, its heatmaps by setting and removal, and its "masks" rows."""
+        shape = batch.images(network).shape[1:3]
+        classes, whole = _predicted(batch, network)
+        made = {
             (i, setting): setting.family(shape, jax.random.fold_in(key, number))
-            for i, key in enumerate(block.keys)
-            for number, setting in enumerate(self.settings_of_maps())
+            for i, key in enumerate(batch.keys)
+            for number, setting in enumerate(self.heatmap_settings())
         }
-        families = [(i, family) for (i, _), family in asked.items()]
-        values = probabilities(block, network, self.removals, families, classes)
-        values = dict(zip(asked, zip(*values.values())))
-        for i in range(len(block.samples)):
-            maps, converging = {}, []
-            for setting in self.settings_of_maps():
-                family = asked[i, setting]
-                found = setting.maps(family, np.stack(values[i, setting], axis=1), whole[i])
+        families = [(i, family) for (i, _), family in made.items()]
+        values = probabilities(batch, network, self.removals, families, classes)
+        values = dict(zip(made, zip(*values.values())))
+        for i in range(len(batch.samples)):
+            heatmaps, convergence = {}, []
+            for setting in self.heatmap_settings():
+                family = made[i, setting]
+                found = setting.heatmaps(family, np.stack(values[i, setting], axis=1), whole[i])
                 for number, removal in enumerate(self.removals):
                     nested = {masks: each[number] for masks, each in found.items()}
-                    maps[setting, removal] = nested[0, len(family)]
-                    converging += self._converging(nested, setting, removal)
-            yield i, maps, converging
+                    heatmaps[setting, removal] = nested[0, len(family)]
+                    convergence += self._convergence(nested, setting, removal)
+            yield i, heatmaps, convergence
 
-    def _between_removals(self, maps: dict) -> Iterator[dict[str, Any]]:
+    def _between_removals(self, heatmaps: dict) -> Iterator[dict[str, Any]]:
+        """Yields the "removals" rows of an image."""
         for setting, (removal, against) in itertools.product(
-            self.settings_of_maps(), itertools.combinations(self.removals, 2)
+            self.heatmap_settings(), itertools.combinations(self.removals, 2)
         ):
-            alike = self._alike(maps[setting, removal], maps[setting, against])
+            similarity = self._similarity(heatmaps[setting, removal], heatmaps[setting, against])
             about = {"setting": str(setting), "removal": removal, "against": against}
-            yield {"kind": "removals", "generator": setting.generator, **about, **alike}
+            yield {"kind": "removals", "generator": setting.generator, **about, **similarity}
 
-    def _between_settings(self, maps: dict) -> Iterator[dict[str, Any]]:
+    def _between_settings(self, heatmaps: dict) -> Iterator[dict[str, Any]]:
+        """Yields the "settings" rows of an image."""
         for (setting, against), removal in itertools.product(
-            itertools.combinations(self.settings_of_maps(), 2), self.removals
+            itertools.combinations(self.heatmap_settings(), 2), self.removals
         ):
             if setting.generator == against.generator:
-                alike = self._alike(maps[setting, removal], maps[against, removal])
+                similarity = self._similarity(
+                    heatmaps[setting, removal], heatmaps[against, removal]
+                )
                 about = {"setting": str(setting), "removal": removal, "against": str(against)}
-                yield {"kind": "settings", "generator": setting.generator, **about, **alike}
+                yield {"kind": "settings", "generator": setting.generator, **about, **similarity}
 
-    def _converging(self, nested: dict, setting: Rise | Occlusion, removal: str) -> list[dict]:
+    def _convergence(self, nested: dict, setting: Rise | Occlusion, removal: str) -> list[dict]:
+        """Returns the "masks" rows of heatmaps by their range of masks."""
         last, rows = max(stop for _, stop in nested), []
         for start, stop in nested:
             if (start, stop) == (0, last):
@@ -188,56 +194,60 @@ class BaselineDependence(Study):
             other = nested[start, stop] if start else nested[0, last]
             about = {"setting": str(setting), "removal": removal, "against": against}
             about |= {"kind": "masks", "generator": setting.generator, "masks": masks}
-            rows.append(about | self._alike(nested[0, masks], other))
+            rows.append(about | self._similarity(nested[0, masks], other))
         return rows
 
-    def _alike(self, first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    def _similarity(self, first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        """Returns the measures of similarity of two heatmaps."""
         return {
             "spearman": spearman(first, second),
             "ssim": ssim(first, second),
             "top": top_k_jaccard(first, second, k=max(round(self.top * first.size), 1)),
         }
 
-    def _scores(self, block: Block, network: str, i: int, maps: dict) -> Iterator[dict[str, Any]]:
+    def _scores(
+        self, batch: ImageBatch, network: str, i: int, heatmaps: dict
+    ) -> Iterator[dict[str, Any]]:
+        """Yields the "scores" rows of image `i`."""
         if not self.metrics:
             return
-        classes, whole = _predicted(block, network)
-        regions = grid(block.images(network)[i], size=self.region)
+        classes, whole = _predicted(batch, network)
+        regions = grid(batch.images(network)[i], size=self.region)
         paths = {
             (*about, metric): path(metric, found, steps=self.steps, regions=regions)
-            for about, found in maps.items()
+            for about, found in heatmaps.items()
             for metric in self.metrics
         }
-        asked = [(i, each.family) for each in paths.values()]
-        asked.append((i, _nothing(regions.shape)))
-        values = probabilities(block, network, self.scorers, asked, classes)
-        for scorer, (*answers, (nothing,)) in values.items():
-            for ((setting, removal, metric), each), own in zip(paths.items(), answers):
+        variants = [(i, each.family) for each in paths.values()]
+        variants.append((i, _nothing(regions.shape)))
+        values = probabilities(batch, network, self.scorers, variants, classes)
+        for scorer, (*along_paths, (nothing,)) in values.items():
+            for ((setting, removal, metric), each), own in zip(paths.items(), along_paths):
                 about = {"setting": str(setting), "removal": removal, "scorer": scorer}
                 about |= {"kind": "scores", "generator": setting.generator, "metric": metric}
                 yield about | {"score": each.score(own, whole[i], nothing)}
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        maps = ("network", "generator")
-        settings = _similarities(_of_kind(rows, "settings"), (*maps, "removal"))
-        removals = _similarities(_mirrored(_of_kind(rows, "removals")), (*maps, "removal"))
+        by = ("network", "generator")
+        settings = _similarities(_of_kind(rows, "settings"), (*by, "removal"))
+        removals = _similarities(_mirrored(_of_kind(rows, "removals")), (*by, "removal"))
         taus, scores = _taus(_of_kind(rows, "scores")), _of_kind(rows, "scores")
         rankings = _means(taus, ("network", "metric", "scorer"), ("tau",))
         pairs = {
-            "setting_pairs": ("settings", (*maps, "setting", "against", "removal")),
-            "removal_pairs": ("removals", (*maps, "removal", "against")),
+            "setting_pairs": ("settings", (*by, "setting", "against", "removal")),
+            "removal_pairs": ("removals", (*by, "removal", "against")),
             "convergence": ("masks", ("network", "setting", "against", "masks", "removal")),
         }
         tables = {
             "settings": _summaries(settings),
-            "settings_differences": differences(_without_images(settings)),
+            "settings_differences": paired_differences(_without_images(settings)),
             "removals": _summaries(removals),
-            "removals_differences": differences(_without_images(removals)),
+            "removals_differences": paired_differences(_without_images(removals)),
             "rankings": _summaries(rankings),
-            "rankings_differences": differences(_without_images(rankings), "scorer"),
+            "rankings_differences": paired_differences(_without_images(rankings), "scorer"),
             **{
-                name: _summaries(_similarities(_of_kind(rows, kind), by))
-                for name, (kind, by) in pairs.items()
+                name: _summaries(_similarities(_of_kind(rows, kind), columns))
+                for name, (kind, columns) in pairs.items()
             },
             "ranking_pairs": _summaries(
                 _means(taus, ("network", "metric", "scorer", "against"), ("tau",))
@@ -253,58 +263,49 @@ class BaselineDependence(Study):
 
 
 def _one_at_a_time(first: tuple, second: tuple) -> list[tuple]:
-    """All pairs of the first of one with any of the other."""
+    """Pairs each value of one setting with the first of the other, and the other way round."""
     return [(each, second[0]) for each in first] + [(first[0], each) for each in second[1:]]
 
 
-def _check_numbers(argument: str, given: tuple[int, ...], least: int, *, rising=False) -> None:
-    good = given and len({*given}) == len(given) and min(given) >= least
-    if not good or (rising and sorted(given) != list(given)):
-        raise ValueError(
-            f"{argument} must be whole numbers, {least} or more, each once"
-            f"{' and rising' if rising else ''}; got {given!r}"
-        )
+def _check_shares(name: str, values: tuple[float, ...], **bounds: float) -> None:
+    """Raises ValueError unless there are numbers above 0 within bounds, none of them twice."""
+    for value in values:
+        check_number(name, value, above=0, **bounds)
+    check_choices(name, values, dict.fromkeys(values))
 
 
-def _check_shares(argument: str, given: tuple[float, ...], *, below: float | None = None) -> None:
-    good = given and len({*given}) == len(given) and min(given) > 0 and max(given) <= 1
-    if not good or (below is not None and max(given) >= below):
-        raise ValueError(
-            f"{argument} must be above 0 and {'at most 1' if below is None else f'below {below:g}'}"
-            f", each once; got {given!r}"
-        )
-
-
-def _predicted(block: Block, network: str) -> tuple[np.ndarray, np.ndarray]:
-    """`[M]` each: the classes predicted on whole images, and their probabilities."""
-    classes = block.whole(network).argmax(axis=1)
-    return classes, probability(block.whole(network), classes)
+def _predicted(batch: ImageBatch, network: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes predicted on whole images and their probabilities, `[M]` each."""
+    classes = batch.whole_logits(network).argmax(axis=1)
+    return classes, probability(batch.whole_logits(network), classes)
 
 
 def _nothing(shape: tuple[int, int]) -> Masks:
+    """Returns a mask that hides everything."""
     return Masks(np.zeros((1, *shape), bool))
 
 
 def _of_kind(rows: pa.Table, kind: str) -> pa.Table:
+    """Selects the rows of a kind."""
     return rows.filter(pc.equal(rows.column("kind"), kind))
 
 
 def _mirrored(rows: pa.Table) -> pa.Table:
-    """Each pair of removals twice, either way round."""
+    """Adds each pair of removals the other way round."""
     names = {"removal": "against", "against": "removal"}
     other = rows.rename_columns([names.get(name, name) for name in rows.column_names])
     return pa.concat_tables([rows, other.select(rows.column_names)])
 
 
 def _by_image(group: Group, name: str) -> np.ndarray:
-    """A column as `[images, rows of an image]`, in the order of rows."""
+    """Returns a column as `[images, rows of an image]`, in the order of rows."""
     images = group.columns["image"]
     order = np.argsort(images, kind="stable")
     return group.columns[name][order].reshape(len(np.unique(images)), -1)
 
 
 def _known_mean(values: np.ndarray) -> np.ndarray:
-    """`[N]`, means along the last axis, NaN left out."""
+    """Returns `[N]`, means along the last axis without NaN."""
     known = np.isfinite(values)
     count = known.sum(axis=1)
     total = np.where(known, values, 0).sum(axis=1)
@@ -312,32 +313,35 @@ def _known_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _means(rows: pa.Table, by: tuple[str, ...], names: tuple[str, ...]) -> list[tuple]:
-    """Key, number of images and statistics of each group: means over images of their own means."""
+    """Returns key, number of images and statistics of each group, averaged within images first."""
     found = []
     if rows.num_rows == 0:
         return found
     for group in groups(rows, by):
         values = {name: _known_mean(_by_image(group, name)) for name in names}
         images = len(values[names[0]])
-        statistics = {k: bootstrap(images).known_means(each) for k, each in values.items()}
+        statistics = {k: bootstrap(images).nan_means(each) for k, each in values.items()}
         found.append((group.key, images, statistics))
     return found
 
 
 def _similarities(rows: pa.Table, by: tuple[str, ...]) -> list[tuple]:
+    """Returns `_means` of the measures of similarity."""
     return _means(rows, by, tuple(MEASURES))
 
 
 def _summaries(found: list[tuple]) -> list[dict[str, Any]]:
+    """Returns a table of `_means`."""
     return [{**key, "images": images, **estimates(each)} for key, images, each in found]
 
 
 def _without_images(found: list[tuple]) -> list[tuple]:
+    """Returns `_means` without the numbers of images."""
     return [(key, statistics) for key, _, statistics in found]
 
 
 def _taus(rows: pa.Table) -> pa.Table:
-    """For each image, metric and scorer, and every other one, tau of their rankings of maps."""
+    """Returns Kendall's tau of the rankings of heatmaps, by image, metric and pair of scorers."""
     if rows.num_rows == 0:
         return rows
     scores, found = {}, []

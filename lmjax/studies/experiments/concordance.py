@@ -1,4 +1,4 @@
-"""The study of concordance: are shrunk images as alike as the images themselves?"""
+"""The study of concordance: are shrunk images as similar as the images themselves?"""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax.studies.figures import lines_of_removals, split
-from lmjax.studies.images import Block
-from lmjax.studies.statistics import Group, bootstrap, differences, estimates, groups
-from lmjax.studies.study import Study, check_removals
+from lmjax.studies.figures import group_rows, lines_of_removals
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.settings import check_removals
+from lmjax.studies.statistics import Group, bootstrap, estimates, groups, paired_differences
+from lmjax.studies.study import Study
 
 _WHOLE = "none"
 _MEASURES = {
@@ -22,26 +23,26 @@ _MEASURES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Concordance(Study):
-    """Images are shrunk into a corner, the rest is hidden: features should stay as alike as before.
+    """Similarity of images that are shrunk into a corner while the rest is hidden.
 
-    A row for each image, network, removal and share of the side holds the image's `features`, as
-    they go into the network's last layer; whole images have share 1 and removal "none". With c_ij
-    the cosine of images i and j at full size and s_ij that of both shrunk and removed alike, tables
-    have, over all pairs of different images, `change`, the mean of |s_ij - c_ij|; `correlation` of
-    s and c; and `similarity`, the mean of s_ij, which says where features of all images have become
-    the same.
+    A row for each image, network, removal and share of the side holds the image's `features`, the
+    input of the network's last layer; whole images have share 1 and removal "none". Features should
+    stay as similar as before. With c_ij the cosine of images i and j at full size and s_ij that of
+    both shrunk under the same removal, tables have, over all pairs of different images, `change`,
+    the mean of |s_ij - c_ij|; `correlation` of s and c; and `similarity`, the mean of s_ij, which
+    says where features of all images have become the same.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2; comparisons are with the first.
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2; comparisons are with the first.
       shares: of each side that shrunk images take, falling, below 1. The defaults are 200, 128, 64
         and 32 pixels of 224.
 
     References:
       Balasubramanian & Feizi 2022 (arXiv 2211.14646): the notebook on concordance in their code has
       the sizes and the change, over one random pairing of images; under layer masking it shows the
-      corner of the image that was not shrunk. Images are shrunk bilinearly, with antialiasing. What
-      is hidden has their mean colour, which baselines that are made from the image see.
+      corner of the image that was not shrunk. Images are shrunk bilinearly, with antialiasing. The
+      hidden part has their mean colour, which baselines that are made from the image see.
     """
 
     name: ClassVar[str] = "concordance"
@@ -55,21 +56,21 @@ class Concordance(Study):
         if len(self.shares) == 0 or (steps >= 0).any():
             raise ValueError(f"shares must fall from below 1 to above 0, got {self.shares!r}")
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        image_of = np.arange(len(block.samples))
-        for network in block.networks:
-            images = block.images(network)
+        image_of = np.arange(len(batch.samples))
+        for network in batch.networks:
+            images = batch.images(network)
             everything = np.ones(images.shape[:3], bool)
-            whole = block.features(network, self.removals[0], everything, image_of)
-            rows += _rows(block, network, _WHOLE, 1.0, whole)
+            whole = batch.features(network, self.removals[0], everything, image_of)
+            rows += _rows(batch, network, _WHOLE, 1.0, whole)
             for share in self.shares:
                 shrunk, shape = shrink(images, share)
                 masks = np.zeros(images.shape[:3], bool)
                 masks[:, : shape[0], : shape[1]] = True
                 for removal in self.removals:
-                    features = block.features(network, removal, masks, image_of, images=shrunk)
-                    rows += _rows(block, network, removal, share, features)
+                    features = batch.features(network, removal, masks, image_of, images=shrunk)
+                    rows += _rows(batch, network, removal, share, features)
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -82,14 +83,14 @@ class Concordance(Study):
             statistics = _statistics(moments, whole[network])
             changes.append({**group.key, "images": len(moments.cosines), **estimates(statistics)})
             found.append((group.key, statistics))
-        tables = {"changes": changes, "differences": differences(found)}
+        tables = {"changes": changes, "differences": paired_differences(found)}
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         from lmjax import plots
 
         shown = {}
-        for network, rows in split(tables["changes"], "network").items():
+        for network, rows in group_rows(tables["changes"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in _MEASURES]],
                 title=f"{network}, {rows[0]['images']} images",
@@ -98,9 +99,10 @@ class Concordance(Study):
 
 
 def shrink(images: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """Images `[M, H, W, C]` shrunk into their upper left corner, and what they measure there.
+    """Shrinks images `[M, H, W, C]` into their upper left corner.
 
-    The rest has their mean colour.
+    Returns:
+      The images, whose rest has their mean colour, and the (H, W) of the corner.
     """
     shape = tuple(max(round(share * length), 1) for length in images.shape[1:3])
     size = (len(images), *shape, images.shape[-1])
@@ -111,16 +113,19 @@ def shrink(images: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int
     return canvas, shape
 
 
-def _rows(block: Block, network: str, removal: str, share: float, features) -> list[dict[str, Any]]:
+def _rows(
+    batch: ImageBatch, network: str, removal: str, share: float, features: np.ndarray
+) -> list[dict[str, Any]]:
+    """Returns a row for each image with its features."""
     about = {"network": network, "removal": removal, "share": share}
     return [
         {"image": sample.index, "id": sample.id, **about, "features": each}
-        for sample, each in zip(block.samples, features)
+        for sample, each in zip(batch.samples, features)
     ]
 
 
 def _cosines(group: Group) -> np.ndarray:
-    """`[N, N]`, of all pairs of images in rising order."""
+    """Returns cosines `[N, N]` of all pairs of images in rising order."""
     features = np.stack(group.columns["features"][np.argsort(group.columns["image"])])
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features.astype(np.float64) / np.where(norms > 0, norms, 1)
@@ -128,7 +133,7 @@ def _cosines(group: Group) -> np.ndarray:
 
 
 class _Moments(NamedTuple):
-    """Cosines `[N, N]`, and over pairs `[1 + draws]` their mean and their variance."""
+    """Cosines `[N, N]`, and their mean and variance over pairs, `[1 + draws]` each."""
 
     cosines: np.ndarray
     mean: np.ndarray
@@ -136,16 +141,17 @@ class _Moments(NamedTuple):
 
 
 def _moments(cosines: np.ndarray) -> _Moments:
+    """Computes the moments of cosines over pairs."""
     means_of = bootstrap(len(cosines)).pair_means
     mean = means_of(cosines)
     return _Moments(cosines, mean, means_of(cosines**2) - mean**2)
 
 
 def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
-    """`[1 + draws]` each, by name."""
+    """Returns the measures `[1 + draws]` by name."""
     means_of = bootstrap(len(whole.cosines)).pair_means
     covariance = means_of(shrunk.cosines * whole.cosines) - shrunk.mean * whole.mean
-    # Below this, the variance of cosines is nothing but rounding errors of float64.
+    # Below this, the variance of cosines is rounding error of float64.
     varied = np.minimum(shrunk.variance, whole.variance) > 1e-14
     product = np.where(varied, shrunk.variance * whole.variance, 1)
     correlation = np.where(varied, covariance / np.sqrt(product), np.nan)
@@ -157,6 +163,7 @@ def _statistics(shrunk: _Moments, whole: _Moments) -> dict[str, np.ndarray]:
 
 
 def _chart(rows: list[dict], measure: str):
+    """Makes the chart of a measure, with a line for each removal."""
     from lmjax import plots
 
     lines = lines_of_removals(rows, "share", measure)

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmjax.metrics import spearman
-from lmjax.removals import registry as by_name
-from lmjax.studies.experiments.explanation_study import ExplanationStudy, order
-from lmjax.studies.figures import by_network, line, split
-from lmjax.studies.images import Block, geometry, random_order
+from lmjax.removals import paints
+from lmjax.removals import title as removal_title
+from lmjax.studies.explanation_study import ExplanationStudy, ranking
+from lmjax.studies.figures import by_network, group_rows, line
+from lmjax.studies.images import ImageBatch, geometry, random_order
+from lmjax.studies.settings import check_removals
 from lmjax.studies.statistics import Group, estimate, estimates, groups, means
-from lmjax.studies.study import check_removals
 
 RANDOM = "random"
 _COLUMNS = (
@@ -27,36 +28,37 @@ _COLUMNS = (
 )
 _AGREEMENT = ("image", "network", "redrawn", "first", "second", "k", *_COLUMNS[8:11])
 _ABLATION = ("image", "network", "removal", "explained", "k", "correct", "unchanged")
-# Numbers of what is drawn for an image: two matrices of coalitions, and an order.
+# Numbers of the draws for an image: two matrices of coalitions, and an order.
 _FIRST, _SECOND, _ORDER = range(3)
 _CHARTS_BESIDE = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Consistency(ExplanationStudy):
-    """Explanations by LIME under several removals, compared; and those of a network on another.
+    """Agreement of LIME's explanations under several removals, and their use for other networks.
 
-    Rows are of two parts; what does not apply to a part is null there.
+    Rows are of two parts; columns that do not apply to a part are null there.
 
     "agreement": explanations of one image and network under two removals, `first` and `second`.
-    `jaccard` is that of the sets of the k segments of highest score (shared by both, over in
-    either), `chance` what it is on average for two random orders, `spearman` the rank correlation
+    `jaccard` is the Jaccard index of the sets of the k segments of highest score (shared by both,
+    over in either), `chance` its expectation for two random orders, `spearman` the rank correlation
     of all scores (0 where one is constant). Explanations share a matrix of coalitions, and so a
     part of the noise of sampling it. Where `redrawn` is true, the second comes from another matrix,
     drawn independently: with `first` equal to `second` it says how much of the disagreement is that
     noise, and is the yardstick for other redrawn pairs.
 
-    "ablation": the k segments of highest score of the explanation of network `explained` are
-    removed, by the `removal` that it was made with, from the image shown to `network`; or the
-    first k of an order drawn for the image (explained is "random"). Rows have `prediction`, its
-    `probability`, `label`, `correct`, `unchanged`, the number of segments `removed` and the share
-    of pixels `visible`. A second seed of an architecture is one more network.
+    "ablation": the k segments of highest score in the explanation of network `explained` are
+    removed, by the `removal` that it was made with, from the image that `network` is evaluated on;
+    or the first k of a random order of the image's segments (explained is "random"). Rows
+    have `prediction`, its `probability`, `label`, `correct`, `unchanged`, the number of segments
+    `removed` and the share of pixels `visible`. A second seed of an architecture is another
+    network.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2.
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2.
       redrawn: removals whose explanations are also made from a second matrix, as far as they are
-        among `removals`; each costs as much as one removal more.
+        among `removals`; each costs as much as another removal.
 
     References:
       Jain et al. 2022, "Missingness bias in model debugging" (arXiv 2204.08945), section 4, and
@@ -85,29 +87,30 @@ class Consistency(ExplanationStudy):
         if len(geometries) > 1:
             raise ValueError(
                 "networks must resize and crop images alike, so that they have the same segments; "
-                f"got {sorted(map(str, geometries))}; give those of one kind"
+                f"got {sorted(map(str, geometries))}; give networks with one preprocessing"
             )
         if RANDOM in networks:
             raise ValueError(f"networks must not be called {RANDOM!r}, which is the random order")
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         scores = {
-            network: self.explain(block, network, self.removals, draw=_FIRST)
-            for network in block.networks
+            network: self.explain(batch, network, self.removals, draw=_FIRST)
+            for network in batch.networks
         }
         rows = []
-        for network in block.networks:
-            rows += self._agreement(block, network, scores[network])
-            rows += self._ablation(block, network, scores)
+        for network in batch.networks:
+            rows += self._agreement(batch, network, scores[network])
+            rows += self._ablation(batch, network, scores)
         return [dict.fromkeys(_COLUMNS) | row for row in rows]
 
-    def _agreement(self, block: Block, network: str, scores) -> list[dict[str, Any]]:
+    def _agreement(self, batch: ImageBatch, network: str, scores) -> list[dict[str, Any]]:
+        """Returns the rows of "agreement" for a network; `scores` `[R, S]` are of each image."""
         again_of = [each for each in self.removals if each in self.redrawn]
         again = [()] * len(scores)
         if again_of:
-            again = self.explain(block, network, again_of, draw=_SECOND)
+            again = self.explain(batch, network, again_of, draw=_SECOND)
         rows = []
-        for sample, first, second in zip(block.samples, scores, again):
+        for sample, first, second in zip(batch.samples, scores, again):
             first, second = dict(zip(self.removals, first)), dict(zip(again_of, second))
             pairs = [(a, b, False, first[b]) for a, b in itertools.combinations(first, 2)]
             pairs += [(a, b, True, second[b]) for a in first for b in second]
@@ -121,20 +124,21 @@ class Consistency(ExplanationStudy):
                     rows.append({**about, "k": k, "jaccard": jaccard, "chance": by_chance})
         return rows
 
-    def _ablation(self, block: Block, network: str, scores) -> list[dict[str, Any]]:
-        counts = self.segments(block, network).max(axis=(1, 2)) + 1
+    def _ablation(self, batch: ImageBatch, network: str, scores) -> list[dict[str, Any]]:
+        """Returns the rows of "ablation" for a network; `scores` are those of each network."""
+        counts = self.segments(batch, network).max(axis=(1, 2)) + 1
         shuffled = [
             random_order(int(count), jax.random.fold_in(key, _ORDER))
-            for count, key in zip(counts, block.keys)
+            for count, key in zip(counts, batch.keys)
         ]
         rows = []
         for r, removal in enumerate(self.removals):
-            orders = {name: [order(each[r]) for each in found] for name, found in scores.items()}
+            orders = {name: [ranking(each[r]) for each in found] for name, found in scores.items()}
             orders[RANDOM] = shuffled
-            answers = self.ablate(block, network, removal, list(orders.values()))
-            for explained, of_orders in zip(orders, answers, strict=True):
+            ablated = self.ablate(batch, network, removal, list(orders.values()))
+            for explained, predictions in zip(orders, ablated, strict=True):
                 about = {"part": "ablation", "explained": explained, "removal": removal}
-                rows += [{**answer, **about} for answer in of_orders]
+                rows += [{**prediction, **about} for prediction in predictions]
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -167,8 +171,8 @@ class Consistency(ExplanationStudy):
 
 
 def _jaccards(first: np.ndarray, second: np.ndarray, ks: tuple[int, ...]) -> list[float]:
-    """Of the sets of the k highest scores, for each k: `lmjax.metrics.top_k_jaccard`."""
-    ranks = np.maximum(np.argsort(order(first)), np.argsort(order(second)))
+    """Returns `lmjax.metrics.top_k_jaccard` of two explanations for each k."""
+    ranks = np.maximum(np.argsort(ranking(first)), np.argsort(ranking(second)))
     shared = np.bincount(ranks, minlength=len(ranks)).cumsum()
     k = np.minimum(ks, len(ranks))
     return (shared[k - 1] / (2 * k - shared[k - 1])).tolist()
@@ -176,7 +180,7 @@ def _jaccards(first: np.ndarray, second: np.ndarray, ks: tuple[int, ...]) -> lis
 
 @functools.cache
 def _chance(count: int, ks: tuple[int, ...]) -> list[float]:
-    """The Jaccard index of two random sets of k of so many segments, on average."""
+    """Returns the expected Jaccard index of two random sets of k segments, for each k."""
     from scipy.stats import hypergeom
 
     expected = []
@@ -187,15 +191,18 @@ def _chance(count: int, ks: tuple[int, ...]) -> list[float]:
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns Spearman's correlation; 0 where it is not defined."""
     found = spearman(first, second) if len(first) > 1 else np.nan
     return float(np.nan_to_num(found))
 
 
 def _part(rows: pa.Table, part: str, columns: tuple[str, ...]) -> pa.Table:
+    """Selects columns of the rows of a part."""
     return rows.filter(pc.equal(rows.column("part"), part)).select(columns)
 
 
 def _agreement_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Summarises "agreement": each pair of removals, and sets of pairs."""
     pairs, sets = [], {}
     for group in groups(_part(rows, "agreement", _AGREEMENT), _AGREEMENT[1:5]):
         jaccard, rank = group.matrix("jaccard", "k"), group.matrix("spearman", "k")[:, 0]
@@ -229,16 +236,15 @@ def _agreement_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
 
 
 def _set(first: str, second: str) -> str:
-    """What a pair counts as: baselines are of one kind, other removals each of their own."""
+    """Names the set that a pair belongs to: all baselines count as one, other removals do not."""
     if first == second:
-        return f"{by_name.title(first)} again"
-    kinds = (
-        "baselines" if by_name.paints(each) else by_name.title(each) for each in (first, second)
-    )
+        return f"{removal_title(first)} again"
+    kinds = ("baselines" if paints(each) else removal_title(each) for each in (first, second))
     return " and ".join(sorted({*kinds}, key=lambda kind: (kind == "baselines", kind)))
 
 
 def _ablation_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Summarises "ablation": over k, minus a network's own explanations, and for each k."""
     ablation, differences, curves, found = [], [], [], {}
     for group in groups(_part(rows, "ablation", _ABLATION), _ABLATION[1:4]):
         values = {
@@ -266,16 +272,17 @@ def _ablation_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
 
 
 def _steps(group: Group) -> list[int]:
+    """Returns the values of k in a group."""
     return np.unique(group.columns["k"]).tolist()
 
 
 def _agreement_charts(rows: list[dict]) -> list:
-    """A chart for pairs that share a matrix of coalitions, and one for those that do not."""
+    """Makes a chart for pairs that share a matrix of coalitions, and one for the other pairs."""
     from lmjax import plots
 
     charts = []
-    for redrawn, chosen in split(rows, "redrawn").items():
-        by_set = split(chosen, "set")
+    for redrawn, chosen in group_rows(rows, "redrawn").items():
+        by_set = group_rows(chosen, "set")
         lines = [line(name, of_set, "k", "jaccard") for name, of_set in by_set.items()]
         of_set = next(iter(by_set.values()))  # chance is the same for all
         lines.append(
@@ -287,9 +294,10 @@ def _agreement_charts(rows: list[dict]) -> list:
 
 
 def _matrices(rows: list[dict], removals: tuple[str, ...]) -> list:
+    """Makes a matrix of all pairs of removals for each measure of agreement."""
     from lmjax import plots
 
-    labels = [by_name.title(removal) for removal in removals]
+    labels = [removal_title(removal) for removal in removals]
     made = []
     for metric, title in (
         ("jaccard", "Jaccard index of the top k, mean over k"),
@@ -305,10 +313,11 @@ def _matrices(rows: list[dict], removals: tuple[str, ...]) -> list:
 
 
 def _ablation_chart(rows: list[dict], removal: str):
+    """Makes the chart of a removal, with a line for each network that was explained."""
     from lmjax import plots
 
     lines = []
-    for explained, chosen in split(split(rows, "removal")[removal], "explained").items():
+    for explained, chosen in group_rows(group_rows(rows, "removal")[removal], "explained").items():
         label = "random order" if explained == RANDOM else f"explanations of {explained}"
         lines.append(line(label, chosen, "k", "unchanged"))
-    return plots.Chart(by_name.title(removal), "segments removed", "unchanged predictions", lines)
+    return plots.Chart(removal_title(removal), "segments removed", "unchanged predictions", lines)

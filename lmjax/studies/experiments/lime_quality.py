@@ -1,4 +1,4 @@
-"""The study of LIME: under which removal does it find the object, and what the network uses?"""
+"""The study of LIME: under which removal does it find the object, and what the network needs?"""
 
 import dataclasses
 import itertools
@@ -8,22 +8,24 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.checks import check_choices, check_whole
 from lmjax.metrics import alignment, top_k_iou
-from lmjax.removals import registry as by_name
-from lmjax.studies.experiments.explanation_study import ExplanationStudy, order
-from lmjax.studies.figures import by_network, line, split
-from lmjax.studies.images import Block
+from lmjax.removals import check_name
+from lmjax.removals import title as removal_title
+from lmjax.studies.explanation_study import ExplanationStudy, ranking
+from lmjax.studies.figures import by_network, group_rows, line
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.settings import check_fit, check_removals
 from lmjax.studies.statistics import (
     Group,
     bootstrap,
-    differences,
+    correctly_classified,
     estimate,
     estimates,
     groups,
     means,
-    on_correct,
+    paired_differences,
 )
-from lmjax.studies.study import check_choices, check_removals
 
 OWN = "own"
 ALL = "all others"
@@ -33,13 +35,13 @@ _LOCALISATION = {"alignment": "alignment with the object", "iou": "IoU of the to
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimeQuality(ExplanationStudy):
-    """LIME under several removals: does it find the object, and what the network needs?
+    """Quality of LIME under several removals: how well it finds the object and what is needed.
 
-    Of each image and network there is one matrix of coalitions, which all removals share; the class
-    explained is the predicted one. Tables are of images that the network classifies correctly as
-    they are, as in the paper. A row for each image, network, removal, `evaluated_under` and `k`:
-    `alignment` and `iou` of the explanation; and of the image without the k segments of highest
-    score, removed as `evaluated_under` says: `prediction`, its `probability`, `correct`,
+    All removals share one matrix of coalitions for each image and network; the predicted class is
+    explained. Tables are of images that the network classifies correctly when nothing is removed,
+    as in the paper. A row for each image, network, removal, `evaluated_under` and `k` has
+    `alignment` and `iou` of the explanation; and for the image without the k segments of highest
+    score, removed as `evaluated_under` says, `prediction`, its `probability`, `correct`,
     `unchanged`, `removed` (k, or all segments where there are fewer) and the share of pixels
     `visible`.
 
@@ -48,8 +50,8 @@ class LimeQuality(ExplanationStudy):
     `top` segments of highest score: `lmjax.metrics.top_k_iou`.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2; comparisons are with the first.
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2; comparisons are with the first.
       evaluated_under: how the k segments are removed: "own", as they were for the explanation, or
         the name of a removal, the same for all explanations. It can decide which removal wins.
       top: how many segments are compared with the object.
@@ -70,35 +72,37 @@ class LimeQuality(ExplanationStudy):
         check_removals(self.removals, segments=True)
         for under in self.evaluated_under:
             if under != OWN:
-                by_name.check_name(under, f"evaluated_under, unless {OWN!r},")
+                check_name(under, f"evaluated_under, unless {OWN!r},")
         check_choices("evaluated_under", self.evaluated_under, dict.fromkeys(self.evaluated_under))
-        if self.top < 1:
-            raise ValueError(f"top must be 1 segment or more, got {self.top!r}")
+        check_whole("top", self.top, least=1)
 
-    def asked_under(self) -> tuple[str, ...]:
-        return *self.removals, *(under for under in self.evaluated_under if under != OWN)
+    def check(self, networks) -> None:
+        super().check(networks)
+        check_fit(networks, [under for under in self.evaluated_under if under != OWN])
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        block.labels()
-        for network in block.networks:
-            block.object_masks(network)  # first: an image without one costs no explanation
-            scores = self.explain(block, network, self.removals)
-            found = self._found(block, network, scores)
-            answers = self._ablated(block, network, scores)
+        batch.labels()
+        for network in batch.networks:
+            batch.object_masks(network)  # first: an image without one costs no explanation
+            scores = self.explain(batch, network, self.removals)
+            found = self._localisation(batch, network, scores)
+            ablated = self._ablated(batch, network, scores)
             for (r, removal), under in itertools.product(
                 enumerate(self.removals), self.evaluated_under
             ):
                 about = {"removal": removal, "evaluated_under": under}
-                of_images = np.repeat(np.arange(len(scores)), len(self.ks))
-                of_removal = answers[removal, removal if under == OWN else under]
-                for row, i in zip(of_removal, of_images, strict=True):
+                image_of = np.repeat(np.arange(len(scores)), len(self.ks))
+                predictions = ablated[removal, removal if under == OWN else under]
+                for row, i in zip(predictions, image_of, strict=True):
                     rows.append({**row, **about, **found[i][r]})
         return rows
 
-    def _found(self, block: Block, network: str, scores) -> list[list[dict[str, float]]]:
-        """What explanations find of the object, by image and removal."""
-        images = zip(scores, self.segments(block, network), block.object_masks(network))
+    def _localisation(
+        self, batch: ImageBatch, network: str, scores
+    ) -> list[list[dict[str, float]]]:
+        """Measures how well explanations find the object, by image and removal."""
+        images = zip(scores, self.segments(batch, network), batch.object_masks(network))
         return [
             [
                 {
@@ -111,29 +115,31 @@ class LimeQuality(ExplanationStudy):
             for of_removals, segments, mask in images
         ]
 
-    def _ablated(self, block: Block, network: str, scores) -> dict[tuple[str, str], list[dict]]:
-        """By removal explained and removal of the evaluation, each asked once."""
-        orders = [[order(of[r]) for of in scores] for r in range(len(self.removals))]
+    def _ablated(
+        self, batch: ImageBatch, network: str, scores
+    ) -> dict[tuple[str, str], list[dict]]:
+        """Returns predictions by removal explained and removal of the evaluation."""
+        orders = [[ranking(each[r]) for each in scores] for r in range(len(self.removals))]
         orders = dict(zip(self.removals, orders, strict=True))
         own = self.removals if OWN in self.evaluated_under else ()
-        answers = {}
+        predictions = {}
         for under in dict.fromkeys((*self.evaluated_under, *own)):
             if under != OWN:
                 explained = self.removals if under in self.evaluated_under else (under,)
-                found = self.ablate(block, network, under, [orders[each] for each in explained])
-                answers |= {(each, under): rows for each, rows in zip(explained, found)}
-        return answers
+                found = self.ablate(batch, network, under, [orders[each] for each in explained])
+                predictions |= {(each, under): rows for each, rows in zip(explained, found)}
+        return predictions
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        rows = on_correct(rows)
+        rows = correctly_classified(rows)
         curves, found, wins, values = [], [], [], {}
         for group in groups(rows, _CURVE):
             curves += _curve(group)
             network, under, removal = group.key.values()
-            of_removal = values.setdefault(network, {}).setdefault(removal, {})
+            measured = values.setdefault(network, {}).setdefault(removal, {})
             for name in _LOCALISATION:
-                of_removal[name] = group.matrix(name, "k")[:, 0]
-            of_removal[f"accuracy_{under}"] = group.matrix("correct", "k").mean(axis=1)
+                measured[name] = group.matrix(name, "k")[:, 0]
+            measured[f"accuracy_{under}"] = group.matrix("correct", "k").mean(axis=1)
         for network, by_removal in values.items():
             for removal, each in by_removal.items():
                 key = {"network": network, "removal": removal, "images": len(each["alignment"])}
@@ -142,7 +148,7 @@ class LimeQuality(ExplanationStudy):
         overall = [{**key, **estimates(each)} for key, each in found]
         tables = {
             "means": overall,
-            "differences": differences(found),
+            "differences": paired_differences(found),
             "wins": wins,
             "curves": curves,
         }
@@ -152,23 +158,23 @@ class LimeQuality(ExplanationStudy):
         from lmjax import plots
 
         shown = {}
-        for network, of_network in by_network(tables).items():
-            images = of_network["means"][0]["images"]
+        for network, found in by_network(tables).items():
+            images = found["means"][0]["images"]
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
-                [[_chart(of_network["curves"], under) for under in self.evaluated_under]],
+                [[_chart(found["curves"], under) for under in self.evaluated_under]],
                 title=f"Accuracy without LIME's top segments: {about}",
             )
-            if len(of_network["means"]) > 1:
+            if len(found["means"]) > 1:
                 shown[f"{network} wins"] = plots.matrices(
-                    _matrices(of_network["wins"]),
+                    _matrices(found["wins"]),
                     title=f"Share of images on which the row beats the column: {about}",
                 )
         return shown
 
 
 def _curve(group: Group) -> Iterator[dict[str, Any]]:
-    """A row for each k."""
+    """Makes a row for each k."""
     correct = group.matrix("correct", "k")
     accuracy = bootstrap(len(correct)).means(correct)
     removed, visible = (group.matrix(name, "k").mean(axis=0) for name in ("removed", "visible"))
@@ -178,7 +184,7 @@ def _curve(group: Group) -> Iterator[dict[str, Any]]:
 
 
 def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
-    """How often each removal beats another, and all others; ties count half, or their share."""
+    """Counts how often a removal beats another, and all others; ties count half, or their share."""
     removals = list(by_removal)
     for metric in next(iter(by_removal.values())):
         scores = np.stack([by_removal[removal][metric] for removal in removals], axis=1)
@@ -199,22 +205,24 @@ def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterato
 
 
 def _chart(rows: list[dict], under: str):
+    """Makes the chart of an evaluation, with a line for each removal that was explained."""
     from lmjax import plots
 
-    by_removal = split(split(rows, "evaluated_under")[under], "removal").items()
+    by_removal = group_rows(group_rows(rows, "evaluated_under")[under], "removal").items()
     lines = [
-        line(f"explained by {by_name.title(removal)}", chosen, "k", "accuracy")
+        line(f"explained by {removal_title(removal)}", chosen, "k", "accuracy")
         for removal, chosen in by_removal
     ]
     return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
 
 
 def _title(under: str) -> str:
-    return "under its own removal" if under == OWN else f"under {by_name.title(under)}"
+    """Returns an evaluation as figures show it."""
+    return "under its own removal" if under == OWN else f"under {removal_title(under)}"
 
 
 def _matrices(rows: list[dict]) -> list[list]:
-    """A row of matrices for where explanations lie, one for what is left without them."""
+    """Makes a row of matrices for localisation, and one for accuracies without the top segments."""
     from lmjax import plots
 
     grid = [[], []]
@@ -222,7 +230,7 @@ def _matrices(rows: list[dict]) -> list[list]:
         wins = {(r["removal"], r["against"]): r["wins"] for r in rows if r["metric"] == metric}
         removals = list(dict.fromkeys(removal for removal, _ in wins))
         values = [[wins.get((a, b), np.nan) for b in removals] for a in removals]
-        labels = [by_name.title(removal) for removal in removals]
+        labels = [removal_title(removal) for removal in removals]
         title = _LOCALISATION.get(metric) or f"lower accuracy {_title(metric.partition('_')[2])}"
         matrix = plots.Matrix(title, labels, labels, values, diverging=True)
         grid[metric not in _LOCALISATION].append(matrix)

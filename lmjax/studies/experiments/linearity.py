@@ -1,4 +1,4 @@
-"""The study of linearity: do features of parts of an image add up to those of all together?"""
+"""The study of linearity: do features of parts of an image add up to those of the whole?"""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -7,12 +7,14 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.checks import check_whole
 from lmjax.metrics import cosine_similarity
-from lmjax.removals import registry as by_name
-from lmjax.studies.figures import dots, split
-from lmjax.studies.images import Block
-from lmjax.studies.statistics import bootstrap, differences, estimates, groups
-from lmjax.studies.study import Study, check_removals
+from lmjax.removals import title as removal_title
+from lmjax.studies.figures import dots, group_rows
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.settings import check_removals, check_whole_numbers
+from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
+from lmjax.studies.study import Study
 
 _MEASURES = {
     "cosine": "cosine",
@@ -23,12 +25,12 @@ _MEASURES = {
     "norm": "mean norm, patch alone",
     "norm_together": "norm, patches together",
 }
-_NORMS = ("norm", "norm_together")  # of other units than the rest: in tables only
+_NORMS = ("norm", "norm_together")  # in other units than the rest: in tables only
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureLinearity(Study):
-    """A few patches of an image are shown alone and together, all else is hidden.
+    """Features of a few patches of an image, shown alone and together while all else is hidden.
 
     With f_i the features of patch i alone, as they go into the network's last layer, f those of the
     n patches together and f_0 those of nothing, a row for each image, network, removal and patch
@@ -39,13 +41,13 @@ class FeatureLinearity(Study):
     - `effect_cosine` and `effect_distance`, the same as the first two of f_i - f_0 and f - f_0,
     - `norm`, the mean of |f_i|, and `norm_together`, |f|.
 
-    Features that are a mean over what is visible cannot add up; their mean can. And what a baseline
-    makes of nearly nothing is nearly f_0, so that features of any patches are alike: only the
-    effects tell whether patches add up then.
+    Features that are a mean over visible positions cannot add up; their mean can. And where a
+    baseline covers nearly all of the image, features of any patches are close to f_0 and so alike:
+    then only the effects tell whether patches add up.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2; comparisons are with the first.
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2; comparisons are with the first.
       sizes: sides of the square patches, in pixels. Patches are cells of a grid from the upper left
         corner, all different, all whole; every such choice is equally likely.
       patches: n, 2 or more.
@@ -64,24 +66,22 @@ class FeatureLinearity(Study):
 
     def __post_init__(self):
         check_removals(self.removals)
-        if not self.sizes or sorted({*self.sizes}) != list(self.sizes) or self.sizes[0] < 1:
-            raise ValueError(f"sizes must rise from 1 pixel or more, got {self.sizes!r}")
-        if self.patches < 2:
-            raise ValueError(f"patches must be 2 or more, got {self.patches!r}")
+        check_whole_numbers("sizes", self.sizes, rising=True)
+        check_whole("patches", self.patches, least=2)
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        for network in block.networks:
-            shape = block.images(network).shape[1:3]
-            parts = [random_patches(shape, size, self.patches, block.keys) for size in self.sizes]
+        for network in batch.networks:
+            shape = batch.images(network).shape[1:3]
+            parts = [random_patches(shape, size, self.patches, batch.keys) for size in self.sizes]
             masks = np.concatenate(
-                [_variants(each) for each in parts] + [_nothing(block, shape)], 1
+                [_variants(each) for each in parts] + [_nothing(batch, shape)], 1
             )
             image_of = np.repeat(np.arange(len(masks)), masks.shape[1])
             for removal in self.removals:
-                features = block.features(network, removal, masks.reshape(-1, *shape), image_of)
+                features = batch.features(network, removal, masks.reshape(-1, *shape), image_of)
                 features = features.reshape(*masks.shape[:2], -1).astype(np.float64)
-                for sample, (*found, nothing) in zip(block.samples, features):
+                for sample, (*found, nothing) in zip(batch.samples, features):
                     for size, (*alone, together) in zip(
                         self.sizes, np.split(np.array(found), len(self.sizes))
                     ):
@@ -94,18 +94,18 @@ class FeatureLinearity(Study):
         means, found = [], []
         for group in groups(rows, ("network", "size", "removal")):
             images = len(group.columns["image"])
-            means_of = bootstrap(images).known_means
+            means_of = bootstrap(images).nan_means
             statistics = {name: means_of(group.columns[name]) for name in _MEASURES}
             means.append({**group.key, "images": images, **estimates(statistics)})
             found.append((group.key, statistics))
-        tables = {"means": means, "differences": differences(found)}
+        tables = {"means": means, "differences": paired_differences(found)}
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         from lmjax import plots
 
         shown = {}
-        for network, rows in split(tables["means"], "network").items():
+        for network, rows in group_rows(tables["means"], "network").items():
             panels = [_panel(rows, name) for name in _MEASURES if name not in _NORMS]
             title = f"{network}, {self.patches} patches, {rows[0]['images']} images"
             shown[network] = plots.dots(panels, title=title)
@@ -113,7 +113,10 @@ class FeatureLinearity(Study):
 
 
 def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Array) -> np.ndarray:
-    """bool `[M, count, H, W]`: for each of M keys so many different cells of a grid, one a mask.
+    """Draws `count` different cells of a grid for each of M keys.
+
+    Returns:
+      bool `[M, count, H, W]`, one cell in each mask.
 
     Raises:
       ValueError: an image of (H, W) has fewer whole cells of this side.
@@ -136,7 +139,7 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
 
 
 def linearity(alone: np.ndarray, together: np.ndarray, nothing: np.ndarray) -> dict[str, float]:
-    """The measures of `FeatureLinearity` for features `[n, D]`, `[D]` and `[D]`."""
+    """Returns the measures of `FeatureLinearity` for features `[n, D]`, `[D]` and `[D]`."""
     total, effects = alone.sum(axis=0), (alone - nothing).sum(axis=0)
     return {
         "cosine": cosine_similarity(total, together),
@@ -150,24 +153,26 @@ def linearity(alone: np.ndarray, together: np.ndarray, nothing: np.ndarray) -> d
 
 
 def _distance(found: np.ndarray, reference: np.ndarray) -> float:
-    """Relative; NaN where the reference is 0."""
+    """Returns the distance relative to the reference's norm; NaN where that is 0."""
     norm = np.linalg.norm(reference)
     return float(np.linalg.norm(found - reference) / norm) if norm > 0 else float("nan")
 
 
 def _variants(patches: np.ndarray) -> np.ndarray:
-    """`[M, n + 1, H, W]`: each patch, and all of them."""
+    """Returns `[M, n + 1, H, W]`: each patch, and all of them."""
     return np.concatenate([patches, patches.any(axis=1, keepdims=True)], axis=1)
 
 
-def _nothing(block: Block, shape: tuple[int, int]) -> np.ndarray:
-    return np.zeros((len(block.samples), 1, *shape), bool)
+def _nothing(batch: ImageBatch, shape: tuple[int, int]) -> np.ndarray:
+    """Returns masks `[M, 1, H, W]` that hide everything."""
+    return np.zeros((len(batch.samples), 1, *shape), bool)
 
 
 def _panel(rows: list[dict], measure: str):
+    """Makes the panel of a measure, with dots for each size and removal."""
     from lmjax import plots
 
-    removals = [by_name.title(removal) for removal in split(rows, "removal")]
-    by_size = split(rows, "size").items()
+    removals = [removal_title(removal) for removal in group_rows(rows, "removal")]
+    by_size = group_rows(rows, "size").items()
     panel = [dots(f"{size} x {size} pixels", chosen, measure) for size, chosen in by_size]
     return plots.DotPanel("", _MEASURES[measure], removals, panel)

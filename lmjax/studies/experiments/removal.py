@@ -1,4 +1,4 @@
-"""The removal study: what networks answer while more and more segments of images are removed."""
+"""The removal study: what networks predict while more and more segments are removed."""
 
 import dataclasses
 import itertools
@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.sizes import power_of_two
+from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
 from lmjax.metrics import class_similarity
-from lmjax.studies.figures import X_LABELS, lines_of_removals, split
-from lmjax.studies.images import SEGMENTERS, Block, random_order, segmenter_options
-from lmjax.studies.statistics import bootstrap, differences, estimates, groups
-from lmjax.studies.study import Study, check_choices, check_removals, for_tables
+from lmjax.studies.figures import X_LABELS, group_rows, lines_of_removals
+from lmjax.studies.images import ImageBatch, random_order
+from lmjax.studies.settings import check_removals, for_tables
+from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
+from lmjax.studies.study import Study
 
 ORDERS = ("random", "most_salient", "least_salient")
 OBJECT = "object"
@@ -30,16 +33,16 @@ _METRICS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentRemoval(Study):
-    """Growing fractions of an image's segments are removed, in several orders and several ways.
+    """Removal of growing fractions of an image's segments, in several orders and several ways.
 
     A row for each image, network, segmenter, order, removal and fraction, with `prediction`, its
     `probability`, `label`, `correct` and `unchanged` (whether it is the class predicted on the
     whole image). Segments of equal salience go in the image's random order.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2; comparisons are with the first.
-      segmenters: "grid", "slic", "quickshift" or "felzenszwalb".
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2; comparisons are with the first.
+      segmenters: of `lmjax.segments.names()`, such as "grid" and "slic".
       orders: "random", "most_salient" (first) or "least_salient" (first).
       fractions: of the segments to remove, from 0 to 1.
       saliency: "object", the share of a segment that is the object's; "source", the source's own
@@ -70,24 +73,23 @@ class SegmentRemoval(Study):
 
     def __post_init__(self):
         check_removals(self.removals, segments=True)
-        check_choices("segmenters", self.segmenters, SEGMENTERS)
+        check_choices("segmenters", self.segmenters, segmenters.names())
         check_choices("orders", self.orders, ORDERS)
         steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
         if len(self.fractions) == 0 or (steps <= 0).any():
             raise ValueError(f"fractions must rise from 0 to 1 at most, got {self.fractions!r}")
         for option in ("grid_size", "n_segments"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} must be 1 or more, got {getattr(self, option)!r}")
+            check_whole(option, getattr(self, option), least=1)
 
     def check(self, networks) -> None:
         super().check(networks)
         if self.similarity is not None:
             classes = len(_matrix(self.similarity))
             for name, network in networks.items():
-                answers = getattr(getattr(network, "module", None), "num_classes", 0)
-                if answers > classes:
+                count = getattr(getattr(network, "module", None), "num_classes", 0)
+                if count > classes:
                     raise ValueError(
-                        f"similarity has {classes} classes, but network {name} has {answers}"
+                        f"similarity has {classes} classes, but network {name} has {count}"
                     )
         if self.saliency not in (OBJECT, SOURCE, *networks):
             raise ValueError(
@@ -95,36 +97,35 @@ class SegmentRemoval(Study):
                 f"{', '.join(networks)}; got {self.saliency!r}"
             )
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        for network, segmenter in itertools.product(block.networks, self.segmenters):
-            options = segmenter_options(
-                segmenter, grid_size=self.grid_size, n_segments=self.n_segments
-            )
-            segments = block.segments(network, segmenter, **options)
-            variants = self._variants(block, network, segments)
+        for network, segmenter in itertools.product(batch.networks, self.segmenters):
+            options = {"size": self.grid_size, "n_segments": self.n_segments}
+            segments = batch.segments(network, segmenter, **options)
+            variants = self._variants(batch, network, segments)
             for removal in self.removals:
-                logits = block.coalition_logits(
+                logits = batch.coalition_logits(
                     network, removal, segments, np.array(variants.keep), variants.image_of
                 )
                 about = {"segmenter": segmenter, "removal": removal}
-                answers = block.answers(network, logits, variants.image_of)
+                predictions = batch.predictions(network, logits, variants.image_of)
                 rows += [
-                    {**answer, **about, **row}
-                    for answer, row in zip(answers, variants.rows(), strict=True)
+                    {**prediction, **about, **row}
+                    for prediction, row in zip(predictions, variants.rows(), strict=True)
                 ]
         return rows
 
-    def _variants(self, block: Block, network: str, segments: np.ndarray) -> "_Variants":
+    def _variants(self, batch: ImageBatch, network: str, segments: np.ndarray) -> "_Variants":
+        """Returns the variants of all images, orders and fractions."""
         salience = [None] * len(segments)
         if set(self.orders) != {"random"}:
-            maps = self._maps(block, network)
-            salience = [segment_salience(*each) for each in zip(maps, segments)]
+            heatmaps = self._heatmaps(batch, network)
+            salience = [segment_salience(*each) for each in zip(heatmaps, segments)]
         columns = power_of_two(int(segments.max()) + 1)
         made = []
         for i, (labels, scores) in enumerate(zip(segments, salience)):
             count = int(labels.max()) + 1
-            shuffled = random_order(count, block.keys[i])
+            shuffled = random_order(count, batch.keys[i])
             area = np.bincount(labels.ravel(), minlength=columns) / labels.size
             for order in self.orders:
                 ranks = np.full(columns, columns)
@@ -135,18 +136,19 @@ class SegmentRemoval(Study):
                     made.append((i, order, float(fraction), removed, float(area @ keep), keep))
         return _Variants(*map(list, zip(*made)))
 
-    def _maps(self, block: Block, network: str) -> np.ndarray:
+    def _heatmaps(self, batch: ImageBatch, network: str) -> np.ndarray:
+        """Returns `[M, H, W]`, what `saliency` says that segments are ordered by."""
         if self.saliency == OBJECT:
-            for sample in block.samples:
+            for sample in batch.samples:
                 if sample.object_mask is None:
                     raise ValueError(
                         f"image {sample.id} has no object_mask, which orders by salience need; "
                         f"take orders=random, or saliency={SOURCE} or the name of a network"
                     )
-            return block.object_masks(network)
+            return batch.object_masks(network)
         if self.saliency == SOURCE:
-            return block.saliency(network)
-        return block.gradients(network, of=self.saliency)
+            return batch.saliency(network)
+        return batch.gradients(network, of=self.saliency)
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         similarity = None if self.similarity is None else _matrix(self.similarity)
@@ -165,8 +167,8 @@ class SegmentRemoval(Study):
         tables = {
             "curves": curves,
             "means": means,
-            "differences": differences(found),
-            "network_differences": differences(found, along="network"),
+            "differences": paired_differences(found),
+            "network_differences": paired_differences(found, along="network"),
         }
         return {name: table for name, table in tables.items() if table}
 
@@ -174,7 +176,9 @@ class SegmentRemoval(Study):
         from lmjax import plots
 
         shown = {}
-        for (network, segmenter), rows in split(tables["curves"], "network", "segmenter").items():
+        for (network, segmenter), rows in group_rows(
+            tables["curves"], "network", "segmenter"
+        ).items():
             metrics = [name for name in _METRICS if name in rows[0]]
             shown[f"{network} {segmenter}"] = plots.charts(
                 [[_chart(rows, metric, order) for order in self.orders] for metric in metrics],
@@ -185,7 +189,7 @@ class SegmentRemoval(Study):
 
 @dataclasses.dataclass(frozen=True)
 class _Variants:
-    """Variants of a block's images, each a list."""
+    """Variants of a batch's images; each attribute is a list with an entry for each variant."""
 
     image_of: list[int]
     order: list[str]
@@ -195,13 +199,13 @@ class _Variants:
     keep: list[np.ndarray]
 
     def rows(self) -> list[dict[str, Any]]:
-        """What rows say of a variant."""
+        """Returns the columns that describe each variant."""
         names = ("order", "fraction", "removed", "visible")
         return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
 
 
 def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:
-    """Segments in the order in which they go."""
+    """Returns segments in the order in which they are removed."""
     if order == "random":
         return shuffled
     salience = salience if order == "least_salient" else -salience
@@ -209,7 +213,7 @@ def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> n
 
 
 def _matrix(path: str) -> np.ndarray:
-    """The matrix of class similarities in a file."""
+    """Reads the matrix of class similarities in a file."""
     try:
         matrix = np.asarray(np.load(Path(path)), np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
@@ -220,7 +224,7 @@ def _matrix(path: str) -> np.ndarray:
 
 
 def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Metrics `[1 + draws, fractions]` by name."""
+    """Returns metrics `[1 + draws, fractions]` by name."""
     predictions = group.matrix("prediction", "fraction")
     draws = bootstrap(len(predictions))
     statistics = {
@@ -236,11 +240,12 @@ def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def _chart(rows: list[dict], metric: str, order: str):
+    """Makes the chart of a metric for one order, with a line for each removal."""
     from lmjax import plots
 
     return plots.Chart(
         title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
         x_label=X_LABELS["fraction"],
         y_label=_METRICS[metric],
-        lines=lines_of_removals(split(rows, "order")[order], "fraction", metric),
+        lines=lines_of_removals(group_rows(rows, "order")[order], "fraction", metric),
     )

@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax.studies.figures import X_LABELS, lines_of_removals, split
-from lmjax.studies.images import Block
-from lmjax.studies.statistics import Group, bootstrap, differences, estimate, groups, on_correct
-from lmjax.studies.study import Study, check_removals, for_tables
+from lmjax.studies.figures import X_LABELS, group_rows, lines_of_removals
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.settings import check_removals, check_whole_numbers, for_tables
+from lmjax.studies.statistics import (
+    Group,
+    bootstrap,
+    correctly_classified,
+    estimate,
+    groups,
+    paired_differences,
+)
+from lmjax.studies.study import Study
 
 HOLES = ("object", "swapped")
 _LABELS = {
@@ -22,7 +30,7 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskShape(Study):
-    """The object is removed exactly, or the same mask with its quadrants swapped diagonally.
+    """Removal of the object exactly, or of its mask with the quadrants swapped diagonally.
 
     An accuracy that survives the first and not the second comes from the shape of the hole. Tables
     are of images that the network classifies correctly as they are. A row for each image, network,
@@ -30,12 +38,12 @@ class MaskShape(Study):
     `label`, `correct`, `unchanged` and the share of pixels `hidden`.
 
     Attributes:
-      removals: names as in `lmjax explain` (`lmjax.removals.names()`), layer, no_padding and
-        partial also with a depth, as in layer@2; comparisons are with the first.
-      margins: pixels by which the object's mask is grown, before anything is swapped: all within
-        that distance of it. The papers take none, and do not report others.
+      removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
+        depth, as in layer@2; comparisons are with the first.
+      margins: pixels by which the object's mask is grown before it is swapped: it takes in all
+        pixels within that distance. The papers grow no mask, and report no other margin.
       tight: take the source's tight masks (digit scenes have them: where the digit is at least half
-        opaque), not those of every pixel that the object had a part in.
+        opaque), not those of all pixels that belong to the object in part.
       least_images: classes with more images than this have rows of their own.
 
     References:
@@ -51,13 +59,12 @@ class MaskShape(Study):
 
     def __post_init__(self):
         check_removals(self.removals)
-        if not self.margins or sorted({*self.margins}) != list(self.margins) or self.margins[0] < 0:
-            raise ValueError(f"margins must rise from 0 pixels or more, got {self.margins!r}")
+        check_whole_numbers("margins", self.margins, least=0, rising=True)
 
-    def rows(self, block: Block) -> list[dict[str, Any]]:
+    def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
-        for network in block.networks:
-            objects = block.object_masks(network, tight=self.tight)
+        for network in batch.networks:
+            objects = batch.object_masks(network, tight=self.tight)
             made = [
                 (i, {"margin": margin, "hole": hole}, _hole(grow(objects[i], margin), hole))
                 for i, margin, hole in itertools.product(range(len(objects)), self.margins, HOLES)
@@ -65,16 +72,15 @@ class MaskShape(Study):
             image_of, about, holes = zip(*made)
             for removal in self.removals:
                 masks = ~np.stack(holes)
-                logits = block.logits(network, removal, masks, np.array(image_of))
-                for answer, each, hole in zip(
-                    block.answers(network, logits, image_of), about, holes, strict=True
-                ):
+                logits = batch.logits(network, removal, masks, np.array(image_of))
+                predictions = batch.predictions(network, logits, image_of)
+                for prediction, each, hole in zip(predictions, about, holes, strict=True):
                     hidden = float(hole.mean())
-                    rows.append({**answer, "removal": removal, **each, "hidden": hidden})
+                    rows.append({**prediction, "removal": removal, **each, "hidden": hidden})
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        rows = on_correct(rows)
+        rows = correctly_classified(rows)
         overall, found = [], []
         for group in groups(rows, ("network", "margin", "removal")):
             object_removed, swapped = _accuracies(group)
@@ -87,14 +93,18 @@ class MaskShape(Study):
             for group in groups(rows, ("network", "margin", "removal", "label"))
             if len(group.columns["image"]) > len(HOLES) * self.least_images
         ]
-        tables = {"accuracies": overall, "differences": differences(found), "classes": classes}
+        tables = {
+            "accuracies": overall,
+            "differences": paired_differences(found),
+            "classes": classes,
+        }
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         from lmjax import plots
 
         shown = {}
-        for network, rows in split(tables["accuracies"], "network").items():
+        for network, rows in group_rows(tables["accuracies"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in (*HOLES, "ratio")]],
                 title=f"{network}, {rows[0]['images']} images classified correctly",
@@ -103,25 +113,26 @@ class MaskShape(Study):
 
 
 def grow(mask: np.ndarray, margin: int) -> np.ndarray:
-    """A mask `[H, W]` and all pixels within a distance of `margin` pixels."""
+    """Grows a mask `[H, W]` by all pixels within a distance of `margin` pixels."""
     from scipy.ndimage import distance_transform_edt
 
     return distance_transform_edt(~mask) <= margin if mask.any() else mask
 
 
 def _hole(mask: np.ndarray, hole: str) -> np.ndarray:
-    """The mask, or its quadrants swapped diagonally."""
+    """Returns the mask, or swaps its quadrants diagonally."""
     height, width = mask.shape
     return mask if hole == "object" else np.roll(mask, (height // 2, width // 2), axis=(0, 1))
 
 
 def _accuracies(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """`[1 + draws]` each: with the object removed, with the swapped mask removed."""
+    """Returns accuracies without the object and without the swapped mask, `[1 + draws]` each."""
     correct = group.matrix("correct", "hole")  # HOLES are in alphabetical order
     return tuple(bootstrap(len(correct)).means(correct).T)
 
 
 def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
+    """Returns a row of the accuracies of a group."""
     images = len(np.unique(group.columns["image"]))
     return {
         **group.key,
@@ -134,12 +145,13 @@ def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> d
 
 
 def _ratio(object_removed: np.ndarray, swapped: np.ndarray) -> np.ndarray:
-    """NaN where nothing survives the swapped mask."""
+    """Divides the accuracies; NaN where that without the swapped mask is 0."""
     undefined = np.full_like(swapped, np.nan)
     return np.divide(object_removed, swapped, out=undefined, where=swapped > 0)
 
 
 def _chart(rows: list[dict], metric: str):
+    """Makes the chart of a metric, with a line for each removal."""
     from lmjax import plots
 
     title, y_label = _LABELS[metric]

@@ -14,8 +14,9 @@ import lmjax
 from lmjax import metrics
 from lmjax.masks.segments import grid
 from lmjax.studies.experiments.baselines import BaselineDependence
-from lmjax.studies.experiments.heatmaps import Occlusion, Rise, _calls, path
-from lmjax.studies.images import Block, SampledBlock, read
+from lmjax.studies.heatmaps import Occlusion, Rise, _calls, path
+from lmjax.studies.images import ImageBatch, SampledBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 
 SHAPE = (fakes.SIZE, fakes.SIZE)
@@ -31,25 +32,25 @@ SMALL = BaselineDependence(
     steps=4,
     region=8,
 )
-SAMPLES = [read(fakes.Source(9), i) for i in (2, 5)]
+SAMPLES = [read_sample(fakes.Source(9), i) for i in (2, 5)]
 MAPS = 3 + 2  # settings of RISE and of occlusion
 
 
-def block(samples=SAMPLES):
-    return Block(samples, {"a": fakes.network()}, key=jax.random.key(0))
+def batch(samples=SAMPLES):
+    return ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def asked():
-    shown = block()
+    shown = batch()
     return shown, SMALL.rows(shown)
 
 
-def test_maps_of_rise_are_means_over_the_first_masks():
+def test_heatmaps_of_rise_are_means_over_the_first_masks():
     setting = Rise(3, 0.4, (1, 4, 9, 20))
     family = setting.family((10, 8), jax.random.key(2))
     masks, values = np.asarray(family.masks()), np.random.default_rng(0).random((20, 2))
-    maps = setting.maps(family, values, 1.0)
+    maps = setting.heatmaps(family, values, 1.0)
     assert set(maps) == {(0, 1), (0, 4), (0, 9), (0, 20), (1, 2), (4, 8), (9, 18)}
     for (start, stop), found in maps.items():
         for y, x in itertools.product(range(10), range(8)):
@@ -58,8 +59,8 @@ def test_maps_of_rise_are_means_over_the_first_masks():
             np.testing.assert_allclose(found[:, y, x], chosen.mean(axis=0), atol=1e-5)
 
 
-def test_maps_are_those_of_the_public_functions():
-    network, image = fakes.network(), block().images("a")[0]
+def test_heatmaps_are_those_of_the_public_functions():
+    network, image = fakes.network(), batch().images("a")[0]
     predictor = lmjax.Predictor(network, lmjax.Replace("black"))
     logits = lmjax.evaluate(predictor, image, np.ones((1, *SHAPE), bool))
     target = int(logits.argmax())
@@ -73,19 +74,19 @@ def test_maps_are_those_of_the_public_functions():
     expected = lmjax.attribution.rise(
         predictor, image, key=key, num_samples=30, grid=4, soft=False
     ).heatmap
-    found = setting.maps(family, values(family), 1.0)[0, 30]
+    found = setting.heatmaps(family, values(family), 1.0)[0, 30]
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
     setting = Occlusion(12, 5)
     family = setting.family(SHAPE, key)
     whole = float(jax.nn.softmax(logits[0])[target])
     expected = lmjax.attribution.occlusion(predictor, image, size=12, stride=5).heatmap
-    ((found,),) = setting.maps(family, values(family), whole).values()
+    ((found,),) = setting.heatmaps(family, values(family), whole).values()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_scores_are_those_of_the_public_metrics():
-    network, image = fakes.network(), block().images("a")[0]
+    network, image = fakes.network(), batch().images("a")[0]
     predictor = lmjax.Predictor(network, lmjax.Replace("black"))
     heatmap = np.random.default_rng(1).random(SHAPE)
     curves = {
@@ -135,7 +136,7 @@ def test_similarities_against_scipy_and_skimage(asked):
         and (row["setting"], row["removal"], row["against"])
         == ("window 16, stride 8", "layer", "black")
     )
-    image, maps = block().images("a")[1], []
+    image, maps = batch().images("a")[1], []
     for removal in (lmjax.LayerMasking(), lmjax.Replace("black")):
         predictor = lmjax.Predictor(fakes.network(), removal)
         maps.append(lmjax.attribution.occlusion(predictor, image, size=16, stride=8).heatmap)
@@ -194,7 +195,7 @@ def test_rankings_against_scipy(asked):
 
 def test_rows_do_not_depend_on_the_block(asked):
     _, rows = asked
-    alone = SMALL.rows(block(SAMPLES[1:]))
+    alone = SMALL.rows(batch(SAMPLES[1:]))
     together = [row for row in rows if row["image"] == 5]
     names = ("kind", "generator", "setting", "removal", "against", "masks", "scorer", "metric")
     for one, other in zip(alone, together, strict=True):
@@ -218,7 +219,7 @@ def test_what_is_not_asked_for_is_not_shown():
         strides=(1.0, 0.5),
         metrics=(),
     )
-    shown = block(SAMPLES[:1])
+    shown = batch(SAMPLES[:1])
     rows = study.rows(shown)
     assert shown.evaluations == 1 + 4 + 9
     tables = study.tables(pa.Table.from_pylist(rows))
@@ -235,14 +236,14 @@ def test_calls_hold_all_rows_once():
 
 
 def test_costs_are_told_from_a_part():
-    shown = SampledBlock(SAMPLES, {"a": fakes.network()}, key=jax.random.key(0))
+    shown = SampledBatch(SAMPLES, {"a": fakes.network()}, key=jax.random.key(0))
     masks = np.random.default_rng(0).random((600, *SHAPE)) < 0.5
     image_of = np.arange(600) % 2
     logits = shown.logits("a", "black", masks, image_of)
     assert logits.shape == (600, 10)
     assert shown.evaluations == 600
     assert shown.seconds_spared > 0
-    first = block().logits("a", "black", masks[:1], image_of[:1])
+    first = batch().logits("a", "black", masks[:1], image_of[:1])
     np.testing.assert_allclose(logits[:1], first, atol=1e-5)
 
 
@@ -255,9 +256,9 @@ def test_costs_are_told_from_a_part():
         ({"metrics": ("irof",)}, "metrics must be"),
         ({"rise_masks": (20, 10)}, "rise_masks must be .* rising"),
         ({"rise_grids": (7, 7)}, "rise_grids must be .* each once"),
-        ({"rise_keeps": (1.0,)}, "rise_keeps must be above 0 and below 1"),
+        ({"rise_keeps": (1.0,)}, "rise_keeps must be .* above 0 and below 1"),
         ({"windows": (0,)}, "windows must be"),
-        ({"strides": (1.5,)}, "strides must be above 0 and at most 1"),
+        ({"strides": (1.5,)}, "strides must be .* above 0 and at most 1"),
         ({"top": 0.0}, "top must be"),
         ({"steps": 1}, "steps must be"),
         ({"region": 0}, "region must be"),

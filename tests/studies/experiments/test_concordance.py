@@ -11,7 +11,8 @@ from PIL import Image
 
 from lmjax import studies
 from lmjax.studies.experiments.concordance import Concordance, shrink
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from lmjax.studies.statistics import Bootstrap
 from tests.studies import fakes, linear_network
 
@@ -34,11 +35,11 @@ def test_images_are_shrunk_whole_into_the_corner():
 
 def test_rows_are_those_of_a_plain_loop():
     network = linear_network.network()
-    samples = [read(fakes.Source(9), i) for i in (2, 5)]
-    block = Block(samples, {"a": network}, key=jax.random.key(0))
-    rows = {(r["image"], r["removal"], r["share"]): r["features"] for r in SMALL.rows(block)}
+    samples = [read_sample(fakes.Source(9), i) for i in (2, 5)]
+    batch = ImageBatch(samples, {"a": network}, key=jax.random.key(0))
+    rows = {(r["image"], r["removal"], r["share"]): r["features"] for r in SMALL.rows(batch)}
     assert len(rows) == 2 * (1 + 2 * 2)
-    assert block.evaluations == len(rows)
+    assert batch.evaluations == len(rows)
     image = samples[1].image.astype(np.float32) / 255
     small = np.stack(
         [np.array(Image.fromarray(image[..., c]).resize((8, 8), Image.BILINEAR)) for c in range(3)],

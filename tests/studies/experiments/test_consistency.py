@@ -12,7 +12,8 @@ import lmjax
 from lmjax.evaluation import evaluate
 from lmjax.metrics import spearman, top_k_jaccard
 from lmjax.studies.experiments.consistency import Consistency, _chance, _jaccards
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 from tests.studies.fakes import pick
 
@@ -24,23 +25,23 @@ SQUARES = lmjax.segments.grid(np.zeros((fakes.SIZE, fakes.SIZE, 3)), size=8)
 NETWORKS = ("a", "b")
 
 
-def block_of(images=IMAGES, source=None, networks=None):
+def batch_of(images=IMAGES, source=None, networks=None):
     source = fakes.Source(20) if source is None else source
     networks = networks or {"a": fakes.network(), "b": fakes.network(1)}
-    return Block([read(source, i) for i in images], networks, key=jax.random.key(0))
+    return ImageBatch([read_sample(source, i) for i in images], networks, key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return SMALL.rows(block_of())
+    return SMALL.rows(batch_of())
 
 
 @pytest.fixture(scope="module")
 def scores():
     """By network and number of the matrix: scores by image and removal."""
-    block = block_of()
+    batch = batch_of()
     return {
-        (network, draw): SMALL.explain(block, network, SMALL.removals, draw=draw)
+        (network, draw): SMALL.explain(batch, network, SMALL.removals, draw=draw)
         for network in NETWORKS
         for draw in (0, 1)
     }
@@ -114,7 +115,7 @@ def test_ablation_is_that_of_a_plain_loop(rows, scores):
 def test_the_random_order_is_the_images_own(rows):
     """The same for all networks and removals: under black and grey, a network sees the same."""
     twice = {"a": fakes.network(), "b": fakes.network()}
-    of_twins = SMALL.rows(block_of(networks=twice))
+    of_twins = SMALL.rows(batch_of(networks=twice))
     for k in SMALL.ks:
         one, other = (
             [row["probability"] for row in pick(of_twins, network=n, explained="random", k=k)]
@@ -142,7 +143,7 @@ def test_a_network_that_reads_one_square_has_one_explanation():
 
     networks = {"a": reading(square), "b": reading(square | (SQUARES == 7))}
     study = dataclasses.replace(SMALL, ks=(1,))
-    rows = study.rows(block_of(source=Bright(20), networks=networks))
+    rows = study.rows(batch_of(source=Bright(20), networks=networks))
     assert {row["jaccard"] for row in pick(rows, part="agreement", network="a")} == {1}
     for row in pick(rows, part="ablation", network="a", explained="a"):
         assert not row["correct"]
@@ -151,14 +152,14 @@ def test_a_network_that_reads_one_square_has_one_explanation():
 
 def test_what_is_known_is_not_asked_again():
     study = dataclasses.replace(SMALL, samples=2, ks=(16, 20))
-    block = block_of()
-    study.rows(block)
+    batch = batch_of()
+    study.rows(batch)
     # Of each image and network: whole once, a coalition for each explanation, nothing visible.
-    assert block.evaluations <= 2 * 2 * (1 + 3 + 1 + 3)
+    assert batch.evaluations <= 2 * 2 * (1 + 3 + 1 + 3)
 
 
 def test_rows_do_not_depend_on_the_division_into_blocks(rows):
-    alone, together = SMALL.rows(block_of((1,))), pick(rows, image=1)
+    alone, together = SMALL.rows(batch_of((1,))), pick(rows, image=1)
     floats = ("probability", "spearman")
     for one, other in zip(alone, together, strict=True):
         for name in floats:
@@ -240,7 +241,7 @@ _FIGURES = ("agreement", "pairs", "ablation")
 
 def test_one_removal_has_no_pairs():
     study = dataclasses.replace(SMALL, removals=("grey",))  # layer, redrawn, is not among them
-    rows = study.rows(block_of(networks={"a": fakes.network()}))
+    rows = study.rows(batch_of(networks={"a": fakes.network()}))
     tables = study.tables(pa.Table.from_pylist(rows))
     assert list(tables) == ["ablation", "ablation_differences", "ablation_curves"]
     assert list(study.figures(tables)) == ["a ablation"]
@@ -252,8 +253,8 @@ def test_one_removal_has_no_pairs():
         ({"removals": ("blak",)}, "removals must be one of"),
         ({"removals": ("black", "black")}, "each once"),
         ({"redrawn": ("padding",)}, "redrawn must be one of"),
-        ({"samples": 0}, "samples must be 2 or more"),
-        ({"ks": (3, 3)}, "ks must rise from 1"),
+        ({"samples": 0}, "samples must be a whole number, 2 or more"),
+        ({"ks": (3, 3)}, "ks must be .* 1 or more, rising"),
     ],
     ids=str,
 )

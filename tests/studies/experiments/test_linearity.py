@@ -12,27 +12,28 @@ from lmjax.masking.masked import Masked
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Conv, relu
 from lmjax.studies.experiments.linearity import FeatureLinearity, linearity, random_patches
-from lmjax.studies.experiments.penultimate import Penultimate
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.predictors import Penultimate
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes, linear_network
 
 SMALL = FeatureLinearity(removals=("layer", "grey", "black"), sizes=(4, 8))
-SAMPLES = [read(fakes.Source(9), i) for i in (2, 5, 7)]
+SAMPLES = [read_sample(fakes.Source(9), i) for i in (2, 5, 7)]
 
 
-def block(network, samples=SAMPLES):
-    return Block(samples, {"a": network}, key=jax.random.key(0))
+def batch(network, samples=SAMPLES):
+    return ImageBatch(samples, {"a": network}, key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def of_sums():
-    return SMALL.rows(block(linear_network.network()))
+    return SMALL.rows(batch(linear_network.network()))
 
 
 def test_features_are_what_the_last_layer_takes():
     network = linear_network.network(average=True)
     masks = np.random.default_rng(0).random((4, fakes.SIZE, fakes.SIZE)) < 0.5
-    shown, image_of = block(network), np.array([0, 2, 1, 1])
+    shown, image_of = batch(network), np.array([0, 2, 1, 1])
     layer = {name: np.asarray(x) for name, x in network.variables["params"]["fc"].items()}
     for removal in ("layer", "black"):
         features = shown.features("a", removal, masks, image_of)
@@ -62,7 +63,7 @@ def test_features_below_a_convolution_are_averaged_over_what_is_visible():
     network = Classifier(module.init(jax.random.key(0), Masked(images)), module, fakes.AS_IT_IS)
     mask = np.zeros((1, fakes.SIZE, fakes.SIZE), bool)
     mask[0, 3:9, 20:] = True
-    shown = block(network)
+    shown = batch(network)
     features = shown.features("a", "layer", mask, np.array([1]))
     colours = network.normalise(shown.images("a")[1])[mask[0]]
     np.testing.assert_allclose(features, colours.mean(axis=0)[None], rtol=1e-5)
@@ -90,7 +91,7 @@ def test_sums_are_linear(of_sums):
 
 def test_means_are_the_mean_of_means():
     study = FeatureLinearity(removals=("layer",), sizes=(8,), patches=3)
-    for row in study.rows(block(linear_network.network(average=True))):
+    for row in study.rows(batch(linear_network.network(average=True))):
         assert row["cosine"] == pytest.approx(1, abs=1e-6)
         assert row["distance"] == pytest.approx(2, abs=1e-5)
         assert row["mean_distance"] == pytest.approx(0, abs=1e-5)
@@ -98,7 +99,7 @@ def test_means_are_the_mean_of_means():
 
 def test_rows_are_those_of_a_plain_loop():
     network = linear_network.network(average=True)
-    shown = block(network)
+    shown = batch(network)
     rows = SMALL.rows(shown)
     chosen = [r for r in rows if (r["image"], r["removal"], r["size"]) == (5, "black", 4)]
     (row,) = chosen
@@ -147,7 +148,7 @@ def test_patches_are_different_whole_cells():
 
 
 def test_rows_do_not_depend_on_the_block(of_sums):
-    alone = SMALL.rows(block(linear_network.network(), SAMPLES[1:2]))
+    alone = SMALL.rows(batch(linear_network.network(), SAMPLES[1:2]))
     together = [row for row in of_sums if row["image"] == 5]
     for one, other in zip(alone, together, strict=True):
         for name in linearity(np.ones((2, 2)), np.ones(2), np.zeros(2)):
@@ -178,10 +179,10 @@ def test_removals_are_compared_image_by_image():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sizes": ()}, "sizes must rise"),
-        ({"sizes": (8, 4)}, "sizes must rise"),
-        ({"sizes": (0,)}, "sizes must rise"),
-        ({"patches": 1}, "patches must be 2 or more"),
+        ({"sizes": ()}, "sizes must be .* 1 or more"),
+        ({"sizes": (8, 4)}, "sizes must be .* 1 or more"),
+        ({"sizes": (0,)}, "sizes must be .* 1 or more"),
+        ({"patches": 1}, "patches must be a whole number, 2 or more"),
         ({"removals": ("layers",)}, "removals must be"),
     ],
     ids=str,
@@ -193,4 +194,4 @@ def test_settings_out_of_range_are_errors(options, message):
 
 def test_too_few_patches_are_an_error():
     with pytest.raises(ValueError, match="32 x 32 have 1 patches of 32 x 32"):
-        FeatureLinearity(sizes=(32,)).rows(block(linear_network.network()))
+        FeatureLinearity(sizes=(32,)).rows(batch(linear_network.network()))

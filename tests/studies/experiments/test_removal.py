@@ -11,9 +11,11 @@ import pytest
 
 import lmjax
 from lmjax.metrics import bootstrap_mean, class_entropy
-from lmjax.removals import registry as by_name
+from lmjax.removals import title as removal_title
 from lmjax.studies.experiments.removal import SegmentRemoval
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
+from lmjax.studies.settings import row_settings
 from tests.studies import fakes
 from tests.studies.fakes import pick
 
@@ -28,8 +30,8 @@ IMAGES = (0, 1, 2, 3)
 def rows_of(study, images=IMAGES, networks=None, source=None):
     source = fakes.Source(20) if source is None else source
     networks = {"a": fakes.network()} if networks is None else networks
-    samples = [read(source, i) for i in images]
-    return study.rows(Block(samples, networks, key=jax.random.key(study.seed)))
+    samples = [read_sample(source, i) for i in images]
+    return study.rows(ImageBatch(samples, networks, key=jax.random.key(study.seed)))
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +81,9 @@ def test_rows_equal_a_plain_loop_over_images(rows):
 def test_orders_are_what_they_say(rows):
     study = dataclasses.replace(SMALL, removals=("black",), fractions=(0.25, 0.5, 0.75))
     source = fakes.Source(20)
-    block = Block([read(source, 5)], {"a": fakes.network()}, key=jax.random.key(0))
-    segments = block.segments("a", "grid", size=8)
-    variants = study._variants(block, "a", segments)
+    batch = ImageBatch([read_sample(source, 5)], {"a": fakes.network()}, key=jax.random.key(0))
+    segments = batch.segments("a", "grid", size=8)
+    variants = study._variants(batch, "a", segments)
     share = source[5]["object_mask"].reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
     gone = {}
     for order, keep in zip(variants.order, variants.keep):
@@ -112,15 +114,15 @@ def test_ends_are_the_whole_image_and_nothing(rows):
 def test_what_is_known_is_not_asked_again():
     source, networks = fakes.Source(20), {"a": fakes.network()}
     study = dataclasses.replace(SMALL, removals=("black", "grey"))
-    block = Block([read(source, i) for i in IMAGES], networks, key=jax.random.key(0))
-    study.rows(block)
-    variants = study._variants(block, "a", block.segments("a", "grid", size=8))
+    batch = ImageBatch([read_sample(source, i) for i in IMAGES], networks, key=jax.random.key(0))
+    study.rows(batch)
+    variants = study._variants(batch, "a", batch.segments("a", "grid", size=8))
     asked = {
         (i, keep.tobytes()) for i, keep in zip(variants.image_of, variants.keep) if not keep.all()
     }
     # Of each image: whole once, with nothing visible once, and 0.4 removed in three orders.
     assert len(asked) <= 4 * (1 + 3)
-    assert block.evaluations == 4 + 2 * len(asked)
+    assert batch.evaluations == 4 + 2 * len(asked)
 
 
 def test_noise_is_the_images_own(rows):
@@ -152,9 +154,9 @@ def test_gradients_of_a_named_network_order_segments():
     networks = {"a": fakes.network(), "b": fakes.network(1)}
     options = {"removals": ("black",), "fractions": (0.5,), "grid_size": 8}
     by_b = SegmentRemoval(saliency="b", orders=("most_salient",), **options)
-    block = Block([read(fakes.Source(9), 8)], networks, key=jax.random.key(0))
-    variants = by_b._variants(block, "a", block.segments("a", "grid", size=8))
-    image = block.images("a")[0]
+    batch = ImageBatch([read_sample(fakes.Source(9), 8)], networks, key=jax.random.key(0))
+    variants = by_b._variants(batch, "a", batch.segments("a", "grid", size=8))
+    image = batch.images("a")[0]
     heatmap = lmjax.attribution.gradient(lmjax.Predictor(networks["b"]), image).heatmap
     mean = heatmap.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
     keep = variants.keep[0][:16]
@@ -198,7 +200,7 @@ def test_class_similarity_where_a_matrix_is_given(rows, tmp_path):
     study = dataclasses.replace(SMALL, similarity=str(tmp_path / "same.npy"))
     for row in study.tables(pa.Table.from_pylist(rows))["curves"]:
         assert row["similarity"] == pytest.approx(row["accuracy"])
-    assert study.settings_of_rows() == SMALL.settings_of_rows()
+    assert row_settings(study) == row_settings(SMALL)
 
 
 def test_figures_show_every_curve(rows):
@@ -209,7 +211,7 @@ def test_figures_show_every_curve(rows):
     for ax in figure.axes:
         assert len(ax.lines) == len(SMALL.removals)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [by_name.title(name) for name in SMALL.removals]
+    assert labels == [removal_title(name) for name in SMALL.removals]
 
 
 @pytest.mark.parametrize(
@@ -247,12 +249,12 @@ def test_similarity_must_be_a_square_matrix(tmp_path):
 
 
 def test_networks_are_compared_on_the_same_images():
-    samples = [read(fakes.Source(4), i) for i in range(3)]
+    samples = [read_sample(fakes.Source(4), i) for i in range(3)]
     networks = {"a": fakes.network(), "b": fakes.network(seed=1)}
     study = dataclasses.replace(
         SMALL, orders=("random",), removals=("black",), segmenters=("grid",)
     )
-    rows = study.rows(Block(samples, networks, key=jax.random.key(0)))
+    rows = study.rows(ImageBatch(samples, networks, key=jax.random.key(0)))
     tables = study.tables(pa.Table.from_pylist(rows))
     (difference,), (a, b) = tables["network_differences"], tables["means"]
     assert (difference["network"], difference["against"]) == ("b", "a")
@@ -276,9 +278,9 @@ class Heatmaps(fakes.Source):
 def test_the_sources_own_saliency_orders_segments():
     options = {"removals": ("black",), "fractions": (0.25, 0.5), "grid_size": 8}
     source, study = Heatmaps(4), SegmentRemoval(saliency="source", **options)
-    samples = [read(source, i) for i in (0, 3)]
-    block = Block(samples, {"a": fakes.network()}, key=jax.random.key(0))
-    variants = study._variants(block, "a", block.segments("a", "grid", size=8))
+    samples = [read_sample(source, i) for i in (0, 3)]
+    batch = ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0))
+    variants = study._variants(batch, "a", batch.segments("a", "grid", size=8))
     for i, order, keep in zip(variants.image_of, variants.order, variants.keep):
         saliency = source[(0, 3)[i]]["saliency"]
         mean = saliency.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
@@ -300,10 +302,10 @@ def test_images_without_saliency_are_left_out(tmp_path):
 
 
 def test_images_without_masks_say_what_else_orders_segments():
-    sample = read(fakes.Source(1), 0)._replace(object_mask=None)
-    block = Block([sample], {"a": fakes.network()}, key=jax.random.key(0))
+    sample = read_sample(fakes.Source(1), 0)._replace(object_mask=None)
+    batch = ImageBatch([sample], {"a": fakes.network()}, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"fake/0 has no object_mask.* orders=random, or saliency"):
-        SMALL.rows(block)
+        SMALL.rows(batch)
 
 
 def test_similarity_must_have_all_classes(tmp_path):

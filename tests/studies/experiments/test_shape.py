@@ -8,7 +8,8 @@ import pytest
 import lmjax
 from lmjax.evaluation import evaluate
 from lmjax.studies.experiments.shape import MaskShape, grow
-from lmjax.studies.images import Block, read
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 
 SMALL = MaskShape(removals=("layer", "black"), margins=(0, 3), least_images=1)
@@ -17,8 +18,8 @@ IMAGES = tuple(range(12))
 
 @pytest.fixture(scope="module")
 def rows():
-    samples = [read(fakes.Source(20), i) for i in IMAGES]
-    return SMALL.rows(Block(samples, {"a": fakes.network()}, key=jax.random.key(0)))
+    samples = [read_sample(fakes.Source(20), i) for i in IMAGES]
+    return SMALL.rows(ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0)))
 
 
 def test_rows_are_those_of_a_plain_loop(rows):
@@ -51,9 +52,11 @@ def test_objects_out_of_sight_are_errors():
         def __getitem__(self, index):
             return super().__getitem__(index) | {"object_mask": np.zeros((fakes.SIZE,) * 2, bool)}
 
-    block = Block([read(Elsewhere(3), 1)], {"a": fakes.network()}, key=jax.random.key(0))
+    batch = ImageBatch(
+        [read_sample(Elsewhere(3), 1)], {"a": fakes.network()}, key=jax.random.key(0)
+    )
     with pytest.raises(ValueError, match="image fake/1: none of its object_mask is in the part"):
-        SMALL.rows(block)
+        SMALL.rows(batch)
 
 
 def test_removals_that_cannot_be_made_are_errors_at_once():
@@ -71,8 +74,8 @@ def test_tight_masks_are_the_sources_own():
             return item | {"tight_mask": item["object_mask"] & (np.arange(fakes.SIZE) % 2 == 0)}
 
     def hidden(study, source):
-        block = Block([read(source, 3)], {"a": fakes.network()}, key=jax.random.key(0))
-        return study.rows(block)[0]["hidden"]
+        batch = ImageBatch([read_sample(source, 3)], {"a": fakes.network()}, key=jax.random.key(0))
+        return study.rows(batch)[0]["hidden"]
 
     tight = MaskShape(removals=("black",), margins=(0,), tight=True)
     loose = MaskShape(removals=("black",), margins=(0,))
@@ -157,5 +160,5 @@ def test_figures_show_every_removal():
 
 @pytest.mark.parametrize("margins", [(), (2, 0), (0, 0), (-1,)], ids=str)
 def test_margins_out_of_range_are_errors(margins):
-    with pytest.raises(ValueError, match="margins must rise"):
+    with pytest.raises(ValueError, match=r"margins must be .* 0 or more"):
         MaskShape(margins=margins)

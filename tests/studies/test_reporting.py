@@ -12,7 +12,7 @@ import pytest
 
 from lmjax import studies
 from lmjax.metrics import class_entropy
-from lmjax.studies.catalogue import STUDIES
+from lmjax.studies import registry
 from lmjax.studies.statistics import Bootstrap, estimate
 from tests.studies import fakes
 
@@ -20,8 +20,9 @@ NETWORKS = {"a <b>": fakes.network()}
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch):
-    monkeypatch.setitem(STUDIES, fakes.Brightness.name, fakes.Brightness)
+def known():
+    with fakes.registered(fakes.Brightness):
+        yield
 
 
 def run(out, **options):
@@ -94,7 +95,7 @@ def test_what_cannot_be_reported_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no folder of a study"):
         studies.report([tmp_path], tmp_path / "report.html")
     run(tmp_path)
-    monkeypatch.delitem(STUDIES, fakes.Brightness.name)
+    monkeypatch.setattr(registry, "names", lambda: ("removal",))
     with pytest.raises(ValueError, match="not known here"):
         studies.report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -133,6 +134,8 @@ def test_the_study_of_the_documentation_runs(tmp_path):
     (snippet,) = (s for s in re.findall(r"```py\n(.*?)```", text, re.S) if "class Halves" in s)
     names = {"__name__": "halves"}
     exec(snippet, names)
+    assert studies.get("halves") is names["Halves"]
+    registry.unregister("halves")
     study = names["Halves"](removal="black")
     rows = studies.run(study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path)
     assert rows.num_rows == 12

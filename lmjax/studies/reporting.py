@@ -1,11 +1,11 @@
-"""What is written of a study: tables and figures beside its rows, and reports in HTML."""
+"""Files of a study's results: rows, tables and figures in its folder, and reports in HTML."""
 
 import base64
 import html
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
-from lmjax.studies import seeds
-from lmjax.studies.catalogue import STUDIES
+from lmjax.studies import registry, seeds
 from lmjax.studies.runner import open_run
-from lmjax.studies.statistics import ends, estimated, write_csv
+from lmjax.studies.settings import from_settings
+from lmjax.studies.statistics import ends, estimated_columns, write_csv
 from lmjax.studies.study import Study
 
 _ROWS_AT_ONCE = 40  # longer tables are folded
+_OLD_ENGINE = "dense"  # of shards that record none: there was no other in studies
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-size: 13px; margin: .6em 0 1.4em }
@@ -31,10 +32,10 @@ code { overflow-wrap: anywhere }
 
 
 def write(study: Study, rows: pa.Table, out: str | os.PathLike) -> list[Path]:
-    """Writes all rows (`rows.parquet`), each table (`.csv`) and each figure (`.png`) to a folder.
+    """Writes the rows (`rows.parquet`), each table (`.csv`) and each figure (`.png`) to a folder.
 
     Args:
-      study: whose rows they are.
+      study: that the rows are of.
       rows: as `run` returns them.
       out: the folder; must exist.
 
@@ -49,27 +50,34 @@ def write(study: Study, rows: pa.Table, out: str | os.PathLike) -> list[Path]:
     return [path, *_write(tables, study.figures(tables), out)]
 
 
-def write_seeds(out: str | os.PathLike) -> list[Path]:
-    """Writes tables and figures over seeds (`seeds_...`) beside those of a study.
+def write_seeds(out: str | os.PathLike, *, kinds: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Writes tables and figures over seeds of training (`seeds_...`) beside those of a study.
 
-    Networks called NAME-0, NAME-1, ... are seeds of one kind, NAME; see `lmjax.studies.seeds`.
+    Example:
+      >>> kinds = {"plain": ["plain-0", "plain-1"], "grey": ["grey-0", "grey-1"]}
+      >>> lmjax.studies.write_seeds("runs/shape", kinds=kinds)
 
     Args:
       out: folder of a run.
+      kinds: kinds of training by name, and for each the names of its networks in the run, one for
+        each seed. Kinds are compared seed by seed, in this order: give networks that share initial
+        weights or images the same place.
 
     Returns:
       The files.
 
     Raises:
-      ValueError: a folder that is none of a study, or has no rows yet; networks without seeds.
+      ValueError: a folder that is none of a study, or has no rows yet; a kind with fewer than two
+        networks, or one that is not in the run.
     """
     manifest, rows, _, study = _open(Path(out))
-    seeds.check_names([each["name"] for each in manifest["identity"]["networks"]])
-    tables = seeds.over_seeds(study.tables(rows))
+    seeds.check_kinds(kinds, [each["name"] for each in manifest["identity"]["networks"]])
+    tables = seeds.over_seeds(study.tables(rows), kinds)
     return _write(tables, seeds.figures(tables), Path(out), "seeds_")
 
 
 def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix="") -> list[Path]:
+    """Writes tables and figures; returns the files."""
     from lmjax import plots
 
     files = []
@@ -84,13 +92,16 @@ def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix=""
 
 
 def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
-    """One HTML file with the settings, figures and tables of some runs; it needs no other file.
+    """Writes one HTML file with the settings, figures and tables of some runs.
 
-    Runs that are not finished are shown as far as they are.
+    The file needs no other. Of an unfinished run it shows the rows that there are.
 
     Args:
       outs: folders of runs.
       output: the file to write.
+
+    Returns:
+      The file.
 
     Raises:
       ValueError: a folder that is none of a study, or has no rows yet.
@@ -108,18 +119,21 @@ def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path
 
 
 def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
-    """Manifest, rows, errors and study of a run that has rows."""
+    """Reads the manifest, rows and errors of a run, and makes its study again."""
     manifest, rows, errors = open_run(out)
     name = manifest["identity"]["study"]
-    if name not in STUDIES:
-        raise ValueError(f"{out} is a run of {name}, a study that is not known here")
+    if name not in registry.names():
+        raise ValueError(
+            f"{out} is a run of {name}, a study that is not known here; import the module that "
+            "registers it (lmjax.studies.register)"
+        )
     if rows.num_rows == 0:
         raise ValueError(f"{out} has no rows yet")
-    return manifest, rows, errors, STUDIES[name].from_settings(manifest["settings"])
+    return manifest, rows, errors, from_settings(registry.get(name), manifest["settings"])
 
 
 def _run(out: Path) -> tuple[str, str]:
-    """Title and section of a run."""
+    """Returns the title and the HTML section of a run."""
     manifest, rows, errors, study = _open(out)
     tables = study.tables(rows)
     parts = [f"<h1>{_text(study.title)}</h1>", _settings(manifest, rows, errors, out)]
@@ -132,6 +146,7 @@ def _run(out: Path) -> tuple[str, str]:
 
 
 def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out: Path) -> str:
+    """Returns the HTML table of a run's settings, and its errors."""
     identity = manifest["identity"]
     evaluated = len(rows.column("image").unique())
     found = {
@@ -146,7 +161,11 @@ def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out:
         "lmjax": identity["lmjax"],
         **{
             f"made by{f' ({i})' if i else ''}": ", ".join(
-                [each["device"], *(f"{k} {v}" for k, v in each["versions"].items())]
+                [
+                    each["device"],
+                    f"engine {each.get('engine', _OLD_ENGINE)}",
+                    *(f"{k} {v}" for k, v in each["versions"].items()),
+                ]
             )
             for i, each in enumerate(manifest["made_by"])
         },
@@ -157,16 +176,18 @@ def _settings(manifest: dict[str, Any], rows: pa.Table, errors: list[dict], out:
         for name, value in found.items()
     )
     section = f"<table>\n{lines}\n</table>"
-    return section + _folded(_table(errors), None, "What is wrong") if errors else section
+    return section + _folded(_table(errors), None, "Errors") if errors else section
 
 
-def _setting(value) -> str:
+def _setting(value: Any) -> str:
+    """Returns a setting as text."""
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "none" if value is None else str(value)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
+    """Returns rows as an HTML table."""
     heads = "".join(f"<th>{_text(name)}</th>" for name in _shown(rows[0]))
     lines = "\n".join(
         f"<tr>{''.join(_cell(value) for value in _shown(row).values())}</tr>" for row in rows
@@ -175,8 +196,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with intervals in the cells of what they belong to."""
-    ends_of = {name: ends(name) for name in estimated(row)}
+    """Puts intervals into the cells of their estimates."""
+    ends_of = {name: ends(name) for name in estimated_columns(row)}
     hidden = {end for both in ends_of.values() for end in both}
     return {
         name: (value, *(row[end] for end in ends_of[name])) if name in ends_of else value
@@ -185,7 +206,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cell(value) -> str:
+def _cell(value: Any) -> str:
+    """Returns a value as a cell of an HTML table."""
     if isinstance(value, tuple):
         value, low, high = value
         return f'<td class="number">{value:.3f} [{low:.3f}, {high:.3f}]</td>'
@@ -196,13 +218,14 @@ def _cell(value) -> str:
 
 
 def _folded(table: str, rows: int | None, summary: str = "") -> str:
-    """A table that is shown when it is asked for, where it is long."""
+    """Hides a long table behind a summary, which shows it on a click."""
     if rows is not None and rows <= _ROWS_AT_ONCE:
         return table
     return f"<details><summary>{summary or f'{rows} rows'}</summary>\n{table}\n</details>"
 
 
-def _png(figure) -> str:
+def _png(figure: Any) -> str:
+    """Returns a figure as base64 text of a PNG file."""
     from lmjax import plots
 
     contents = io.BytesIO()
@@ -210,5 +233,6 @@ def _png(figure) -> str:
     return base64.b64encode(contents.getvalue()).decode()
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
+    """Escapes a value for HTML."""
     return html.escape(str(value))

@@ -1,6 +1,6 @@
-"""Heatmaps of a study's images under several removals, and their scores by curves.
+"""Heatmaps of a batch's images under several removals, and scores of heatmaps by curves.
 
-Everything is asked of a `Block` in binary masks, the same for all removals.
+All masks are binary, so that they are the same for all removals.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from lmjax.masks.families import (
     weighted_sum,
 )
 from lmjax.metrics.curves import Curve
-from lmjax.metrics.ranked_regions import Features, features
-from lmjax.studies.images import Block
+from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
+from lmjax.studies.images import ImageBatch
 
 METRICS = ("morf", "lerf", "deletion", "insertion")
-# For T columns of values `[N, T]` maps `[T, H, W]`, by the masks they are of: from one to another.
-Maps = dict[tuple[int, int], np.ndarray]
+Heatmaps = dict[tuple[int, int], np.ndarray]
+"""Heatmaps `[T, H, W]` of T targets, by the range of masks (start, stop) that they are made of."""
 
-# Masks in one call, and masks made at once: pieces are of few different lengths, since each length
+# Masks in one call, and masks made at once: pieces have few different lengths, since each length
 # is compiled.
 _PIXELS_PER_CALL = 2**27
 _PIECE = 512
@@ -41,7 +41,7 @@ class Rise:
     Attributes:
       grid: cells along each side.
       keep: how likely a cell is visible.
-      masks: how many masks, rising.
+      masks: numbers of masks, rising.
     """
 
     generator: ClassVar[str] = "rise"
@@ -53,15 +53,21 @@ class Rise:
         return f"grid {self.grid}, keep {self.keep:g}"
 
     def family(self, shape: tuple[int, int], key: jax.Array) -> Grids:
-        """The masks of an image of (H, W)."""
+        """Draws the masks of an image of (H, W)."""
         options = {"grid": self.grid, "keep_probability": self.keep}
         return random_grids(shape, self.masks[-1], key=key, **options)
 
-    def maps(self, family: Grids, values: np.ndarray, whole: float) -> Maps:
-        """The mean value of the variants that show a pixel.
+    def heatmaps(self, family: Grids, values: np.ndarray, whole: float) -> Heatmaps:
+        """Averages, for each pixel, the values of the variants that show it.
 
-        There is a map of the first n masks for each number n, and where there are 2 n masks one of
-        as many others, (n, 2 n).
+        Args:
+          family: N masks.
+          values: `[N, T]`, probabilities under them.
+          whole: probability of the whole image, which RISE does not use.
+
+        Returns:
+          A heatmap of the first n masks for each number n, (0, n); and where there are 2 n masks,
+          one of the next n, (n, 2 n).
         """
         ranges = [(0, n) for n in self.masks]
         ranges += [(n, 2 * n) for n in self.masks if 2 * n <= self.masks[-1]]
@@ -100,44 +106,54 @@ class Occlusion:
         return f"window {self.window}, stride {self.stride}"
 
     def family(self, shape: tuple[int, int], key: jax.Array) -> Windows:
-        """The masks of any image of (H, W); nothing is drawn."""
+        """Makes the masks of any image of (H, W); the key is not used."""
         return sliding_windows(shape, self.window, self.stride)
 
-    def maps(self, family: Windows, values: np.ndarray, whole: float) -> Maps:
-        """By how much the value falls from `whole` when windows over a pixel are hidden."""
+    def heatmaps(self, family: Windows, values: np.ndarray, whole: float) -> Heatmaps:
+        """Averages, for each pixel, by how much the value falls when a window over it is hidden.
+
+        Args:
+          family: N masks.
+          values: `[N, T]`, probabilities under them.
+          whole: probability of the whole image.
+
+        Returns:
+          One heatmap, (0, N).
+        """
         return {(0, len(family)): effects_of_pixels(family, whole - values)}
 
 
 def probabilities(
-    block: Block,
+    batch: ImageBatch,
     network: str,
     removals: Sequence[str],
-    asked: Sequence[tuple[int, MaskFamily]],
+    variants: Sequence[tuple[int, MaskFamily]],
     classes: np.ndarray,
 ) -> dict[str, list[np.ndarray]]:
-    """What a network says of masked variants.
+    """Evaluates the probabilities of a class under masks, for several images and removals.
 
     Args:
-      block: the images.
+      batch: the images.
       network: its name.
-      removals: to be asked about.
-      asked: numbers of images, and their masks.
-      classes: `[M]`, the class to follow of each of the block's images.
+      removals: their names.
+      variants: places of images in the batch, and their masks.
+      classes: `[M]`, the class of each of the batch's images.
 
     Returns:
-      For each removal float64 `[N]` for each of `asked`.
+      For each removal, float64 `[N]` for each family of masks.
     """
-    found = {removal: [np.empty(len(family)) for _, family in asked] for removal in removals}
-    if not asked:
+    found = {removal: [np.empty(len(family)) for _, family in variants] for removal in removals}
+    if not variants:
         return found
-    height, width = asked[0][1].spatial_shape
+    height, width = variants[0][1].spatial_shape
     most = max(_PIXELS_PER_CALL // (height * width), _PIECE)
-    for pieces in _calls([len(family) for _, family in asked], most):
-        masks = np.concatenate([np.asarray(asked[n][1].masks(rows)) for n, rows in pieces])
+    total = sum(len(family) for _, family in variants)
+    for pieces in _calls([len(family) for _, family in variants], most):
+        masks = np.concatenate([np.asarray(variants[n][1].masks(rows)) for n, rows in pieces])
         lengths = [rows.stop - rows.start for _, rows in pieces]
-        image_of = np.repeat([asked[n][0] for n, _ in pieces], lengths)
+        image_of = np.repeat([variants[n][0] for n, _ in pieces], lengths)
         for removal in removals:
-            logits = block.logits(network, removal, masks, image_of)
+            logits = batch.logits(network, removal, masks, image_of, total=total)
             values = probability(logits, classes[image_of])
             for (n, rows), part in zip(pieces, np.split(values, np.cumsum(lengths)[:-1])):
                 found[removal][n][rows] = part
@@ -145,14 +161,18 @@ def probabilities(
 
 
 def probability(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """float64 `[N]`, of a class each of `[N, K]`: near 1 too, differences keep their digits."""
+    """Returns float64 `[N]`, of a class for each of `[N, K]`; keeps digits of values close to 1."""
     logits = logits.astype(np.float64)
     chosen = np.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
     return np.exp(chosen - np.logaddexp.reduce(logits, axis=1))
 
 
 def _calls(lengths: Sequence[int], most: int) -> Iterator[list[tuple[int, slice]]]:
-    """(number, rows) of what is asked, in calls of at most so many rows."""
+    """Divides families of these lengths into calls of at most `most` masks.
+
+    Yields:
+      (number of the family, its rows) of all pieces in a call.
+    """
     call, size = [], 0
     for n, length in enumerate(lengths):
         for start in range(0, length, _PIECE):
@@ -168,12 +188,12 @@ def _calls(lengths: Sequence[int], most: int) -> Iterator[list[tuple[int, slice]
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """How a metric takes an image apart: the masks between all and nothing.
+    """Path of a metric: the masks between the whole image and none of it.
 
     Attributes:
-      family: what is visible after each step but the first and last.
-      stops: `[n + 1]`, features that have gone (insertion: have come) after each step.
-      reveal: whether features come, so that the whole image is last.
+      family: the visible pixels after each step but the first and last.
+      stops: `[n + 1]`, regions removed (for insertion: revealed) after each step.
+      reveal: whether regions are revealed, so that the whole image comes last.
     """
 
     family: RankRanges
@@ -181,35 +201,33 @@ class Path:
     reveal: bool
 
     def score(self, values: np.ndarray, whole: float, nothing: float) -> float:
-        """Area under the curve of `values`, `[n - 1]`."""
+        """Returns the area under the curve of `values` `[n - 1]` between the values at its ends."""
         first, last = (nothing, whole) if self.reveal else (whole, nothing)
         curve = np.concatenate([[first], values, [last]])
         return float(Curve(self.stops / self.stops[-1], curve, target=0).normalised_auc)
 
 
 def path(metric: str, heatmap: np.ndarray, *, steps: int, regions: np.ndarray) -> Path:
-    """The path of a metric, one of `METRICS`, along a heatmap.
+    """Makes the path of a metric along a heatmap.
 
     Args:
-      metric: "deletion" and "insertion" remove or show pixels, most salient first
-        (`lmjax.metrics.deletion`); "morf" and "lerf" remove regions, most or least salient first
-        (`lmjax.metrics.region_perturbation`).
+      metric: one of `METRICS`: "deletion" and "insertion" remove or reveal pixels, most salient
+        first (`lmjax.metrics.deletion`); "morf" and "lerf" remove regions, most or least salient
+        first (`lmjax.metrics.region_perturbation`).
       heatmap: `[H, W]`.
-      steps: n, at most one for each feature.
-      regions: `[H, W]` ints, of "morf" and "lerf".
+      steps: n; where there are fewer regions, one step for each.
+      regions: `[H, W]` ints, the regions of "morf" and "lerf".
     """
-    found = _features(metric, heatmap, regions)
-    count = len(found.scores)
-    stops = np.unique(np.round(np.linspace(0, count, steps + 1)).astype(int))
-    inner = stops[1:-1]
-    order = found.order[::-1] if metric == "lerf" else found.order
+    ranked = _ranked(metric, heatmap, regions)
+    stops = np.unique(np.round(np.linspace(0, len(ranked.scores), steps + 1)).astype(int))
+    order = ranked.order[::-1] if metric == "lerf" else ranked.order
     reveal = metric == "insertion"
-    ends = np.zeros_like(inner) if reveal else np.full_like(inner, count)
-    ranges = np.stack([ends, inner] if reveal else [inner, ends], axis=1)
-    return Path(RankRanges(found.ranks(order), ranges), stops, reveal)
+    masks = ranked.kept if reveal else ranked.removed
+    return Path(masks(stops[1:-1], order), stops, reveal)
 
 
-def _features(metric: str, heatmap: np.ndarray, regions: np.ndarray) -> Features:
+def _ranked(metric: str, heatmap: np.ndarray, regions: np.ndarray) -> RankedRegions:
+    """Returns the pixels or regions that a metric removes or reveals, with their scores."""
     if metric in ("deletion", "insertion"):
-        return features(heatmap)
-    return features(heatmap, regions, by="sum")
+        return rank_regions(heatmap)
+    return rank_regions(heatmap, regions, by="sum")

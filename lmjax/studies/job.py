@@ -1,0 +1,221 @@
+"""The job of a run: its checked arguments, what its rows depend on, and the rows of batches."""
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lmjax import __version__
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.identity import source_version
+from lmjax._utils.sharding import check_mesh, replicated
+from lmjax.evaluation.evaluator import Engine
+from lmjax.models import load
+from lmjax.models.checkpoints import weights_sha256
+from lmjax.studies.images import ImageBatch
+from lmjax.studies.run_folder import Range, ranges
+from lmjax.studies.samples import Sample, read_sample
+from lmjax.studies.settings import row_settings, settings
+from lmjax.studies.study import Study
+
+DEFAULT_NETWORKS = ("resnet18_digits",)
+IMAGES_PER_SHARD = 16
+IMAGE_ERRORS = (ValueError, OSError)
+"""Errors of one image, which is left out. Any other (no memory, a bug) ends the run."""
+
+Samples = tuple[list[Sample], list[dict]]  # and the errors of images that cannot be read
+Rows = tuple[list[dict], list[dict]]  # and the errors of images without rows
+
+
+class Job:
+    """The checked arguments of a run.
+
+    Args:
+      study, source, networks, images, images_per_shard, engine, batch_size, mesh: as in
+        `lmjax.studies.run`.
+
+    Attributes:
+      study, source, images, engine: as given.
+      networks: classifiers by name, their weights on all devices of the mesh.
+      shards: all images, divided.
+
+    Raises:
+      ValueError: arguments out of range, settings that do not fit the networks.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        source: Sequence,
+        *,
+        networks: Sequence[str] | Mapping[str, Any] | None,
+        images: int | None,
+        images_per_shard: int = IMAGES_PER_SHARD,
+        engine: str = "auto",
+        batch_size: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        if isinstance(study, type) or not isinstance(study, Study):
+            raise ValueError(
+                "study must be a lmjax.studies.Study, such as lmjax.studies.SegmentRemoval(); got "
+                f"{study!r}"
+            )
+        self.images_per_shard = check_whole("images_per_shard", images_per_shard, least=1)
+        self.engine = check_choice("engine", engine, get_args(Engine))
+        if batch_size is not None:
+            batch_size = check_whole("batch_size", batch_size, least=1)
+        self.study, self.source = study, source
+        mesh = check_mesh(mesh)
+        self._options = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
+        self.networks = {
+            name: _copied(network, mesh) for name, network in _check_networks(networks).items()
+        }
+        study.check(self.networks)
+        self.images = _check_images(images, source)
+        self.shards = ranges(self.images, self.images_per_shard)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what rows depend on, except other software, the device and the engine."""
+        return {
+            "study": self.study.name,
+            "settings": row_settings(self.study),
+            "networks": [
+                {"name": name, **_identify(network)} for name, network in self.networks.items()
+            ],
+            "source": source_version(self.source),
+            "lmjax": __version__,
+            "images_per_shard": self.images_per_shard,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """Returns the manifest's entries besides the identity."""
+        return {"images": self.images, "settings": settings(self.study)}
+
+    def batch(self, samples: Sequence[Sample], kind: type[ImageBatch] = ImageBatch) -> ImageBatch:
+        """Makes a batch of some of the run's images, of the class `kind`."""
+        key = jax.random.key(self.study.seed)
+        return kind(samples, self.networks, key=key, num_images=self.images, **self._options)
+
+    def read(self, images: Sequence[int]) -> Samples:
+        """Reads images."""
+        return _gather({i: functools.partial(read_sample, self.source, i) for i in images})
+
+    @contextlib.contextmanager
+    def reading(self, shards: list[Range]) -> Iterator[Iterator[tuple[Range, Samples]]]:
+        """Reads shards in turn, each while the one before it is in use.
+
+        A thread of its own reads, one image after the other: few sources can be read by several
+        threads. When the context ends, it stops after the image that it is reading.
+        """
+        with ThreadPoolExecutor(1) as reader:
+
+            def submit(images: Range) -> dict[int, Callable[[], Sample]]:
+                return {
+                    i: reader.submit(read_sample, self.source, i).result for i in range(*images)
+                }
+
+            def batches():
+                coming = submit(shards[0]) if shards else {}
+                for each, following in zip(shards, [*shards[1:], Range(0, 0)]):
+                    found = _gather(coming)
+                    coming = submit(following)
+                    yield each, found
+
+            try:
+                yield batches()
+            finally:
+                reader.shutdown(cancel_futures=True)
+
+    def rows(self, samples: list[Sample], errors: list[dict]) -> Rows:
+        """Measures images, one by one where they fail together.
+
+        Args:
+          samples: the images.
+          errors: of images that could not be read.
+        """
+        try:
+            return self._rows(samples), errors
+        except IMAGE_ERRORS:
+            rows = []
+        for sample in samples:  # rows do not depend on the batch
+            try:
+                rows += self._rows([sample])
+            except IMAGE_ERRORS as error:
+                errors.append(_record(sample.index, sample.id, error))
+        return rows, sorted(errors, key=lambda error: error["image"])
+
+    def _rows(self, samples: list[Sample]) -> list[dict]:
+        rows = self.study.rows(self.batch(samples)) if samples else []
+        return sorted(rows, key=lambda row: row["image"])
+
+
+def _gather(calls: Mapping[int, Callable[[], Sample]]) -> Samples:
+    """Calls functions that read an image each, by index; errors are recorded."""
+    samples, errors = [], []
+    for index, get in calls.items():
+        try:
+            samples.append(get())
+        except Exception as error:  # a source is the user's code, which may raise anything
+            errors.append(_record(index, str(index), error))
+    return samples, errors
+
+
+def _record(index: int, name: str, error: Exception) -> dict[str, Any]:
+    """Describes the error of an image, as JSON."""
+    # File names need not be UTF-8.
+    text = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+    return {"image": index, "id": name, "error": f"{type(error).__name__}: {text}"}
+
+
+def _identify(network: Any) -> dict[str, str]:
+    """Returns what a network's logits depend on."""
+    module = getattr(network, "module", None)
+    dtype = getattr(module, "dtype", np.float32)
+    architecture = type(network).__qualname__ if module is None else repr(module)
+    return {
+        "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
+        "weights_sha256": weights_sha256(getattr(network, "variables", network)),
+        "preprocessing": str(network.preprocessing),
+        "dtype": np.dtype(dtype).name,
+    }
+
+
+def _check_networks(networks: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Returns classifiers by name, loaded where only a name is given."""
+    if networks is None:
+        networks = DEFAULT_NETWORKS
+    if isinstance(networks, str):
+        networks = (networks,)
+    if not isinstance(networks, Mapping):
+        networks = {name: load(name) for name in networks}
+    if not networks:
+        raise ValueError("networks must be one or more, got none")
+    for name, network in networks.items():
+        if not hasattr(network, "apply") or not hasattr(network, "preprocessing"):
+            raise ValueError(
+                f"networks[{name!r}] must be a classifier such as lmjax.models.load returns, got "
+                f"{type(network).__name__}"
+            )
+    return networks
+
+
+def _copied(network: Any, mesh: Mesh) -> Any:
+    """Copies a network's weights to every device once, instead of in every call."""
+    return jax.tree.map(
+        lambda leaf: replicated(leaf, mesh) if isinstance(leaf, jax.Array) else leaf, network
+    )
+
+
+def _check_images(images: int | None, source: Sequence) -> int:
+    """Returns the number of images; raises ValueError where the source has fewer."""
+    if len(source) == 0:
+        raise ValueError(f"source has no images: {source!r}")
+    if images is None:
+        return len(source)
+    return check_whole("images", images, least=1, most=len(source), note="the images of the source")

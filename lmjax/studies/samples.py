@@ -1,0 +1,61 @@
+"""Samples: what a study reads of a source."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lmjax.data.source import check_sizes
+
+
+class Sample(NamedTuple):
+    """An image of a source.
+
+    Attributes:
+      index: its place in the source.
+      id: the source's name for it, or else its index.
+      image: uint8 `[H, W, C]`.
+      label: the true class, where known.
+      object_mask: `[H, W]` bool, where known.
+      tight_mask: `[H, W]` bool, the object without a soft edge, where known.
+      saliency: `[H, W]`, where people or a method look, where known.
+    """
+
+    index: int
+    id: str
+    image: np.ndarray
+    label: int | None = None
+    object_mask: np.ndarray | None = None
+    tight_mask: np.ndarray | None = None
+    saliency: np.ndarray | None = None
+
+
+def read_sample(source: Sequence, index: int) -> Sample:
+    """Reads item `index` of a source, whose items are objects or mappings.
+
+    Args:
+      source: as in `lmjax.studies.run`.
+      index: from 0.
+
+    Raises:
+      ValueError: a mask or heatmap whose size is not its image's; besides whatever errors the
+        source raises.
+    """
+    item = source[index]
+    get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
+    label, name = get("label", None), get("id", None)
+    maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
+    sample = Sample(
+        index=index,
+        id=str(index if name is None else name),
+        image=np.asarray(get("image")),
+        label=None if label is None else int(label),
+        **{kind: None if each is None else np.asarray(each) for kind, each in maps.items()},
+    )
+    return check_sizes(sample, {})
+
+
+def _get(item: Any, name: str, *default: Any) -> Any:
+    """Returns an attribute, as `get` of a mapping returns an item."""
+    return getattr(item, name, *default)

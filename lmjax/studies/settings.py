@@ -1,0 +1,95 @@
+"""Settings of studies: fields of a frozen dataclass, to JSON and back, and checks of values."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lmjax import removals
+from lmjax._utils.checks import check_choices, check_whole
+
+T = TypeVar("T")
+
+
+def for_tables(default: Any) -> Any:
+    """Returns a dataclass field that only tables depend on: another value keeps a run's rows."""
+    return dataclasses.field(default=default, metadata={"for_tables": True})
+
+
+def settings(study: Any) -> dict[str, Any]:
+    """Returns all settings of a study by name."""
+    return {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+
+
+def row_settings(study: Any) -> dict[str, Any]:
+    """Returns the settings that rows depend on: all but the fields made by `for_tables`."""
+    return {
+        field.name: getattr(study, field.name)
+        for field in dataclasses.fields(study)
+        if "for_tables" not in field.metadata
+    }
+
+
+def from_settings(study: type[T], found: Mapping[str, Any]) -> T:
+    """Makes a study from settings that were stored as JSON, whose lists become tuples."""
+    return study(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
+def check_removals(
+    names: Iterable[str], argument: str = "removals", *, segments: bool = False
+) -> None:
+    """Raises ValueError unless all names are of removals and none is repeated.
+
+    Args:
+      names: of removals.
+      argument: what the setting is called, for the error.
+      segments: whether the study's masks are made of segments, which some removals need.
+    """
+    names = tuple(names)
+    for name in names:
+        removals.check_name(name, argument)
+        if removals.needs_segments(name) and not segments:
+            raise ValueError(
+                f"{argument} cannot be {name} in this study, whose masks are not made of segments; "
+                "take image_mean"
+            )
+    check_choices(argument, names, dict.fromkeys(names))
+
+
+def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raises ValueError where a removal is for another type of network than one that is given.
+
+    Args:
+      networks: classifiers by name.
+      names: of removals.
+    """
+    names = tuple(names)
+    for network, classifier in networks.items():
+        own = getattr(classifier, "masking", None)
+        for name in names if own is not None else ():
+            try:
+                removals.check_fits(name, own)
+            except ValueError as error:
+                raise ValueError(
+                    f"removal {name} does not fit network {network}; take {removals.OWN}, each "
+                    f"network's own, or one that paints, such as grey: {error}"
+                ) from error
+
+
+def check_whole_numbers(
+    name: str, values: Sequence[int], *, least: int = 1, rising: bool = False
+) -> None:
+    """Raises ValueError unless there are whole numbers, none of them twice.
+
+    Args:
+      name: of the setting, for the error.
+      values: the numbers.
+      least: the smallest that is allowed.
+      rising: whether each must be larger than the one before.
+    """
+    for value in values:
+        check_whole(name, value, least=least)
+    if not values or list(values) != (sorted({*values}) if rising else [*dict.fromkeys(values)]):
+        raise ValueError(
+            f"{name} must be one or more whole numbers, {least} or more, "
+            f"{'rising' if rising else 'each once'}; got {values!r}"
+        )
