@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
-from lmjax.evaluation import Evaluator, ImageCoalitions, Predictor
+from lmjax.evaluation import Evaluator, Predictor
+from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
 from lmjax.studies.predictors import (

@@ -7,8 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lmjax
 from lmjax._utils import sharding
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
-from lmjax.masks import Coalitions, segments
+from lmjax.masks import Coalitions, ImageCoalitions, segments
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 
 MASKS = random_masks(100)
@@ -92,9 +91,11 @@ def test_variants_of_many_images():
     maps = np.stack([segments.grid(IMAGE, size=11)] * 5)
     family = ImageCoalitions(maps, rng.random((61, maps.max() + 1)) < 0.5)
     image_of = rng.integers(0, 5, 61)
-    options = {"image_of": image_of, "batch_size": 4}
-    together = evaluate_images(PREDICTOR, images, family, **options)
-    alone = evaluate_images(PREDICTOR, images, family, mesh=ONE, **options)
+    options = {"batch_size": 4, "engine": "dense"}
+    together = lmjax.Evaluator(PREDICTOR, **options)
+    alone = lmjax.Evaluator(PREDICTOR, mesh=ONE, **options)
+    together = together.images(images, family, image_of=image_of)
+    alone = alone.images(images, family, image_of=image_of)
     np.testing.assert_array_equal(together, alone)
 
 
