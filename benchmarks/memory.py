@@ -1,105 +1,83 @@
-"""Memory of many variants against few: `python -m benchmarks.memory --variants 10000`.
+"""Peak resident memory of many variants against few: `python -m benchmarks.memory`.
 
-One image, random coalitions, layer masking, random weights. After a run that compiles, the peak of
-the process's resident memory is sampled while 100 variants and then `--variants` are evaluated.
-Runs with different `--engine` compare the ways to compute.
+One photograph, random coalitions of 49 cells, layer masking, random weights. Every row is a process
+of its own, so that its peak includes imports, weights and compilation. Linux only.
 """
 
-import contextlib
-import threading
-import time
-from typing import Literal
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import jax
-import lmjax.perturbation as perturbation
-import numpy as np
-import psutil
 import tyro
 
-from lmjax.models import Classifier, registry
-from lmjax.models.checkpoints import abstract_variables
-
-FEW = 100
-
-
-def random_predictor(name: str) -> perturbation.Predictor:
-    """A network of the registry with weights drawn at random; variances are positive."""
-    network = registry.network(name)
-    module = network.build()
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: jax.numpy.asarray(rng.uniform(0.01, 0.02, leaf.shape), leaf.dtype),
-        abstract_variables(module),
-    )
-    return perturbation.Predictor(Classifier(variables, module, network.preprocessing))
+import lmjax
+from benchmarks.harness import measure, peak_memory, run_alone, show
+from benchmarks.subjects import Engine, coalitions, photograph, random_classifier
 
 
-def random_patches(rng: np.random.Generator, *, variants: int, size: int, visible: float):
-    """Masks `[N, S, S]` whose 16-pixel patches are visible with some probability."""
-    side = -(-size // 16)
-    patches = rng.random((variants, side, side)) < visible
-    return np.kron(patches, np.ones((16, 16), bool))[:, :size, :size]
+class Memory(NamedTuple):
+    """What one evaluation took.
+
+    Attributes:
+      before: highest resident memory before it, in MB: imports and weights.
+      peak: highest resident memory after it, in MB.
+      seconds: on the clock, compilation included.
+    """
+
+    before: float
+    peak: float
+    seconds: float
 
 
-@contextlib.contextmanager
-def peak_memory(result: dict, name: str, interval: float = 0.01):
-    """Writes the highest resident memory seen inside the block, in MB, to `result[name]`."""
-    process, done = psutil.Process(), threading.Event()
-    samples = [process.memory_info().rss]
-
-    def sample():
-        while not done.wait(interval):
-            samples.append(process.memory_info().rss)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        result[name] = max(*samples, process.memory_info().rss) / 1e6
+def evaluate(
+    model: str, size: int, variants: int, visible: float, options: dict[str, Any]
+) -> Memory:
+    """Evaluates variants of a photograph in this process, and reads its peak memory."""
+    predictor, image = lmjax.Predictor(random_classifier(model)), photograph(size)
+    masks = coalitions(lmjax.segments.grid(image, size=max(size // 7, 1)), variants, visible)
+    evaluator = lmjax.Evaluator(predictor, progress=False, **options)
+    before = peak_memory()
+    took = measure(functools.partial(evaluator, image, masks))
+    return Memory(before, peak_memory(), took.wall)
 
 
 def main(
-    variants: int = 10_000,
+    *,
     model: str = "resnet50",
     size: int = 224,
+    variants: tuple[int, ...] = (100, 10_000),
+    engines: tuple[Engine, ...] = ("dense", "auto"),
+    visible: float = 0.5,
     batch_size: int | None = None,
-    engine: Literal["auto", "dense", "visible", "shared"] = "dense",
+    cores: int | None = None,
 ) -> None:
-    """Prints both peaks, their difference, and the time.
+    """Measures the peak memory of every engine, by number of variants.
 
     Args:
-        variants: compared with 100.
         model: a network of the registry.
-        size: side of the image, in pixels.
-        batch_size: the same for both; by default what lmjax takes by itself.
-        engine: as in `lmjax.evaluate`.
+        size: side of the photograph, in pixels.
+        variants: how many are evaluated.
+        engines: dense, visible, shared, auto.
+        visible: share of the cells that stay visible. With 0.1 the engines other than dense need
+            far less time, but then each batch holds more variants: it is another measurement.
+        batch_size: of each engine; by default its own.
+        cores: CPU cores of each process; all by default.
     """
-    predictor = random_predictor(model)
-    image = np.random.default_rng(0).random((size, size, 3), np.float32)
-    segments = perturbation.segments.grid(image, size=max(size // 7, 1))
-    num_segments = int(segments.max()) + 1
 
-    def run(num_variants: int) -> float:
-        keep = perturbation.random_keep(num_segments, num_variants, key=jax.random.key(0))
-        coalitions = perturbation.Coalitions(segments, keep)
-        start = time.perf_counter()
-        perturbation.evaluate(predictor, image, coalitions, batch_size=batch_size, engine=engine)
-        return time.perf_counter() - start
+    def rows() -> Iterator[dict[str, Any]]:
+        for engine in engines:
+            for count in variants:
+                options = {"engine": engine, "batch_size": batch_size}
+                took = run_alone(evaluate, model, size, count, visible, options, cores=cores)
+                yield {
+                    "engine": engine,
+                    "variants": count,
+                    "peak, MB": round(took.peak),
+                    "before evaluating, MB": round(took.before),
+                    "seconds": took.seconds,
+                }
 
-    run(FEW)  # compiles
-    peaks: dict[str, float] = {}
-    with peak_memory(peaks, "few"):
-        run(FEW)
-    with peak_memory(peaks, "many"):
-        seconds = run(variants)
-    batches = f"batches of {batch_size}" if batch_size else "the default batch size"
-    print(f"{model}, {size} x {size}, {jax.default_backend()}, {batches}, engine {engine}")
-    print(f"{FEW:>8,} variants: peak {peaks['few']:,.0f} MB")
-    print(f"{variants:>8,} variants: peak {peaks['many']:,.0f} MB, {seconds:.0f} s")
-    print(f"difference: {peaks['many'] - peaks['few']:+,.0f} MB")
+    show(rows(), network=model, size=size, visible=visible, batch_size=batch_size)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables and heatmaps as figures. The only module that imports matplotlib."""
+"""Figures of heatmaps, curves and tables: the only module that imports matplotlib."""
 
 import os
 import textwrap
@@ -7,16 +7,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 _MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
-_SMALL_PANEL = 1.3  # in grids: three columns are as wide as a page
+_SMALL_PANEL = 1.3  # inches, in grids: three columns are as wide as a page
 _SMALL_FONT = 6.5  # points
 _DPI = 150
-_SIGNED = "RdBu_r"  # blue: speaks against the class; red: speaks for it
+_SIGNED = "RdBu_r"  # blue: evidence against the class; red: evidence for it
 _UNSIGNED = "Reds"
-_DIVERGING = "RdBu"  # blue: above a half
+_DIVERGING = "RdBu"  # blue: above 1/2
 _SHARES = "Blues"
 _OBJECT = "#00b050"
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
@@ -36,11 +38,11 @@ class Panel(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Heatmaps on one colour scale, a row of `comparison`.
+    """A row of `comparison`: heatmaps on one colour scale.
 
     Attributes:
       title: one line or two.
-      panels: one for each column, or None.
+      panels: one for each column; None leaves it empty.
       colour_label: beside the colour bar.
       signed: whether the scale has colours for values below 0.
     """
@@ -62,7 +64,7 @@ def explanation(
     object_mask: np.ndarray | None = None,
     signed: bool = True,
 ) -> Figure:
-    """The image, its segments, and heatmaps over the image, all on one colour scale.
+    """Draws the image, its segments, and heatmaps over the image on one colour scale.
 
     Args:
       image: `[H, W, C]` in [0, 1], C 1 or 3.
@@ -75,7 +77,7 @@ def explanation(
       signed: whether the scale has colours for values below 0.
 
     Returns:
-      A figure, to be saved with `save`.
+      A figure, for `save`.
     """
     count = len(panels) + 2
     rows = -(-count // _MOST_COLUMNS)
@@ -101,7 +103,7 @@ def comparison(
     image_title: str,
     object_mask: np.ndarray | None = None,
 ) -> Figure:
-    """The image and its segments once, and a grid of heatmaps, a colour scale for each row.
+    """Draws the image, its segments, and a grid of heatmaps with a colour scale for each row.
 
     Args:
       image: `[H, W, C]` in [0, 1], C 1 or 3.
@@ -113,21 +115,21 @@ def comparison(
       object_mask: `[H, W]` bool, outlined in green where given.
 
     Returns:
-      A figure, to be saved with `save`.
+      A figure, for `save`.
     """
     aspect = image.shape[0] / image.shape[1]
     size = (
         _SMALL_PANEL * (len(columns) + 1) + 0.9,
         (_SMALL_PANEL * aspect + 0.2) * len(rows) + 0.5,
     )
-    # Pixels that are enlarged stay what they are.
+    # Enlarged pixels are not interpolated.
     enlarged = image.shape[1] < _SMALL_PANEL * _DPI
     style = {"font.size": _SMALL_FONT, "image.interpolation": "nearest" if enlarged else "auto"}
     with rc_context(style):
         figure, axes = _axes(size, len(rows), len(columns) + 1)
         _draw_image(axes[:2, 0], image, segments, image_title)
         for row, line in zip(rows, axes[:, 1:]):
-            # On a faint image, where small heatmaps stand out.
+            # The image is faint, so that small heatmaps stand out.
             drawn = _draw_heatmaps(line, (1 + image) / 2, row.panels, row.signed, object_mask)
             line[0].text(-0.06, 0.5, row.title, transform=line[0].transAxes, **_BESIDE)
             label = textwrap.fill(row.colour_label, _LABEL_WIDTH)
@@ -144,9 +146,9 @@ class Line(NamedTuple):
     """A curve of a chart.
 
     Attributes:
-      label: in the legend; curves of one label have one colour in all charts of a figure.
+      label: in the legend; curves with the same label have one colour in all charts of a figure.
       x, y: `[n]`.
-      low, high: `[n]`, its interval, or None.
+      low, high: `[n]`, the ends of its interval, or None.
     """
 
     label: str
@@ -160,10 +162,10 @@ class Chart(NamedTuple):
     """Curves on one pair of axes.
 
     Attributes:
-      title: over it.
+      title: over the axes.
       x_label, y_label: along the axes.
       lines: the curves.
-      doubling: x by powers of two, with ticks where the curves have points.
+      doubling: whether x has a logarithmic scale of base 2, with ticks at the curves' points.
     """
 
     title: str
@@ -174,14 +176,14 @@ class Chart(NamedTuple):
 
 
 def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
-    """Charts in rows, with one legend for all; rows of one y label have one scale.
+    """Draws charts in rows, with one legend; a row with a single y label has one scale.
 
     Args:
       grid: rows of charts, none longer than the first.
       title: of the figure.
 
     Returns:
-      A figure, to be saved with `save`.
+      A figure, for `save`.
     """
     columns = len(grid[0])
     figure = Figure(figsize=(3.0 * columns + 1.6, 2.3 * len(grid) + 0.6), layout="constrained")
@@ -205,7 +207,7 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
                 ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
             if ax is line_of_axes[0] or not alike:
                 ax.set_ylabel(chart.y_label)
-        # Once all is drawn: axes may be shared, and a limit that is set stays.
+        # After all curves: axes may be shared, and setting a limit fixes it.
         lowest = [min(min(line.y) for line in chart.lines) for chart in row]
         for low, ax in zip(lowest, line_of_axes):
             if (min(lowest) if alike else low) >= 0:
@@ -226,7 +228,7 @@ class Dots(NamedTuple):
     """Values with intervals, one for each name of a panel.
 
     Attributes:
-      label: in the legend; dots of one label have one colour in all panels of a figure.
+      label: in the legend; dots with the same label have one colour in all panels of a figure.
       values, low, high: `[names]`; NaN draws nothing.
     """
 
@@ -237,13 +239,13 @@ class Dots(NamedTuple):
 
 
 class DotPanel(NamedTuple):
-    """Named values, a line for each name.
+    """Named values, one line for each name.
 
     Attributes:
-      title: over it.
+      title: over the panel.
       x_label: along the axis.
       names: of the lines, from the top.
-      dots: the values; several lie beside each other.
+      dots: the values; several are drawn side by side.
     """
 
     title: str
@@ -253,14 +255,14 @@ class DotPanel(NamedTuple):
 
 
 def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
-    """Named values with their intervals, in panels side by side with the same names.
+    """Draws named values with their intervals, in panels side by side with the same names.
 
     Args:
       panels: one or more.
       title: of the figure.
 
     Returns:
-      A figure, to be saved with `save`.
+      A figure, for `save`.
     """
     names, labels = panels[0].names, [each.label for each in panels[0].dots]
     height = 0.34 * len(names) * max(len(labels), 2) ** 0.5 + 1.4
@@ -294,10 +296,10 @@ class Matrix(NamedTuple):
     """Numbers from 0 to 1 for pairs, as coloured squares.
 
     Attributes:
-      title: over it.
+      title: over the matrix.
       rows, columns: their names.
-      values: `[rows, columns]`, NaN where there is none.
-      diverging: whether the colour changes at a half, as for shares of wins.
+      values: `[rows, columns]`, NaN for none.
+      diverging: whether the colour changes at 1/2, as for shares of wins.
     """
 
     title: str
@@ -310,15 +312,15 @@ class Matrix(NamedTuple):
 def matrices(
     grid: Sequence[Sequence[Matrix]], *, title: str, colour_label: str | None = None
 ) -> Figure:
-    """Matrices in rows, all of one size.
+    """Draws matrices in rows, all of one size.
 
     Args:
       grid: rows of matrices.
       title: of the figure.
-      colour_label: what the numbers are, where titles do not say it.
+      colour_label: beside the colour bar; None draws none.
 
     Returns:
-      A figure, to be saved with `save`.
+      A figure, for `save`.
     """
     columns = max(map(len, grid))
     largest = grid[0][0]
@@ -338,7 +340,8 @@ def matrices(
     return figure
 
 
-def _draw_matrix(ax, matrix: Matrix) -> None:
+def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
+    """Draws a matrix with its numbers."""
     values = np.asarray(matrix.values, float)
     drawn = ax.imshow(values, cmap=_DIVERGING if matrix.diverging else _SHARES, vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(values):
@@ -354,7 +357,8 @@ def _draw_matrix(ax, matrix: Matrix) -> None:
     ax.set_title(matrix.title, size="medium")
 
 
-def _axes(size: tuple[float, float], rows: int, columns: int):
+def _axes(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Returns a figure of a size in inches, and its axes `[rows, columns]`, all invisible."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.ravel():
@@ -362,8 +366,8 @@ def _axes(size: tuple[float, float], rows: int, columns: int):
     return figure, axes
 
 
-def _draw_image(axes, image: np.ndarray, segments: np.ndarray, title: str) -> None:
-    """The image and its segments, on two axes."""
+def _draw_image(axes: np.ndarray, image: np.ndarray, segments: np.ndarray, title: str) -> None:
+    """Draws the image and its segments on two axes."""
     from skimage.segmentation import mark_boundaries
 
     image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
@@ -373,8 +377,14 @@ def _draw_image(axes, image: np.ndarray, segments: np.ndarray, title: str) -> No
     axes[1].set_title(f"{segments.max() + 1} segments")
 
 
-def _draw_heatmaps(axes, image: np.ndarray, panels: Sequence[Panel | None], signed, object_mask):
-    """Heatmaps over the image, on one scale; gives the last, for a colour bar."""
+def _draw_heatmaps(
+    axes: np.ndarray,
+    image: np.ndarray,
+    panels: Sequence[Panel | None],
+    signed: bool,
+    object_mask: np.ndarray | None,
+) -> AxesImage:
+    """Draws heatmaps over the image on one scale, and returns the last, for a colour bar."""
     limit = max(np.abs(panel.heatmap).max() for panel in panels if panel) or 1.0
     scale = {
         "cmap": _SIGNED if signed else _UNSIGNED,

@@ -7,7 +7,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.support import wordnet_database
+from tests.support import compilations, wordnet_database
+
+
+def pytest_configure():
+    compilations.compile_quickly()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,11 +10,12 @@ import pytest
 
 import lmjax
 from lmjax.masking import Masked
-from lmjax.masking.sparse.rows import Capacities, Pixels
-from lmjax.masking.sparse.sharing import Prefix, Suffix, full_size
+from lmjax.masking.sparse.positions import Cut, Layout
+from lmjax.masking.sparse.rows import Pixels, resume_full
 from lmjax.models import checkpoints, registry
 from lmjax.removals import LayerMasking, PartialConvolution
 from tests.support import networks
+from tests.support.compilations import quick_jit
 
 DTYPES = [
     pytest.param(jnp.float32, id="float32"),
@@ -32,14 +33,17 @@ def dense(module, variables, images, masks):
 
 
 def visible(module, variables, images, masks):
-    return module.apply(variables, Pixels(images, masks, Capacities((500,) * 300)))
+    layout = Layout((500,) * 300, num_variants=len(masks))
+    return module.apply(variables, Pixels(images, masks, layout))
 
 
 def shared(module, variables, images, masks):
-    prefix = Prefix(2, (500,) * 50)
-    module.apply(variables, Pixels(images, masks, prefix))
-    x, positions = prefix.cut
-    suffix = Suffix(2, lambda at: full_size(x, positions.index, at))
+    size = len(masks)
+    prefix = Layout((500,) * 50, num_variants=size, sharing=True, stop=2)
+    with pytest.raises(Cut) as cut:
+        module.apply(variables, Pixels(images, masks, prefix))
+    resume = resume_full(cut.value.rows.x)
+    suffix = Layout(num_variants=size, start=2, resume=resume)
     return module.apply(variables, Pixels(images, masks, suffix))
 
 
@@ -94,8 +98,8 @@ def test_bfloat16_answers_as_float32_does():
     exact, rough = (
         lmjax.models.load("resnet18_digits", dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)
     )
+    logits = quick_jit(lambda network, x, masks: network.apply(network.normalise(x), masks))
     for each in (None, masks):
-        expected = np.asarray(exact.apply(exact.normalise(images), each))
-        found = np.asarray(rough.apply(rough.normalise(images), each))
+        expected, found = (np.asarray(logits(network, images, each)) for network in (exact, rough))
         assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
         assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99

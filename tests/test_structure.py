@@ -1,6 +1,7 @@
 """The plan of the house, checked from the source: who imports whom, and what the API looks like."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import subprocess
@@ -12,49 +13,46 @@ import numpy as np
 import pytest
 
 import lmjax
+from tests.support.small_classifier import small_classifier
 
 PACKAGE = Path(lmjax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from lmjax besides itself.
+# What each package may import from lmjax besides itself and `_utils`.
 MAY_IMPORT = {
+    "_utils": set(),
     "masking": set(),
-    "models": {"masking"},
-    "perturbation": {"masking"},
-    "attribution": {"masking", "perturbation"},
-    "metrics": {"masking", "perturbation", "attribution"},
-    "data": {"metrics"},
-    "training": {"masking", "models", "data", "__version__"},
+    "removals": {"masking"},
+    "models": {"masking", "removals"},
+    "masks": {"masking"},
+    "evaluation": {"masking", "removals", "masks"},
+    "attribution": {"masking", "removals", "masks", "evaluation"},
+    "metrics": {"masking", "masks", "evaluation", "attribution"},
+    "data": {"models", "metrics"},
+    "training": {"masking", "removals", "models", "data", "__version__"},
     "studies": {
-        *("masking", "models", "perturbation", "attribution", "metrics", "data"),
+        *("masking", "removals", "models", "masks", "evaluation", "attribution", "metrics", "data"),
         *("plots", "__version__"),
     },
     "plots": set(),
-    "methods": {"masking", "attribution"},
-    "picture": {"models", "data"},
-    "judging": {"masking", "models", "perturbation", "attribution", "metrics"},
     "explanation": {
-        *("masking", "models", "attribution", "metrics"),
-        *("plots", "methods", "picture", "judging"),
+        *("masking", "removals", "models", "masks", "evaluation", "attribution", "metrics", "data"),
+        "plots",
     },
-    "explain": {
-        *("masking", "models", "perturbation"),
-        *("methods", "picture", "judging", "explanation"),
-    },
+    "cli": {"evaluation", "models", "data", "training", "studies", "explanation"},
 }
-NO_IDEA_OF_THE_FIELD = {"atomic", "devices", "identity", "lazy"}
 ONLY_IN = {
     "torch": {"models/checkpoints.py"},
     "matplotlib": {"plots.py"},
     "tensorflow_datasets": {
-        *("data/building.py", "data/digit_scenes_builder.py", "data/imagenet_builders.py"),
-        "data/tfds_source.py",
+        *("data/digits/builder.py", "data/imagenet/builders.py"),
+        *("data/tfds/building.py", "data/tfds/source.py"),
     },
 }
 HEAVY = {"torch", "skimage", "sklearn", "psutil", "scipy", "nltk"}  # imported inside functions only
 PUBLIC = [
-    *("attribution", "data", "masking", "metrics", "models", "perturbation", "studies"),
-    "training",
+    *("attribution", "data", "evaluation", "masking", "masks", "metrics", "models", "removals"),
+    *("studies", "training"),
 ]
 
 
@@ -92,9 +90,7 @@ def test_imports_go_upwards(path):
         if top in HEAVY:
             assert inside, f"{name} imports {module} at its top"
         if top == "lmjax" and part in MAY_IMPORT:
-            assert rest[0] in {part, *NO_IDEA_OF_THE_FIELD, *MAY_IMPORT[part]}, (
-                f"{name} imports {module}"
-            )
+            assert rest[0] in {part, "_utils", *MAY_IMPORT[part]}, f"{name} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -168,36 +164,44 @@ def test_public_names_are_documented_and_options_keyword_only(name, value):
         assert parameter.name in inspect.getdoc(value), f"{name}: {parameter.name}"
 
 
-# They follow gradients through the predictor itself.
-DIFFERENTIATING = ("lmjax.attribution.gradients", "lmjax.attribution.optimised_mask")
-EVALUATING = [
+EXPLAINING = [
     pytest.param(value, id=name)
     for name, value in public_names()
     if name.split(".")[0] in ("attribution", "metrics")
     and inspect.isfunction(value)
-    and value.__module__ not in DIFFERENTIATING
-    and {"predictor", "batch_size", "engine"} & set(inspect.signature(value).parameters)
+    and "predictor" in inspect.signature(value).parameters
 ]
 
 
-@pytest.mark.parametrize("function", EVALUATING)
-def test_what_evaluates_takes_the_options_of_evaluate_and_hands_them_on(function):
+def arrays_of(result):
+    """All arrays that an attribution or a metric returns."""
+    return jax.tree.leaves(vars(result) if dataclasses.is_dataclass(result) else result)
+
+
+@pytest.mark.parametrize("function", EXPLAINING)
+def test_attributions_and_metrics_take_an_evaluator_in_the_place_of_its_options(function):
     parameters = inspect.signature(function).parameters
-    for option in ("batch_size", "progress", "engine", "mesh"):
-        expected = inspect.signature(lmjax.evaluate).parameters[option].default
-        assert parameters[option].default == expected, option
+    assert not {"batch_size", "progress", "engine", "mesh"} & set(parameters)
+    rng = np.random.default_rng(0)
     arguments = {
-        "predictor": lambda image, masks: masks.mean(axis=(1, 2))[:, None],
-        "image": np.zeros((16, 16, 3), np.float32),
+        "image": rng.random((16, 16, 3)).astype(np.float32),
         "segments": np.arange(256).reshape(16, 16) // 32,
-        "heatmap": np.ones((16, 16)),
-        "masks": np.ones((2, 16, 16)),
+        "heatmap": rng.random((16, 16)),
+        "masks": np.eye(16, dtype=bool)[:, None].repeat(16, axis=1),
         "key": jax.random.key(0),
+        **{"num_samples": 80, "num_designs": 4, "iterations": 3, "grid": 4},
     }
     given = {name: arguments[name] for name in arguments if name in parameters}
-    for option, value in {"batch_size": -1, "engine": "none", "mesh": "all"}.items():
-        with pytest.raises(ValueError, match=f"{option} must be"):
-            function(**given, **{option: value})
+    predictor = lmjax.Predictor(small_classifier((16, 16, 3)), lmjax.Replace("black"))
+    alone, held = (
+        arrays_of(function(each, **given))
+        for each in (predictor, lmjax.Evaluator(predictor, engine="dense"))
+    )
+    assert len(alone) == len(held) > 0
+    for one, other in zip(alone, held):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="batch_size must be"):
+        function(lmjax.Evaluator(predictor, batch_size=-1), **given)
 
 
 def test_public_surface():

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import core
 
 _SHOWN = 4  # numbers of an array that are worth showing
 
@@ -16,7 +17,7 @@ def brief(value: Any, *, most: int = 100) -> str:
       most: characters; a longer `repr` is cut off.
     """
     if isinstance(value, jax.Array | np.ndarray):
-        known = isinstance(value, np.ndarray) or not isinstance(value, jax.core.Tracer)
+        known = isinstance(value, np.ndarray) or not isinstance(value, core.Tracer)
         if known and value.ndim > 0 and value.size <= _SHOWN:
             return str(np.asarray(value).tolist())
         return f"{value.dtype}{list(value.shape)}"

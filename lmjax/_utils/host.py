@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -45,7 +46,7 @@ def _eager(*arrays, function, shape):
 
 @_host_p.def_abstract_eval
 def _abstract(*arrays, function, shape):
-    return jax.core.ShapedArray((arrays[0].shape[0], *shape), jnp.float32)
+    return core.ShapedArray((arrays[0].shape[0], *shape), jnp.float32)
 
 
 def _lower(context, *arrays, function, shape):

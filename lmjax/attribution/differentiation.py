@@ -1,4 +1,4 @@
-"""What methods that differentiate share: the predictor as an argument of compiled functions."""
+"""The predictor as a differentiable objective, for gradient methods and optimised masks."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, as_output
-from lmjax.evaluation.evaluator import Evaluator, as_evaluator, split
-from lmjax.evaluation.programs import Static
+from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.jobs import Static, split
 from lmjax.masks.families import Masks
 
 

@@ -18,7 +18,8 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective, jacobian, make_problem
-from lmjax.evaluation.evaluator import Evaluator, as_evaluator, default_batch_size
+from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.jobs import default_batch_size
 from lmjax.masking.checks import check_colours
 
 CHANNELS = ("max_abs", "sum")

@@ -1,8 +1,9 @@
 """Packs variants into batches with room for a fixed number of rows, from counted rows.
 
-A network on visible positions (`lmjax.masking.sparse.rows`) has a few sets of positions, each
-with a static capacity. Compiling costs seconds, so capacities that fit are used again. Work is
-measured in wholly visible variants: 1 is what the convolutions multiply for one of them.
+A network on rows of visible positions (`lmjax.masking.sparse`) has a few sets of positions, each
+with a static capacity. Capacities come from a fixed ladder, so that calls whose masks are alike
+find the same compiled program. Work is measured in wholly visible variants: 1 is what the
+convolutions multiply for one of them.
 """
 
 import itertools
@@ -11,7 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 # Spare room over the average batch: batches differ in how their rows spread over the sets.
-_SPARE = 1.05
+_SPARE = 1.04
+# Steps of the ladder: of the sets that convolutions multiply for, of the others (rings), and of
+# the number of variants in a batch.
+_STEP, _STEP_OF_RINGS, _STEP_OF_VARIANTS = 2 ** (1 / 8), 2 ** (1 / 2), 2 ** (1 / 2)
 # Every variant also brings its pixels, which are filled before the first convolution: for their
 # memory's sake, variants count for no less than this.
 _LEAST_WORK = 0.1
@@ -31,8 +35,9 @@ class Counts(NamedTuple):
     products: np.ndarray
 
     def work(self, rows: np.ndarray, *, behind: int = 0) -> np.ndarray:
-        """Work `[...]` of `[..., P]` rows, behind a seam or in all."""
-        return rows @ self.products[behind:].sum(axis=0) / (self.full @ self.products.sum(axis=0))
+        """Returns the work `[...]` of `[..., P]` rows, behind a seam or in all."""
+        whole = self.full @ self.products.sum(axis=0)
+        return rows @ self.products[behind:].sum(axis=0) / max(whole, 1)
 
 
 class Room(NamedTuple):
@@ -61,49 +66,23 @@ class Packing(NamedTuple):
     work: float
 
     def batches(self) -> list[np.ndarray]:
-        """The variants' numbers in each batch."""
+        """Returns the variants' numbers in each batch."""
         return [np.arange(a, b) for a, b in itertools.pairwise(self.starts)]
 
 
-class Rooms:
-    """The rooms that have been compiled for one program, and what they have cost too much.
-
-    Attributes:
-      compiled: the rooms.
-      wasted: work that a room of their own would have saved the runs since the last compilation.
-    """
-
-    def __init__(self):
-        self.compiled: list[Room] = []
-        self.wasted = 0.0
-
-
-def pack(counts: Counts, *, work_per_batch: float, compiling: float, known: Rooms) -> Packing:
-    """Variants in batches, in a room that is compiled or in one that is worth to be.
-
-    A new room is compiled when the runs without it have wasted as much work as compiling costs.
+def pack(counts: Counts, *, work_per_batch: float) -> Packing:
+    """Packs variants into batches, in the room that takes them with the least work.
 
     Args:
       counts: of all variants, in order.
-      work_per_batch: what a newly compiled batch holds.
-      compiling: what another room costs, in the same units.
-      known: what has been compiled; a new room is added to it.
+      work_per_batch: what a batch holds.
     """
-    packings = [fill(room, counts) for room in known.compiled]
-    fresh = [fill(room, counts) for room in rooms_for(counts, work_per_batch)]
-    new = min(fresh, key=lambda p: p.work)
-    best = min((p for p in packings if p is not None), key=lambda p: p.work, default=None)
-    if best is not None:
-        known.wasted += max(best.work - new.work, 0)
-        if known.wasted < compiling:
-            return best
-    known.compiled.append(new.room)
-    known.wasted = 0.0
-    return new
+    packings = [fill(room, counts) for room in rooms_for(counts, work_per_batch)]
+    return min((p for p in packings if p is not None), key=lambda packing: packing.work)
 
 
 def rooms_for(counts: Counts, work_per_batch: float) -> list[Room]:
-    """Rooms for batches of about equal work: for the largest of them, and for the average.
+    """Returns rooms for batches of about equal work: for the average of them, and for the largest.
 
     Every single variant has room in them.
     """
@@ -112,20 +91,40 @@ def rooms_for(counts: Counts, work_per_batch: float) -> list[Room]:
     batches = min(int(np.ceil(done[-1] / work_per_batch)), len(work))
     starts = np.searchsorted(done - work / 2, np.arange(batches) * done[-1] / batches)
     starts = np.unique(np.minimum(starts, len(work) - 1))
-    variants = int(np.diff(starts, append=len(work)).max())
     rows = np.add.reduceat(counts.rows, starts)
-    largest, average = rows.max(axis=0), _SPARE * rows.mean(axis=0)
+    variants = np.diff(starts, append=len(work))
     single = counts.rows.max(axis=0)
-    return [_room(variants, np.maximum(each, single)) for each in (largest, average)]
+    return [
+        _room(counts, np.maximum(needed, single), number)
+        for needed, number in (
+            (_SPARE * rows.mean(axis=0), _SPARE * variants.mean()),
+            (rows.max(axis=0), variants.max()),
+        )
+    ]
 
 
-def _room(variants: int, rows: np.ndarray) -> Room:
-    """In multiples of 8 rows."""
-    return Room(variants, tuple((8 * np.ceil(np.maximum(rows, 1) / 8).astype(int)).tolist()))
+def _room(counts: Counts, rows: np.ndarray, variants: float) -> Room:
+    """The room on the ladder for so many rows and variants.
+
+    The sets that convolutions multiply for are on one step together, relative to their full size:
+    where there is little difference between them, calls that are alike differ in one number.
+    """
+    share, multiplied = rows / counts.full, counts.products.any(axis=0)
+    steps = np.where(multiplied, share[multiplied].max(initial=0), share)
+    steps = np.where(multiplied, _up(steps, _STEP), _up(steps, _STEP_OF_RINGS))
+    number = int(np.ceil(_up(np.asarray(variants, float), _STEP_OF_VARIANTS) - 1e-9))
+    capacity = np.minimum(steps, number) * counts.full
+    return Room(number, tuple((8 * np.ceil(np.maximum(capacity, 1) / 8).astype(int)).tolist()))
+
+
+def _up(x: np.ndarray, step: float) -> np.ndarray:
+    """The next power of a step; 0 for 0."""
+    exponent = np.ceil(np.log(np.maximum(x, 1e-9)) / np.log(step) - 1e-9)
+    return np.where(x > 0, step**exponent, 0)
 
 
 def fill(room: Room, counts: Counts) -> Packing | None:
-    """Consecutive variants, batch after batch as they fit; None where one alone does not fit."""
+    """Packs consecutive variants, batch after batch as they fit; None where one alone does not."""
     total = np.concatenate([np.zeros_like(counts.rows[:1]), counts.rows.cumsum(axis=0)])
     starts = [0]
     while starts[-1] < len(counts.rows):

@@ -1,45 +1,52 @@
-"""Chooses how variants are computed: from counted rows, and from what a row was measured to cost.
+"""Chooses how variants are computed, from the call alone.
 
-Times are relative: 1 is a variant on full-size activations. The constants were fitted to resnet50
-at 224 x 224, float32, on 2 CPU cores (`benchmarks/RESULTS.md`); on other devices nothing has been
-measured, and `"auto"` is `"dense"` there.
+A plan follows from the masks, the shapes, the predictor, the device and how many variants are
+expected in all; never from what the process did before. So equal calls give equal bits, in any
+order and in any process.
+
+Times are in units of a wholly visible variant on full-size activations, and compiling is counted in
+multiplications. The constants were fitted on 2 CPU cores to three kinds of network: bottlenecks
+(resnet50), basic blocks (resnet18) and depthwise convolutions (mobilenet_v2), float32
+(`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 
-import collections
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from lmjax._utils.checks import check_choice
 from lmjax.evaluation import programs
-from lmjax.evaluation.packing import Counts, Room, Rooms, pack
-from lmjax.evaluation.programs import Job, Sharing, Static
-from lmjax.masking.sparse.rows import GATHERING_WINDOWS
+from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
+from lmjax.evaluation.programs import Group, Job, Sharing
+from lmjax.masking.sparse.positions import Layout
 
 ENGINES = ("auto", "dense", "visible", "shared")
 
-# Visible positions: so much for the same work, and so much for a variant, whatever it shows.
+# Rows against full-size activations: the same work takes longer by a factor, and a variant takes
+# some time that does not depend on what it shows.
 _VISIBLE_WORK = 1.1
 _VISIBLE_VARIANT = 0.05
-# Sharing: so much for the same work, for a position of a set of which the owner is looked for (in
-# multiplications), and for a variant, whose rows are spread.
+# The same for rows that variants share; positions whose owners are looked for, on the host, cost as
+# much as so many multiplications each.
 _SHARED_WORK = 1.1
 _SHARED_POSITION = 400
 _SHARED_VARIANT = 0.03
-# Another way is compiled when it is so much faster, and would have saved so many multiplications
-# (there are 7e10 a second): compiling its programs takes several seconds.
+# Multiplications that could be done while a convolution is compiled: for dense, and for rows.
+_COMPILING_DENSE = 4e9
+_COMPILING_VISIBLE = 4e9
+_COMPILING_SHARED = 8e9
+# Another way is taken where it is expected to need less than this part of the time of dense.
 _WORTHWHILE = 0.95
-_LEAST_SAVED = 2e11
-# Sharing saves at most what comes before the deepest cut: of fast runs, nothing worth counting.
-_LEAST_SHARED_TIME = 0.2
-# Sharing is thought of up to where so much of the work is done.
+# What the best of masks could make of a variant's time: below it, nothing needs to be counted.
+_BEST_TIME = 0.3
+# Variants that are counted to choose a way; all are where they are packed.
+_SAMPLED_VARIANTS = 128
+# Sharing is considered up to where this part of the work is done.
 _SHARING_DEPTH = 0.7
-# Spare room, since rows are counted for a few groups of variants and others may need more; and the
-# largest room that is used again for less.
-_SPARE = 1.1
-_LARGEST_ROOM = 1.3
+# Spare rows of groups, since only a few are counted; capacities rise by steps of a ladder.
+_SPARE, _STEP = 1.1, 2 ** (1 / 4)
 
 
 class Plan(NamedTuple):
@@ -47,25 +54,132 @@ class Plan(NamedTuple):
 
     Attributes:
       dense: numbers of variants that are computed on full-size activations.
-      visible: batches of numbers of variants, on visible positions.
-      room: of the visible batches.
-      sharing: what the variants share before that; None for nothing.
+      visible: batches of numbers of variants, on rows of visible positions.
+      room: of the visible batches, and of those behind a seam.
+      groups: of variants that share rows.
+      seam: up to which they do; None for nothing.
     """
 
     dense: np.ndarray
     visible: Sequence[np.ndarray] = ()
     room: Room | None = None
-    sharing: Sharing | None = None
+    groups: Sequence[Group] = ()
+    seam: Sharing | None = None
 
     def calls(self, job: Job) -> programs.Calls:
-        """Runs it."""
-        if self.sharing is not None:
-            batches = self.visible or programs.batches(job, self.dense)
-            yield from programs.shared_calls(job, batches, self.sharing, self.room)
-            return
-        yield from programs.dense_calls(job, self.dense)
-        if self.room is not None:
+        """Yields numbers of variants and their logits."""
+        if self.seam is not None:
+            yield from programs.shared_calls(job, self.groups, self.seam, self.room)
+        if len(self.dense):
+            yield from programs.dense_calls(job, self.dense)
+        if self.room is not None and self.seam is None:
             yield from programs.visible_calls(job, self.visible, self.room)
+
+
+def make_plan(job: Job, engine: str, *, engines: Sequence[str]) -> Plan:
+    """Returns the plan for a job.
+
+    Args:
+      job: the job.
+      engine: one of `ENGINES`.
+      engines: those that the predictor supports besides "auto".
+
+    Raises:
+      ValueError: another engine, or one that the predictor does not support.
+    """
+    check_engine(engine, engines)
+    everything = np.arange(job.num_variants)
+    if engine == "dense" or (engine == "auto" and not _may_pay(job, engines)):
+        return Plan(everything)
+    layout = programs.record(job, 1, None)
+    if engine == "visible":
+        return _visible_plan(job, programs.count_rows(job, layout, everything), everything)
+    if engine == "shared":
+        sample = programs.count_rows(job, layout, everything)
+        return shared_plan(job, _best_cut(job, sample))
+    return _auto_plan(job, layout)
+
+
+def check_engine(engine: str, engines: Sequence[str]) -> None:
+    """Raises ValueError unless there is such an engine, and a predictor supports it.
+
+    Args:
+      engine: the engine.
+      engines: those that the predictor supports besides "auto".
+    """
+    check_choice("engine", engine, ENGINES)
+    if engine not in ("auto", *engines):
+        raise ValueError(
+            f"engine {engine!r} needs an lmjax.Predictor whose removal goes through the layers of "
+            "an lmjax.models classifier, such as lmjax.LayerMasking(); take 'auto' or 'dense'"
+        )
+
+
+def _may_pay(job: Job, engines: Sequence[str]) -> bool:
+    """Whether anything but dense could pay, before masks are looked at."""
+    if jax.default_backend() != "cpu" or "visible" not in engines:
+        return False
+    layout = programs.record(job, 1, None)
+    return (1 - _BEST_TIME) * _work(job, layout) > _compiling(layout, _COMPILING_VISIBLE)
+
+
+def _work(job: Job, layout: Layout) -> float:
+    """Multiplications of all variants that are expected, on one device, were they dense."""
+    return job.expected * float(layout.products().sum(axis=0) @ layout.full()) / job.mesh.size
+
+
+def _compiling(layout: Layout, per_convolution: float) -> float:
+    """Multiplications that a way loses to compiling, more than dense does."""
+    return len(layout.noted) * (per_convolution - _COMPILING_DENSE / 2)
+
+
+def _auto_plan(job: Job, layout: Layout) -> Plan:
+    count, work = job.num_variants, _work(job, layout)
+    sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_VARIANTS)).astype(int))
+    counts = programs.count_rows(job, layout, sample)
+    times = _times(counts)
+    visible = _fastest(times).mean() + _compiling(layout, _COMPILING_VISIBLE) / work
+    ways = {"dense": 1.0, "visible": visible}
+    cut = None
+    if count >= programs.SHARING_VARIANTS:
+        cut = _best_cut(job, counts)
+        ways["shared"] = cut.time + _compiling(layout, _COMPILING_SHARED) / work
+    best = min(ways, key=lambda way: ways[way])
+    if ways[best] > _WORTHWHILE:
+        return Plan(np.arange(count))
+    if best == "shared" and cut is not None:
+        return shared_plan(job, cut)
+    counts = programs.count_rows(job, layout, np.arange(count))
+    return _visible_plan(job, counts, np.flatnonzero(_on_visible(_times(counts))))
+
+
+def _on_visible(times: np.ndarray) -> np.ndarray:
+    """Which variants go to rows of visible positions, by the times they would take there.
+
+    All of them, unless it is worth the half-empty batches of both ways to part them.
+    """
+    if np.minimum(times, 1).mean() <= _WORTHWHILE * times.mean():
+        return times < 1
+    return np.ones(len(times), bool)
+
+
+def _fastest(times: np.ndarray) -> np.ndarray:
+    """The time of each variant, the way that it goes."""
+    return np.where(_on_visible(times), times, 1)
+
+
+def _times(counts: Counts) -> np.ndarray:
+    """Time of each variant on rows of visible positions."""
+    return _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
+
+
+def _visible_plan(job: Job, counts: Counts, variants: np.ndarray) -> Plan:
+    """Some variants on rows of visible positions, the others on full-size activations."""
+    few = counts._replace(rows=counts.rows[variants])
+    packing = pack(few, work_per_batch=min(2 * job.batch_size, len(variants)))
+    batches = [variants[batch] for batch in packing.batches()]
+    rest = np.setdiff1d(np.arange(job.num_variants), variants)
+    return Plan(rest, batches, packing.room)
 
 
 class Cut(NamedTuple):
@@ -73,177 +187,82 @@ class Cut(NamedTuple):
 
     Attributes:
       time: a variant's, on average.
-      sharing: the seam, and room for the rows that were counted.
-      on_visible: whether it goes on with visible positions.
+      seam: number of the seam.
+      rows: how many rows of each set a group needs up to there.
+      on_visible: whether it goes on with rows of visible positions.
     """
 
     time: float
-    sharing: Sharing
+    seam: int
+    rows: np.ndarray
     on_visible: bool
 
 
-class _Experience:
-    """What has been compiled for a predictor and shapes, and what runs would have gained by more.
-
-    Attributes:
-      asked: multiplications of all runs so far, were they dense.
-      missed: of these, what each way would have saved.
-      rooms: by the seam they begin at.
-      sharings: by their seam.
-    """
-
-    def __init__(self):
-        self.asked = 0.0
-        self.missed = {"visible": 0.0, "shared": 0.0}
-        self.rooms: dict[int, Rooms] = collections.defaultdict(Rooms)
-        self.sharings: dict[int, list[Sharing]] = collections.defaultdict(list)
-
-
-@functools.lru_cache(maxsize=64)
-def _experience(static: Static, *shapes: tuple[int, ...]) -> _Experience:
-    return _Experience()
-
-
-def forget() -> None:
-    """Forgets what earlier runs have compiled and cost, as in a new process."""
-    _experience.cache_clear()
-
-
-def make_plan(job: Job, engine: str, *, able: bool) -> Plan:
-    """The plan for a job.
-
-    Programs take seconds to compile and serve later runs too. So `"auto"` turns to another way when
-    it would have saved this run and those before it as much as compiling costs.
-
-    Args:
-      job: the job.
-      engine: one of `ENGINES`.
-      able: whether the predictor knows visible positions.
-
-    Raises:
-      ValueError: another engine, or one that the predictor does not know.
-    """
-    _check(engine, able)
-    everything = np.arange(job.num_variants)
-    if engine == "dense" or not able or (engine == "auto" and jax.default_backend() != "cpu"):
-        return Plan(everything)
-    shapes = map(np.shape, jax.tree.leaves(job.shared))
-    experience = _experience(job.static, job.image.shape, *shapes)
-    work = job.num_variants * programs.count_products(job) / job.mesh.size  # of one device
-    experience.asked += work
-    if engine == "auto" and experience.asked < _LEAST_SAVED:
-        return Plan(everything)
-    counts = programs.count_rows(job)
-    times = _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
-    if engine == "visible":
-        return _on_visible(job, counts, everything, experience)
-    if engine == "shared":
-        return _shared(job, _best_cut(job, counts, experience), experience)
-
-    def pays(way: str, time: float, other: float, *, compiled: bool) -> bool:
-        if time >= (1 if compiled else _WORTHWHILE) * other:
-            return False
-        experience.missed[way] += (other - time) * work
-        return compiled or experience.missed[way] > _LEAST_SAVED
-
-    on_visible = _faster_on_visible(times)
-    fastest = np.where(on_visible, times, 1).mean()
-    if job.num_variants >= programs.SHARING_VARIANTS and fastest > _LEAST_SHARED_TIME:
-        cut = _best_cut(job, counts, experience)
-        compiled = bool(experience.sharings[cut.sharing.seam])
-        if pays("shared", cut.time, fastest, compiled=compiled):
-            return _shared(job, cut, experience)
-    if pays("visible", fastest, 1, compiled=bool(experience.rooms[0].compiled)):
-        return _on_visible(job, counts, everything[on_visible], experience)
-    return Plan(everything)
-
-
-def _check(engine: str, able: bool) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}")
-    if engine in ("visible", "shared") and not able:
-        raise ValueError(
-            f"engine {engine!r} needs an lmjax.Predictor whose removal goes through the layers of "
-            "an lmjax.models classifier, such as lmjax.LayerMasking(); take 'auto' or 'dense'"
-        )
-
-
-def _faster_on_visible(times: np.ndarray) -> np.ndarray:
-    """Which variants go to visible positions, by the times they would take there.
-
-    All or none, unless it is worth the half-empty batches of both ways to part them.
-    """
-    together, parted = min(times.mean(), 1), np.minimum(times, 1).mean()
-    if parted <= _WORTHWHILE * together:
-        return times < 1
-    return np.full(len(times), times.mean() < 1)
-
-
-def _on_visible(
-    job: Job, counts: Counts, variants: np.ndarray, experience: _Experience, *, seam: int = 0
-) -> Plan:
-    """Some variants on visible positions, the others on full-size activations."""
-    packing = pack(
-        counts._replace(rows=counts.rows[variants]),
-        work_per_batch=2 * job.batch_size,
-        compiling=_LEAST_SAVED / programs.count_products(job),
-        known=experience.rooms[seam],
-    )
-    rest = np.setdiff1d(np.arange(job.num_variants), variants)
-    return Plan(rest, [variants[batch] for batch in packing.batches()], packing.room)
-
-
-def _best_cut(job: Job, counts: Counts, experience: _Experience) -> Cut:
+def _best_cut(job: Job, counts: Counts) -> Cut:
     """The seam with the least time, and how to go on from there."""
     work = counts.products @ counts.full
     done = work.cumsum()[:-1] / work.sum()  # at each seam
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
-    shared = programs.count_shared_rows(job, until=deepest)
+    layout = programs.record(job, 1, None, stop=deepest, sharing=True)
+    variants = programs.SHARING_VARIANTS
+    rows = programs.count_shared_rows(job, layout, variants)
+    full, products = layout.full(), layout.products()
+    padded = -(-job.num_variants // variants) * variants / job.num_variants
     cuts = []
-    # A first convolution whose windows are too many to be gathered is done in full, for all
-    # variants of a group at once: that is slow.
-    first = _with_spare(shared.rows[:1])[0]
-    in_full = first * GATHERING_WINDOWS > programs.SHARING_VARIANTS * shared.full[0]
-    groups = -(-job.num_variants // programs.SHARING_VARIANTS)
-    padded = groups * programs.SHARING_VARIANTS / job.num_variants  # a group is computed whole
     for seam in range(1, deepest + 1):
-        sets = shared.sets_at_seam[seam - 1]
-        products = shared.products[:seam, :sets].sum(axis=0)
-        per_variant = shared.rows[:sets] / programs.SHARING_VARIANTS
-        prefix = _SHARED_WORK * per_variant @ products + _SHARED_POSITION * shared.full[:sets].sum()
-        time = padded * (prefix / work.sum() + in_full) + _SHARED_VARIANT
-        sharing = Sharing(seam, tuple(shared.rows[:sets].tolist()))
-        on_visible = _VISIBLE_WORK * counts.work(counts.rows, behind=seam).mean() + _VISIBLE_VARIANT
-        cuts.append(Cut(time + 1 - done[seam - 1], sharing, on_visible=False))
-        cuts.append(Cut(time + on_visible, sharing, on_visible=True))
-
-    def weighed(cut: Cut) -> float:
-        return cut.time * (_WORTHWHILE if experience.sharings[cut.sharing.seam] else 1)
-
-    return min(cuts, key=weighed)
+        sets = layout.sets_at_seam[seam - 1]
+        multiplied = products[:seam, :sets].sum(axis=0) @ rows[:sets] / variants
+        owners = _SHARED_POSITION * full[:sets].sum()
+        time = padded * (_SHARED_WORK * multiplied + owners) / work.sum() + _SHARED_VARIANT
+        behind = counts.work(counts.rows, behind=seam).mean()
+        on_visible = _VISIBLE_WORK * behind + _VISIBLE_VARIANT
+        cuts.append(Cut(time + 1 - done[seam - 1], seam, rows[:sets], on_visible=False))
+        cuts.append(Cut(time + on_visible, seam, rows[:sets], on_visible=True))
+    return min(cuts, key=lambda cut: cut.time)
 
 
-def _shared(job: Job, cut: Cut, experience: _Experience) -> Plan:
-    seam, rows = cut.sharing
-    known = experience.sharings[seam]
-    sharing = next((each for each in known if _serves(each, rows)), None)
-    if sharing is None:
-        sharing = Sharing(seam, _with_spare(rows))
-        known.append(sharing)
+def shared_plan(job: Job, cut: Cut) -> Plan:
+    """Returns the plan for all variants, sharing rows up to a seam."""
+    variants, nothing = programs.SHARING_VARIANTS, np.zeros(0, int)
     everything = np.arange(job.num_variants)
+    rows = _on_ladder(
+        cut.rows, programs.record(job, 1, None, stop=cut.seam, sharing=True), variants
+    )
+    of_groups = programs.in_batches(everything, variants)
     if not cut.on_visible:
-        return Plan(everything, sharing=sharing)
-    counts = programs.count_rows(job, behind=seam)
-    plan = _on_visible(job, counts, everything, experience, seam=seam)
-    return plan._replace(sharing=sharing)
+        groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
+        seam = Sharing(cut.seam, rows, variants, _most(groups), job.batch_size)
+        return Plan(nothing, groups=groups, seam=seam)
+    behind = programs.record(job, 1, None, start=cut.seam, full=False)
+    counts = programs.count_rows(job, behind, everything)
+    share = _share(counts, programs.record(job, 1, None))
+    packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
+    groups = [_packed(packed, counts, group) for group in of_groups]
+    batches = int(np.ceil(_most(groups) / 2) * 2)
+    seam = Sharing(cut.seam, rows, variants, batches, packed.room.variants)
+    return Plan(nothing, room=packed.room, groups=groups, seam=seam)
 
 
-def _with_spare(rows: Sequence[int]) -> tuple[int, ...]:
-    """Capacities for so many rows and some more, in multiples of 8."""
-    return tuple((8 * np.ceil(np.array(rows) * _SPARE / 8).astype(int)).tolist())
+def _most(groups: Sequence[Group]) -> int:
+    return max(map(len, groups))
 
 
-def _serves(sharing: Sharing, rows: tuple[int, ...]) -> bool:
-    """Whether a compiled program has room, and little more than is needed."""
-    room = np.array(sharing.rows) / np.maximum(rows, 1)
-    return bool((room >= 1).all() and room.mean() < _LARGEST_ROOM)
+def _share(counts: Counts, layout: Layout) -> float:
+    """The part of a variant's work that is behind a seam."""
+    whole = layout.full() @ layout.products().sum(axis=0)
+    return float(counts.full @ counts.products.sum(axis=0) / whole)
+
+
+def _packed(packing: Packing, counts: Counts, group: np.ndarray) -> list[np.ndarray]:
+    """Variants of a group in batches that fit the room."""
+    filled = fill(packing.room, counts._replace(rows=counts.rows[group]))
+    assert filled is not None  # every single variant fits
+    return [group[batch] for batch in filled.batches()]
+
+
+def _on_ladder(rows: np.ndarray, layout: Layout, variants: int) -> tuple[int, ...]:
+    """Capacities for so many rows of a group and some more, on a ladder, in multiples of 8."""
+    full = layout.full()[: len(rows)] * variants
+    steps = np.ceil(np.log(np.maximum(_SPARE * rows, 1) / full) / np.log(_STEP))
+    capacity = np.minimum(full * _STEP**steps, full)
+    return tuple((8 * np.ceil(np.maximum(capacity, 1) / 8).astype(int)).tolist())

@@ -89,8 +89,8 @@ class Predictor:
             return self(image, jnp.asarray(masks)[None])[0]
         check_image(image)
         image = jnp.asarray(image)
-        masks = check_mask(masks, image.shape[:2], soft=self.soft_masks)
-        return self.removal.logits(self.classifier, image, jnp.asarray(masks))
+        masks = jnp.asarray(check_mask(masks, image.shape[:2], soft=self.soft_masks))
+        return self.removal.logits(self.classifier, image, masks)
 
     @property
     def soft_masks(self) -> bool:
@@ -113,7 +113,7 @@ class Predictor:
         Args:
           image: as in a call; or `[N, H, W, C]`, one for each variant.
           masks: bool `[N, H, W]`.
-          ledger: see `lmjax.masking.sparse.rows`.
+          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
         """
         return self.removal.logits_on_visible(self.classifier, image, masks, ledger)
 

@@ -1,10 +1,12 @@
-"""Two ways to compute the logits of many variants, each as a row of calls of one compiled program.
+"""Compiled programs that compute logits of many variants, and the calls that run them.
 
-*dense* calls the predictor as it is; *visible* computes visible positions only. A call takes
-several batches, one after the other in a loop on the device: so memory is that of one batch, and on
-a CPU its pages are used again.
+*dense* calls the predictor as it is; *visible* computes rows of visible positions; *shared*
+computes rows that variants have in common once, and goes on in either way. A call takes several
+batches, one after the other in a loop on the device: so memory is that of one batch, and on a CPU
+its pages are used again.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,251 +14,140 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from lmjax._utils import sharding
-from lmjax._utils.sizes import power_of_two
-from lmjax.evaluation import dealing
+from lmjax.evaluation import batches as batching
+from lmjax.evaluation.jobs import Job, Static
 from lmjax.evaluation.packing import Counts, Room
-from lmjax.masking.sparse.rows import Capacities, Counting
-from lmjax.masking.sparse.sharing import (
-    Prefix,
-    SharedCounting,
-    Suffix,
-    count_behind,
-    full_size,
-    visible_rows,
-)
+from lmjax.masking.sparse.allocation import Allocation, NoRoomError
+from lmjax.masking.sparse.positions import Cut, Layout
+from lmjax.masking.sparse.rows import resume_full, resume_rows
 
 # Variants that share rows: more share more, and need more memory.
 SHARING_VARIANTS = 64
-# For how many groups of them rows are counted.
+# For how many groups of them rows are counted, and for how many pixels of masks at a time.
 _COUNTED_GROUPS = 3
-# Pixels of one batch when rows are counted.
 _COUNTED_PIXELS = 2**22
 
 
-class Static(NamedTuple):
-    """What programs are compiled for, besides shapes.
-
-    Attributes:
-      tree: the predictor's structure.
-      leaves: its leaves, None where an array belongs.
-      is_array: which leaves are arrays.
-      make: of the mask family, where there is one.
-    """
-
-    tree: Any
-    leaves: tuple
-    is_array: tuple[bool, ...]
-    make: Callable | None
-
-    def predictor(self, arrays: list) -> Callable:
-        """The predictor, its arrays put back."""
-        arrays = iter(arrays)
-        leaves = [
-            next(arrays) if array else leaf
-            for leaf, array in zip(self.leaves, self.is_array, strict=True)
-        ]
-        return jax.tree.unflatten(self.tree, leaves)
-
-
-class Job(NamedTuple):
-    """Checked arguments of `evaluate`, arrays on the device.
-
-    Attributes:
-      static: what programs are compiled for.
-      arrays: of the predictor.
-      image: `[H, W, C]`.
-      shared: of the mask family.
-      rows: of the mask family, on the host.
-      num_variants: N.
-      batch_size: variants of a dense batch.
-      pixels_per_call: how many pixels of variants a call takes on a device at most, if it has
-        several batches.
-      mesh: of the devices.
-    """
-
-    static: Static
-    arrays: list[jax.Array]
-    image: jax.Array
-    shared: Any
-    rows: Any
-    num_variants: int
-    batch_size: int
-    pixels_per_call: int
-    mesh: Mesh
-
-    def batches_per_call(self, variants_per_batch: float) -> int:
-        """How many batches a call takes on each device."""
-        pixels = variants_per_batch * self.image.shape[0] * self.image.shape[1]
-        return max(int(self.pixels_per_call / pixels), 1)
-
-    def take(self, variants: np.ndarray) -> Any:
-        """Rows of some variants, in the shape of `variants`; any row where that is -1."""
-        return jax.tree.map(lambda x: x[np.maximum(variants, 0)], self.rows)
-
-    def deal(self, batches: Sequence[np.ndarray], per_call: int, length: int) -> Iterator[tuple]:
-        """`dealing.deal` for the devices of this job."""
-        size = self.mesh.size
-        return dealing.deal(batches, per_call=per_call, length=length, devices=size)
-
-    def arguments(self, rows) -> tuple:
-        """What every program takes."""
-        return self.arrays, self.image, self.shared, rows
-
-
-class Sharing(NamedTuple):
-    """What is shared.
-
-    Attributes:
-      seam: up to which rows are shared.
-      rows: capacity of each set of positions up to there, for all variants of a call.
-    """
-
-    seam: int
-    rows: tuple[int, ...]
-
-
-# Numbers of variants `[n]`, -1 for padding; their logits `[n, K]`; and, for each of equal parts,
-# False where they had no room, so that the logits are wrong (`shared_calls` tries without knowing).
-Calls = Iterator[tuple[np.ndarray, jax.Array, jax.Array | np.ndarray]]
+# Numbers of variants, -1 for padding, and their logits `[n, K]`.
+Calls = Iterator[tuple[np.ndarray, jax.Array]]
 
 
 def num_classes(job: Job) -> int:
-    """K of the logits, from a trace that `dense_calls` uses again."""
+    """Returns K of the logits, from a trace that `dense_calls` uses again."""
     rows = job.take(np.zeros(job.batch_size, int))
-    return _dense_batch.eval_shape(*job.arguments(rows), static=job.static).shape[1]
+    arguments = job.arrays, job.images, job.shared, rows
+    return _dense_batch.eval_shape(*arguments, static=job.static).shape[1]
+
+
+def in_batches(variants: np.ndarray, size: int) -> list[np.ndarray]:
+    """Returns consecutive variants in batches of a size."""
+    return [variants[start : start + size] for start in range(0, len(variants), size)]
+
+
+# Full-size activations.
 
 
 def dense_calls(job: Job, variants: np.ndarray) -> Calls:
-    """Some variants on full-size activations."""
-    per_call, static = job.batches_per_call(job.batch_size), job.static
-    for numbers, used in job.deal(batches(job, variants), per_call, job.batch_size):
+    """Computes some variants on full-size activations."""
+    batches = in_batches(variants, job.batch_size)
+    per_call = job.batches_per_call(job.batch_size)
+    for numbers, used in job.distribute(batches, per_call, job.batch_size):
         rows, used = sharding.divided((job.take(numbers), used), job.mesh)
-        logits = _dense_call(*job.arguments(rows), used, static=static, mesh=job.mesh)
-        yield numbers.reshape(-1), logits, np.array([True])
-
-
-def batches(job: Job, variants: np.ndarray) -> list[np.ndarray]:
-    """Variants in dense batches."""
-    starts = range(0, len(variants), job.batch_size)
-    return [variants[start : start + job.batch_size] for start in starts]
-
-
-def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
-    """Variants that are packed into batches, on visible positions only."""
-    per_call = job.batches_per_call(2 * job.batch_size)
-    static = {"static": job.static, "room": room, "mesh": job.mesh}
-    for numbers, used in job.deal(batches, per_call, room.variants):
-        rows, used = sharding.divided(((job.take(numbers), numbers >= 0), used), job.mesh)
-        logits = _visible_call(*job.arguments(rows), used, **static)
-        yield numbers.reshape(-1), logits, np.array([True])
-
-
-def shared_calls(
-    job: Job, batches: Sequence[np.ndarray], sharing: Sharing, room: Room | None
-) -> Calls:
-    """Variants that share rows up to a seam, all those of a call on one device.
-
-    Args:
-      job: the job.
-      batches: variants of each batch behind the seam.
-      sharing: the seam and the room up to there.
-      room: of the batches behind the seam; None computes there on full-size activations.
-    """
-    size = job.batch_size if room is None else room.variants
-    per_call = -(-SHARING_VARIANTS // size)  # batches are seldom full
-    static = {"static": job.static, "sharing": sharing, "room": room, "mesh": job.mesh}
-    for numbers, used in job.deal(batches, per_call, size):
-        rows, used = sharding.divided(((job.take(numbers), numbers >= 0), used), job.mesh)
-        yield numbers.reshape(-1), *_shared_call(*job.arguments(rows), used, **static)
+        arguments = job.arrays, job.images, job.shared, rows, used
+        yield numbers.reshape(-1), _dense_call(*arguments, static=job.static, mesh=job.mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "mesh"))
-def _dense_call(arrays, image, shared, rows, used, *, static, mesh):
+def _dense_call(arrays, images, shared, rows, used, *, static, mesh):
     """Logits `[D * G * B, K]` of rows `[D * G, B, ...]`, G batches for each of D devices; zeros
     behind the first `used` `[D]` of them."""
 
-    def run(arrays, image, shared, rows, used):
-        batch = functools.partial(_dense_batch, arrays, image, shared, static=static)
+    def run(arrays, images, shared, rows, used):
+        batch = functools.partial(_dense_batch, arrays, images, shared, static=static)
         return one_by_one(batch, rows, used[0])
 
-    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
-
-
-@functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))
-def _visible_call(arrays, image, shared, rows, used, *, static, room, mesh):
-    """As `_dense_call`, of (rows `[D * G, V, ...]`, which of them are no padding `[D * G, V]`)."""
-
-    def run(arrays, image, shared, rows, used):
-        batch = functools.partial(_visible_batch, arrays, image, shared, static=static, room=room)
-        return one_by_one(batch, rows, used[0])
-
-    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
-
-
-@functools.partial(jax.jit, static_argnames=("static", "sharing", "room", "mesh"))
-def _shared_call(arrays, image, shared, rows, used, *, static, sharing, room, mesh):
-    """As `_visible_call`; with them, whether a device's variants had room in the shared part."""
-
-    def run(arrays, image, shared, rows, used):
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-        prefix = Prefix(*sharing)
-        static.predictor(arrays).on_visible(image, _masks(static, shared, flat), prefix)
-        x, positions = prefix.cut
-        index = positions.index.reshape(*rows[1].shape, *positions.index.shape[1:])
-        needed = jnp.stack([count.sum() for count in prefix.counts])
-        batch = functools.partial(
-            _batch_behind, arrays, image, shared, x, static=static, seam=sharing.seam, room=room
-        )
-        enough = (needed <= jnp.array(sharing.rows)).all()
-        return one_by_one(batch, (rows, index), used[0]), enough[None]
-
-    return dealing.side_by_side(run, mesh, parts=2)(arrays, image, shared, rows, used)
-
-
-@functools.partial(jax.jit, static_argnames=("static", "seam", "room"))
-def _batch_behind(arrays, image, shared, x, rows, *, static, seam, room):
-    """A batch from a seam on, where positions have the rows `index` of `x` `[R, C]`."""
-    rows, index = rows
-
-    def resume(at):
-        if room is None:
-            return full_size(x, index, at)
-        return visible_rows(x, index, at, Capacities(room.rows))
-
-    masks = _masks(static, shared, rows)
-    logits = static.predictor(arrays).on_visible(image, masks, Suffix(seam, resume))
-    return logits.astype(jnp.float32)
+    return batching.side_by_side(run, mesh, parts=2)(arrays, images, shared, rows, used)
 
 
 @functools.partial(jax.jit, static_argnames="static")
-def _dense_batch(arrays, image, shared, rows, *, static):
-    masks = static.make(shared, rows)
-    logits = static.predictor(arrays)(image, masks)
+def _dense_batch(arrays, images, shared, rows, *, static):
+    """Logits `[B, K]` of a batch."""
+    predictor = static.predictor(arrays)
+    if not static.many:
+        masks = static.make(shared, rows)
+        return _checked(predictor(images, masks), len(masks))
+    image_of, rows = rows
+
+    def variant(image, shared, row):
+        return _checked(predictor(image, static.make(shared, row[None])), 1)[0]
+
+    images, own = jax.tree.map(lambda x: x[image_of], (images, shared))
+    return jax.vmap(variant)(images, own, rows)
+
+
+def _checked(logits: Any, count: int) -> jax.Array:
+    """float32 logits; raises ValueError unless they are `[N, K]`."""
     shape = getattr(logits, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != len(masks):
+    if shape is None or len(shape) != 2 or shape[0] != count:
         got = type(logits).__name__ if shape is None else f"shape {shape}"
-        raise ValueError(f"predictor must return logits [N, K], got {got} for N = {len(masks)}")
+        raise ValueError(f"predictor must return logits [N, K], got {got} for N = {count}")
     return logits.astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("static", "room"))
-def _visible_batch(arrays, image, shared, rows, *, static, room):
-    masks = _masks(static, shared, rows)
-    logits = static.predictor(arrays).on_visible(image, masks, Capacities(room.rows))
+# Rows of visible positions.
+
+
+def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
+    """Computes batches of variants, each of which fits the room, on rows of visible positions."""
+    layout = record(job, room.variants, room.rows)
+    per_call = job.batches_per_call(2 * job.batch_size)
+    for numbers, used in job.distribute(batches, per_call, room.variants):
+        masks, image_of = job.masks(numbers), job.image_of(numbers)
+        arrays = _stacked(
+            lambda i, masks=masks: Allocation(masks[i], layout, room.rows).arrays(), numbers
+        )
+        inputs = sharding.divided((masks, image_of, arrays, used), job.mesh)
+        logits = _visible_call(
+            job.arrays, job.images, *inputs, static=job.static, room=room, mesh=job.mesh
+        )
+        yield numbers.reshape(-1), logits
+
+
+def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
+    """What is made for each batch, stacked; batches of padding alone have that of the first."""
+    used = [i if batch[0] >= 0 else None for i, batch in enumerate(numbers)]
+    made = {i: make(i) for i in used if i is not None}
+    first = next(iter(made.values()))
+    return jax.tree.map(lambda *x: np.stack(x), *(made.get(i, first) for i in used))
+
+
+@functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))
+def _visible_call(arrays, images, masks, image_of, index_arrays, used, *, static, room, mesh):
+    """As `_dense_call`, of masks `[D * G, V, H, W]` and index arrays `[D * G, ...]`."""
+
+    def run(arrays, images, masks, image_of, index_arrays, used):
+        def batch(inputs):
+            masks, image_of, index_arrays = inputs
+            layout = Layout(room.rows, index_arrays, num_variants=room.variants)
+            return _on_rows(static, arrays, images, image_of, masks, layout)
+
+        return one_by_one(batch, (masks, image_of, index_arrays), used[0])
+
+    inputs = masks, image_of, index_arrays, used
+    return batching.side_by_side(run, mesh, parts=4)(arrays, images, *inputs)
+
+
+def _on_rows(static: Static, arrays, images, image_of, masks, layout: Layout) -> jax.Array:
+    """Logits `[V, K]` of one batch."""
+    shown = images if image_of is None else jax.tree.map(lambda x: x[image_of], images)
+    logits = static.predictor(arrays).on_visible(shown, masks, layout)
     return logits.astype(jnp.float32)
-
-
-def _masks(static: Static, shared, rows) -> jax.Array:
-    """Masks of (rows, which of them are no padding); padding shows nothing and needs no rows."""
-    rows, real = rows
-    return static.make(shared, rows) & real[:, None, None]
 
 
 def one_by_one(batch: Callable, rows, used) -> jax.Array:
-    """Results of `batch` on the first `used` of G batches of rows; zeros for the others."""
+    """Returns results of `batch` on the first `used` of G batches; zeros for the others."""
 
     def nth(i):
         return jax.tree.map(lambda x: x[i], rows)
@@ -267,82 +158,216 @@ def one_by_one(batch: Callable, rows, used) -> jax.Array:
     return results.reshape(-1, *one.shape[1:])
 
 
-class SharedCounts(NamedTuple):
-    """How many rows a group of `SHARING_VARIANTS` variants needs.
+# Rows that variants share.
+
+
+class Sharing(NamedTuple):
+    """What the variants of a group share.
 
     Attributes:
-      rows: `[P]`, the most that a group needs.
-      full, products: as in `Counts`.
-      sets_at_seam: `[seams]`, how many sets of positions there are before each seam.
+      seam: up to which rows are shared.
+      rows: capacity of each set of positions up to there, for all variants of a group.
+      variants: of a group, at most.
+      batches: of a group behind the seam, at most.
+      batch_size: variants of such a batch, at most.
     """
 
-    rows: np.ndarray
-    full: np.ndarray
-    products: np.ndarray
-    sets_at_seam: np.ndarray
+    seam: int
+    rows: tuple[int, ...]
+    variants: int
+    batches: int
+    batch_size: int
 
 
-def count_products(job: Job) -> float:
-    """How many multiplications the convolutions do for a wholly visible variant; from a trace."""
-    rows = job.take(np.zeros(1, int))
-    shapes = jax.eval_shape(lambda *arguments: arguments, *job.arguments(rows))
+Group = Sequence[np.ndarray]  # variants in batches behind the seam
+
+
+def shared_calls(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None) -> Calls:
+    """Computes groups of variants that share rows up to a seam, a group on each device at a time.
+
+    Variants that the shared part has no room for are computed on full-size activations.
+
+    Args:
+      job: the job.
+      groups: batches of variants, each of which fits the room behind the seam.
+      seam: the seam and the room up to there.
+      room: of a batch behind the seam; None computes there on full-size activations.
+    """
+    ready: list = []
+    for group in _fitting(job, groups, seam, room):
+        if isinstance(group, np.ndarray):
+            yield from dense_calls(job, group)
+            continue
+        ready.append(group)
+        if len(ready) == job.mesh.size:
+            yield _run_groups(job, ready, seam, room)
+            ready = []
+    if ready:
+        yield _run_groups(job, ready, seam, room)
+
+
+def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None) -> Iterator:
+    """Groups with their index arrays, split until they have room; variants that have none."""
+    prefix = record(job, seam.variants, seam.rows, stop=seam.seam, sharing=True)
+    suffix = record(job, seam.batch_size, room and room.rows, start=seam.seam, full=room is None)
+    left = list(groups)[::-1]
+    while left:
+        group = left.pop()
+        try:
+            yield _with_arrays(job, group, seam, room, prefix, suffix)
+        except NoRoomError:
+            if len(group) == 1 and len(group[0]) == 1:
+                yield group[0]
+                continue
+            halves = _halves(group)
+            left += halves[::-1]
+
+
+def _halves(group: Group) -> list[Group]:
+    if len(group) > 1:
+        middle = len(group) // 2
+        return [group[:middle], group[middle:]]
+    (batch,) = group
+    middle = len(batch) // 2
+    return [[batch[:middle]], [batch[middle:]]]
+
+
+def _with_arrays(
+    job: Job, group: Group, seam: Sharing, room: Room | None, prefix: Layout, suffix: Layout
+) -> tuple:
+    """Numbers `[batches, V]` of a group, and what `_shared_call` takes of it."""
+    size = seam.batch_size
+    numbers = np.full((seam.batches, size), -1)
+    for row, batch in zip(numbers, group, strict=False):
+        row[: len(batch)] = batch
+    all_numbers = np.full(seam.variants, -1)
+    all_numbers[: sum(map(len, group))] = np.concatenate(group)
+    masks, image_of = job.masks(all_numbers), job.image_of(all_numbers)
+    shared = Allocation(masks, prefix, seam.rows, image_of=image_of)
+    assert prefix.cut is not None
+    index, missing = shared.index(prefix.cut), shared.capacity(prefix.cut)
+    starts = np.cumsum([0, *map(len, group)])
+
+    def behind(i: int) -> list[np.ndarray]:
+        of_batch = slice(starts[i], starts[i + 1])
+        outer = np.full((size, *index.shape[1:]), missing, np.int32)
+        own = np.zeros((size, *masks.shape[1:]), bool)
+        outer[: len(group[i])], own[: len(group[i])] = index[of_batch], masks[of_batch]
+        rows = None if room is None else room.rows
+        return Allocation(own, suffix, rows, outer=outer, outer_rows=missing).arrays()
+
+    arrays = _stacked(behind, numbers)
+    own_images = job.image_of(numbers)
+    return numbers, masks, image_of, shared.arrays(), own_images, arrays, np.int32(len(group))
+
+
+def _run_groups(job: Job, ready: list[tuple], seam: Sharing, room: Room | None):
+    filled = ready + [(*ready[0][:-1], np.int32(0))] * (job.mesh.size - len(ready))
+    numbers = np.concatenate([group[0] for group in filled])
+    numbers[len(ready) * seam.batches :] = -1
+    inputs = jax.tree.map(lambda *x: np.stack(x), *(group[1:] for group in filled))
+    inputs = sharding.divided(inputs, job.mesh)
+    static = {"static": job.static, "seam": seam, "room": room, "mesh": job.mesh}
+    return numbers.reshape(-1), _shared_call(job.arrays, job.images, *inputs, **static)
+
+
+@functools.partial(jax.jit, static_argnames=("static", "seam", "room", "mesh"))
+def _shared_call(
+    arrays, images, masks, image_of, prefix, own_images, suffix, used, *, static, seam, room, mesh
+):
+    """Logits `[D * batches * V, K]` of a group for each of D devices."""
+
+    def run(arrays, images, *inputs):
+        masks, image_of, prefix, own_images, suffix, used = jax.tree.map(lambda x: x[0], inputs)
+        layout = Layout(seam.rows, prefix, num_variants=seam.variants, sharing=True, stop=seam.seam)
+        x = _rows_at_cut(static, arrays, images, image_of, masks, layout)
+        size = seam.batch_size
+
+        def batch(inputs):
+            image_of, index_arrays = inputs
+            resume = resume_full(x) if room is None else resume_rows(x)
+            layout = Layout(
+                room and room.rows,
+                index_arrays,
+                num_variants=size,
+                start=seam.seam,
+                resume=resume,
+            )
+            # What lies before the seam is not computed: any masks will do.
+            anything = jnp.zeros((size, *masks.shape[1:]), bool)
+            return _on_rows(static, arrays, images, image_of, anything, layout)
+
+        return one_by_one(batch, (own_images, suffix), used)
+
+    inputs = masks, image_of, prefix, own_images, suffix, used
+    return batching.side_by_side(run, mesh, parts=6)(arrays, images, *inputs)
+
+
+def _rows_at_cut(static: Static, arrays, images, image_of, masks, layout: Layout) -> jax.Array:
+    """Rows `[R, C]` at the seam where the layout stops."""
+    try:
+        _on_rows(static, arrays, images, image_of, masks, layout)
+    except Cut as cut:
+        return cut.rows.x
+    raise ValueError(f"the network has no seam number {layout.stop}")
+
+
+# What networks need, before anything is computed.
+
+
+def record(job: Job, variants: int, rows: Sequence[int] | None, **options) -> Layout:
+    """Returns the layout of the predictor's network for batches of a number of variants.
+
+    Args:
+      job: the job.
+      variants: of a batch.
+      rows: capacities of the sets; None where only the sets themselves matter.
+      **options: `sharing`, `stop` and `start` of `Layout`; with `start` also `full`, whether the
+        network goes on from there on full-size activations.
+    """
+    shapes = jax.eval_shape(lambda *x: x, job.arrays, job.images)
     leaves, tree = jax.tree.flatten(shapes)
-    return _count_products(job.static, tree, tuple((x.shape, x.dtype) for x in leaves))
+    rows = None if rows is None else tuple(rows)
+    key = tuple((x.shape, x.dtype) for x in leaves), tuple(sorted(options.items()))
+    return _record(job.static, tree, *key, job.spatial_shape, variants, rows)
 
 
-@functools.lru_cache(maxsize=64)
-def _count_products(static: Static, tree, shapes) -> float:
-    ledger = Counting()
+@functools.lru_cache(maxsize=256)
+def _record(static, tree, shapes, options, spatial_shape, variants, rows) -> Layout:
+    options = dict(options)
+    if "start" in options:
+        options["resume"] = resume_full() if options.pop("full") else resume_rows()
+    layout = Layout(rows, num_variants=variants, **options)
+    arrays, images = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*x) for x in shapes])
 
-    def run(arrays, image, shared, rows):
-        static.predictor(arrays).on_visible(image, static.make(shared, rows), ledger)
+    def trace(arrays, images):
+        image_of = jnp.zeros(variants, int) if static.many else None
+        masks = jnp.zeros((variants, *spatial_shape), bool)
+        with contextlib.suppress(Cut):
+            _on_rows(static, arrays, images, image_of, masks, layout)
 
-    jax.eval_shape(run, *jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*x) for x in shapes]))
-    return float(ledger.products().sum(axis=0) @ ledger.full)
-
-
-def count_rows(job: Job, *, behind: int = 0) -> Counts:
-    """How many rows each variant needs on visible positions, behind a seam or in all."""
-    height, width = job.image.shape[:2]
-    size = min(max(_COUNTED_PIXELS // (height * width), 1), power_of_two(job.num_variants))
-    counted = []
-    for start in range(0, job.num_variants, size):
-        rows = job.take(np.minimum(np.arange(start, start + size), job.num_variants - 1))
-        counts, full, products = _count(*job.arguments(rows), static=job.static, behind=behind)
-        counted.append(np.asarray(counts, np.int64))
-    counted = np.concatenate(counted)[: job.num_variants]
-    return Counts(counted, np.asarray(full), np.asarray(products, float))
+    jax.eval_shape(trace, arrays, images)
+    return layout
 
 
-def count_shared_rows(job: Job, *, until: int) -> SharedCounts:
-    """How many rows groups of variants need up to a seam, where they share them."""
-    starts = np.arange(0, job.num_variants, SHARING_VARIANTS)
+def count_rows(job: Job, layout: Layout, variants: np.ndarray) -> Counts:
+    """Counts the rows that variants need on visible positions, in the sets of a layout."""
+    height, width = job.spatial_shape
+    size = max(_COUNTED_PIXELS // (height * width), 1)
+    counted = [Allocation(job.masks(some), layout).counts() for some in in_batches(variants, size)]
+    return Counts(np.concatenate(counted), layout.full(), layout.products())
+
+
+def count_shared_rows(job: Job, layout: Layout, variants: int) -> np.ndarray:
+    """Counts the rows that groups of variants need where they share them: the most, `[P]`.
+
+    A few groups, evenly spread over all variants, are counted.
+    """
+    starts = np.arange(0, job.num_variants, variants)
     chosen = starts[np.linspace(0, len(starts) - 1, _COUNTED_GROUPS).astype(int)]
     counted = []
     for start in np.unique(chosen):
-        numbers = start + np.arange(SHARING_VARIANTS)
-        numbers = np.where(numbers < job.num_variants, numbers, -1)
-        arguments = job.arguments((job.take(numbers), numbers >= 0))
-        rows, *others = _count_shared(*arguments, static=job.static, until=until)
-        counted.append(rows)
-    full, products, sets = map(np.asarray, others)
-    return SharedCounts(np.max(counted, axis=0), full, products.astype(float), sets)
-
-
-@functools.partial(jax.jit, static_argnames=("static", "behind"))
-def _count(arrays, image, shared, rows, *, static, behind):
-    """Rows that variants need `[n, P]`; the full numbers and the products, as in `Counts`."""
-    ledger = counting = Counting()
-    if behind > 0:
-        ledger, counting = count_behind(behind)
-    static.predictor(arrays).on_visible(image, static.make(shared, rows), ledger)
-    full, products = jnp.array(counting.full), jnp.array(counting.products(), jnp.float32)
-    return jnp.stack(counting.counts, axis=1), full, products
-
-
-@functools.partial(jax.jit, static_argnames=("static", "until"))
-def _count_shared(arrays, image, shared, rows, *, static, until):
-    ledger = SharedCounting(until)
-    static.predictor(arrays).on_visible(image, _masks(static, shared, rows), ledger)
-    constants = ledger.full, ledger.products().astype(np.float32), ledger.sets_at_seam
-    return jnp.stack([count.sum() for count in ledger.counts]), *map(jnp.array, constants)
+        numbers = np.arange(start, min(start + variants, job.num_variants))
+        allocation = Allocation(job.masks(numbers), layout, image_of=job.image_of(numbers))
+        counted.append(allocation.counts().sum(axis=0))
+    return np.max(counted, axis=0)

@@ -1,7 +1,7 @@
-"""Masks of an image: segments, coalitions of them, other families, and how they are drawn."""
+"""Masks of an image: segments, coalitions of them, other families, and samplers."""
 
 from lmjax.masks import segments
-from lmjax.masks.coalitions import Coalitions, random_keep
+from lmjax.masks.coalitions import Coalitions, ImageCoalitions, random_keep
 from lmjax.masks.families import MaskFamily
 from lmjax.masks.orders import prefixes, random_orders, salience_order, segment_salience
 from lmjax.masks.samplers import (
@@ -17,6 +17,7 @@ from lmjax.masks.samplers import (
 
 __all__ = [
     "Coalitions",
+    "ImageCoalitions",
     "MaskFamily",
     "all_coalitions",
     "bernoulli_keep",

@@ -65,6 +65,49 @@ class Coalitions(MaskFamily):
         return self.keep.any(axis=0)[self.segments]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageCoalitions:
+    """Coalitions of several images: `Coalitions` whose variants have label maps of their own.
+
+    Attributes:
+      segments: `[M, H, W]` ints from 0, a label map for each image.
+      keep: `[N, S]` bool, True = the segment of the variant's image stays visible. S is the largest
+        number of segments; columns that an image has no segment for are ignored.
+    """
+
+    segments: np.ndarray
+    keep: np.ndarray
+
+    def __post_init__(self):
+        segments, keep = np.asarray(self.segments), np.asarray(self.keep)
+        if segments.ndim != 3 or segments.dtype.kind not in "iu" or segments.size == 0:
+            raise ValueError(
+                f"segments must be ints [M, H, W], got {segments.dtype} {segments.shape}"
+            )
+        if keep.ndim != 2 or keep.dtype != bool:
+            raise ValueError(f"keep must be bool [N, S], got {keep.dtype} {keep.shape}")
+        if segments.min() < 0 or segments.max() >= keep.shape[1]:
+            raise ValueError(
+                f"segments must hold labels from 0 to {keep.shape[1] - 1}, one for each column of "
+                f"keep; got {segments.min()} to {segments.max()}"
+            )
+        object.__setattr__(self, "segments", segments.astype(np.int32))
+        object.__setattr__(self, "keep", keep)
+
+    @property
+    def spatial_shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.segments.shape[1], self.segments.shape[2]
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    @property
+    def make(self) -> Callable:
+        """The function (label map, coalitions) -> masks, of one image."""
+        return _paint
+
+
 def random_keep(
     num_segments: int,
     num_samples: int,

@@ -20,7 +20,7 @@ def threefry(key: jax.Array) -> jax.Array:
 
 
 def draw_rows(draw: Callable[[int], Any], first: int, last: int) -> Any:
-    """Returns rows `first` to `last - 1` of a draw, the same ones whatever is drawn with them.
+    """Returns rows `first` to `last - 1` of a draw, independent of how many are drawn.
 
     Args:
       draw: number of rows -> arrays with that leading axis (any pytree of them), from a threefry

@@ -235,7 +235,8 @@ def to_variables(
     """
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    leaves = {_torch_key(path): (path, leaf) for path, leaf in flatten_dict(target).items()}
+    flat: dict[Any, Any] = flatten_dict(target)
+    leaves = {_torch_key(path): (path, leaf) for path, leaf in flat.items()}
     state_dict = {k: v for k, v in state_dict.items() if k.split(".")[-1] != _IGNORED}
     wanted = {key: _torch_shape(path[-1], leaf.shape) for key, (path, leaf) in leaves.items()}
     missing = [key for key in wanted if key not in state_dict]

@@ -1,7 +1,7 @@
 """The classifier: a network with its weights, preprocessing and class names, as one pytree."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,12 @@ from flax import linen as nn
 
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
+from lmjax.masking.sparse.positions import Layout
+from lmjax.masking.sparse.rows import Pixels
 from lmjax.models.checkpoints import count_parameters
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import Masking, check_masking
+from lmjax.removals.removal import Where
 
 _ANY_SIZE = (224, 224)  # no network is too deep for it
 
@@ -43,7 +45,7 @@ class Classifier:
         return self.module.masking
 
     @property
-    def where(self) -> Literal["layers", "tokens"]:
+    def where(self) -> Where:
         """Where masks travel: through layers, or in a transformer as dropped tokens."""
         return self.masking.where
 
@@ -79,15 +81,14 @@ class Classifier:
             other than 0 and 1, or a `masking` that does not fit the network.
         """
         images = self._check_images(images)
-        if masks is not None:
-            masks = check_mask(masks, images.shape[:3])
-        return self._run(Masked(images, masks), masking)
+        checked: Any = None if masks is None else check_mask(masks, images.shape[:3])
+        return self._run(Masked(images, checked), masking)
 
     def apply_on_visible(
         self,
         images: jax.Array,
         masks: jax.Array,
-        ledger: Counting | Capacities,
+        ledger: Layout,
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
@@ -95,7 +96,7 @@ class Classifier:
 
         Args:
           images, masks, masking: as in `apply`; masks are required.
-          ledger: room for rows, or their count; see `lmjax.masking.sparse.rows`.
+          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
         """
         images = self._check_images(images)
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))
@@ -142,7 +143,8 @@ class Classifier:
         if masking is not None:
             check_masking(masking, module.masking)
             module = module.clone(masking=masking)
-        return module.apply(self.variables, inputs)
+        logits: Any = module.apply(self.variables, inputs)
+        return logits
 
     def _check_images(self, images) -> jax.Array:
         images, channels = jnp.asarray(images), len(self.preprocessing.mean)
@@ -212,7 +214,8 @@ def _last_with_positions(classifier: Classifier) -> str:
             found.extend(context.module.path)
         return output
 
-    image = jax.ShapeDtypeStruct((1, *_ANY_SIZE, len(classifier.preprocessing.mean)), jnp.float32)
+    shape = 1, *_ANY_SIZE, len(classifier.preprocessing.mean)
+    image: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
     with nn.intercept_methods(note):
         jax.eval_shape(classifier.module.apply, classifier.variables, Masked(image))
     return next(name for name in reversed(found) if not name.startswith("classifier"))

@@ -84,9 +84,9 @@ class _KeepDeclaredHash(urllib.request.HTTPRedirectHandler):
 
     declared: str | None = None
 
-    def redirect_request(self, request, file, code, message, headers, new_url):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
         self.declared = _hash_in(headers) or self.declared
-        return super().redirect_request(request, file, code, message, headers, new_url)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _hash_in(headers) -> str | None:

@@ -90,9 +90,9 @@ class BatchNorm(nn.BatchNorm):
 
     momentum: float = 0.9
 
-    def __call__(self, inputs: Masked) -> Masked:
-        in_training = not self.use_running_average and inputs.mask is not None
-        mask = inputs.mask[..., None] if in_training else None
+    def __call__(self, inputs: Masked) -> Masked:  # pyright: ignore[reportIncompatibleMethodOverride]
+        mask = None if self.use_running_average else inputs.mask
+        mask = None if mask is None else mask[..., None]
         return layers.pointwise(inputs, lambda x: super(BatchNorm, self).__call__(x, mask=mask))
 
 
@@ -106,7 +106,7 @@ class LayerNorm(nn.LayerNorm):
 
     use_fast_variance: bool = False
 
-    def __call__(self, inputs: Masked) -> Masked:
+    def __call__(self, inputs: Masked) -> Masked:  # pyright: ignore[reportIncompatibleMethodOverride]
         return layers.pointwise(inputs, super().__call__)
 
 

@@ -165,7 +165,7 @@ def _locate(
                 f"one of the tags {_list_tags(network)}"
             )
         return network.bundled, None
-    if weights in network.also_bundled:
+    if isinstance(weights, str) and weights in network.also_bundled:
         return network.also_bundled[weights], None
     if isinstance(weights, str):
         source = registry.find_source(weights, network.name)

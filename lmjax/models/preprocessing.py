@@ -7,10 +7,11 @@ on PIL images, number for number.
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from lmjax._utils.checks import check_choice, check_whole
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -53,11 +54,10 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("resize", "crop"):
             length = getattr(self, name)
-            if length is not None and (not isinstance(length, Integral) or length < 1):
-                raise ValueError(f"{name} must be a positive integer or None, got {length!r}")
-        if self.interpolation not in _FILTERS:
-            allowed = ", ".join(_FILTERS)
-            raise ValueError(f"interpolation must be one of {allowed}; got {self.interpolation!r}")
+            if length is not None:
+                length = check_whole(name, length, least=1, note="pixels; or None")
+                object.__setattr__(self, name, length)
+        check_choice("interpolation", self.interpolation, _FILTERS)
         if not self.antialias:
             raise ValueError("antialias must be True: Pillow has no filter without it")
         for name in ("mean", "std"):  # tuples, so that a Preprocessing can be hashed
@@ -198,7 +198,7 @@ def _resize_shorter_side(pixels: np.ndarray, length: int, resample) -> np.ndarra
         return pixels
     # Pillow filters each channel by itself, so any number of them can go one by one.
     resized = [
-        Image.fromarray(pixels[..., channel]).resize(size[::-1], resample)
+        Image.fromarray(pixels[..., channel]).resize((size[1], size[0]), resample)
         for channel in range(pixels.shape[2])
     ]
     return np.stack([np.asarray(channel) for channel in resized], axis=-1)

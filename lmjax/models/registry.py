@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lmjax._utils.registry import Registry
 from lmjax.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from lmjax.models.layers import Network
+    from lmjax.removals.removal import Where
 
 _FOLDER = Path(__file__).parent
 _DEFAULT = Preprocessing()
@@ -78,7 +79,7 @@ class NetworkInfo:
         return count_parameters(abstract_variables(self.build(), in_channels=channels))
 
     @property
-    def where(self) -> Literal["layers", "tokens"]:
+    def where(self) -> "Where":
         """Where masks travel: through layers, or in a transformer as dropped tokens."""
         return self.build().masking.where
 

@@ -81,7 +81,7 @@ def title(name: str) -> str:
     return f"{shown}, depth {depth}" if depth else shown
 
 
-def make(name: str, *, key: jax.Array | None = None, segments: np.ndarray | None = None) -> Any:
+def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any = None) -> Any:
     """Makes a removal by its name.
 
     Args:

@@ -125,7 +125,7 @@ class Replace(Painting):
     def __post_init__(self):
         if isinstance(self.baseline, str):
             object.__setattr__(self, "baseline", canonical_spelling(self.baseline))
-            self._check_name()
+            self._check_name(self.baseline)
         elif not callable(self.baseline):
             object.__setattr__(self, "baseline", _check_picture(self.baseline))
         if self.segments is not None:
@@ -135,16 +135,16 @@ class Replace(Painting):
         if self.radius is not None:
             check_whole("radius", self.radius, least=0, note="pixels; None takes all")
 
-    def _check_name(self) -> None:
-        if self.baseline not in BASELINES:
+    def _check_name(self, name: str) -> None:
+        if name not in BASELINES:
             raise ValueError(
                 f"baseline must be one of {', '.join(BASELINES)}, a colour, an image [H, W, C] or "
-                f"a function image -> image; got {self.baseline!r}"
+                f"a function image -> image; got {name!r}"
             )
-        if BASELINES[self.baseline].needs == "key" and self.key is None:
-            raise ValueError(f"baseline {self.baseline!r} needs key=jax.random.key(seed)")
-        if BASELINES[self.baseline].needs == "segments" and self.segments is None:
-            raise ValueError(f"baseline {self.baseline!r} needs segments=, a label map [H, W]")
+        if BASELINES[name].needs == "key" and self.key is None:
+            raise ValueError(f"baseline {name!r} needs key=jax.random.key(seed)")
+        if BASELINES[name].needs == "segments" and self.segments is None:
+            raise ValueError(f"baseline {name!r} needs segments=, a label map [H, W]")
 
     def paint(
         self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None

@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 
 from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
-from lmjax.evaluation import Evaluator, ImageCoalitions, Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.evaluator import Engine
+from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
 from lmjax.studies.predictors import (
@@ -325,7 +326,7 @@ class ImageBatch:
     ) -> np.ndarray:
         """Evaluates variants of this batch, as `total * num_images / M` in all are expected."""
         supported: tuple[Any, ...] = ("auto", *getattr(predictor, "engines", ()))
-        engine: Engine = self._engine if self._engine in supported else "dense"
+        engine: Any = self._engine if self._engine in supported else "dense"
         evaluator = Evaluator(predictor, engine=engine, **self._options)
         expected = math.ceil(total / len(self.samples) * self._num_images)
         return evaluator.images(images, masks, image_of=image_of, expected=expected)

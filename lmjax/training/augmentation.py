@@ -16,7 +16,7 @@ network is a fill, including those of other packages. Each image draws its own r
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def parse(augmentations: Sequence[str]) -> tuple[Augmentation, ...]:
       ValueError: no such kind or fill, a fill too many or too few, or several maskings at once.
     """
     parsed = tuple(_parse(each) for each in augmentations)
-    maskings = sorted({each.fill for each in parsed if each.in_network})
+    maskings = sorted({str(each.fill) for each in parsed if each.in_network})
     if len(maskings) > 1:
         raise ValueError(
             f"augmentations mask in the network in different ways ({', '.join(maskings)}); choose "
@@ -122,7 +122,7 @@ def masking_of(augmentations: Sequence[str], own: Masking) -> Masking | None:
     """
     for each in parse(augmentations):
         if each.in_network:
-            masking = removals.make(each.fill)
+            masking = removals.make(str(each.fill))
             return own if masking is None else masking
     return None
 
@@ -165,6 +165,8 @@ def hide(
       key: of noise; each image draws its own.
     """
     if not removals.paints(fill):
+        if examples.masks is None:
+            raise ValueError(f"examples must have masks for {fill!r}, which masks in the network")
         return examples._replace(masks=examples.masks & ~where)
 
     def paint(key: jax.Array, image: jax.Array, visible: jax.Array) -> jax.Array:
@@ -181,6 +183,8 @@ def hidden(kind: str, examples: Examples, *, key: jax.Array) -> jax.Array:
       `[N, H, W]` bool, True = hidden.
     """
     if kind == "objects":
+        if examples.objects is None:
+            raise ValueError("examples must have objects for the kind 'objects'")
         return jnp.roll(examples.objects, 1, axis=0)
     count, *shape = examples.images.shape[:3]
     draw = {"patches": patches, "cutout": cutout, "erasing": erasing}[kind]
@@ -266,18 +270,19 @@ def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
     Source: Yun et al. 2019, equations 1 and 2, with the share that stays uniform, as theirs. Here
     each image draws its own box. Images of a batch come in random order, so the one before is any.
     """
-    count, *shape = examples.images.shape[:3]
+    count, height, width = examples.images.shape[:3]
+    shape = height, width
 
     def draw(key: jax.Array) -> jax.Array:
         share_key, place_key = jax.random.split(key)
         comes = jax.random.uniform(share_key)
         half = (jnp.array(shape) * jnp.sqrt(comes)).astype(int) // 2
         centre = jax.random.randint(place_key, (2,), 0, jnp.array(shape))
-        return _box(tuple(shape), centre - half, 2 * half)
+        return _box(shape, centre - half, 2 * half)
 
     where = jax.vmap(draw)(jax.random.split(key, count))
 
-    def mix(own: jax.Array | None) -> jax.Array | None:
+    def mix(own: jax.Array | None) -> Any:
         if own is None:
             return None
         inside = where.reshape(*where.shape, *(1,) * (own.ndim - 3))
@@ -292,7 +297,7 @@ def flip(examples: Examples, *, key: jax.Array) -> Examples:
     """Mirrors half of the images, left to right, with their masks."""
     mirrored = jax.random.bernoulli(key, 0.5, examples.targets.shape[:1])
 
-    def mirror(own: jax.Array | None) -> jax.Array | None:
+    def mirror(own: jax.Array | None) -> Any:
         if own is None:
             return None
         return jnp.where(mirrored.reshape(-1, *(1,) * (own.ndim - 1)), own[:, :, ::-1], own)

@@ -85,7 +85,7 @@ class TrainingConfig:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch, once images_per_epoch is known."""
-        return self.images_per_epoch // self.batch_size
+        return self.images_per_epoch // self.batch_size  # pyright: ignore[reportOptionalOperand]
 
     @property
     def steps(self) -> int:

@@ -27,10 +27,10 @@ from lmjax.models.classifier import Classifier
 from lmjax.models.loading import build, load
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import check_masking
-from lmjax.training.accuracy import measure
 from lmjax.training.augmentation import masking_of, needs_objects
 from lmjax.training.batches import Batch, Reader, ahead, indices
 from lmjax.training.config import TrainingConfig
+from lmjax.training.measurement import measure
 from lmjax.training.run_folder import RunFolder
 from lmjax.training.step import TrainState, initial_state, train_step
 
@@ -94,7 +94,8 @@ def train(
         needs, a loss that is not finite, or processes that do not agree.
       OSError: files that cannot be read or written.
     """
-    mesh = sharding.mesh_of(sharding.check_mesh(mesh, of_all_processes=True).devices.ravel())
+    mesh = sharding.check_mesh(mesh, of_all_processes=True)
+    mesh = sharding.mesh_of(mesh.devices.ravel().tolist())
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None:
         check_whole("checkpoint_steps", checkpoint_steps, least=1)
@@ -190,12 +191,10 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
     if old is not None:
         fresh = initial_variables(module, preprocessing, config.seed)
         start = jax.tree.map(lambda a, b: a if a.shape == b.shape else b, old.variables, fresh)
-    readers = [
-        each and Reader(each, preprocessing, num_classes, objects)
-        for each, objects in ((source, needs_objects(config.augmentations)), (test, False))
-    ]
+    reader = Reader(source, preprocessing, num_classes, needs_objects(config.augmentations))
+    of_test = None if test is None else Reader(test, preprocessing, num_classes)
     names = None if class_names is None else tuple(class_names)
-    return _Job(network, config, module, preprocessing, *readers, start, names, mesh)
+    return _Job(network, config, module, preprocessing, reader, of_test, start, names, mesh)
 
 
 def _trained(network: str, weights, num_classes: int) -> Classifier:

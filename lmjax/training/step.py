@@ -129,7 +129,7 @@ def train_step(
     else:
         loss, batch_stats, accuracy, gradient = _accumulate(gradient_of, state, batch, config)
     update, optimizer = make_optimizer(config).update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, update)
+    params: Any = optax.apply_updates(state.params, update)
     metrics = {
         "loss": loss,
         "accuracy": accuracy,
@@ -145,9 +145,11 @@ def train_step(
 
 def in_training(module: nn.Module, config: TrainingConfig) -> nn.Module:
     """Returns the network in training: with batch statistics, and the augmentations' masking."""
-    options = {"train": True, "dtype": jnp.dtype(config.dtype)}
+    options: dict[str, Any] = {"train": True, "dtype": jnp.dtype(config.dtype)}
     masking = masking_of(config.augmentations, module.masking)
-    return module.clone(**options, **({} if masking is None else {"masking": masking}))
+    if masking is not None:
+        options["masking"] = masking
+    return module.clone(**options)
 
 
 def _accumulate(gradient_of, state: TrainState, batch, config: TrainingConfig):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from lmjax.attribution import banzhaf
-from lmjax.attribution.banzhaf import reuse_all
+from lmjax.attribution.banzhaf import difference_of_means
 from lmjax.masks import bernoulli_keep
 from tests.support.games import TABLES, banzhaf_by_loop, game, picture, smooth_table, strip
 
@@ -45,4 +45,4 @@ def test_a_segment_that_never_changes_is_an_error():
     keep = np.random.default_rng(0).random((40, 5)) < 0.5
     keep[:, 3] = True
     with pytest.raises(ValueError, match="of 40 coalitions, fewer than 2 show segment 3"):
-        reuse_all(keep, np.ones((40, 1)))
+        difference_of_means(keep, np.ones((40, 1)))

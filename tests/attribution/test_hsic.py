@@ -82,9 +82,9 @@ def test_outputs_whose_median_is_zero_still_have_a_width():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 1}, "num_samples must be 2 or more"),
-        ({"grid": 10}, "grid must have from 1 x 1 to 12 x 9 cells"),
-        ({"kernel_width": 0.0}, "kernel_width must be above 0"),
+        ({"num_samples": 1}, "num_samples must be a whole number, 2 or more"),
+        ({"grid": 10}, "grid must be .* from 1 to 12 and 9 .* got 10"),
+        ({"kernel_width": 0.0}, "kernel_width must be .* above 0"),
         ({"segments": np.ones((H, W), int)}, "missing 0"),
     ],
 )

@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances
 
-from lmjax.attribution import lime, lime_regression
-from lmjax.attribution.lime import _forward_selection
-from lmjax.evaluation import Predictor
+from lmjax.attribution import Surrogate, lime, lime_regression
+from lmjax.attribution.surrogate import _forward_selection
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import random_keep, segments
 from lmjax.removals.replace import Replace
 from tests.support.segment_networks import shares
@@ -105,9 +105,7 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
         num_samples=300,
         target=(1, 0),
         output="logit",
-        selection=selection,
-        num_features=number,
-        distance=distance,
+        surrogate=Surrogate(selection=selection, num_features=number, distance=distance),
     )
     keep = np.asarray(random_keep(S, 300, key=KEY))
     outputs = np.asarray(network(IMAGE, keep[:, SEGMENTS]))
@@ -134,9 +132,8 @@ def test_selections_of_constant_answers_are_finite():
         return jnp.ones((len(masks), 2))
 
     for selection in ("highest_weights", "forward_selection", "lasso_path"):
-        found = lime(
-            network, IMAGE, SEGMENTS, key=KEY, num_samples=200, selection=selection, num_features=3
-        )
+        surrogate = Surrogate(selection=selection, num_features=3)
+        found = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, surrogate=surrogate)
         np.testing.assert_array_equal(found.scores, np.zeros(S))
 
 
@@ -218,7 +215,7 @@ def test_a_linear_network_is_recovered():
         SEGMENTS,
         key=KEY,
         target=range(4),
-        alpha=1e-5,
+        surrogate=Surrogate(alpha=1e-5),
         output="logit",
     )
     np.testing.assert_allclose(found.scores, truth.T, atol=2e-4)
@@ -275,8 +272,8 @@ def test_heatmap_paints_scores_on_segments():
 def test_the_batch_size_does_not_change_scores():
     network = predictor()
     scores = [
-        lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, batch_size=size).scores
-        for size in (None, 7, 64)
+        lime(evaluator, IMAGE, SEGMENTS, key=KEY, num_samples=200).scores
+        for evaluator in (Evaluator(network, batch_size=size) for size in (None, 7, 64))
     ]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(scores[2], scores[0], rtol=1e-4, atol=1e-6)
@@ -321,16 +318,8 @@ def test_few_samples_warn_and_say_how_many_are_needed():
         ({"target": 5}, "target must be from 0 to 4, the network has 5 classes; got 5"),
         ({"target": [0, -1]}, "got -1"),
         ({"output": "odds"}, "output must be one of probability, logit; got 'odds'"),
-        ({"alpha": 0.0}, "alpha must be above 0"),
-        ({"kernel_width": -1.0}, "kernel_width must be above 0"),
-        ({"kernel_width": np.nan}, "kernel_width must be above 0"),
-        ({"num_samples": 1}, "num_samples must be 2 or more, .* got 1"),
-        ({"num_samples": 0}, "num_samples must be 2 or more"),
-        ({"distance": "jaccard"}, "distance must be one of cosine, euclidean; got 'jaccard'"),
-        ({"selection": "auto", "num_features": 3}, "selection must be one of none, highest"),
-        ({"selection": "lasso_path"}, "num_features and a selection .* go together"),
-        ({"num_features": 3}, "num_features and a selection .* go together"),
-        ({"selection": "lasso_path", "num_features": 0}, "num_features must be 1 or more"),
+        ({"num_samples": 1}, "num_samples must be .* 2 or more .the whole image .* got 1"),
+        ({"num_samples": 0}, "num_samples must be a whole number, 2 or more"),
         ({"keep_probability": 1.5}, "keep_probability"),
         ({"segments": SEGMENTS + 1}, "missing 0"),
         ({"segments": SEGMENTS.T}, "like the image"),
@@ -344,13 +333,32 @@ def test_bad_input_is_an_error(options, message):
         lime(**{**arguments, **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be .* above 0"),
+        ({"kernel_width": -1.0}, "kernel_width must be .* above 0"),
+        ({"kernel_width": np.nan}, "kernel_width must be .* above 0"),
+        ({"distance": "jaccard"}, "distance must be one of cosine, euclidean; got 'jaccard'"),
+        ({"selection": "auto", "num_features": 3}, "selection must be one of none, highest"),
+        ({"selection": "lasso_path"}, "num_features and a selection .* go together"),
+        ({"num_features": 3}, "num_features and a selection .* go together"),
+        (
+            {"selection": "lasso_path", "num_features": 0},
+            "num_features must be a whole number, 1 or more",
+        ),
+    ],
+)
+def test_a_surrogate_of_bad_options_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        Surrogate(**options)
+
+
 def test_a_bad_target_is_found_before_the_run(monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("evaluated")
 
-    import importlib
-
-    monkeypatch.setattr(importlib.import_module("lmjax.attribution.game"), "evaluate", never)
+    monkeypatch.setattr(Evaluator, "__call__", never)
     with pytest.raises(ValueError, match="target must be"):
         lime(predictor(), IMAGE, SEGMENTS, key=KEY, target=99)
 

@@ -5,7 +5,7 @@ import pytest
 
 import lmjax
 from lmjax.attribution import leave_one_in, leave_one_out, occlusion
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.models.networks.resnet import BasicBlock, ResNet
@@ -151,7 +151,8 @@ def test_a_resnet_under_layer_masking():
     image = rng.random((24, 17, 3)).astype(np.float32)
     labels = segments.grid(image, size=9)
     network = Predictor(classifier, lmjax.LayerMasking())
-    found = leave_one_out(network, image, labels, target=0, output="logit", batch_size=4)
+    evaluator = Evaluator(network, batch_size=4)
+    found = leave_one_out(evaluator, image, labels, target=0, output="logit")
     masks = np.concatenate([np.ones((1, 24, 17)), np.stack([labels != s for s in range(6)])])
     logits = np.asarray(jax.jit(network)(image, masks.astype(bool)))[:, 0]
     np.testing.assert_allclose(found.scores, logits[0] - logits[1:], atol=1e-4 * abs(logits).max())

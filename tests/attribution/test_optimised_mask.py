@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.attribution import extremal_perturbation, meaningful_perturbation
+from lmjax.attribution import MaskPenalty, extremal_perturbation, meaningful_perturbation
 from lmjax.evaluation import Predictor
 from lmjax.masks import segments
 from tests.support.compilations import counted
@@ -77,7 +77,7 @@ def first_disc(score):
 @pytest.mark.parametrize("target", [0, 1])
 def test_meaningful_perturbation_is_the_optimisation_of_the_paper(target):
     torch = pytest.importorskip("torch")
-    weights = {"l1": 0.003, "tv": 0.02, "beta": 2.5}
+    penalty = MaskPenalty(l1=0.003, tv=0.02, beta=2.5)
 
     def score(coarse):
         return torch_logits(IMAGE, enlarged(coarse)[None]).softmax(dim=1)[0, target]
@@ -91,7 +91,8 @@ def test_meaningful_perturbation_is_the_optimisation_of_the_paper(target):
         (score(coarse) + 0.003 * (1 - coarse).sum() + 0.02 * variation).backward()
         optimiser.step()
         coarse.data.clamp_(0, 1)
-    found = meaningful(BLACK, IMAGE, target=target, jitter=1, learning_rate=0.05, **weights)
+    options = {"jitter": 1, "learning_rate": 0.05, "penalty": penalty}
+    found = meaningful(BLACK, IMAGE, target=target, **options)
     np.testing.assert_allclose(found.scores, 1 - enlarged(coarse).detach(), atol=2e-3)
     assert found.num_variants == 25 + 20 + 1
 
@@ -152,7 +153,10 @@ def test_extremal_perturbation_is_the_optimisation_of_the_paper(mirror):
 LARGE = np.full((32, 32, 3), 0.5, np.float32)
 LABELS = segments.grid(LARGE, size=8)  # 16 segments
 IN_USE = {
-    "meaningful": {"grid": 16, "smooth": 0.0, "l1": 1e-3, "tv": 1e-3, "iterations": 150},
+    "meaningful": {
+        **{"grid": 16, "smooth": 0.0, "iterations": 150},
+        "penalty": MaskPenalty(l1=1e-3, tv=1e-3),
+    },
     "extremal": {"areas": (1 / 16, 1 / 8), "step": 4, "sigma": 6.0, "iterations": 200},
 }
 
@@ -183,7 +187,9 @@ def test_the_mask_of_meaningful_perturbation_lowers_the_output_more_than_its_rev
 
 
 def test_more_weight_hides_less():
-    light, heavy = (meaningful(BLACK, IMAGE, target=0, l1=l1, tv=0.0) for l1 in (1e-4, 0.1))
+    light, heavy = (
+        meaningful(BLACK, IMAGE, target=0, penalty=MaskPenalty(l1=l1, tv=0.0)) for l1 in (1e-4, 0.1)
+    )
     assert heavy.scores.sum() < light.scores.sum()
 
 
@@ -249,17 +255,29 @@ def test_a_map_made_binary_can_be_asked_about_under_layer_masking():
     [
         ("meaningful", {"iterations": 0}, "iterations must be a whole number, 1 or more; got 0"),
         ("meaningful", {"jitter": 0}, "jitter must be a whole number, 1 or more"),
-        ("meaningful", {"grid": 28}, "grid must have from 2 x 2 to 14 x 11 cells"),
-        ("meaningful", {"tv": -1.0}, "tv must be 0 or more"),
-        ("meaningful", {"beta": 0.5}, "beta must be 1 or more"),
-        ("meaningful", {"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ("meaningful", {"grid": 28}, "grid must be .* from 2 to 14 and 11 .* got 28"),
+        ("meaningful", {"smooth": -1.0}, "smooth must be .* at least 0"),
+        ("meaningful", {"learning_rate": 0.0}, "learning_rate must be .* above 0"),
         ("meaningful", {"target": K}, "target must be from 0 to 3"),
         ("extremal", {"areas": ()}, "areas must be one or more shares"),
         ("extremal", {"areas": (0.5, 1.0)}, "areas must be one or more shares"),
-        ("extremal", {"sigma": 0.0}, "sigma must be above 0"),
+        ("extremal", {"sigma": 0.0}, "sigma must be .* above 0"),
         ("extremal", {"output": "loss"}, "output must be one of"),
     ],
 )
 def test_bad_options_are_errors(name, options, message):
     with pytest.raises(ValueError, match=message):
         ALL[name](BLACK, IMAGE, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"l1": -1.0}, "l1 must be .* at least 0"),
+        ({"tv": -1.0}, "tv must be .* at least 0"),
+        ({"beta": 0.5}, "beta must be .* at least 1"),
+    ],
+)
+def test_a_penalty_out_of_range_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        MaskPenalty(**options)

@@ -6,8 +6,9 @@ from scipy.stats import sobol_indices
 
 import lmjax
 from lmjax.attribution import sobol
-from lmjax.attribution.sobol import designs, jansen, segments_or_grid
+from lmjax.attribution.sobol import designs, jansen
 from lmjax.evaluation import Predictor
+from lmjax.masks.segments import even_grid
 from tests.support.segment_networks import shares
 from tests.support.small_classifier import small_classifier
 
@@ -15,7 +16,7 @@ RNG = np.random.default_rng(0)
 H, W = 12, 9
 IMAGE = RNG.random((H, W, 3)).astype(np.float32)
 KEY = jax.random.key(3)
-SEGMENTS = segments_or_grid(None, (H, W), (2, 3))  # 6 segments
+SEGMENTS = even_grid((H, W), (2, 3))  # 6 segments
 S = 6
 
 
@@ -130,8 +131,8 @@ def test_the_default_grid_is_even():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_designs": 1}, "num_designs must be 2 or more"),
-        ({"grid": 10}, "grid must have from 1 x 1 to 12 x 9 cells"),
+        ({"num_designs": 1}, "num_designs must be a whole number, 2 or more"),
+        ({"grid": 10}, "grid must be .* from 1 to 12 and 9 .* got 10"),
         ({"segments": SEGMENTS + 1}, "missing 0"),
         ({"segments": SEGMENTS.T}, "like the image"),
         ({"segments": np.arange(150 * 100).reshape(150, 100)}, "at most 10,600"),

@@ -7,8 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lmjax
 from lmjax._utils import sharding
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
-from lmjax.masks import Coalitions, segments
+from lmjax.masks import Coalitions, ImageCoalitions, segments
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 
 MASKS = random_masks(100)
@@ -92,20 +91,22 @@ def test_variants_of_many_images():
     maps = np.stack([segments.grid(IMAGE, size=11)] * 5)
     family = ImageCoalitions(maps, rng.random((61, maps.max() + 1)) < 0.5)
     image_of = rng.integers(0, 5, 61)
-    options = {"image_of": image_of, "batch_size": 4}
-    together = evaluate_images(PREDICTOR, images, family, **options)
-    alone = evaluate_images(PREDICTOR, images, family, mesh=ONE, **options)
+    options = {"batch_size": 4, "engine": "dense"}
+    together = lmjax.Evaluator(PREDICTOR, **options)
+    alone = lmjax.Evaluator(PREDICTOR, mesh=ONE, **options)
+    together = together.images(images, family, image_of=image_of)
+    alone = alone.images(images, family, image_of=image_of)
     np.testing.assert_array_equal(together, alone)
 
 
 def test_attributions_and_metrics():
-    options = {"key": jax.random.key(0), "num_samples": 63, "batch_size": 8}
-    together = lmjax.attribution.rise(PREDICTOR, IMAGE, **options)
-    alone = lmjax.attribution.rise(PREDICTOR, IMAGE, mesh=ONE, **options)
+    four, one = (lmjax.Evaluator(PREDICTOR, batch_size=8, mesh=mesh) for mesh in (None, ONE))
+    options = {"key": jax.random.key(0), "num_samples": 63}
+    together = lmjax.attribution.rise(four, IMAGE, **options)
+    alone = lmjax.attribution.rise(one, IMAGE, **options)
     np.testing.assert_allclose(together.scores, alone.scores, rtol=1e-5)
-    options = {"step": 64, "batch_size": 8}
-    together = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, **options)
-    expected = lmjax.metrics.deletion(PREDICTOR, IMAGE, alone.heatmap, mesh=ONE, **options)
+    together = lmjax.metrics.deletion(four, IMAGE, alone.heatmap, step=64)
+    expected = lmjax.metrics.deletion(one, IMAGE, alone.heatmap, step=64)
     np.testing.assert_allclose(together.values, expected.values, rtol=1e-5)
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lmjax
 from lmjax._utils import sharding
-from lmjax.evaluation import Predictor, evaluate, programs
-from lmjax.evaluation.evaluator import default_batch_size, num_classes
+from lmjax.evaluation import Predictor, evaluate, jobs, programs
+from lmjax.evaluation.jobs import default_batch_size
 from lmjax.masks import Coalitions, random_keep, segments
 from lmjax.removals.replace import Replace
 from tests.support import compilations
@@ -88,18 +89,18 @@ def test_new_weights_or_a_new_baseline_do_not_trace_again():
 
 def test_counting_the_classes_costs_no_further_trace():
     network = predictor()
-    assert num_classes(network, IMAGE, MASKS) == 4
+    assert lmjax.Evaluator(network).num_classes(IMAGE, MASKS) == 4
     evaluate(network, IMAGE, MASKS)
     assert len(network.classifier.traces) == 1
 
 
 def test_weights_are_arguments_of_the_compiled_program_never_constants():
     network = predictor()
-    job = module._prepare(network, IMAGE, Coalitions(SEGMENTS, KEEP), batch_size=8)
+    coalitions = Coalitions(SEGMENTS, KEEP)
+    job = jobs.job_of_image(network, IMAGE, coalitions, jobs.Options(batch_size=8))
     rows = job.take(np.zeros((2, 8), int))
-    text = programs._dense_call.lower(
-        *job.arguments(rows), np.ones(1, int), static=job.static, mesh=job.mesh
-    ).as_text()
+    inputs = job.arrays, job.images, job.shared, rows, np.ones(1, int)
+    text = programs._dense_call.lower(*inputs, static=job.static, mesh=job.mesh).as_text()
     (signature,) = [line for line in text.splitlines() if "@main" in line]
     assert "tensor<8x6x3x4xf32>" in signature
     assert "dense<[[[[" not in text
@@ -227,7 +228,7 @@ def test_memory_depends_on_the_batch_size_and_not_on_the_number_of_variants(monk
 )
 def test_at_most_two_calls_are_under_way(monkeypatch, batches_per_call, expected):
     pixels = batches_per_call * 10 * IMAGE[..., 0].size
-    monkeypatch.setattr(module, "_CPU_PIXELS_PER_CALL", pixels)
+    monkeypatch.setattr(jobs, "_CPU_PIXELS_PER_CALL", pixels)
     events = []
     run = programs._dense_call
 
@@ -278,7 +279,7 @@ def test_default_batch_sizes_on_an_accelerator(monkeypatch):
 )
 def test_batches_are_no_larger_than_needed(batch_size, num_variants, expected):
     one = sharding.local_mesh()
-    assert module.per_device(batch_size, num_variants, (128, 128), one) == expected
+    assert jobs._per_device(batch_size, num_variants, (128, 128), one) == expected
 
 
 @pytest.mark.parametrize("batch_size", [0, -4, 2.5, True])
@@ -310,7 +311,7 @@ def test_a_progress_bar_can_be_forced_and_counts_variants_not_padding(capfd):
 )
 def test_on_a_terminal_runs_of_several_batches_show_one(monkeypatch, progress, batch_size, shown):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    job = module._prepare(predictor(), IMAGE, MASKS, batch_size)
+    job = jobs.job_of_image(predictor(), IMAGE, MASKS, jobs.Options(batch_size=batch_size))
     with module._progress_bar(job, progress) as bar:
         assert bar.disable is not shown
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.metrics import Curve, deletion, insertion
 from lmjax.removals.baselines import gaussian_blur
@@ -97,6 +97,15 @@ def test_the_area_of_a_curve_by_hand():
     assert isinstance(curve.normalised_auc, float)
 
 
+def test_a_curve_prints_what_it_is():
+    curve = deletion(predictor(), IMAGE, HEATMAP, target=2)
+    area = f"normalised_auc={curve.normalised_auc:.4g}"
+    values = f"values=float32[9] from {curve.values.min():.4g} to {curve.values.max():.4g}"
+    assert repr(curve) == f"Curve({values}, target=2, {area})"
+    many = Curve(np.linspace(0, 1, 225), np.zeros((1000, 225), np.float32), tuple(range(1000)))
+    assert len(repr(many)) < 300
+
+
 def test_equal_scores_go_in_the_order_of_reading():
     curve = deletion(predictor(), IMAGE, np.zeros((H, W)), target=0)
     rows = deletion(predictor(), IMAGE, -np.arange(H * W).reshape(H, W), target=0)
@@ -172,7 +181,8 @@ def test_a_network_that_reads_one_segment():
 def test_the_batch_size_does_not_change_a_curve():
     for metric in (deletion, insertion):
         curves = [
-            metric(predictor(), IMAGE, HEATMAP, step=5, batch_size=size) for size in (None, 1, 4)
+            metric(Evaluator(predictor(), batch_size=size), IMAGE, HEATMAP, step=5)
+            for size in (None, 1, 4)
         ]
         for curve in curves[1:]:
             np.testing.assert_allclose(curve.values, curves[0].values, rtol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.metrics import (
     Curve,
@@ -127,7 +127,7 @@ def test_areas_by_hand():
 def test_areas_are_between_curves_alike():
     values = np.zeros(3, np.float32)
     curve = Curve(np.linspace(0, 1, 3), values, 1)
-    with pytest.raises(ValueError, match="as many steps"):
+    with pytest.raises(ValueError, match="the same number of steps"):
         area_between(Curve(np.linspace(0, 1, 4), np.zeros(4), 1), curve)
     with pytest.raises(ValueError, match="targets 2 and 1"):
         area_between(Curve(curve.fractions, values, 2), curve)
@@ -197,11 +197,12 @@ def test_a_network_that_reads_one_segment_changes_its_mind_with_it():
 def test_the_batch_size_changes_nothing():
     for size in (1, 4):
         for metric in (
-            lambda **o: region_perturbation(PREDICTOR, IMAGE, HEATMAP, size=3, **o).values,
-            lambda **o: irof(PREDICTOR, IMAGE, HEATMAP, SEGMENTS, **o),
-            lambda **o: top_k_ablation(PREDICTOR, IMAGE, HEATMAP, SEGMENTS, **o),
+            lambda predictor: region_perturbation(predictor, IMAGE, HEATMAP, size=3).values,
+            lambda predictor: irof(predictor, IMAGE, HEATMAP, SEGMENTS),
+            lambda predictor: top_k_ablation(predictor, IMAGE, HEATMAP, SEGMENTS),
         ):
-            np.testing.assert_allclose(metric(batch_size=size), metric(), rtol=1e-5)
+            found = metric(Evaluator(PREDICTOR, batch_size=size))
+            np.testing.assert_allclose(found, metric(PREDICTOR), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

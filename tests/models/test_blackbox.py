@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
 
 import lmjax
 from lmjax import removals
 from lmjax._utils.host import suggests_black_box
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
 from lmjax.models import Preprocessing
 
 H, W, C, K = 8, 6, 3, 4

@@ -28,9 +28,9 @@ def network(kind, **options):
     return ResNet((1, 2, 1, 1), BLOCKS[kind], num_classes=5, width=8, **options)
 
 
-def random_variables(module, seed=0):
+def random_variables(module, seed=0, **options):
     """Weights and batch-norm statistics that tell mistakes apart; none is 0 or 1."""
-    shapes = checkpoints.abstract_variables(module)
+    shapes = checkpoints.abstract_variables(module, **options)
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -67,20 +67,28 @@ def apply(module, variables, image, masks):
 logits = quick_jit(apply, static_argnames="module")
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    "masking",
-    [
-        LayerMasking(),
-        LayerMasking(padding="none"),
-        LayerMasking(depth=0),
-        LayerMasking(depth=2),
-        LayerMasking(depth=5),
-        PartialConvolution(),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", BLOCKS)
+@partial(quick_jit, static_argnames="module")
+def plain_logits(module, variables, image):
+    return module.apply(variables, Masked(image[None]))
+
+
+MASKINGS = [
+    LayerMasking(),
+    LayerMasking(padding="none"),
+    LayerMasking(depth=0),
+    LayerMasking(depth=2),
+    LayerMasking(depth=5),
+    PartialConvolution(),
+]
+# Every pair of two of the three, each once.
+CASES = [
+    pytest.param(kind, masking, SIZES[(i + j) % 2], id=f"{kind}-{masking}")
+    for i, kind in enumerate(BLOCKS)
+    for j, masking in enumerate(MASKINGS)
+]
+
+
+@pytest.mark.parametrize(("kind", "masking", "size"), CASES)
 def test_equals_the_plain_reference(kind, masking, size):
     module = network(kind, masking=masking)
     variables = random_variables(module)
@@ -136,7 +144,7 @@ def test_identities_on_random_networks(kind, stage_sizes, height, width, masking
     np.testing.assert_allclose(batch, np.stack(loop), atol=tolerance)
     # 1: everything visible is the plain network (partial convolution counts outside as hidden)
     if isinstance(masking, LayerMasking):
-        plain = module.apply(variables, Masked(jnp.asarray(image)[None]))
+        plain = plain_logits(module, variables, image)
         np.testing.assert_allclose(batch[2], plain[0], atol=tolerance)
     # 2: everything hidden gives the bias
     if masking.depth is None:
@@ -157,7 +165,7 @@ def test_identities_on_random_networks(kind, stage_sizes, height, width, masking
 def test_all_visible_is_the_plain_network(kind):
     module, size = network(kind), (40, 33)
     variables, image = random_variables(module), random_image(size)
-    plain = module.apply(variables, Masked(jnp.asarray(image)[None]))
+    plain = plain_logits(module, variables, image)
     masked = logits(module, variables, image, np.ones((1, *size), bool))
     chex.assert_trees_all_close(masked, plain, atol=1e-5 * np.abs(plain).max())
 
@@ -218,14 +226,14 @@ def test_bfloat16_is_near_float32():
 def test_any_number_of_channels(channels):
     module, size = network("basic"), (32, 35)
     image = jnp.ones((1, *size, channels))
-    variables = jax.jit(module.init)(jax.random.key(0), Masked(image))
+    variables = random_variables(module, in_channels=channels)
     assert variables["params"]["conv1"]["kernel"].shape == (7, 7, channels, 8)
     masks = jnp.asarray(random_masks(size, 2))
     assert logits(module, variables, image, masks).shape == (2, 5)
 
 
 def test_calls_outside_jit_compile_once():
-    module, size = network("basic"), (33, 32)
+    module, size = ResNet((1, 1), BasicBlock, num_classes=5, width=8), (33, 32)
     variables, image = random_variables(module), jnp.asarray(random_image(size))[None]
     masks = jnp.asarray(random_masks(size, 1))
     others = ~masks
@@ -246,12 +254,15 @@ def test_training_statistics_are_over_visible_positions():
     variables = random_variables(module)
     masks = random_masks(size, 4, seed=2)
 
-    def statistics(hidden):
-        images = np.where(masks[..., None], random_image(size)[None], hidden)
-        _, updates = module.clone(train=True).apply(
-            variables, Masked(jnp.asarray(images), masks), mutable=["batch_stats"]
-        )
+    @quick_jit
+    def updated(images):
+        training = module.clone(train=True)
+        _, updates = training.apply(variables, Masked(images, masks), mutable=["batch_stats"])
         return updates["batch_stats"]
 
-    chex.assert_tree_all_finite(statistics(np.nan))
-    chex.assert_trees_all_equal(statistics(np.nan), statistics(7.0))
+    def statistics(hidden):
+        return updated(np.where(masks[..., None], random_image(size)[None], np.float32(hidden)))
+
+    found = statistics(np.nan)
+    chex.assert_tree_all_finite(found)
+    chex.assert_trees_all_equal(found, statistics(7.0))

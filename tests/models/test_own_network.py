@@ -145,7 +145,10 @@ def test_it_is_trained_by_name(register, tmp_path):
             return Example(str(i), image, label)
 
     config = TrainingConfig(
-        epochs=15, batch_size=16, learning_rate=0.2, augmentations=("patches:gray", "cutout:no_padding")
+        epochs=15,
+        batch_size=16,
+        learning_rate=0.2,
+        augmentations=("patches:gray", "cutout:no_padding"),
     )
     options = {"config": config, "test": Colours(), "num_classes": 3, "progress": False}
     path = lmjax.training.train("tiny", Colours(), out=tmp_path / "run", **options)

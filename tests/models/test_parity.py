@@ -137,5 +137,5 @@ def test_other_channels_and_classes(in_channels, num_classes):
     module = registry.network("resnet18").build(num_classes=num_classes)
     target = checkpoints.abstract_variables(module, in_channels=in_channels)
     variables = checkpoints.to_variables(state_dict(model), target)
-    logits = module.apply(variables, Masked(images))
+    logits = quick_jit(module.apply)(variables, Masked(images))
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE * np.abs(expected).max())

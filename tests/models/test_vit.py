@@ -12,7 +12,7 @@ from flax import linen as nn
 
 import lmjax
 from lmjax.masking import Masked
-from lmjax.masking.sparse.rows import Counting
+from lmjax.masking.sparse.positions import Layout
 from lmjax.models import Classifier, Preprocessing, checkpoints, load, registry
 from lmjax.models.networks.vit import VisionTransformer
 from lmjax.removals import LayerMasking, TokenDropping
@@ -248,7 +248,7 @@ def test_what_does_not_fit_a_transformer(classifier, picture):
     with pytest.raises(ValueError, match=r"in a transformer, got PartialConvolution"):
         MODULE.clone(masking=lmjax.PartialConvolution()).apply(classifier.variables, Masked(masks))
     with pytest.raises(ValueError, match="full-size activations only"):
-        classifier.apply_on_visible(picture[None], masks, Counting())
+        classifier.apply_on_visible(picture[None], masks, Layout(num_variants=1))
     with pytest.raises(ValueError, match=r"images must be 64 x 64 .*got 48 x 64"):
         classifier.apply(picture[None, :48])
     with pytest.raises(ValueError, match="a transformer cannot be cut"):
@@ -257,13 +257,13 @@ def test_what_does_not_fit_a_transformer(classifier, picture):
 
 def test_attributions_under_token_dropping(classifier, picture):
     segments = np.kron(np.arange(4).reshape(2, 2), np.ones((32, 32), int))
-    predictor = lmjax.Predictor(classifier)
-    found = lmjax.attribution.leave_one_out(predictor, picture, segments, target=1, batch_size=8)
+    evaluator = lmjax.Evaluator(lmjax.Predictor(classifier), batch_size=8)
+    found = lmjax.attribution.leave_one_out(evaluator, picture, segments, target=1)
     masks = np.stack([segments >= 0, *(segments != i for i in range(4))])
     images = np.broadcast_to(classifier.normalise(picture), (5, *picture.shape))
     answers = jax.nn.softmax(logits(classifier.variables, images, masks))[:, 1]
     np.testing.assert_allclose(found.scores, answers[0] - answers[1:], atol=1e-5)
-    curve = lmjax.metrics.deletion(predictor, picture, found.heatmap, target=1, batch_size=8)
+    curve = lmjax.metrics.deletion(evaluator, picture, found.heatmap, target=1)
     np.testing.assert_allclose(curve.values[0], answers[0], atol=1e-5)
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lmjax.evaluation.evaluate_images import evaluate_images
 
 import lmjax
-from lmjax.evaluation.evaluate_images import evaluate_images
 from tests.support.small_classifier import small_classifier
 
 H, W, C = 8, 6, 3

@@ -1,19 +1,39 @@
-"""Counts XLA compilations, and makes them quick."""
+"""Makes XLA compilations quick, and counts them."""
 
 import contextlib
+import os
 from functools import partial
 
 import jax
 
-# For whole networks that run once or twice, compiling takes most of the time.
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    },
-)
+# Most programs of the suite run once or twice: compiling them takes longer than running them.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+FULL = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
+
+quick_jit = partial(jax.jit, compiler_options=QUICK)
+full_jit = partial(jax.jit, compiler_options=FULL)  # as for users
+
+
+def compile_quickly() -> None:
+    """Makes quick compilation the default here and in the processes that this one starts.
+
+    Call it before JAX has used a device. Flags that are set already win.
+    """
+    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+    given = os.environ.get("XLA_FLAGS", "")
+    if flags not in given:
+        os.environ["XLA_FLAGS"] = f"{flags} {given}".strip()
+
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
 _durations: list[float] = []

@@ -7,12 +7,12 @@ import functools
 import importlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import torch
 
 from lmjax.masking import Masked
 from lmjax.models import checkpoints, registry
+from tests.support.compilations import full_jit
 
 
 def _import_torchvision():
@@ -139,6 +139,6 @@ def parity(name: str, *, size: tuple[int, int], seed: int = 0) -> Parity:
     with torch.inference_mode():
         expected = model(to_torch(images)).numpy()
     module, variables = ported(name, model)
-    logits = jax.jit(lambda v, x: module.apply(v, Masked(x)))(variables, images)
+    logits = full_jit(lambda v, x: module.apply(v, Masked(x)))(variables, images)
     error = np.abs(np.asarray(logits) - expected).max() / np.abs(expected).max()
     return Parity(sum(p.numel() for p in model.parameters()), float(error))

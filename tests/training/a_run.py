@@ -28,7 +28,7 @@ CONFIG = TrainingConfig(
 
 
 def build(network, **options):
-    """Takes the place of `registry.Network.build`: what is small compiles fast."""
+    """Takes the place of `registry.NetworkInfo.build`: what is small compiles fast."""
     return Small(**{"num_classes": 10, **options})
 
 
@@ -46,5 +46,5 @@ def run(out, *, config=CONFIG, checkpoint_steps=None, **options):
 
 
 if __name__ == "__main__":
-    registry.Network.build = build
+    registry.NetworkInfo.build = build
     run(sys.argv[1], checkpoint_steps=int(sys.argv[2]))

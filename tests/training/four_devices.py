@@ -18,7 +18,7 @@ TEST = DigitScenes("test", length=21)  # of 24 that four devices count, 3 do not
 @pytest.fixture(scope="module", autouse=True)
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry.Network, "build", a_run.build)
+        patch.setattr(registry.NetworkInfo, "build", a_run.build)
         yield
 
 

@@ -38,7 +38,7 @@ def stall(step):
 
 
 def main(out, stalled, *options):
-    registry.Network.build = a_run.build
+    registry.NetworkInfo.build = a_run.build
     train.join = functools.partial(sharding.join, heartbeat_timeout_seconds=10)
     if int(stalled) > 0:
         stall(int(stalled))

@@ -31,7 +31,7 @@ SCRIPT = Path(a_run.__file__)
 @pytest.fixture(scope="module", autouse=True)
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry.Network, "build", a_run.build)
+        patch.setattr(registry.NetworkInfo, "build", a_run.build)
         yield
 
 

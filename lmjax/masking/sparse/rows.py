@@ -1,25 +1,18 @@
-"""Masked layers on visible positions only: the cost follows what is visible.
+"""Masked layers on rows of visible positions: the cost follows what is visible.
 
-The functions of `dense` on another kind of value. Rows of the visible positions of all variants of
-a batch stand in one matrix: a 1x1 convolution is a matrix product, a k x k convolution k * k
-gathers with their products, a ring of neighbor padding the mean of gathered neighbours. Hidden
-positions have no row, so they cannot be read. The numbers are those of `dense`, to rounding.
+The functions of `lmjax.masking.layers` on another type of value. Rows of the visible positions of
+all variants of a batch stand in one matrix: a 1x1 convolution is a matrix product, a k x k
+convolution k * k gathers with their products, a ring of neighbor padding the mean of gathered
+neighbours. Hidden positions have no row, so they cannot be read. The numbers are those of the
+full-size layers, to rounding.
 
-Which positions have a row is found on the device, inside the compiled program. Only the *capacity*
-of each set of positions is static: how many rows it has room for. A network makes its sets of
-positions in one fixed order, so a run goes in two steps:
-
-    ledger = Counting()                      # first: how many rows does each variant need?
-    network(Pixels(images, masks, ledger))   # under jit, all but the counts is dead code
-    ledger.counts                            # of each set, [N]
-
-    network(Pixels(images, masks, Capacities(sizes)))  # then, with room for all of them
-
-Rows without a capacity are lost, silently: whoever packs variants into a batch sees to it.
+Which row a layer reads is decided outside (`lmjax.masking.sparse.positions`).
 """
 
+import contextlib
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,215 +22,13 @@ from jax import lax
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.masking.neighbor_padding import neighbor_padding
+from lmjax.masking.sparse.allocation import Allocation
+from lmjax.masking.sparse.positions import Cut, Layout, Positions
+from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
 
-_NOWHERE = np.int32(2**31 - 1)  # the row of a position that has none
-# A window of pixels gathered and multiplied takes so many times as long as one in a convolution
-# (7x7 of 3 channels, on CPU).
-GATHERING_WINDOWS = 5
-
-
-class Window(NamedTuple):
-    """A sliding window, as in torch; `padding` is the number of zero rows on each side."""
-
-    size: int
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-    ceil_mode: bool = False
-
-    def pads(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """As `layers.window_pads`."""
-        return layers.window_pads(
-            shape, window=self.size, ceil_mode=self.ceil_mode, **_keywords(self)
-        )
-
-
-_NEIGHBOURS = Window(3, padding=1)
-
-
-class Counting:
-    """Gives every set of positions room for one row, and notes how many each variant needs.
-
-    Attributes:
-      counts: for each set of positions, `[N]` int.
-      full: for each set, how many rows a wholly visible variant has.
-      noted: (seams passed, set, multiplications for a row of it), of each convolution.
-      sets_at_seam: how many sets there were at each seam that was passed.
-      mixed: whether positions have been mixed over whole images (squeeze-and-excitation). Behind
-        that there are no more seams: rows differ in all variants, and sharing ends.
-    """
-
-    def __init__(self):
-        self.mixed = False
-        self.counts: list[jax.Array] = []
-        self.full: list[int] = []
-        self.noted: list[tuple[int, int, int]] = []
-        self.sets_at_seam: list[int] = []
-
-    @property
-    def seams(self) -> int:
-        """How many seams have been passed."""
-        return len(self.sets_at_seam)
-
-    def open(self, needed: jax.Array) -> tuple[int, int]:
-        """Number and capacity of a set with `needed` `[N, H, W]` bool rows."""
-        self.counts.append(needed.sum(axis=(1, 2), dtype=jnp.int32))
-        self.full.append(needed.shape[1] * needed.shape[2])
-        return len(self.counts) - 1, 1
-
-    def note_products(self, number: int, per_row: int) -> None:
-        """A convolution will multiply so many numbers for each row of a set."""
-        self.noted.append((self.seams, number, per_row))
-
-    def first(self, mask: jax.Array, touched: jax.Array, reach: "Window") -> "Positions":
-        """Positions `touched` by the first convolution; its outputs depend on `reach` of `mask`."""
-        return Positions.of(touched, self)
-
-    def seam(self, rows: "Rows"):
-        """What goes on behind a seam of the network (`layers.seam`)."""
-        self.sets_at_seam.append(len(self.counts))
-        return rows
-
-    def mix(self) -> None:
-        """Positions of whole images are mixed now."""
-        self.mixed = True
-
-    def products(self) -> np.ndarray:
-        """`[seams + 1, P]`: multiplications for a row of each set, between any two seams."""
-        products = np.zeros((self.seams + 1, len(self.counts)))
-        for seam, number, per_row in self.noted:
-            products[seam, number] += per_row
-        return products
-
-
-class Capacities(Counting):
-    """Gives sets of positions room for the given numbers of rows, in the order they are made."""
-
-    def __init__(self, sizes: tuple[int, ...]):
-        super().__init__()
-        self._sets = enumerate(sizes)
-
-    def open(self, needed: jax.Array) -> tuple[int, int]:
-        return next(self._sets)
-
-
-class Positions:
-    """Which positions of the variants have rows, and where.
-
-    What follows from it (its rings, where windows on it touch, which rows a window reads) is made
-    once and kept, so that all blocks of a stage share it.
-
-    Attributes:
-      mask: `[N, H, W]` bool.
-      index: `[N, H, W]` int, the row of each position, or `_NOWHERE`.
-      flat: `[R]` int, the position of each row, counted through `[N, H, W]`; N * H * W and above
-        for rows that are not in use.
-      ledger: `Counting` or `Capacities`.
-      number: which of the ledger's sets these are.
-    """
-
-    def __init__(self, mask, index, flat, ledger, number):
-        self.mask, self.index, self.flat = mask, index, flat
-        self.ledger, self.number = ledger, number
-        self._made = {}
-
-    @classmethod
-    def of(cls, mask: jax.Array, ledger) -> "Positions":
-        """The visible positions of `mask` `[N, H, W]`, row by row."""
-        number, capacity = ledger.open(mask)
-        visible = mask.reshape(-1)
-        index = jnp.where(visible, jnp.cumsum(visible, dtype=jnp.int32) - 1, _NOWHERE)
-        flat = jnp.full(capacity, mask.size, jnp.int32)
-        flat = flat.at[index].set(jnp.arange(mask.size, dtype=jnp.int32), mode="drop")
-        return cls(mask, index.reshape(mask.shape), flat, ledger, number)
-
-    def _once(self, key, make):
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-    def variants(self) -> jax.Array:
-        """`[R]` int: which variant each row belongs to; N and above for rows not in use."""
-        return self.flat // (self.mask.shape[1] * self.mask.shape[2])
-
-    def in_use(self) -> jax.Array:
-        """`[R]` bool: which rows stand for a position."""
-        return self.flat < self.mask.size
-
-    def after(self, window: Window) -> "Positions":
-        """Where a window touches these positions."""
-        if window == Window(1):
-            return self
-        key = ("after", window)
-        return self._once(key, lambda: Positions.of(_touched(self.mask, window), self.ledger))
-
-    def outputs(self, before: "Positions", window: Window, keep: "Positions | None") -> "Positions":
-        """Of a convolution that reads these: `before`, and rings. `keep` as in `layers.conv`."""
-        return before.after(window) if keep is None else keep
-
-    def ring(self) -> "Positions":
-        """The positions beside these."""
-        return self._once("ring", self._ring)
-
-    def _ring(self):
-        return Positions.of(_touched(self.mask, _NEIGHBOURS) & ~self.mask, self.ledger)
-
-    def with_ring(self) -> "Positions":
-        """These positions and, in rows behind theirs, the ring."""
-        return self._once("with ring", self._with_ring)
-
-    def _with_ring(self):
-        ring = self.ring()
-        index = jnp.where(ring.mask, ring.index + len(self.flat), self.index)
-        flat = jnp.concatenate([self.flat, ring.flat])
-        return Positions(self.mask | ring.mask, index, flat, self.ledger, self.number)
-
-    def both(self, other: "Positions") -> "Positions":
-        """The intersection."""
-        if other is self:
-            return self
-        return self._once(
-            ("both", other), lambda: Positions.of(self.mask & other.mask, self.ledger)
-        )
-
-    def read_by(self, target: "Positions", window: Window) -> jax.Array:
-        """`[k * k, R]`: the rows that the windows of the target's rows read, or `_NOWHERE`."""
-        key = ("read", target, window)
-        return self._once(key, lambda: _rows_read(self.index, target, window))
-
-
-def _rows_read(index: jax.Array, target: Positions, window: Window) -> jax.Array:
-    """`[k * k, R]`: entries of `index` `[N, H, W]` that the windows of the target's rows read."""
-    pad = ((0, 0), *window.pads(index.shape[1:]))
-    index = jnp.pad(index, pad, constant_values=_NOWHERE)
-    steps = np.arange(window.size, dtype=np.int32) * window.dilation
-    offsets = (steps[:, None] * index.shape[2] + steps[None]).reshape(-1, 1)
-    corner = _corners(target, index.shape[1:], window.stride)
-    return _take(index.reshape(-1), corner[None] + offsets, _NOWHERE)
-
-
-def _corners(target: Positions, padded: tuple[int, int], stride: int) -> jax.Array:
-    """`[R]`: where each row's window starts, counted through padded images `[N, H, W]`."""
-    height, width = target.mask.shape[1:]
-    variant, rest = target.flat // (height * width), target.flat % (height * width)
-    row, column = rest // width * stride, rest % width * stride
-    return (variant * padded[0] + row) * padded[1] + column
-
-
-def _touched(mask: jax.Array, window: Window) -> jax.Array:
-    return layers.pool_mask(
-        mask, window=window.size, ceil_mode=window.ceil_mode, **_keywords(window)
-    )
-
-
-def _take(x: jax.Array, rows: jax.Array, missing=0) -> jax.Array:
-    """Rows of `x`, none of them negative; `missing` for those behind its end.
-
-    XLA clips to the last row at no cost, so one more row holds what is missing. To compare and
-    choose at every gather instead makes programs twice as long, and slower to compile.
-    """
-    last = jnp.full((1, *x.shape[1:]), missing, x.dtype)
-    return jnp.take(jnp.concatenate([x, last]), rows, axis=0, mode="clip")
+# A window of pixels that is gathered and multiplied takes about 5 times as long as one in a
+# convolution (7 x 7 of 3 channels, on CPU).
+_GATHERING_WINDOWS = 5
 
 
 class Rows(NamedTuple):
@@ -258,12 +49,94 @@ class Pixels(NamedTuple):
     Attributes:
       x: `[N, H, W, C]`.
       mask: `[N, H, W]` bool, True = visible.
-      ledger: `Counting` or `Capacities`.
+      layout: gives positions their rows.
     """
 
     x: jax.Array
     mask: jax.Array
-    ledger: Counting | Capacities
+    layout: Layout
+
+
+def record(network: Callable[[Pixels], Any], images, masks, **options) -> Layout:
+    """Returns the layout of a network: its sets of positions and the index arrays it reads.
+
+    Args:
+      network: function of `Pixels`.
+      images: `[N, H, W, C]`, or their shape and dtype.
+      masks: `[N, H, W]`, likewise.
+      **options: of `Layout`.
+    """
+    layout = Layout(num_variants=masks.shape[0], **options)
+
+    def trace(images, masks):
+        with contextlib.suppress(Cut):
+            network(Pixels(images, masks, layout))
+
+    jax.eval_shape(trace, images, masks)
+    return layout
+
+
+def run(
+    network: Callable[[Pixels], Any],
+    images,
+    masks,
+    *,
+    spare: int = 0,
+    jit: Callable = jax.jit,
+) -> Any:
+    """Runs a network on rows of the visible positions of some images.
+
+    Args:
+      network: function of `Pixels`, whose result is returned.
+      images: `[N, H, W, C]`.
+      masks: `[N, H, W]`, 1 = visible.
+      spare: rows of each set besides those that are needed.
+      jit: compiles.
+    """
+    masks = np.asarray(masks, bool)
+    layout = record(network, images, masks)
+    needed = Allocation(masks, layout).counts().sum(axis=0) + spare
+    capacities = tuple(np.maximum(needed, 1).tolist())
+    arrays = Allocation(masks, layout, capacities).arrays()
+
+    @jit
+    def compute(images, masks, arrays):
+        layout = Layout(capacities, arrays, num_variants=len(masks))
+        return network(Pixels(images, masks, layout))
+
+    return compute(images, masks, arrays)
+
+
+def resume_rows(x: jax.Array | None = None) -> Callable[[Rows], Rows]:
+    """Returns what goes on behind a seam on rows of visible positions, for `Layout(resume=...)`.
+
+    Args:
+      x: `[R, C]`, the rows that were computed up to there; None while a layout is recorded.
+    """
+
+    def resume(at: Rows) -> Rows:
+        positions = at.mask.alone()
+        rows = positions.layout.array("resume", positions, shape=(positions.capacity,))
+        return Rows(_take(at.x if x is None else x, rows), positions)
+
+    return resume
+
+
+def resume_full(x: jax.Array | None = None) -> Callable[[Rows], Masked]:
+    """Returns what goes on behind a seam on full-size activations; `x` as in `resume_rows`."""
+
+    def resume(at: Rows) -> Masked:
+        layout = at.mask.layout
+        index = layout.array("resume_full", shape=(layout.num_variants, *at.mask.shape))
+        return Masked(_take(at.x if x is None else x, index), at.mask.mask())
+
+    return resume
+
+
+def _take(x: jax.Array, rows: jax.Array, missing: float = 0) -> jax.Array:
+    """Rows of `x`; `missing` for the one behind its end."""
+    last = jnp.full((1, *x.shape[1:]), missing, x.dtype)
+    return jnp.take(jnp.concatenate([x, last]), rows, axis=0, mode="clip")
 
 
 @layers.mask_input.register
@@ -286,31 +159,33 @@ def _conv_of_pixels(
     keep=None,
     precision=None,
 ) -> Rows:
-    """Images are filled in place; then whole windows are gathered, or outputs where those are many.
+    """Fills images in place; then gathers whole windows, or outputs where those are many.
 
     The choice follows the capacity, which is static.
     """
-    x, mask, ledger = inputs
+    x, mask, layout = inputs
     size = kernel.shape[0]
     window = Window(size, stride, padding, dilation)
+    pixels = Positions.input(layout, mask.shape[1:])
     rings = (dilation * (size - 1) if rings is None else rings) if fill == "neighbor" else 0
-    if keep is None:
-        keep = ledger.first(mask, _touched(mask, window), _widened(window, rings))
-    target = keep
-    target.ledger.note_products(target.number, kernel.size)
+    target = pixels.first(window, _widened(window, rings)) if keep is None else keep
+    layout.note_products(target, kernel.size)
+    flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
     x = neighbor_padding(x, mask, rings)
-    if groups > 1 or len(target.flat) * GATHERING_WINDOWS > target.mask.size:
-        options = {"groups": groups, "precision": precision, **_keywords(window)}
-        y = _on_rows(layers._plain_conv(x, kernel, **options), target)
+    outputs = len(mask) * target.shape[0] * target.shape[1]
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    if groups > 1 or target.capacity * _GATHERING_WINDOWS > outputs:
+        full = layers._plain_conv(x, kernel, groups=groups, precision=precision, **options)
+        y = _on_rows(full, flat)
     else:
         y = jnp.matmul(
-            _windows(x, target, window), kernel.reshape(-1, kernel.shape[-1]), precision=precision
+            _windows(x, corners, window),
+            kernel.reshape(-1, kernel.shape[-1]),
+            precision=precision,
         )
     if fill == "partial" and size > 1:
-        visible = layers._window_sum(
-            mask[..., None].astype(y.dtype), window=size, **_keywords(window)
-        )
-        y = _scale_up(y, _on_rows(visible, target), size)
+        visible = layers._window_sum(mask[..., None].astype(y.dtype), window=size, **options)
+        y = _scale_up(y, _on_rows(visible, flat), size)
     return Rows(y if bias is None else y + bias[None], target)
 
 
@@ -320,30 +195,25 @@ def _widened(window: Window, rings: int) -> Window:
     return Window(size, window.stride, window.padding + rings)
 
 
-def _keywords(window: Window) -> dict[str, int]:
-    return {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+def _on_rows(x: jax.Array, flat: jax.Array) -> jax.Array:
+    """Full-size `[N, H, W, C]` on rows, by their positions."""
+    return _take(x.reshape(-1, x.shape[-1]), flat)
 
 
-def _on_rows(x: jax.Array, target: Positions) -> jax.Array:
-    """Full-size `[N, H, W, C]` on the target's rows."""
-    return _take(x.reshape(-1, x.shape[-1]), target.flat)
-
-
-def _windows(x: jax.Array, target: Positions, window: Window) -> jax.Array:
-    """Windows of images `[N, H, W, C]` on the target's rows, `[R, k * k * C]`.
+def _windows(x: jax.Array, corners: jax.Array, window: Window) -> jax.Array:
+    """Windows of images `[N, H, W, C]` by their corners, `[R, k * k * C]`.
 
     As slices, one for each row of a window.
     """
-    size, stride, padding, dilation, _ = window
+    size, _, padding, dilation, _ = window
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x, channels = jnp.pad(x, pad), x.shape[-1]
-    corner = _corners(target, x.shape[1:3], stride)
-    starts = corner[:, None] + (np.arange(size, dtype=np.int32) * dilation * x.shape[2])[None]
+    starts = corners[:, None] + (np.arange(size, dtype=np.int32) * dilation * x.shape[2])[None]
     width = ((size - 1) * dilation + 1) * channels
-    pixels = x.reshape(-1)
+    flat = x.reshape(-1)
 
     def window_row(start):
-        return lax.dynamic_slice(pixels, (start * channels,), (width,))
+        return lax.dynamic_slice(flat, (start * channels,), (width,))
 
     rows = jax.vmap(jax.vmap(window_row))(starts)
     rows = rows.reshape(*starts.shape, -1, channels)[:, :, ::dilation]
@@ -371,11 +241,15 @@ def _conv(
     if fill == "neighbor":
         inputs = _fill_rings(inputs, dilation * (size - 1) if rings is None else rings)
     target = inputs.mask.outputs(before, window, keep)
-    target.ledger.note_products(target.number, kernel.size)
-    y = _products(inputs, target, kernel, window, groups, precision)
-    if fill == "partial" and size > 1:
-        visible = (inputs.mask.read_by(target, window) != _NOWHERE).sum(axis=0)
-        y = _scale_up(y, visible[:, None], size)
+    target.layout.note_products(target, kernel.size)
+    if window == POINT and target is inputs.mask:
+        y = _product(inputs.x, kernel[0, 0], groups=groups, precision=precision)
+    else:
+        read = inputs.mask.read_by(target, window)
+        y = _products(inputs.x, read, kernel, groups=groups, precision=precision)
+        if fill == "partial" and size > 1:
+            visible = (read < inputs.mask.capacity).sum(axis=0)
+            y = _scale_up(y, visible[:, None], size)
     return Rows(y if bias is None else y + bias[None], target)
 
 
@@ -383,30 +257,43 @@ def _fill_rings(inputs: Rows, rings: int) -> Rows:
     """Adds rows for rings of neighbor padding; constants with respect to gradients."""
     for _ in range(rings):
         x, mask = inputs
-        total, count = _read_sum(lax.stop_gradient(x), mask.read_by(mask.ring(), _NEIGHBOURS))
+        total, count = _read_sum(lax.stop_gradient(x), mask.read_by(mask.ring(), NEIGHBOURS))
         inputs = Rows(jnp.concatenate([x, total / count]), mask.with_ring())
     return inputs
 
 
 def _read_sum(x: jax.Array, read: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums `[R, C]` of the rows that windows read, and how many these are `[R, 1]`, at least 1."""
-    count = jnp.maximum((read != _NOWHERE).sum(axis=0), 1).astype(x.dtype)
-    return sum(_take(x, rows) for rows in read), count[:, None]
+    """Sums `[R, C]` of the rows that windows read, and how many these are `[R, 1]`, at least 1.
 
-
-def _products(inputs: Rows, target, kernel, window, groups, precision) -> jax.Array:
-    """The convolution's sums, `[R, C_out]`.
-
-    A gather and a product for each position of the window: a single gather of `[R, k * k * C]` is
-    faster alone, but takes twice as long inside the loop of a run (resnet50, 2 CPU cores).
+    As a sum of gathers: a reduction of one gather takes XLA on CPU several times as long.
     """
-    x, mask = inputs
-    product = functools.partial(_product, groups=groups, precision=precision)
-    if target is mask and window == Window(1):
-        return product(x, kernel[0, 0])
-    kernels = kernel.reshape(-1, *kernel.shape[2:])
-    read = mask.read_by(target, window)
-    return sum(product(_take(x, rows), kernels[i]) for i, rows in enumerate(read))
+    count = (read < len(x)).sum(axis=0, dtype=jnp.int32)
+    total = functools.reduce(jnp.add, [_take(x, rows) for rows in read])
+    return total, jnp.maximum(count, 1)[:, None].astype(x.dtype)
+
+
+def _products(x: jax.Array, read: jax.Array, kernel: jax.Array, *, groups: int, precision):
+    """Sums over the steps of a window of gathered rows times their part of the kernel.
+
+    In a loop: unrolled, it takes several times as long to compile and runs no faster. Channel by
+    channel it is unrolled, since XLA makes one loop over rows of it.
+    """
+    kernel = kernel.reshape(-1, *kernel.shape[2:])
+    multiply = functools.partial(_product, groups=groups, precision=precision)
+    first = multiply(_take(x, read[0]), kernel[0])
+    if len(read) == 1:
+        return first
+    if groups == kernel.shape[-1] and groups > 1:
+        steps = range(1, len(read))
+        return functools.reduce(
+            lambda y, i: y + multiply(_take(x, read[i]), kernel[i]), steps, first
+        )
+    x = jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
+
+    def step(i, y):
+        return y + multiply(jnp.take(x, read[i], axis=0, mode="clip"), kernel[i])
+
+    return lax.fori_loop(1, len(read), step, first)
 
 
 def _product(x: jax.Array, kernel: jax.Array, *, groups: int, precision) -> jax.Array:
@@ -441,7 +328,7 @@ def _max_pool(
     ceil_mode: bool = False,
     outside: float = -np.inf,
 ) -> Rows:
-    """Rows of windows, then columns, as in `dense`: so ties share the gradient in the same way."""
+    """Takes maxima of rows of windows, then of columns: ties share gradients as in `layers`."""
     x, mask = inputs
     sliding = Window(window, stride, padding, ceil_mode=ceil_mode)
     target = mask.after(sliding)
@@ -450,16 +337,9 @@ def _max_pool(
     columns = [read[i::window] for i in range(window)]
     y = largest([largest([_take(x, rows, -jnp.inf) for rows in column]) for column in columns])
     if outside > -np.inf:
-        y = jnp.where(_on_border(target, mask, sliding)[:, None], jnp.maximum(y, outside), y)
+        beyond = target.beyond(mask, sliding)
+        y = jnp.where(beyond[:, None], jnp.maximum(y, outside), y)
     return Rows(layers.select(target.in_use(), y), target)
-
-
-def _on_border(target: Positions, read: Positions, window: Window) -> jax.Array:
-    """`[R]` bool: whether the window of each of the target's rows reaches beyond the image."""
-    shape = read.mask.shape[1:]
-    around = jnp.pad(jnp.zeros(shape, bool), window.pads(shape), constant_values=True)
-    beyond = _touched(around[None], window._replace(padding=0, ceil_mode=False))
-    return _take(beyond.reshape(-1), target.flat % beyond.size)
 
 
 @layers.average_pool.register
@@ -480,7 +360,7 @@ def _residual(branch: Rows, shortcut: Rows) -> Rows:
 def _on(rows: Rows, mask: Positions) -> jax.Array:
     if rows.mask is mask:
         return rows.x
-    return _take(rows.x, rows.mask.read_by(mask, Window(1))[0])
+    return _take(rows.x, rows.mask.read_by(mask, POINT)[0])
 
 
 @layers.concatenate.register
@@ -493,13 +373,13 @@ def _concatenate(first: Rows, *others: Rows) -> Rows:
 @layers.group_norm.register
 def _group_norm(inputs: Rows, groups: int, *, epsilon: float) -> Rows:
     x, mask = inputs
-    mask.ledger.mix()
-    variants = mask.variants()
+    mask.layout.mix()
+    variants, number = mask.variants(), mask.layout.num_variants
     y = x.astype(jnp.float32).reshape(len(x), groups, -1)
-    count = jnp.maximum(mask.mask.sum(axis=(1, 2), dtype=jnp.float32) * y.shape[-1], 1)
+    count = jnp.maximum(mask.sizes() * y.shape[-1], 1)
 
     def mean(values: jax.Array) -> jax.Array:
-        total = _sum_of_variants(values.sum(axis=-1), mask)
+        total = _sum_of_variants(values.sum(axis=-1), variants, number)
         return _take(total / count[:, None], variants)[..., None]
 
     y = y - mean(y)
@@ -507,9 +387,9 @@ def _group_norm(inputs: Rows, groups: int, *, epsilon: float) -> Rows:
     return Rows(y.reshape(x.shape).astype(x.dtype), mask)
 
 
-def _sum_of_variants(x: jax.Array, mask: Positions) -> jax.Array:
+def _sum_of_variants(x: jax.Array, variants: jax.Array, number: int) -> jax.Array:
     """Sums `[N, ...]` of the rows of each variant."""
-    return jax.ops.segment_sum(x, mask.variants(), len(mask.mask), indices_are_sorted=True)
+    return jax.ops.segment_sum(x, variants, number, indices_are_sorted=True)
 
 
 @layers.scale_channels.register
@@ -520,25 +400,26 @@ def _scale_channels(inputs: Rows, factors: jax.Array) -> Rows:
 
 @layers.seam.register
 def _seam(inputs: Rows):
-    ledger = inputs.mask.ledger
-    return inputs if ledger.mixed else ledger.seam(inputs)
+    return inputs.mask.layout.seam(inputs)
 
 
 @layers.unmask.register
 def _unmask(inputs: Rows) -> Masked:
-    return Masked(_take(inputs.x, inputs.mask.index), None)
+    x, mask = inputs
+    return Masked(_take(x, mask.index()), None)
 
 
 @layers.global_average_pool.register
 def _global_average_pool(inputs: Rows) -> jax.Array:
     x, mask = inputs
-    mask.ledger.mix()
-    total = _sum_of_variants(x.astype(jnp.float32), mask)
-    visible = mask.mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
-    return total / jnp.maximum(visible, 1)
+    mask.layout.mix()
+    number = mask.layout.num_variants
+    total = _sum_of_variants(x.astype(jnp.float32), mask.variants(), number)
+    return total / jnp.maximum(mask.sizes(), 1)[:, None]
 
 
 @layers.adaptive_average_pool.register
 def _adaptive_average_pool(inputs: Rows, size: int) -> jax.Array:
     x, mask = inputs
-    return layers.adaptive_average_pool(Masked(_take(x, mask.index), mask.mask), size)
+    full = Masked(_take(x, mask.index()), mask.mask())
+    return layers.adaptive_average_pool(full, size)

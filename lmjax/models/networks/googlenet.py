@@ -8,6 +8,7 @@ deviation 0.5.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -18,7 +19,7 @@ from lmjax.models.layers import BatchNorm, Conv, Network, relu, sequence
 
 # Of each inception module: channels of the branches, [first 1x1,] last convolution; and whether a
 # pool follows, of which size.
-_INCEPTIONS = {
+_INCEPTIONS: dict[str, tuple[Any, ...]] = {
     "3a": (64, (96, 128), (16, 32), 32, 0),
     "3b": (128, (128, 192), (32, 96), 64, 3),
     "4a": (192, (96, 208), (16, 48), 64, 0),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -47,8 +48,10 @@ class InvertedResidual(nn.Module):
         unit = partial(ConvNorm, self.conv, self.norm)
         is_residual = self.stride == 1 and inputs.x.shape[-1] == self.features
         # The sum drops the border that the convolution alone would know; the squeeze reads it.
-        kept = {"keep": inputs.mask} if is_residual else {}
-        early = {"rings": self.size // 2, **kept} if is_residual and not self.squeezed else {}
+        kept: dict[str, Any] = {"keep": inputs.mask} if is_residual else {}
+        early: dict[str, Any] = {}
+        if is_residual and not self.squeezed:
+            early = {"rings": self.size // 2, **kept}
         x, layer = inputs, 0
         if self.hidden != inputs.x.shape[-1]:
             x, layer = unit(self.activation, self.hidden, 1, name="block.0")(x), 1

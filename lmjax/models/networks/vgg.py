@@ -4,6 +4,7 @@ Source: Simonyan & Zisserman 2015 (arXiv 1409.1556); configurations A, B, D and 
 Submodules carry torchvision's names.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -39,7 +40,9 @@ class VGG(Network):
         blocks, layer = [], 0  # torchvision numbers layers through, pools and activations included
         for width, size in zip(_WIDTHS, self.stage_sizes, strict=True):
             for i in range(size):
-                steps = [self.conv(width, 3, use_bias=True, name=f"features.{layer}")]
+                steps: list[Callable[[Masked], Masked]] = [
+                    self.conv(width, 3, use_bias=True, name=f"features.{layer}")
+                ]
                 if self.batch_norm:
                     steps.append(self.norm(name=f"features.{layer + 1}"))
                 steps.append(relu)

@@ -80,7 +80,7 @@ class VisionTransformer(Network, kw_only=True):
     heads: int
     width: int
     image_size: int = 224
-    masking: TokenDropping = TokenDropping()
+    masking: TokenDropping = TokenDropping()  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @nn.compact
     def __call__(self, inputs: Masked) -> jax.Array:

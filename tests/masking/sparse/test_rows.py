@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking import Masked, layers
-from lmjax.masking.sparse.rows import Capacities, Counting, Pixels
-from lmjax.masking.sparse.sharing import SharedCounting
+from lmjax.masking.sparse.allocation import Allocation, NoRoomError
+from lmjax.masking.sparse.positions import Layout
+from lmjax.masking.sparse.rows import Pixels, Rows, record, run
 from tests.support.compilations import quick_jit
 
 plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
@@ -30,18 +31,9 @@ def random_kernel(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def counted(network, inputs):
-    """Ledger of the rows that a network needs."""
-    ledger = Counting()
-    network(Pixels(*inputs, ledger))
-    return ledger
-
-
 def on_visible(network, inputs, spare=3):
     """`network`, which ends in an array, on visible positions only."""
-    counts = quick_jit(lambda inputs: counted(network, inputs).counts)(inputs)
-    sizes = [int(count.sum()) + spare for count in counts]
-    return quick_jit(lambda inputs: network(Pixels(*inputs, Capacities(sizes))))(inputs)
+    return run(network, *inputs, spare=spare, jit=quick_jit)
 
 
 def assert_same(network, inputs):
@@ -49,7 +41,8 @@ def assert_same(network, inputs):
 
     def ended(inputs):
         outputs = network(inputs)
-        return layers.unmask(outputs).x, getattr(outputs.mask, "mask", outputs.mask)
+        mask = outputs.mask.mask() if isinstance(outputs, Rows) else outputs.mask
+        return layers.unmask(outputs).x, mask
 
     (x, mask), (expected, expected_mask) = on_visible(ended, inputs), quick_jit(ended)(inputs)
     np.testing.assert_array_equal(mask, expected_mask)
@@ -185,9 +178,9 @@ def test_no_seams_behind_a_squeeze():
         return layers.seam(layers.scale_channels(x, layers.global_average_pool(x)))
 
     inputs = random_pixels(8, 9, 0)
-    assert counted(network, inputs).seams == 1
-    with pytest.raises(TypeError, match="belong to several variants"):
-        network(Pixels(*inputs, SharedCounting(until=2)))
+    assert record(network, *inputs).seams == 1
+    with pytest.raises(TypeError, match="belong to no single image"):
+        record(network, *inputs, sharing=True, stop=2)
 
 
 def test_convolution_on_kept_positions():
@@ -220,9 +213,12 @@ def test_gradients_agree(stem_fill):
 
     gradients = quick_jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
     sizes = (400,) * 8  # room for everything
+    masks = np.asarray(inputs.mask)
 
     def rows(network, inputs):
-        return network(Pixels(*inputs, Capacities(sizes)))
+        layout = record(network, *inputs)
+        arrays = Allocation(masks, layout, sizes).arrays()
+        return network(Pixels(*inputs, Layout(sizes, arrays, num_variants=len(masks))))
 
     def full_size(network, inputs):
         return network(inputs)
@@ -237,22 +233,22 @@ def test_gradients_agree(stem_fill):
 def test_counts_are_rows_and_products_of_each_set():
     inputs = random_pixels(9, 8, 0)
     kernel = random_kernel((1, 1, 8, 4))
-    ledger = counted(lambda x: layers.conv(layers.seam(stem(x)), kernel), inputs)
-    np.testing.assert_array_equal(ledger.counts[0], stem(inputs).mask.sum(axis=(1, 2)))
-    assert ledger.full == [72]
-    assert ledger.products().tolist() == [[9 * 3 * 8], [8 * 4]]
-    assert ledger.sets_at_seam == [1]
+    layout = record(lambda x: layers.conv(layers.seam(stem(x)), kernel), *inputs)
+    counts = Allocation(np.asarray(inputs.mask), layout).counts()
+    np.testing.assert_array_equal(counts[:, 0], stem(inputs).mask.sum(axis=(1, 2)))
+    assert layout.full().tolist() == [72]
+    assert layout.products().tolist() == [[9 * 3 * 8], [8 * 4]]
+    assert layout.sets_at_seam == [1]
 
 
-def test_counting_computes_no_activations():
-    def count(x, mask):
-        return counted(
-            lambda inputs: layers.conv(stem(inputs), random_kernel((3, 3, 8, 8))), Masked(x, mask)
-        ).counts
-
-    program = jax.jit(count).lower(*random_pixels(9, 8, 0)).compile().as_text()
-    assert "dot(" not in program
-    assert "convolution(" not in program
+def test_rows_that_have_no_room_are_an_error():
+    inputs = random_pixels(9, 8, 0)
+    layout = record(stem, *inputs)
+    masks = np.asarray(inputs.mask)
+    (needed,) = Allocation(masks, layout).counts().sum(axis=0)
+    Allocation(masks, layout, (int(needed),)).arrays()
+    with pytest.raises(NoRoomError, match=f"room for {needed - 1} rows and {needed} are needed"):
+        Allocation(masks, layout, (int(needed) - 1,)).arrays()
 
 
 def test_spare_room_changes_nothing():

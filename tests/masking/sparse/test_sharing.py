@@ -1,40 +1,26 @@
-"""Shared rows against full-size activations."""
+"""Shared rows against full-size activations, and owners against a loop."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lmjax
-from lmjax.masking.sparse.rows import Capacities
-from lmjax.masking.sparse.sharing import (
-    Prefix,
-    Suffix,
-    full_size,
-    visible_rows,
-)
+from lmjax.evaluation import jobs, programs
+from lmjax.evaluation.plan import Cut, shared_plan
+from lmjax.masking.sparse import sharing
+from lmjax.masking.sparse.windows import Window
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
-from tests.support.compilations import quick_jit
-
-ROOM = 4_000
 
 
-def in_two_parts(predictor, image, masks, *, seam, on_visible):
-    """Logits by a shared prefix up to a seam, and the rest for half of the variants at a time."""
-    prefix = Prefix(seam, (ROOM,) * 100)
-    predictor.on_visible(image, masks, prefix)
-    rows, positions = prefix.cut
-
-    def rest(some):
-        def resume(at):
-            index = positions.index[some]
-            if on_visible:
-                return visible_rows(rows, index, at, Capacities((ROOM,) * 100))
-            return full_size(rows, index, at)
-
-        return predictor.on_visible(image, masks[some], Suffix(seam, resume))
-
-    middle = len(masks) // 2
-    return jnp.concatenate([rest(slice(middle)), rest(slice(middle, None))])
+def in_two_parts(predictor, masks, *, seam, on_visible):
+    """Logits by a shared prefix up to a seam, and the rest in batches behind it."""
+    job = jobs.job_of_image(predictor, IMAGE, masks, jobs.Options(batch_size=2))
+    layout = programs.record(job, 1, None, stop=seam, sharing=True)
+    rows = programs.count_shared_rows(job, layout, len(masks))
+    plan = shared_plan(job, Cut(0.0, seam, rows, on_visible))
+    logits = {}
+    for numbers, answers in plan.calls(job):
+        logits |= {n: row for n, row in zip(numbers.tolist(), np.asarray(answers)) if n >= 0}
+    return np.stack([logits[n] for n in range(len(masks))])
 
 
 @pytest.mark.parametrize("on_visible", [False, True], ids=["dense", "visible"])
@@ -51,9 +37,40 @@ def in_two_parts(predictor, image, masks, *, seam, on_visible):
     ids=str,
 )
 def test_same_logits_wherever_the_network_is_cut(kind, masking, on_visible):
-    predictor, masks = random_predictor(kind, masking), jnp.asarray(random_masks(9))
-    expected = quick_jit(predictor)(IMAGE, masks)
-    run = quick_jit(in_two_parts, static_argnames=("seam", "on_visible"))
+    predictor, masks = random_predictor(kind, masking), random_masks(9)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
     for seam in (1, 2) if masking.depth == 1 else (1, 3):
-        actual = run(predictor, IMAGE, masks, seam=seam, on_visible=on_visible)
+        actual = in_two_parts(predictor, masks, seam=seam, on_visible=on_visible)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("window", [Window(1), Window(3, 2, 1), Window(3, 1, 2, 2)], ids=str)
+def test_owners_are_the_first_variants_that_read_the_same(window):
+    masks = np.random.default_rng(0).random((12, 7, 6)) < 0.8
+    masks[6:] = masks[:6]
+    masks[6:, 3, 3] ^= True
+    numbers = np.arange(42).reshape(1, 7, 6)
+    hashed = sharing.hashed_windows(np.where(masks, numbers, -1), window)
+    everywhere = np.ones(hashed.shape, bool)
+    owner = sharing.first_alike(everywhere, [hashed])
+    pad = ((0, 0), *window.pads((7, 6)))
+    padded = np.pad(masks, pad)
+    reach = window.dilation * (window.size - 1) + 1
+    for row, column in np.ndindex(*hashed.shape[1:]):
+        i, j = row * window.stride, column * window.stride
+        seen = padded[:, i : i + reach : window.dilation, j : j + reach : window.dilation]
+        expected = [next(m for m in range(12) if (seen[m] == each).all()) for each in seen]
+        assert owner[:, row, column].tolist() == expected
+
+
+@pytest.mark.parametrize("window", [Window(7, 2, 3), Window(4, 1, 0)], ids=str)
+def test_hashes_of_pixels_are_sums_over_windows(window):
+    masks = np.random.default_rng(0).random((3, 9, 8)) < 0.5
+    found = sharing.hashed_pixels(masks, window)
+    alone = sharing.hashed_pixels(np.eye(72, dtype=bool).reshape(72, 9, 8), Window(1))
+    values = np.where(masks, alone.sum(axis=0, dtype=np.uint64), np.uint64(0))
+    padded = np.pad(values, ((0, 0), *window.pads((9, 8))))
+    for row, column in np.ndindex(*found.shape[1:]):
+        i, j = row * window.stride, column * window.stride
+        seen = padded[:, i : i + window.size, j : j + window.size]
+        np.testing.assert_array_equal(found[:, row, column], seen.sum(axis=(1, 2), dtype=np.uint64))

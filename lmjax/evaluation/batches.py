@@ -30,7 +30,7 @@ def side_by_side(run: Callable, mesh: Mesh, *, parts: int) -> Callable:
     return mapped
 
 
-def deal(
+def distribute(
     batches: Sequence[np.ndarray], *, per_call: int, length: int, devices: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of numbers, dealt to the devices in turn, so many to each at a time.

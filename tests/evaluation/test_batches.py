@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.evaluation import dealing
+from lmjax.evaluation import batches as batching
 from tests.support.several_devices import run_tests
 
 IMAGE = np.zeros((8, 8, 3), np.float32)
@@ -19,7 +19,7 @@ def test_on_four_devices():
 
 def test_batches_are_dealt_in_turn():
     batches = [np.arange(3 * i, 3 * i + 3) for i in range(7)] + [np.array([21])]
-    (first, used), (second, rest) = dealing.deal(batches, per_call=2, length=4, devices=3)
+    (first, used), (second, rest) = batching.distribute(batches, per_call=2, length=4, devices=3)
     assert first[:, 0].tolist() == [0, 9, 3, 12, 6, 15]
     assert used.tolist() == [2, 2, 2]
     assert second.tolist() == [

@@ -8,8 +8,9 @@ import pytest
 
 import lmjax
 from lmjax.evaluation import Predictor, evaluate
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
+from lmjax.masks import ImageCoalitions
 from lmjax.removals.replace import Replace
+from tests.evaluation.test_engines import SIZE, random_masks, random_predictor
 from tests.support import compilations
 from tests.support.small_classifier import small_classifier
 
@@ -20,6 +21,11 @@ MASKS = RNG.random((N, H, W)) < 0.5
 IMAGE_OF = RNG.integers(M, size=N)
 SEGMENTS = np.stack([RNG.permutation(H * W).reshape(H, W) % (3 + i) for i in range(M)])
 KEEP = RNG.random((N, SEGMENTS.max() + 1)) < 0.5
+
+
+def evaluate_images(predictor, images, masks, *, image_of, **options):
+    return lmjax.Evaluator(predictor, **options).images(images, masks, image_of=image_of)
+
 
 evaluate_all = functools.partial(evaluate_images, image_of=IMAGE_OF)
 
@@ -124,3 +130,33 @@ def test_what_does_not_fit_is_an_error(masks, image_of, message):
 def test_coalitions_check_their_shapes(segments, keep, message):
     with pytest.raises(ValueError, match=message):
         ImageCoalitions(segments, keep)
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+def test_variants_of_several_images_are_one_pool_in_every_engine(engine):
+    predictor = random_predictor("bottleneck", lmjax.LayerMasking())
+    rng = np.random.default_rng(0)
+    images = rng.random((3, *SIZE, 3)).astype(np.float32)
+    masks, image_of = random_masks(90), rng.integers(0, 3, 90)
+    expected = evaluate_images(predictor, images, masks, image_of=image_of, engine="dense")
+    found = evaluate_images(predictor, images, masks, image_of=image_of, engine=engine)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    maps = np.stack(
+        [np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // (400 + 100 * i) for i in range(3)]
+    )
+    coalitions = ImageCoalitions(maps, rng.random((90, maps.max() + 1)) < 0.5)
+    expected = evaluate_images(predictor, images, coalitions, image_of=image_of, engine="dense")
+    found = evaluate_images(predictor, images, coalitions, image_of=image_of, engine=engine)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+def test_hidden_pixels_of_several_images_are_not_read(engine):
+    predictor, masks = random_predictor("basic", lmjax.LayerMasking()), random_masks(70)
+    masks &= np.arange(SIZE[1]) < 20
+    images = np.random.default_rng(0).random((2, *SIZE, 3)).astype(np.float32)
+    poisoned = np.where(masks.any(axis=0)[..., None], images, np.float32(np.nan))
+    image_of = np.arange(70) % 2
+    expected = evaluate_images(predictor, images, masks, image_of=image_of, engine=engine)
+    found = evaluate_images(predictor, poisoned, masks, image_of=image_of, engine=engine)
+    np.testing.assert_array_equal(found, expected)

@@ -32,7 +32,7 @@ def accuracy(classifier: Classifier, batches: Iterable[tuple[np.ndarray, np.ndar
         count.
     """
     counts = (_count(classifier, images, labels) for images, labels, *_ in batches)
-    right, total = sum(np.asarray(each) for each in counts)
+    right, total = np.sum([np.asarray(each) for each in counts], axis=0)
     return int(right) / int(total)
 
 

@@ -1,0 +1,296 @@
+"""Checked arguments of an evaluation: of one image, or of several."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lmjax._utils import sharding
+from lmjax._utils.sizes import power_of_two
+from lmjax.evaluation import batches as batching
+from lmjax.masking.checks import check_colours, check_image, check_mask
+from lmjax.masks.coalitions import ImageCoalitions
+from lmjax.masks.families import MaskFamily, Masks
+
+# Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches; an
+# accelerator needs more of them to be busy.
+_CPU_PIXELS = 2**18
+_ACCELERATOR_PIXELS = 2**24
+# On CPU several batches run in one call, which keeps its working memory: the pages of a fresh one
+# cost a tenth of the time (resnet50, 224 x 224, 2 cores).
+_CPU_PIXELS_PER_CALL = 2**21
+# Fewer images are filled up to this number, so that the last few of a study compile nothing.
+_LEAST_IMAGES = 16
+
+
+class Options(NamedTuple):
+    """How an evaluation is divided.
+
+    Attributes:
+      batch_size: variants computed together on a device, or None.
+      mesh: of the devices, or None.
+      expected: how many variants calls like this one evaluate in all, or None.
+    """
+
+    batch_size: int | None = None
+    mesh: Mesh | None = None
+    expected: int | None = None
+
+
+class Static(NamedTuple):
+    """What programs are compiled for, besides shapes.
+
+    Attributes:
+      tree: the predictor's structure.
+      leaves: its leaves, None where an array belongs.
+      is_array: which leaves are arrays.
+      make: of the mask family.
+      many: whether there are several images.
+    """
+
+    tree: Any
+    leaves: tuple
+    is_array: tuple[bool, ...]
+    make: Callable | None
+    many: bool = False
+
+    def predictor(self, arrays: Sequence[Any]) -> Callable:
+        """Returns the predictor with its arrays put back."""
+        left = iter(arrays)
+        leaves = [
+            next(left) if array else leaf
+            for leaf, array in zip(self.leaves, self.is_array, strict=True)
+        ]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+class Job(NamedTuple):
+    """Checked arguments of an evaluation, arrays on the device.
+
+    Attributes:
+      static: what programs are compiled for.
+      arrays: of the predictor.
+      images: `[H, W, C]`, or of several images any pytree with a leading axis M.
+      shared: of the mask family, with the same leading axis.
+      rows: of the mask family, on the host; of several images (image of each variant, rows).
+      spatial_shape: (H, W).
+      num_variants: N.
+      expected: how many variants calls like this one evaluate in all.
+      batch_size: variants of a dense batch.
+      pixels_per_call: how many pixels of variants a call takes on a device at most, if it has
+        several batches.
+      mesh: of the devices.
+    """
+
+    static: Static
+    arrays: list[jax.Array]
+    images: Any
+    shared: Any
+    rows: Any
+    spatial_shape: tuple[int, int]
+    num_variants: int
+    expected: int
+    batch_size: int
+    pixels_per_call: int
+    mesh: Mesh
+
+    def batches_per_call(self, variants_per_batch: float) -> int:
+        """Returns how many batches a call takes on each device."""
+        pixels = variants_per_batch * self.spatial_shape[0] * self.spatial_shape[1]
+        return max(int(self.pixels_per_call / pixels), 1)
+
+    def take(self, variants: np.ndarray) -> Any:
+        """Returns rows of some variants, in the shape of `variants`; any row where that is -1."""
+        return jax.tree.map(lambda x: x[np.maximum(variants, 0)], self.rows)
+
+    def masks(self, variants: np.ndarray) -> np.ndarray:
+        """Returns masks of some variants, `[..., H, W]` bool; nothing is visible where it is -1."""
+        flat = variants.reshape(-1)
+        masks = np.asarray(_make_masks(self.shared, self.take(flat), static=self.static))
+        masks = (masks != 0) & (flat >= 0)[:, None, None]
+        return masks.reshape(*variants.shape, *self.spatial_shape)
+
+    def image_of(self, variants: np.ndarray) -> np.ndarray | None:
+        """Returns the image of some variants; None where there is one image."""
+        return self.rows[0][np.maximum(variants, 0)] if self.static.many else None
+
+    def distribute(self, batches: Sequence[np.ndarray], per_call: int, length: int):
+        """Yields batches as `batching.distribute` does, for the devices of this job."""
+        size = self.mesh.size
+        return batching.distribute(batches, per_call=per_call, length=length, devices=size)
+
+
+def job_of_image(predictor: Callable, image, masks, options: Options) -> Job:
+    """Returns the job for variants of one image; arguments as in `lmjax.Evaluator`."""
+    check_image(image)
+    image = np.asarray(image)
+    shape = image.shape[0], image.shape[1]
+    family = _family(masks, shape, soft_masks=getattr(predictor, "soft_masks", True))
+    _check_visible(image, family.shown())
+    image = np.asarray(image, np.float32)
+    arrays, static = split(predictor, family.make)
+    placed = arrays, image, family.shared
+    return _job(static, placed, family.rows, shape, len(family), options)
+
+
+def job_of_images(predictor: Callable, images, masks, image_of, options: Options) -> Job:
+    """Returns the job for variants of several images; as in `lmjax.Evaluator.images`."""
+    shared = None
+    if isinstance(masks, ImageCoalitions):
+        make, rows, shared, shape = masks.make, masks.keep, masks.segments, masks.spatial_shape
+    else:
+        family = Masks(np.asarray(check_mask(masks, np.shape(masks)[1:])))
+        make, rows, shape = family.make, family.rows, family.spatial_shape
+    if len(rows) == 0:
+        raise ValueError("masks must hold at least one variant, got none")
+    image_of = _check_image_of(image_of, len(rows), _number_of(images, shared))
+    images, shared = jax.tree.map(_filled_up, (images, shared))
+    arrays, static = split(predictor, make, many=True)
+    return _job(static, (arrays, images, shared), (image_of, rows), shape, len(rows), options)
+
+
+def _job(static: Static, placed: tuple, rows, shape, count: int, options: Options) -> Job:
+    """The job, with (arrays of the predictor, images, shared) on the devices."""
+    mesh = sharding.check_mesh(options.mesh)
+    arrays, images, shared = sharding.replicated(placed, mesh)
+    return Job(
+        static=static,
+        arrays=arrays,
+        images=images,
+        shared=shared,
+        rows=rows,
+        spatial_shape=shape,
+        num_variants=count,
+        expected=max(options.expected or 0, count),
+        batch_size=_per_device(options.batch_size, count, shape, mesh),
+        pixels_per_call=_CPU_PIXELS_PER_CALL if jax.default_backend() == "cpu" else 0,
+        mesh=mesh,
+    )
+
+
+@functools.partial(jax.jit, static_argnames="static")
+def _make_masks(shared, rows, *, static):
+    if not static.many:
+        return static.make(shared, rows)
+    image_of, rows = rows
+    own = jax.tree.map(lambda x: x[image_of], shared)
+    return jax.vmap(lambda shared, row: static.make(shared, row[None])[0])(own, rows)
+
+
+def default_batch_size(spatial_shape: tuple[int, int]) -> int:
+    """The batch size that `evaluate` takes by itself for images of (H, W)."""
+    pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
+    return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
+
+
+def _family(masks, shape: tuple[int, int], soft_masks: bool) -> MaskFamily:
+    if not isinstance(masks, MaskFamily):
+        masks = Masks(check_mask(masks, shape))
+    elif masks.spatial_shape != shape:
+        raise ValueError(
+            f"masks have shape {masks.spatial_shape}, the image {shape}; make them for this image"
+        )
+    if len(masks) == 0:
+        raise ValueError("masks must hold at least one variant, got none")
+    if masks.soft and not soft_masks:
+        raise ValueError(
+            "masks hold values between 0 and 1, and the predictor's removal takes only 0 and 1; "
+            "blend with lmjax.Replace(...), or make the masks binary"
+        )
+    return masks
+
+
+def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
+    if not visible.any():
+        raise ValueError(
+            "masks leave no visible pixel in any variant; 1 = visible, 0 = hidden: "
+            "if yours are the other way round, pass 1 - masks"
+        )
+    bad = visible & ~np.isfinite(image).all(axis=-1)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"image holds NaN or infinity in {bad.sum()} visible pixels (first at row {row}, "
+            f"column {column}); hide them in every variant or fill them in"
+        )
+    check_colours(np.where(visible[..., None], image, 0))
+
+
+def _per_device(
+    batch_size: int | None, num_variants: int, shape: tuple[int, int], mesh: Mesh
+) -> int:
+    """The batch size of each device."""
+    size = default_batch_size(shape) if batch_size is None else int(batch_size)
+    return min(size, power_of_two(-(-num_variants // mesh.size)))
+
+
+def split(
+    predictor: Callable, make: Callable | None = None, *, many: bool = False
+) -> tuple[list, Static]:
+    """A predictor's arrays, to be arguments of a compiled function, and all that is static of it.
+
+    Args:
+      predictor: as in `evaluate`.
+      make: of the mask family, where there is one.
+    """
+    if not callable(predictor):
+        raise ValueError(
+            "predictor must be a function (image, masks) -> logits, such as "
+            f"lmjax.Predictor(classifier); got {type(predictor).__name__}"
+        )
+    leaves, tree = jax.tree.flatten(predictor)
+    is_array = tuple(map(_is_array, leaves))
+    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
+    static = Static(tree, others, is_array, make, many)
+    try:
+        hash(static)
+    except TypeError as error:
+        raise ValueError(
+            f"predictor holds something that is neither an array nor hashable ({error}); "
+            "register it as a pytree, or wrap the predictor in a function"
+        ) from error
+    return arrays, static
+
+
+def _is_array(leaf) -> bool:
+    if isinstance(leaf, jax.Array):
+        return True
+    return isinstance(leaf, np.ndarray | np.generic) and (
+        leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number)
+    )
+
+
+def _number_of(images, shared) -> int:
+    numbers = {np.shape(x)[:1] for x in jax.tree.leaves((images, shared))}
+    if len(numbers) != 1 or numbers <= {(), (0,)}:
+        raise ValueError(
+            "images and segments must have the same leading axis, one entry for each image; got "
+            f"lengths {sorted(numbers)}"
+        )
+    return numbers.pop()[0]
+
+
+def _check_image_of(image_of, variants: int, images: int) -> np.ndarray:
+    image_of = np.asarray(image_of)
+    if image_of.shape != (variants,) or image_of.dtype.kind not in "iu":
+        raise ValueError(
+            f"image_of must be ints [{variants}], an image for each variant; got "
+            f"{image_of.dtype} {image_of.shape}"
+        )
+    if image_of.min() < 0 or image_of.max() >= images:
+        raise ValueError(
+            f"image_of must be from 0 to {images - 1}, got {image_of.min()} to {image_of.max()}"
+        )
+    return image_of.astype(np.int32)
+
+
+def _filled_up(x):
+    """`[M, ...]`, M filled up to 16 or another power of two with copies of the last."""
+    number = len(x)
+    filled = max(power_of_two(number), _LEAST_IMAGES)
+    return x[np.minimum(np.arange(filled), number - 1)]

@@ -1,0 +1,312 @@
+"""Sets of positions and what a network reads of them, known before any mask is.
+
+A masked network computes on *rows*: one for each visible position of each variant. Which positions
+are visible behind a layer follows from the masks and from the layer's window alone. So a network is
+traced on *symbolic* positions: `Positions` know how they were made (a window over others, a ring
+around them, an intersection), and a `Layout` records which sets there are and which index arrays
+the layers read. The arrays themselves are made from masks, outside the compiled program, by
+`lmjax.masking.sparse.allocation`. Only the number of rows of each set is static: its *capacity*.
+
+    layout = record(network, images, masks)            # first: which sets and arrays are there?
+
+    rows = Allocation(masks, layout, capacities)       # then, for masks: which row has what?
+    network(Pixels(images, masks, Layout(capacities, rows.arrays(), num_variants=N)))  # under jit
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
+
+
+class Request(NamedTuple):
+    """An index array that a layer reads.
+
+    Attributes:
+      kind: method of `Allocation` that makes it.
+      arguments: of the method: positions, windows, numbers.
+    """
+
+    kind: str
+    arguments: tuple
+
+
+class Cut(Exception):
+    """Raised where a layout stops, at a seam; holds the rows there."""
+
+    def __init__(self, rows: Any):
+        super().__init__("the network is cut here")
+        self.rows = rows
+
+
+class Layout:
+    """Gives sets of positions their numbers, and layers the index arrays that they read.
+
+    Without `arrays` it records: arrays are zeros, and every set has one row.
+
+    Attributes:
+      capacities: rows of each set; None gives one row to each.
+      num_variants: N.
+      sharing: whether variants share rows (`lmjax.masking.sparse.sharing`).
+      stop: number of the seam at which `Cut` is raised, counted from 1; None runs to the end.
+      sets: the sets so far.
+      requests: the index arrays so far, in the order in which layers ask for them.
+      noted: (seams passed, set, multiplications for a row of it), of each convolution.
+      sets_at_seam: how many sets there were at each seam.
+      cut: the positions at the seam where it stopped.
+      mixed: whether positions of whole images have been mixed (squeeze-and-excitation). Behind that
+        there are no more seams: rows of all variants differ, and sharing ends.
+    """
+
+    def __init__(
+        self,
+        capacities: Sequence[int] | None = None,
+        arrays: Sequence[jax.Array] | None = None,
+        *,
+        num_variants: int,
+        sharing: bool = False,
+        stop: int | None = None,
+        start: int = 0,
+        resume: Callable[[Any], Any] | None = None,
+    ):
+        """Starts a layout.
+
+        Args:
+          capacities, arrays, num_variants, sharing, stop: see the class.
+          start: number of the seam from which on sets have rows; before it, nothing is computed.
+          resume: what goes on there, from the rows that stand at the seam (only their positions
+            mean something).
+        """
+        self.capacities, self._arrays = capacities, arrays
+        self.num_variants, self.sharing, self.stop = num_variants, sharing, stop
+        self._start, self._resume = start, resume
+        self.active = start == 0
+        self.sets: list[Positions] = []
+        self.requests: list[Request] = []
+        self.noted: list[tuple[int, int, int]] = []
+        self.sets_at_seam: list[int] = []
+        self.mixed = False
+        self.cut: Positions | None = None
+        self._made: dict[Request, jax.Array] = {}
+
+    @property
+    def seams(self) -> int:
+        """How many seams have been passed."""
+        return len(self.sets_at_seam)
+
+    def add(self, kind: str, parents: tuple, window: Window | None, shape: tuple[int, int]):
+        """Returns a new set of positions, with rows of its own."""
+        if not self.active:
+            return Positions(self, kind, parents, window, shape, number=-1, capacity=1)
+        number = len(self.sets)
+        capacity = 1 if self.capacities is None else self.capacities[number]
+        made = Positions(self, kind, parents, window, shape, number=number, capacity=capacity)
+        self.sets.append(made)
+        return made
+
+    def array(self, kind: str, *arguments, shape: tuple[int, ...], dtype=jnp.int32) -> jax.Array:
+        """Returns an index array, of a shape, that `Allocation` makes by its method `kind`."""
+        request = Request(kind, arguments)
+        if not self.active:
+            return jnp.zeros(shape, dtype)
+        if request not in self._made:
+            number = len(self.requests)
+            self.requests.append(request)
+            empty = self._arrays is None
+            given = jnp.zeros(shape, dtype) if empty else jnp.asarray(self._arrays[number])
+            self._made[request] = given
+        return self._made[request]
+
+    def note_products(self, positions: "Positions", per_row: int) -> None:
+        """Notes that a convolution multiplies `per_row` numbers for each row of a set."""
+        if self.active:
+            self.noted.append((self.seams, positions.number, per_row))
+
+    def mix(self) -> None:
+        """Notes that positions of whole images are mixed from here on."""
+        self.mixed = True
+
+    def seam(self, rows: Any) -> Any:
+        """Returns what goes on behind a seam of the network.
+
+        Raises:
+          Cut: at the seam at which this layout stops.
+        """
+        if self.mixed:
+            return rows
+        self.sets_at_seam.append(len(self.sets))
+        if self.seams == self.stop:
+            self.cut = rows.mask
+            raise Cut(rows)
+        if self.seams == self._start and self._resume is not None:
+            self.active = True
+            return self._resume(rows)
+        return rows
+
+    def products(self) -> np.ndarray:
+        """Returns multiplications for a row of each set between two seams, `[seams + 1, P]`."""
+        products = np.zeros((self.seams + 1, len(self.sets)))
+        for seam, number, per_row in self.noted:
+            products[seam, number] += per_row
+        return products
+
+    def full(self) -> np.ndarray:
+        """Returns how many rows a wholly visible variant has in each set, `[P]`."""
+        return np.array([positions.shape[0] * positions.shape[1] for positions in self.sets], int)
+
+
+class Positions:
+    """Some positions of all variants, known by how they were made.
+
+    Positions made in the same way are one object, so that layers share index arrays.
+
+    Attributes:
+      layout: of the network.
+      kind: how they were made: "input", "window", "first", "ring", "ringed", "both", "kept",
+        "alone"; see `lmjax.masking.sparse.allocation`.
+      parents: the positions they were made from.
+      window: the sliding window, where there was one.
+      shape: (H, W) of the images they are in.
+      number: of the set that their rows belong to.
+      capacity: how many rows there are.
+    """
+
+    def __init__(self, layout, kind, parents, window, shape, *, number, capacity):
+        self.layout, self.kind, self.parents, self.window = layout, kind, parents, window
+        self.shape, self.number, self.capacity = shape, number, capacity
+        self._made: dict = {}
+
+    @classmethod
+    def input(cls, layout: Layout, shape: tuple[int, int]) -> "Positions":
+        """Returns the visible pixels, which have no rows."""
+        return cls(layout, "input", (), None, shape, number=-1, capacity=0)
+
+    def _once(self, key, make):
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def first(self, window: Window, reach: Window) -> "Positions":
+        """Returns where the first convolution's window touches pixels.
+
+        Args:
+          window: of the convolution.
+          reach: window of all pixels that an output depends on, rings included.
+        """
+        shape = window.outputs(self.shape)
+        return self.layout.add("first", (self, reach), window, shape)
+
+    def after(self, window: Window) -> "Positions":
+        """Returns where a window touches these positions."""
+        if window == POINT:
+            return self
+        shape = window.outputs(self.shape)
+        make = self.layout.add
+        return self._once(("after", window), lambda: make("window", (self,), window, shape))
+
+    def outputs(self, before: "Positions", window: Window, keep: "Positions | None") -> "Positions":
+        """Returns the positions of a convolution's outputs, which reads these.
+
+        Args:
+          before: the positions without the rings that these may have.
+          window: of the convolution.
+          keep: as in `lmjax.masking.layers.conv`.
+        """
+        if not self.layout.sharing:
+            return before.after(window) if keep is None else keep
+        if keep is None and self is before:
+            return self.after(window)
+        # Variants that agree in a kept output may differ in what the convolution reads.
+        shape = window.outputs(self.shape)
+        return self._once(
+            ("outputs", before, keep, window),
+            lambda: self.layout.add("kept", (self, before, keep), window, shape),
+        )
+
+    def ring(self) -> "Positions":
+        """Returns the positions beside these."""
+        return self._once("ring", lambda: self.layout.add("ring", (self,), NEIGHBOURS, self.shape))
+
+    def with_ring(self) -> "Positions":
+        """Returns these positions and, in rows behind theirs, the ring."""
+        return self._once("with ring", self._with_ring)
+
+    def _with_ring(self) -> "Positions":
+        ring = self.ring()
+        return Positions(
+            self.layout,
+            "ringed",
+            (self, ring),
+            None,
+            self.shape,
+            number=self.number,
+            capacity=self.capacity + ring.capacity,
+        )
+
+    def both(self, other: "Positions") -> "Positions":
+        """Returns the intersection."""
+        if other is self or other is self.finer_than:
+            return self
+        if self is other.finer_than:
+            return other
+        make = self.layout.add
+        return self._once(("both", other), lambda: make("both", (self, other), None, self.shape))
+
+    def alone(self) -> "Positions":
+        """Returns the same positions with rows that no variants share."""
+        return self.layout.add("alone", (self,), None, self.shape)
+
+    @property
+    def finer_than(self) -> "Positions | None":
+        """Positions with the same mask whose variants share at least the rows that these share."""
+        return self.parents[2] if self.kind == "kept" else None
+
+    def read_by(self, target: "Positions", window: Window) -> jax.Array:
+        """Returns the rows that the windows of the target's rows read, `[k * k, R]`.
+
+        Where there is none, it is the row behind the last.
+        """
+        shape = window.size**2, target.capacity
+        return self.layout.array("read", self, target, window, shape=shape)
+
+    def index(self) -> jax.Array:
+        """Returns the row of each position, `[N, H, W]`; the row behind the last for none."""
+        return self.layout.array("index", self, shape=(self.layout.num_variants, *self.shape))
+
+    def flat(self) -> jax.Array:
+        """Returns each row's position, `[R]`, counted through `[N, H, W]`; N H W for none."""
+        return self.layout.array("flat", self, shape=(self.capacity,))
+
+    def variants(self) -> jax.Array:
+        """Returns which variant each row belongs to, `[R]`; N for rows that are not in use."""
+        if self.layout.sharing and self.layout.active:
+            raise TypeError("rows that variants share belong to no single image")
+        return self.layout.array("variants", self, shape=(self.capacity,))
+
+    def in_use(self) -> jax.Array:
+        """Returns which rows stand for a position, `[R]` bool."""
+        return self.layout.array("in_use", self, shape=(self.capacity,), dtype=jnp.bool_)
+
+    def sizes(self) -> jax.Array:
+        """Returns how many positions each variant has, float32 `[N]`."""
+        return self.layout.array(
+            "sizes", self, shape=(self.layout.num_variants,), dtype=jnp.float32
+        )
+
+    def mask(self) -> jax.Array:
+        """Returns which positions these are, bool `[N, H, W]`."""
+        shape = self.layout.num_variants, *self.shape
+        return self.layout.array("mask", self, shape=shape, dtype=jnp.bool_)
+
+    def beyond(self, source: "Positions", window: Window) -> jax.Array:
+        """Returns which rows' windows over `source` reach beyond the image, `[R]` bool."""
+        shape = (self.capacity,)
+        return self.layout.array("beyond", self, source, window, shape=shape, dtype=jnp.bool_)
+
+    def corners(self, source: "Positions", window: Window) -> jax.Array:
+        """Returns where each row's window starts, `[R]`, counted through padded images."""
+        return self.layout.array("corners", self, source, window, shape=(self.capacity,))

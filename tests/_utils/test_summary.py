@@ -1,0 +1,26 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax._utils.summary import summarize
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, "3"),
+        (np.int64(3), "3"),
+        (0.123456, "0.1235"),
+        (np.float32(0.5), "0.5"),
+        (jnp.float32(0.25), "0.25"),
+        ((4, 2), "(4, 2)"),
+        (tuple(range(5)), "(0, 1, 2, ... 5 in all)"),
+        (np.array([[1.5, -2]]), "float64[1, 2] from -2 to 1.5"),
+        (jnp.arange(3), "int32[3] from 0 to 2"),
+        (np.array([True, False]), "bool[2] from 0 to 1"),
+        (np.zeros((0, 2)), "float64[0, 2]"),
+        (None, "NoneType"),
+    ],
+)
+def test_values_in_a_few_words(value, expected):
+    assert summarize(value) == expected
