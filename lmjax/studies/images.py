@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import Evaluator, Predictor
+from lmjax.evaluation.evaluator import Engine
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
@@ -66,7 +67,7 @@ class ImageBatch:
         networks: Mapping[str, Any],
         *,
         key: jax.Array,
-        engine: str = "auto",
+        engine: Engine = "auto",
         batch_size: int | None = None,
         mesh: Mesh | None = None,
         num_images: int | None = None,
@@ -74,7 +75,7 @@ class ImageBatch:
         self.samples, self.networks = tuple(samples), networks
         self.evaluations = 0
         self._key, self._engine = key, engine
-        self._options = {"batch_size": batch_size, "mesh": mesh, "progress": False}
+        self._options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh, "progress": False}
         self._num_images = len(self.samples) if num_images is None else num_images
         self._cache = {}
 
@@ -128,7 +129,7 @@ class ImageBatch:
             lambda: np.stack([preprocessing.for_heatmap(each) for each in maps]),
         )
 
-    def segments(self, network: str, segmenter: str, **options: int) -> np.ndarray:
+    def segments(self, network: str, segmenter: str, **options: Any) -> np.ndarray:
         """Returns int32 `[M, H, W]`, the segments of each image as a network sees it.
 
         Args:
@@ -232,7 +233,7 @@ class ImageBatch:
         removal: str,
         segments: np.ndarray,
         keep: np.ndarray,
-        image_of: Sequence[int],
+        image_of: Sequence[int] | np.ndarray,
     ) -> np.ndarray:
         """Evaluates coalitions of segments, each different one once, and no whole image again.
 
@@ -260,7 +261,7 @@ class ImageBatch:
         return logits
 
     def predictions(
-        self, network: str, logits: np.ndarray, image_of: Sequence[int]
+        self, network: str, logits: np.ndarray, image_of: Sequence[int] | np.ndarray
     ) -> list[dict[str, Any]]:
         """Returns a row for each variant with its prediction, as most studies store it.
 
@@ -324,8 +325,8 @@ class ImageBatch:
         self, predictor: Callable, images, masks, image_of: np.ndarray, total: int
     ) -> np.ndarray:
         """Evaluates variants of this batch, as `total * num_images / M` in all are expected."""
-        supported = ("auto", *getattr(predictor, "engines", ()))
-        engine = self._engine if self._engine in supported else "dense"
+        supported: tuple[Any, ...] = ("auto", *getattr(predictor, "engines", ()))
+        engine: Any = self._engine if self._engine in supported else "dense"
         evaluator = Evaluator(predictor, engine=engine, **self._options)
         expected = math.ceil(total / len(self.samples) * self._num_images)
         return evaluator.images(images, masks, image_of=image_of, expected=expected)

@@ -5,7 +5,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ IMAGES_PER_SHARD = 16
 IMAGE_ERRORS = (ValueError, OSError)
 """Errors of one image, which is left out. Any other (no memory, a bug) ends the run."""
 
+Batch = TypeVar("Batch", bound=ImageBatch)
 Samples = tuple[list[Sample], list[dict]]  # and the errors of images that cannot be read
 Rows = tuple[list[dict], list[dict]]  # and the errors of images without rows
 
@@ -57,7 +58,7 @@ class Job:
         networks: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
         images_per_shard: int = IMAGES_PER_SHARD,
-        engine: str = "auto",
+        engine: Engine = "auto",
         batch_size: int | None = None,
         mesh: Mesh | None = None,
     ):
@@ -72,7 +73,7 @@ class Job:
             batch_size = check_whole("batch_size", batch_size, least=1)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
-        self._options = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
+        self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
         self.networks = {
             name: _copied(network, mesh) for name, network in _check_networks(networks).items()
         }
@@ -97,7 +98,7 @@ class Job:
         """Returns the manifest's entries besides the identity."""
         return {"images": self.images, "settings": settings(self.study)}
 
-    def batch(self, samples: Sequence[Sample], kind: type[ImageBatch] = ImageBatch) -> ImageBatch:
+    def batch(self, samples: Sequence[Sample], kind: type[Batch]) -> Batch:
         """Makes a batch of some of the run's images, of the class `kind`."""
         key = jax.random.key(self.study.seed)
         return kind(samples, self.networks, key=key, num_images=self.images, **self._options)
@@ -151,7 +152,7 @@ class Job:
         return rows, sorted(errors, key=lambda error: error["image"])
 
     def _rows(self, samples: list[Sample]) -> list[dict]:
-        rows = self.study.rows(self.batch(samples)) if samples else []
+        rows = self.study.rows(self.batch(samples, ImageBatch)) if samples else []
         return sorted(rows, key=lambda row: row["image"])
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax.evaluation.evaluator import Engine
 from lmjax.studies.images import SampledBatch
 from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
@@ -39,7 +40,7 @@ def run(
     shard: tuple[int, int] = (0, 1),
     retry_errors: bool = False,
     progress: bool | None = None,
-    engine: str = "auto",
+    engine: Engine = "auto",
     batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> pa.Table:
@@ -151,7 +152,7 @@ def estimate(
     *,
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,
-    engine: str = "auto",
+    engine: Engine = "auto",
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     processes: int = 1,

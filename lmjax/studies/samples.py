@@ -1,15 +1,17 @@
 """Samples: what a study reads of a source."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lmjax.data.source import check_sizes
+from lmjax.data.source import Example, check_sizes
 
 
-class Sample(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
     """An image of a source.
 
     Attributes:
@@ -46,14 +48,14 @@ def read_sample(source: Sequence, index: int) -> Sample:
     get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
     label, name = get("label", None), get("id", None)
     maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
-    sample = Sample(
-        index=index,
-        id=str(index if name is None else name),
-        image=np.asarray(get("image")),
-        label=None if label is None else int(label),
+    fields = {
+        "id": str(index if name is None else name),
+        "image": np.asarray(get("image")),
+        "label": None if label is None else int(label),
         **{kind: None if each is None else np.asarray(each) for kind, each in maps.items()},
-    )
-    return check_sizes(sample, {})
+    }
+    check_sizes(Example(**fields), {})
+    return Sample(index, **fields)
 
 
 def _get(item: Any, name: str, *default: Any) -> Any:

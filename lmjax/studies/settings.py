@@ -65,7 +65,9 @@ def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
     names = tuple(names)
     for network, classifier in networks.items():
         own = getattr(classifier, "masking", None)
-        for name in names if own is not None else ():
+        if own is None:
+            continue
+        for name in names:
             try:
                 removals.check_fits(name, own)
             except ValueError as error:

@@ -152,13 +152,18 @@ def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
+def equal(column: pa.ChunkedArray, other: Any) -> pa.ChunkedArray:
+    """Compares a column with a value, or with another column row by row."""
+    return pc.call_function("equal", [column, other])
+
+
 def correctly_classified(rows: pa.Table) -> pa.Table:
     """Selects the rows of images that are classified correctly when nothing is removed.
 
     Raises:
       ValueError: there are none.
     """
-    rows = rows.filter(pc.equal(rows.column("whole_prediction"), rows.column("label")))
+    rows = rows.filter(equal(rows.column("whole_prediction"), rows.column("label")))
     if rows.num_rows == 0:
         raise ValueError("no image is classified correctly: there is no accuracy to lose")
     return rows

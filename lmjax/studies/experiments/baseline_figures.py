@@ -98,7 +98,7 @@ def _matrix(title: str, names: Sequence[str], pairs: dict[tuple[str, str], float
         i, j = names.index(first), names.index(second)
         values[i, j] = values[j, i] = value
     shown = list(map(removal_title, names))
-    return plots.Matrix(title, shown, shown, values)
+    return plots.Matrix(title, shown, shown, values.tolist())
 
 
 def _convergence(rows: list[dict], about: str):

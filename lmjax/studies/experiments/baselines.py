@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lmjax._utils.checks import check_choices, check_number, check_whole
 from lmjax.masks.families import Masks
@@ -26,7 +25,7 @@ from lmjax.studies.heatmaps import (
 )
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit, check_removals, check_whole_numbers
-from lmjax.studies.statistics import Group, bootstrap, estimates, groups, paired_differences
+from lmjax.studies.statistics import Group, bootstrap, equal, estimates, groups, paired_differences
 from lmjax.studies.study import Study
 
 GENERATORS = ("rise", "occlusion")
@@ -144,7 +143,7 @@ class BaselineDependence(Study):
         """Yields each image's place, its heatmaps by setting and removal, and its "masks" rows."""
         shape = batch.images(network).shape[1:3]
         classes, whole = _predicted(batch, network)
-        made = {
+        made: dict[tuple[int, Rise | Occlusion], Any] = {
             (i, setting): setting.family(shape, jax.random.fold_in(key, number))
             for i, key in enumerate(batch.keys)
             for number, setting in enumerate(self.heatmap_settings())
@@ -218,8 +217,7 @@ class BaselineDependence(Study):
             for about, found in heatmaps.items()
             for metric in self.metrics
         }
-        variants = [(i, each.family) for each in paths.values()]
-        variants.append((i, _nothing(regions.shape)))
+        variants = [*((i, each.family) for each in paths.values()), (i, _nothing(regions.shape))]
         values = probabilities(batch, network, self.scorers, variants, classes)
         for scorer, (*along_paths, (nothing,)) in values.items():
             for ((setting, removal, metric), each), own in zip(paths.items(), along_paths):
@@ -267,10 +265,12 @@ def _one_at_a_time(first: tuple, second: tuple) -> list[tuple]:
     return [(each, second[0]) for each in first] + [(first[0], each) for each in second[1:]]
 
 
-def _check_shares(name: str, values: tuple[float, ...], **bounds: float) -> None:
+def _check_shares(
+    name: str, values: tuple[float, ...], *, below: float | None = None, most: float | None = None
+) -> None:
     """Raises ValueError unless there are numbers above 0 within bounds, none of them twice."""
     for value in values:
-        check_number(name, value, above=0, **bounds)
+        check_number(name, value, above=0, below=below, most=most)
     check_choices(name, values, dict.fromkeys(values))
 
 
@@ -287,7 +287,7 @@ def _nothing(shape: tuple[int, int]) -> Masks:
 
 def _of_kind(rows: pa.Table, kind: str) -> pa.Table:
     """Selects the rows of a kind."""
-    return rows.filter(pc.equal(rows.column("kind"), kind))
+    return rows.filter(equal(rows.column("kind"), kind))
 
 
 def _mirrored(rows: pa.Table) -> pa.Table:

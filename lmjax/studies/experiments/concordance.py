@@ -126,7 +126,7 @@ def _rows(
 
 def _cosines(group: Group) -> np.ndarray:
     """Returns cosines `[N, N]` of all pairs of images in rising order."""
-    features = np.stack(group.columns["features"][np.argsort(group.columns["image"])])
+    features = np.stack([*group.columns["features"][np.argsort(group.columns["image"])]])
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features.astype(np.float64) / np.where(norms > 0, norms, 1)
     return unit @ unit.T

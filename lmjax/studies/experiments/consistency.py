@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lmjax.metrics import spearman
 from lmjax.removals import paints
@@ -17,7 +16,7 @@ from lmjax.studies.explanation_study import ExplanationStudy, ranking
 from lmjax.studies.figures import by_network, group_rows, line
 from lmjax.studies.images import ImageBatch, geometry, random_order
 from lmjax.studies.settings import check_removals
-from lmjax.studies.statistics import Group, estimate, estimates, groups, means
+from lmjax.studies.statistics import Group, equal, estimate, estimates, groups, means
 
 RANDOM = "random"
 _COLUMNS = (
@@ -198,7 +197,7 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def _part(rows: pa.Table, part: str, columns: tuple[str, ...]) -> pa.Table:
     """Selects columns of the rows of a part."""
-    return rows.filter(pc.equal(rows.column("part"), part)).select(columns)
+    return rows.filter(equal(rows.column("part"), part)).select(columns)
 
 
 def _agreement_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -308,7 +307,7 @@ def _matrices(rows: list[dict], removals: tuple[str, ...]) -> list:
             i, j = removals.index(row["first"]), removals.index(row["second"])
             if row["redrawn"] == (i == j):
                 values[i, j] = values[j, i] = row[metric]
-        made.append(plots.Matrix(title, labels, labels, values))
+        made.append(plots.Matrix(title, labels, labels, values.tolist()))
     return made
 
 

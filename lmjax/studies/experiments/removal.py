@@ -206,7 +206,7 @@ class _Variants:
 
 def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:
     """Returns segments in the order in which they are removed."""
-    if order == "random":
+    if order == "random" or salience is None:
         return shuffled
     salience = salience if order == "least_salient" else -salience
     return shuffled[np.argsort(salience[shuffled], kind="stable")]
@@ -235,7 +235,7 @@ def _statistics(group, similarity: np.ndarray | None) -> dict[str, np.ndarray]:
     if similarity is not None:
         labels = group.matrix("label", "fraction")
         alike = class_similarity(predictions[..., None], labels[..., None], similarity)
-        statistics["similarity"] = draws.means(alike)
+        statistics["similarity"] = draws.means(np.asarray(alike))
     return statistics
 
 

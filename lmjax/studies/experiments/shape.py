@@ -116,7 +116,7 @@ def grow(mask: np.ndarray, margin: int) -> np.ndarray:
     """Grows a mask `[H, W]` by all pixels within a distance of `margin` pixels."""
     from scipy.ndimage import distance_transform_edt
 
-    return distance_transform_edt(~mask) <= margin if mask.any() else mask
+    return np.asarray(distance_transform_edt(~mask)) <= margin if mask.any() else mask
 
 
 def _hole(mask: np.ndarray, hole: str) -> np.ndarray:

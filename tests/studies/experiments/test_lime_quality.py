@@ -94,11 +94,11 @@ def test_rows_are_those_of_plain_numpy(rows, removal):
 
 @pytest.mark.filterwarnings("ignore:48 samples for 16 segments")
 def test_scores_are_those_of_the_method():
-    batch, removals = batch_of((2,)), ("layer", "gaussian_noise")
-    (scores,) = SMALL.explain(batch, "a", removals)
+    batch, names = batch_of((2,)), ("layer", "gaussian_noise")
+    (scores,) = SMALL.explain(batch, "a", names)
     noise, key = batch._two_keys()[0, 1], jax.random.fold_in(batch.keys[0], 0)
-    for name, found in zip(removals, scores, strict=True):
-        predictor = lmjax.Predictor(fakes.network(), removals.make(name, key=noise))
+    for name, found in zip(names, scores, strict=True):
+        predictor = lmjax.Predictor(fakes.network(), lmjax.removals.make(name, key=noise))
         image = batch.images("a")[0]
         expected = lmjax.attribution.lime(predictor, image, SQUARES, key=key, num_samples=48)
         np.testing.assert_allclose(found, expected.scores, atol=1e-5)
