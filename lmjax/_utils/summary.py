@@ -32,5 +32,6 @@ def summarize(value: Any) -> str:
 def _is_concrete(value: Any) -> bool:
     """Returns whether a value is a JAX array whose numbers are known."""
     import jax
+    from jax import core
 
-    return isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    return isinstance(value, jax.Array) and not isinstance(value, core.Tracer)
