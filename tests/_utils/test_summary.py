@@ -19,7 +19,7 @@ from lmjax._utils.summary import summarize
         (jnp.arange(3), "int32[3] from 0 to 2"),
         (np.array([True, False]), "bool[2] from 0 to 1"),
         (np.zeros((0, 2)), "float64[0, 2]"),
-        (None, "NoneType"),
+        (None, "None"),
     ],
 )
 def test_values_in_a_few_words(value, expected):
