@@ -107,15 +107,15 @@ class Predictor:
         sparse = declared(self.removal, "sparse") and getattr(self.classifier, "sparse", False)
         return ("dense", "visible", "shared") if sparse else ("dense",)
 
-    def on_visible(self, image: jax.Array, masks: jax.Array, ledger: Any) -> jax.Array:
+    def on_visible(self, image: jax.Array, masks: jax.Array, layout: Any) -> jax.Array:
         """Returns the same logits, computed on visible positions only.
 
         Args:
           image: as in a call; or `[N, H, W, C]`, one for each variant.
           masks: bool `[N, H, W]`.
-          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
+          layout: of rows; see `lmjax.masking.sparse.positions`.
         """
-        return self.removal.logits_on_visible(self.classifier, image, masks, ledger)
+        return self.removal.logits_on_visible(self.classifier, image, masks, layout)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _REPLACED:
