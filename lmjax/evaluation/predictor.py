@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import removals
-from lmjax._utils.brief import brief
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.removals.masking import LayerMasking
 from lmjax.removals.removal import declared
