@@ -1,4 +1,4 @@
-"""Short descriptions of arrays, for `repr`."""
+"""Short descriptions of values, for `repr`."""
 
 from typing import Any
 
@@ -8,6 +8,22 @@ import numpy as np
 from lmjax._utils.brief import brief
 
 _SHOWN = 3
+
+
+def brief(value: Any, *, most: int = 100) -> str:
+    """Describes a value in a few words: colours in full, functions by name, arrays as `summarize`.
+
+    Args:
+      value: anything.
+      most: characters; a longer `repr` is cut off.
+    """
+    if _is_concrete(value) or isinstance(value, np.ndarray):
+        is_key = not isinstance(value.dtype, np.dtype)  # a random key, whose bits say nothing
+        if is_key or (value.ndim == 1 and value.size <= _SHOWN):
+            return f"{value.dtype}{list(value.shape)}" if is_key else str(value.tolist())
+        return summarize(value)
+    text = getattr(value, "__qualname__", None) or repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def summarize(value: Any) -> str:
