@@ -160,7 +160,7 @@ def attribute(
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
-    if samples is not None and method.budget is not None:
+    if samples is not None:
         options |= _spend(name, samples, int(segments.max()) + 1)
     return method.function(evaluator, image, **options)
 
@@ -218,8 +218,10 @@ def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str
 
 
 def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
-    """Returns the options that make a method evaluate about `samples` variants."""
+    """Returns the options that make a method evaluate about `samples` variants, if it has any."""
     budget = get(name).budget
+    if budget is None:
+        return {}
     options = budget(samples, num_segments)
     if options is None:
         fewest = next(n for n in itertools.count(2) if budget(n, num_segments))
@@ -258,8 +260,8 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
 
 def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
     """Explains a prediction by Grad-CAM behind the last layer with positions."""
-    classifier = as_predictor(predictor).classifier
-    return attribution.gradcam(*classifier.cut(), image, target=target)
+    features, head = as_predictor(predictor).classifier.cut()
+    return attribution.gradcam(features, head, image, target=target)
 
 
 _EFFECT = "effect of a segment on the probability of {}"
@@ -353,6 +355,5 @@ _BUILTIN = {
 }
 
 for _name, _method in _BUILTIN.items():
-    _REGISTRY.register(
-        _name, _method, description=_method.function.__doc__.splitlines()[0], builtin=True
-    )
+    _description = (_method.function.__doc__ or _method.title).splitlines()[0]
+    _REGISTRY.register(_name, _method, description=_description, builtin=True)

@@ -21,7 +21,7 @@ def compilation_cache() -> Iterator[None]:
     import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    folder = None if jax.config.jax_compilation_cache_dir else _folder()
+    folder = None if jax.config.values["jax_compilation_cache_dir"] else _folder()
     if folder is None:
         yield
         return

@@ -10,7 +10,7 @@ from tyro.conf import arg
 def build() -> tyro.extras.SubcommandApp:
     """Returns the commands by name."""
     app = tyro.extras.SubcommandApp()
-    app.command(list_datasets, name="list")
+    app.command(name="list")(list_datasets)
     app.command(wordnet)
     return app
 

@@ -22,7 +22,7 @@ def build() -> Callable[..., None]:
     @documented
     def explain(
         image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
-        config: Annotated[options, arg(name="")] = options(),  # noqa: B008
+        config: Annotated[options, arg(name="")] = options(),  # noqa: B008 # pyright: ignore
         *,
         output: Path = Path("explanation.png"),
     ) -> None:

@@ -44,7 +44,7 @@ def _run(arguments: list[str]) -> None:
         modules, arguments = take_imports(arguments)
         import_modules(modules)
         command = _command(arguments)
-        build(arguments, command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
+        build(command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"lmjax: error: {_one_line(getattr(error, 'short', error))}")
     except (MemoryError, RuntimeError) as error:
@@ -55,17 +55,18 @@ def _run(arguments: list[str]) -> None:
         sys.exit(130)
 
 
-def build(arguments: Sequence[str], command: ModuleType | None) -> tyro.extras.SubcommandApp:
+def build(command: ModuleType | None) -> tyro.extras.SubcommandApp:
     """Returns the commands by name, of which only the one that runs is imported.
 
     Args:
-      arguments: of the command line.
       command: module of the command that runs, if it is one of `COMMANDS`.
     """
     app = tyro.extras.SubcommandApp()
     for name, about in COMMANDS.items():
-        runs = command is not None and arguments[0] == name
-        app.command(command.build() if runs else _not_imported, name=name, help=about)
+        made = _not_imported
+        if command is not None and command.__name__.endswith(f".{name}"):
+            made = command.build()
+        app.command(name=name, help=about)(made)
     return app
 
 

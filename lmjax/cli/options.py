@@ -19,7 +19,7 @@ OptionalInt = Annotated[int | None, arg(metavar="INT")]
 OptionalStr = Annotated[str | None, arg(metavar="STR")]
 
 
-def help_text(docstring: str) -> str:
+def help_text(docstring: str | None) -> str:
     """Returns a docstring as help text: each argument in one line, and names listed.
 
     Calls of functions that list names, such as `` `lmjax.segments.names()` ``, are replaced by the
@@ -30,7 +30,7 @@ def help_text(docstring: str) -> str:
         names = pkgutil.resolve_name(match[1])()
         return ("; " if any("," in name for name in names) else ", ").join(names)
 
-    joined = _CONTINUATION.sub(" ", inspect.cleandoc(docstring))
+    joined = _CONTINUATION.sub(" ", inspect.cleandoc(docstring or ""))
     return _CALL.sub(listed, joined)
 
 

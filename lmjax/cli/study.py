@@ -62,7 +62,7 @@ def build() -> tyro.extras.SubcommandApp:
     app = tyro.extras.SubcommandApp()
     for name in registry.names():
         command = _command(registry.get(name))
-        app.command(command, name=name, help=registry.description(name))
+        app.command(name=name, help=registry.description(name))(command)
     app.command(report)
     app.command(seeds)
     return app
@@ -72,7 +72,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
     options = options_of(kind)
 
     def command(
-        study: Annotated[options, arg(name="")] = options(),  # noqa: B008
+        study: Annotated[options, arg(name="")] = options(),  # noqa: B008 # pyright: ignore
         *,
         source: str = "digit-scenes",
         models: tuple[str, ...] = DEFAULT_NETWORKS,

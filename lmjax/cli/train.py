@@ -19,9 +19,10 @@ from lmjax.training.loop import train
 
 LESS_MEMORY = "use a larger --accumulate or a smaller --batch-size"
 
+_IMAGES_PER_EPOCH = 12_000  # of a source that is generated
 _Options = options_of(TrainingConfig)
 DIGIT_SCENES = _Options(
-    images_per_epoch=12_000,
+    images_per_epoch=_IMAGES_PER_EPOCH,
     optimizer="adamw",
     learning_rate=2e-3,
     weight_decay=0.05,
@@ -42,7 +43,7 @@ def build() -> tyro.extras.SubcommandApp:
     """Returns the commands by name."""
     app = tyro.extras.SubcommandApp()
     app.command(network)
-    app.command(digit_scenes, name="digit-scenes")
+    app.command(name="digit-scenes")(digit_scenes)
     return app
 
 
@@ -51,7 +52,7 @@ def build() -> tyro.extras.SubcommandApp:
 def network(
     name: Annotated[Positional[str], arg(metavar="NAME")],
     /,
-    config: _Config = _Options(),  # noqa: B008
+    config: _Config = _Options(),  # noqa: B008 # pyright: ignore[reportInvalidTypeForm]
     *,
     source: str,
     test: OptionalStr = None,
@@ -98,7 +99,7 @@ def network(
 @compilation_cache()
 @documented
 def digit_scenes(
-    config: _Config = DIGIT_SCENES,
+    config: _Config = DIGIT_SCENES,  # pyright: ignore[reportInvalidTypeForm]
     *,
     source: str = "digit-scenes,split=train",
     test: OptionalStr = None,
@@ -163,8 +164,8 @@ def _open(spec: SourceSpec, config: TrainingConfig) -> tuple[Source, TrainingCon
     """
     if not spec.generated:
         return spec.open(), config
-    if config.images_per_epoch is None:
-        config = dataclasses.replace(config, images_per_epoch=DIGIT_SCENES.images_per_epoch)
+    images = config.images_per_epoch or _IMAGES_PER_EPOCH
+    config = dataclasses.replace(config, images_per_epoch=images)
     if "seed" in spec.accepts and "seed" not in spec.options:
         spec = spec.with_options(seed=config.seed)
-    return spec.open(length=config.epochs * config.images_per_epoch), config
+    return spec.open(length=config.epochs * images), config

@@ -171,7 +171,7 @@ def listing(data_dir: str | os.PathLike | None = None) -> str:
         ready = made or any(each.name.startswith(f"{dataset.name}/") for each in here)
         lines += [f"{dataset.source}{'  (here)' if ready else ''}", f"    {dataset.about}"]
         if not ready:
-            lines.append(f"    get: {dataset.get or build_command(dataset.name, data_dir)}")
+            lines.append(f"    get: {dataset.get or build_command(dataset.name or '', data_dir)}")
         lines.append(f"    terms: {dataset.licence}; cite {dataset.citation}")
     where = default_data_dir() if data_dir is None else data_dir
     lines.append(f"prepared in {where}:" if here else f"nothing is prepared in {where}")

@@ -119,10 +119,9 @@ class SourceSpec(NamedTuple):
         """
         # Shells expand a ~ only at the start of a word.
         options = {name: os.path.expanduser(text) for name, text in self.options.items()}
-        if self.generated and length is not None:
-            options["length"] = length
+        number = {"length": length} if self.generated and length is not None else {}
         place = (os.path.expanduser(self.place),) if self.place else ()
-        return _REGISTRY.get(self.kind)(*place, **options)
+        return _REGISTRY.get(self.kind)(*place, **options, **number)
 
     def __str__(self) -> str:
         options = "".join(f",{name}={text}" for name, text in self.options.items())
@@ -257,6 +256,6 @@ _BUILTIN = {
 }
 
 for _form, (_opener, _description) in _BUILTIN.items():
-    _name = re.match("[a-z-]+", _form)[0]
+    _name = re.split(r"[:\[]", _form)[0]
     _REGISTRY.register(_name, _opener, description=_description, builtin=True)
     _FORMS[_name] = _form

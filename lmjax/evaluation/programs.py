@@ -61,8 +61,10 @@ def dense_calls(job: Job, variants: np.ndarray) -> Calls:
 
 @functools.partial(jax.jit, static_argnames=("static", "mesh"))
 def _dense_call(arrays, images, shared, rows, used, *, static, mesh):
-    """Logits `[D * G * B, K]` of rows `[D * G, B, ...]`, G batches for each of D devices; zeros
-    behind the first `used` `[D]` of them."""
+    """Logits `[D * G * B, K]` of rows `[D * G, B, ...]`, G batches for each of D devices.
+
+    Behind the first `used` `[D]` of them they are zeros.
+    """
 
     def run(arrays, images, shared, rows, used):
         batch = functools.partial(_dense_batch, arrays, images, shared, static=static)

@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -73,7 +73,8 @@ def explain(
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
     """
     config = _configure(config, options)
-    config = dataclasses.replace(config, removal=removals_for(config.removal, config.model))
+    removals = removals_for(config.removal, config.model)
+    config = dataclasses.replace(config, removal=removals)
     file = image if isinstance(image, str | os.PathLike) else None
     files = () if output is None else check_output(output, file)
     classifier = _load(config)
@@ -83,8 +84,8 @@ def explain(
     )
     check_samples(config.method, config.samples, int(segments.max()) + 1)
     explanation = Explanation(config, classifier, explained, segments, {}, files)
-    evaluators = _evaluators(explanation)
-    soft_masks = {name: evaluators[name].soft_masks for name in config.removal}
+    evaluators = _evaluators(explanation, removals)
+    soft_masks = {name: evaluators[name].soft_masks for name in removals}
     try:
         for pair in pairs(config.method, soft_masks):
             explanation.results[pair] = _explain(pair, explanation, evaluators)
@@ -122,11 +123,11 @@ def _keys(config: ExplanationConfig) -> jax.Array:
     return jax.random.split(jax.random.key(config.seed))
 
 
-def _evaluators(explanation: Explanation) -> dict[str, Evaluator]:
+def _evaluators(explanation: Explanation, removals: Sequence[str]) -> dict[str, Evaluator]:
     """Makes an evaluator by removal; under `WHOLE` the one of methods that remove nothing."""
     config, classifier = explanation.config, explanation.classifier
     given = {"key": _keys(config)[1], "segments": explanation.segments}
-    predictors = {name: Predictor(classifier, make(name, **given)) for name in config.removal}
+    predictors = {name: Predictor(classifier, make(name, **given)) for name in removals}
     predictors[WHOLE] = Predictor(classifier)
     return {name: _evaluator(predictor, config) for name, predictor in predictors.items()}
 

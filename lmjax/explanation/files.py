@@ -56,7 +56,7 @@ def write(explanation: "Explanation", files: tuple[Path, Path, Path]) -> None:
 
     figure, contents = io.BytesIO(), io.BytesIO()
     plots.save(explanation.figure(), figure, format=files[0].suffix[1:].lower())
-    np.savez_compressed(contents, **arrays(explanation))
+    np.savez_compressed(contents, **arrays(explanation))  # pyright: ignore[reportArgumentType]
     text = json.dumps(record(explanation), indent=2, default=str) + "\n"
     for file, content in zip(files, (figure.getvalue(), contents.getvalue(), text.encode())):
         with atomic_write(file) as path:

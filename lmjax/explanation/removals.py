@@ -40,6 +40,7 @@ def removals_for(chosen: tuple[str, ...] | None, model: Any) -> tuple[str, ...]:
     masking = getattr(model, "masking", None)
     if chosen is None:
         return _DEFAULTS[getattr(model, "where", getattr(masking, "where", "layers"))]
-    for name in chosen if masking is not None else ():
-        removals.check_fits(name, masking)
+    if masking is not None:
+        for name in chosen:
+            removals.check_fits(name, masking)
     return chosen

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
 
 
-def class_name(index: int, classifier: Classifier) -> str:
+def class_name(index: Any, classifier: Classifier) -> str:
     """Returns the name of a class, or its number where the network's classes have no names."""
     return classifier.class_names[index] if classifier.class_names else f"class {index}"
 
@@ -109,14 +109,17 @@ def draw(explanation: "Explanation") -> "Figure":
             title=f"{asked} {outlined.capitalize()}".strip(),
             **shown,
         )
-    (name,) = explanation.methods
+    name = next(iter(explanation.methods))
     method, row = methods.get(name), _row(explanation, name, target)
     asked = f"What speaks for {target}?" if method.signed else asked
     variants = f"{_variants(explanation, name)} for each removal"
     return plots.explanation(
         image.pixels,
         explanation.segments,
-        [_with_title(panel, *each) for panel, each in zip(row.panels, explanation.results.items())],
+        [
+            _with_title(panel, *each)
+            for panel, each in zip(filter(None, row.panels), explanation.results.items())
+        ],
         title=", ".join(filter(None, (f"{asked} {method.title}", variants, outlined))),
         colour_label=row.colour_label,
         signed=method.signed,

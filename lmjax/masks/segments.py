@@ -183,8 +183,8 @@ def quickshift(
     image = _as_float(image)
     labels = skimage_quickshift(
         image,
-        kernel_size=kernel_size,
-        max_dist=max_dist,
+        kernel_size=kernel_size,  # pyright: ignore[reportArgumentType]
+        max_dist=max_dist,  # pyright: ignore[reportArgumentType]
         ratio=ratio,
         convert2lab=image.shape[-1] == 3,
         channel_axis=-1,
@@ -375,9 +375,6 @@ def _as_float(image: ArrayLike) -> np.ndarray:
 
 
 for _segmenter in (slic, grid, quickshift, felzenszwalb):
-    _REGISTRY.register(
-        _segmenter.__name__,
-        _segmenter,
-        description=_segmenter.__doc__.splitlines()[0],
-        builtin=True,
-    )
+    _name = _segmenter.__name__
+    _description = (_segmenter.__doc__ or _name).splitlines()[0]
+    _REGISTRY.register(_name, _segmenter, description=_description, builtin=True)

@@ -92,6 +92,12 @@ def free_compilation(monkeypatch):
         monkeypatch.setattr(planner, name, 0)
 
 
+def number_of_programs():
+    """How many programs that compute logits have been compiled."""
+    calls = programs._dense_call, programs._visible_call, programs._shared_call
+    return sum(call._cache_size() for call in calls)
+
+
 @pytest.mark.parametrize("engine", ["visible", "auto"])
 def test_few_compilations_over_2000_random_coalitions(engine, free_compilation):
     predictor, labels = (
@@ -108,17 +114,16 @@ def test_few_compilations_over_2000_random_coalitions(engine, free_compilation):
         )
         for seed, probability in enumerate((0.5, 0.25, 0.1, 0.4, 0.02))
     ]
-    with compilations.counted() as compiled:
-        for keep in keeps:
-            lmjax.evaluate(predictor, IMAGE, Coalitions(labels, keep), engine=engine)
-    programs = [seconds for seconds in compiled if seconds > 0.3]  # not copies and casts
-    assert 1 <= len(programs) <= 6
+    before = number_of_programs()
+    for keep in keeps:
+        lmjax.evaluate(predictor, IMAGE, Coalitions(labels, keep), engine=engine)
+    assert 1 <= number_of_programs() - before <= 6
 
 
 def test_variants_without_room_are_computed_again(monkeypatch):
     predictor, masks = random_predictor("bottleneck", lmjax.LayerMasking()), random_masks(150)
     expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
-    monkeypatch.setattr(planner, "_SPARE", 0.02)
+    monkeypatch.setattr(planner, "_SPARE", 1e-3)
     missed, dense_calls = [], programs.dense_calls
 
     def noted(job, variants):
@@ -185,7 +190,7 @@ def test_auto_compiles_nothing_for_small_jobs():
     with compilations.counted() as compiled:
         chosen = plan(predictor, left_columns(100, 4))
     assert len(chosen.dense) == 100
-    assert len([seconds for seconds in compiled if seconds > 0.3]) == 0
+    assert not compiled
 
 
 def test_auto_is_dense_on_devices_whose_costs_are_unknown(monkeypatch):

@@ -54,7 +54,7 @@ def rows(out):
 
 
 def process(out):
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen([sys.executable, SCRIPT, out, "3"], env=environment)
 
 

@@ -61,6 +61,7 @@ class DigitScenesBuilder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (tensorflow-datasets' own idiom)
     BUILDER_CONFIGS = [_config(12_000, 2_000, 0)]  # noqa: RUF012
+    builder_config: DigitScenesConfig  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def _info(self) -> tfds.core.DatasetInfo:
         mask = tfds.features.Image(shape=(SIZE, SIZE, 1), encoding_format="png")

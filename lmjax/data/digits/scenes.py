@@ -25,6 +25,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -207,8 +208,8 @@ def _check_dials(
             )
         return None
     spurious = check_number("spurious", spurious, least=0, most=1, note="a probability")
-    cue = check_choice("cue", "photograph" if cue is None else cue, cues.KINDS)
-    return _Dials(spurious, cue, split == "test" if reverse is None else bool(reverse))
+    kind = check_choice("cue", "photograph" if cue is None else cue, cues.KINDS)
+    return _Dials(spurious, kind, split == "test" if reverse is None else bool(reverse))
 
 
 def _scene(split: str, seed: int, index: int, photograph: str | None = None) -> Scene:
@@ -323,7 +324,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns the ink of the scans, float64 [1797, 8, 8] in 0..16, and their labels, int [1797]."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     return digits.images, digits.target
 
 

@@ -64,7 +64,7 @@ class Files:
             return read_image(path)
         if kind == "saliency":
             return read_saliency(path)
-        return read_mask(path, **self.mask_rule)
+        return read_mask(path, name=None, **self.mask_rule)
 
     def path(self, row: Row, kind: str) -> str:
         """Returns the path of one of a row's files."""

@@ -113,8 +113,8 @@ def _images(path: str, besides: set[str]) -> tuple[list[str], list[str]]:
 
 def _above(path: str) -> set[str]:
     """Returns a folder and its parents: links to them are not classes."""
-    path = Path(path).resolve()
-    return {str(each) for each in (path, *path.parents)}
+    folder = Path(path).resolve()
+    return {str(each) for each in (folder, *folder.parents)}
 
 
 def _entries(path: str) -> tuple[list[str], list[str]]:

@@ -155,7 +155,7 @@ def _read(
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             _check_depth(picture, masks=masks)
             picture.load()
-            return use(_turned(picture), picture.format)
+            return use(_turned(picture), picture.format or "")
     except UnidentifiedImageError as error:
         empty = not (len(file) if isinstance(file, bytes) else os.path.getsize(file))
         reason = "it is empty" if empty else "it is no picture of a kind that Pillow knows"
@@ -171,7 +171,8 @@ def _check_depth(picture: Image.Image, *, masks: bool) -> None:
     Of grey pictures it keeps them, so this is about colours. In PNG their range is agreed, but the
     numbers of a mask can be low.
     """
-    deep = any(";16" in str(tile) for tile in picture.tile) and picture.mode[0] != "I"
+    tiles = getattr(picture, "tile", ())
+    deep = any(";16" in str(tile) for tile in tiles) and picture.mode[0] != "I"
     if deep and (masks or picture.format != "PNG"):
         raise ValueError("its colours have 16 bits, of which 8 would be lost; save it with 8")
 
@@ -184,7 +185,7 @@ def _turned(picture: Image.Image) -> Image.Image:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     """Returns the turn of the EXIF orientation; None where EXIF is damaged, as in ImageNet."""
     try:
-        return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        return _TURNS.get(picture.getexif()[ExifTags.Base.Orientation])
     except Exception:  # of many kinds
         return None
 

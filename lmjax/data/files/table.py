@@ -17,10 +17,10 @@ def from_csv(
     background: int | str | None = None,
     at_least: int | str | None = None,
 ) -> Files:
-    """Opens the images that a table lists, in its order.
+    r"""Opens the images that a table lists, in its order.
 
     Example:
-      >>> Path("pets.csv").write_text("image,label,mask\\na.jpg,cat,a.png\\nb.jpg,dog,\\n")
+      >>> Path("pets.csv").write_text("image,label,mask\na.jpg,cat,a.png\nb.jpg,dog,\n")
       >>> source = lmjax.data.from_csv("pets.csv")
 
     Args:

@@ -55,11 +55,11 @@ def validation_classes(names: Iterable[str]) -> dict[str, str]:
     Returns:
       WordNet ids by name; empty unless all are names of validation images.
     """
-    found = {name: _VALIDATION_IMAGE.fullmatch(name) for name in names}
-    if not all(found.values()):
+    names = set(names)
+    numbers = {name: int(m[1]) for name in names if (m := _VALIDATION_IMAGE.fullmatch(name))}
+    if len(numbers) < len(names):
         return {}
     listed = _validation_list()
-    numbers = {name: int(match[1]) for name, match in found.items()}
     if not all(0 < number <= len(listed) for number in numbers.values()):
         return {}
     return {name: listed[number - 1] for name, number in numbers.items()}
@@ -67,5 +67,6 @@ def validation_classes(names: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def _validation_list() -> list[str]:
-    (package,) = importlib.util.find_spec("tensorflow_datasets").submodule_search_locations
+    spec = importlib.util.find_spec("tensorflow_datasets")
+    (package,) = (spec and spec.submodule_search_locations) or ()
     return (Path(package) / "datasets/imagenet2012/validation_labels.txt").read_text().split()

@@ -253,7 +253,7 @@ class TfdsSource:
             return None
         return int(label) if self._classes[0] is None else self._classes[0][int(label)]
 
-    def _records(self, split: str) -> Sequence:
+    def _records(self, split: str) -> Any:
         if split not in self._opened:
             self._opened[split] = _records(self._info, split)
         return self._opened[split]
@@ -379,7 +379,7 @@ def _check_format(info) -> None:
         )
 
 
-def _records(info, split: str) -> Sequence:
+def _records(info, split: str) -> Any:
     """Opens the records of a split, by number."""
     if {each.value for each in info.available_file_formats()} & {*_RANDOM_ACCESS}:
         builder = tfds.core.read_only_builder.builder_from_directory(info.data_dir)

@@ -136,7 +136,7 @@ def test_another_process_makes_the_same_scenes():
         "from lmjax.data import DigitScenes\n"
         "print(*map(_digest, DigitScenes('train', length=3, seed=11)))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     there = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
