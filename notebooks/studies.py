@@ -63,7 +63,7 @@ print(f"{cost.evaluations} evaluations of {cost.images} images")
 # %% [markdown]
 # ## A run, and the same run again
 #
-# Rows are kept block by block in `out`. A run that was stopped, or that is wanted for more images,
+# Rows are stored batch by batch in `out`. A run that was stopped, or that is wanted for more images,
 # goes on with what is there.
 
 # %%

@@ -422,7 +422,7 @@ def test_estimates_take_images_that_can_be_evaluated():
         ({"images_per_shard": 0}, "images_per_shard must be"),
         ({"networks": {}}, "networks must be one or more"),
         ({"networks": {"a": "resnet50"}}, "must be a classifier"),
-        ({"networks": "resnet9"}, "no network 'resnet9'"),
+        ({"networks": "resnet9"}, "network must be one of .*resnet9"),
         ({"study": "removal"}, "study must be"),
         ({"study": fakes.Brightness}, "study must be"),
         ({"engine": "quick"}, "engine must be one of auto, dense, visible, shared"),
