@@ -91,8 +91,8 @@ print(f"accuracy on {len(logits)} digits: {(logits.argmax(axis=-1) == labels[tes
 # ## Explained while parts are painted over
 #
 # All that lmjax asks for is a pure function from an image and masks to logits. `Replace.paint`
-# makes the pictures that the network gets to see. `Partial` makes the weights arguments of the compiled
-# program, not constants in it.
+# makes the pictures that the network gets to see. `Partial` makes the weights arguments of the
+# compiled program, not constants in it.
 
 
 # %%

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils import sharding
+from lmjax._utils.host import suggests_black_box
 from lmjax.evaluation import batches as batching
 from lmjax.evaluation.jobs import Job, Static
 from lmjax.evaluation.packing import Counts, Room
@@ -79,14 +80,16 @@ def _dense_batch(arrays, images, shared, rows, *, static):
     predictor = static.predictor(arrays)
     if not static.many:
         masks = static.make(shared, rows)
-        return _checked(predictor(images, masks), len(masks))
+        with suggests_black_box("predictor"):
+            return _checked(predictor(images, masks), len(masks))
     image_of, rows = rows
 
     def variant(image, shared, row):
         return _checked(predictor(image, static.make(shared, row[None])), 1)[0]
 
     images, own = jax.tree.map(lambda x: x[image_of], (images, shared))
-    return jax.vmap(variant)(images, own, rows)
+    with suggests_black_box("predictor"):
+        return jax.vmap(variant)(images, own, rows)
 
 
 def _checked(logits: Any, count: int) -> jax.Array:
