@@ -15,6 +15,7 @@ from lmjax import __version__
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
+from lmjax._utils.summary import brief
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
@@ -180,6 +181,8 @@ def _identify(network: Any) -> dict[str, str]:
     module = getattr(network, "module", None)
     dtype = getattr(module, "dtype", np.float32)
     architecture = type(network).__qualname__ if module is None else repr(module)
+    if function := getattr(network, "function", None):  # a black box is what it calls
+        architecture += f"({getattr(function, '__module__', '')}.{brief(function)})"
     return {
         "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
         "weights_sha256": weights_sha256(getattr(network, "variables", network)),
