@@ -77,7 +77,7 @@ def banzhaf(
         return bernoulli_keep(num_segments, last - first, key=key, first=first)
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(game.segments, keep(first, last))
+        return Coalitions(game.labels, keep(first, last))
 
     def estimate(samples: Samples) -> Estimate:
         return difference_of_means(keep(0, samples.count), samples.values)

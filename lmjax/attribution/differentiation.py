@@ -34,7 +34,7 @@ class Objective:
     """
 
     arrays: list[jax.Array]
-    targets: jax.Array
+    targets: jax.Array | np.ndarray
     static: Static
     output: str
 
@@ -83,8 +83,8 @@ class Problem(NamedTuple):
             )
         shape = (*self.payoffs.whole.shape, *scores.shape[1:])
         return Attribution(
-            scores=np.float32(scores).reshape(shape),
-            standard_error=None if errors is None else np.float32(errors).reshape(shape),
+            scores=np.array(scores, np.float32).reshape(shape),
+            standard_error=None if errors is None else np.array(errors, np.float32).reshape(shape),
             num_variants=num_variants,
             **self.payoffs.prediction._asdict(),
         )
@@ -111,7 +111,7 @@ def make_problem(
     payoffs = game.payoffs(Masks(np.ones((1, *game.shape), bool)))
     arrays, static = split(evaluator.predictor)
     targets = np.atleast_1d(payoffs.prediction.target)
-    return Problem(Objective(arrays, targets, static, output), np.float32(image), payoffs)
+    return Problem(Objective(arrays, targets, static, output), np.array(image, np.float32), payoffs)
 
 
 def jacobian(function: Callable, x: jax.Array) -> jax.Array:

@@ -172,7 +172,7 @@ def _upper_share(values: jax.Array, area: jax.Array) -> jax.Array:
 
 
 def _smooth_masks(
-    nodes: jax.Array, *, shape: tuple[int, int], step: int, sigma: float
+    nodes: jax.Array, *, shape: tuple[int, ...], step: int, sigma: float
 ) -> jax.Array:
     """Makes masks `[A, H, W]` of numbers at nodes `[A, h, w]`, the centres of their cells."""
     number, height, width = nodes.shape

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -89,9 +90,15 @@ class Game:
         return np.shape(self.image)[:2]
 
     @property
+    def labels(self) -> np.ndarray:
+        """The segments as checked, int32 `[H, W]`, of a game that has segments."""
+        assert self.segments is not None, "a game without segments has no labels"
+        return np.asarray(self.segments)
+
+    @property
     def num_segments(self) -> int:
         """S, the number of players."""
-        return int(self.segments.max()) + 1
+        return int(self.labels.max()) + 1
 
     def payoffs(self, masks: MaskFamily, *, expected: int | None = None) -> Payoffs:
         """Evaluates variants of the image, and the whole image in the same run.
@@ -128,7 +135,7 @@ def _prediction(logits: np.ndarray, target: int | tuple[int, ...]) -> Prediction
 
 def _outputs(logits: np.ndarray, target: int | tuple[int, ...], output: str) -> np.ndarray:
     """Returns the targets' outputs, `[N]` or `[N, T]`; raises ValueError unless all are finite."""
-    values = np.asarray(as_output(logits, output))[:, np.asarray(target)]
+    values = np.asarray(as_output(jnp.asarray(logits), output))[:, np.asarray(target)]
     finite = np.isfinite(values)
     if not finite.all():
         count = (~finite.reshape(len(values), -1).all(axis=1)).sum()

@@ -276,7 +276,7 @@ def _noisy_copy(std: jax.Array, image: jax.Array, key: jax.Array) -> jax.Array:
     return image + std * jax.random.normal(key, image.shape)
 
 
-def _batch_size(predictor: Callable | Evaluator, number: int, shape: tuple[int, ...]) -> int:
+def _batch_size(predictor: Callable | Evaluator, number: int, shape: tuple[int, int, int]) -> int:
     """Returns how many gradients of `number` are computed at a time."""
     batch_size = as_evaluator(predictor).batch_size
     if batch_size is None:

@@ -97,7 +97,7 @@ def hsic(
         return _half_visible(num_segments, first, last, key)
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(game.segments, keep(first, last))
+        return Coalitions(game.labels, keep(first, last))
 
     def estimate(samples: Samples) -> Estimate:
         outputs = samples.values.T

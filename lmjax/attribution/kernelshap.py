@@ -100,7 +100,7 @@ def kernelshap(
         if first == 0:
             keep = np.concatenate([np.eye(num_segments, dtype=bool), keep])
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
-        return Coalitions(game.segments, np.concatenate([empty, complement_pairs(keep)]))
+        return Coalitions(game.labels, np.concatenate([empty, complement_pairs(keep)]))
 
     def estimate(samples: Samples) -> Estimate:
         return estimate_from_pairs(drawn(0, samples.count), samples.values, samples.whole)

@@ -85,7 +85,7 @@ def lime(
         return np.asarray(random_keep(num_segments, last - first, **options))
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(game.segments, keep(max(first, 1), last))  # sample 0 is the whole image
+        return Coalitions(game.labels, keep(max(first, 1), last))  # sample 0 is the whole image
 
     def estimate(samples: Samples) -> Estimate:
         values = np.concatenate([samples.whole[None], samples.values])

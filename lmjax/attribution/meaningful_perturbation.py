@@ -168,7 +168,7 @@ def _optimise(
     return jax.lax.map(optimise_one, objective.targets)
 
 
-def _enlarge(mask: jax.Array, *, shape: tuple[int, int], smooth: float) -> jax.Array:
+def _enlarge(mask: jax.Array, *, shape: tuple[int, ...], smooth: float) -> jax.Array:
     """Enlarges a coarse mask `[h, w]` to the size of the image, and smooths it."""
     mask = jax.image.resize(mask, shape, "bilinear")
     if smooth > 0:
@@ -178,7 +178,8 @@ def _enlarge(mask: jax.Array, *, shape: tuple[int, int], smooth: float) -> jax.A
 
 def _variation(mask: jax.Array, beta: float) -> jax.Array:
     """Returns the total variation of a mask, with differences to the power beta."""
-    return sum((jnp.abs(jnp.diff(mask, axis=axis)) ** beta).sum() for axis in (0, 1))
+    down, across = ((jnp.abs(jnp.diff(mask, axis=axis)) ** beta).sum() for axis in (0, 1))
+    return down + across
 
 
 def _disc(score: Callable, grid: tuple[int, int]) -> jax.Array:

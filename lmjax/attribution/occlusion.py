@@ -82,7 +82,7 @@ def sliding_windows(
       ValueError: a size or stride out of range.
     """
     size = check_pair("size", size, most=shape, note="the image's height and width")
-    stride = tuple(-(-n // 2) for n in size) if stride is None else stride
+    stride = (-(-size[0] // 2), -(-size[1] // 2)) if stride is None else stride
     stride = check_pair("stride", stride, most=size, note="the size, or pixels are left out")
     return Windows(shape, _corners(shape, size, stride), size)
 
@@ -117,10 +117,10 @@ def leave_one_out(
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
     game = _game_of_segments(predictor, image, segments, target=target, output=output)
-    payoffs = game.payoffs(Coalitions(game.segments, ~np.eye(game.num_segments, dtype=bool)))
+    payoffs = game.payoffs(Coalitions(game.labels, ~np.eye(game.num_segments, dtype=bool)))
     return Attribution(
         scores=(payoffs.whole - payoffs.values).T,
-        segments=game.segments,
+        segments=game.labels,
         num_variants=game.num_segments + 1,
         **payoffs.prediction._asdict(),
     )
@@ -153,11 +153,11 @@ def leave_one_in(
     game = _game_of_segments(predictor, image, segments, target=target, output=output)
     count = game.num_segments
     keep = np.eye(count + 1, count, k=-1, dtype=bool)  # the first coalition is empty
-    payoffs = game.payoffs(Coalitions(game.segments, keep))
+    payoffs = game.payoffs(Coalitions(game.labels, keep))
     empty, *alone = payoffs.values
     return Attribution(
         scores=(np.stack(alone) - empty).T,
-        segments=game.segments,
+        segments=game.labels,
         intercept=empty,
         num_variants=count + 2,
         **payoffs.prediction._asdict(),

@@ -108,7 +108,7 @@ def descend(
         masks, state, depends = carry
         gradient, contributes = slope(masks, each)
         updates, state = optimiser.update(gradient, state, masks)
-        masks = jnp.clip(optax.apply_updates(masks, updates), 0, 1)
+        masks = jnp.clip(jnp.asarray(optax.apply_updates(masks, updates)), 0, 1)
         return (masks, state, depends | contributes), None
 
     carry = start, optimiser.init(start), jnp.array(False)

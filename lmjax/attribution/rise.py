@@ -113,7 +113,7 @@ class Sums(NamedTuple):
     totals: np.ndarray
 
 
-def _add_soft(sums: Sums | None, masks: Grids, values: np.ndarray) -> Sums:
+def _add_soft(sums: Sums | None, masks: MaskFamily, values: np.ndarray) -> Sums:
     """Adds soft masks and their values `[n, T]`."""
     new = [weighted_sum(masks, values), weighted_sum(_Squared(masks), values**2)]
     totals = 0 if sums is None else sums.totals
@@ -127,7 +127,7 @@ def _expectation(samples: Samples, keep_probability: float) -> Estimate:
     return Estimate(mean / keep_probability, errors / keep_probability)
 
 
-def _add_binary(sums: Sums | None, masks: Grids, values: np.ndarray) -> Sums:
+def _add_binary(sums: Sums | None, masks: MaskFamily, values: np.ndarray) -> Sums:
     """Adds binary masks and their values `[n, T]`."""
     centre = values[:2].mean(axis=0) if sums is None else sums.centre
     new = weighted_sum(masks, np.c_[np.ones(len(masks)), values - centre, (values - centre) ** 2])

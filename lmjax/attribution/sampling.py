@@ -30,7 +30,7 @@ from lmjax.attribution.stopping import Until
 from lmjax.masks.families import MaskFamily
 
 # Tolerance for two runs of a predictor on the same image.
-_SAME = {"rtol": 1e-3, "atol": 1e-4}
+_RTOL, _ATOL = 1e-3, 1e-4
 
 
 class Estimate(NamedTuple):
@@ -128,17 +128,17 @@ def run(
     Raises:
       ValueError: `previous` from another method, key, image or predictor, or with more samples.
     """
-    prediction = samples = None
-    if previous is not None:
-        prediction, samples = _resume(previous, sampling, game, num_samples)
-    for stop in _stops(0 if samples is None else samples.count, num_samples, sampling, until):
-        if samples is None or stop > samples.count:
-            samples, prediction = _extend(samples, prediction, sampling, game, stop, expected)
-        estimate = sampling.estimate(samples)
-        enough = until is not None and stop >= sampling.first_check
-        if enough and until(estimate.scores, estimate.standard_error):
+    state = None if previous is None else _resume(previous, sampling, game, num_samples)
+    for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):
+        if state is None or stop > state[0].count:
+            state = _extend(state, sampling, game, stop, expected)
+        estimate = sampling.estimate(state[0])
+        if until is None or stop < sampling.first_check:
+            continue
+        if until(estimate.scores, estimate.standard_error):
             break
-    return _attribution(estimate, samples, prediction, game)
+    assert state is not None  # there is at least one stop
+    return _attribution(estimate, *state, game)
 
 
 def _attribution(
@@ -153,7 +153,7 @@ def _attribution(
     }
     return Attribution(
         **found,
-        segments=game.segments,
+        segments=None if game.segments is None else game.labels,
         num_variants=len(samples.values) + 1,
         samples=samples,
         **prediction._asdict(),
@@ -161,21 +161,21 @@ def _attribution(
 
 
 def _extend(
-    samples: Samples | None,
-    prediction: Prediction | None,
+    state: tuple[Samples, Prediction] | None,
     sampling: Sampling,
     game: Game,
     stop: int,
     expected: int,
 ) -> tuple[Samples, Prediction]:
     """Returns samples up to number `stop`, evaluating only new ones, and the prediction."""
-    variants = sampling.draw(0 if samples is None else samples.count, stop)
-    if len(variants) == 0:
-        return dataclasses.replace(samples, count=stop), prediction
+    variants = sampling.draw(0 if state is None else state[0].count, stop)
+    if state is not None and len(variants) == 0:
+        return dataclasses.replace(state[0], count=stop), state[1]
     payoffs = game.payoffs(variants, expected=expected)
     new, whole = _with_targets(payoffs)
     values, sums = new, None
-    if samples is not None:
+    if state is not None:
+        samples, prediction = state
         _check_same(payoffs.prediction.target, whole, prediction.target, samples.whole)
         values, whole, sums = np.concatenate([samples.values, new]), samples.whole, samples.sums
     if sampling.add is not None:
@@ -205,8 +205,8 @@ def _with_targets(payoffs: Payoffs) -> tuple[np.ndarray, np.ndarray]:
 
 def _resume(
     previous: Attribution, sampling: Sampling, game: Game, num_samples: int
-) -> tuple[Prediction, Samples]:
-    """Returns the prediction and the samples of a previous run, or raises ValueError."""
+) -> tuple[Samples, Prediction]:
+    """Returns the samples and the prediction of a previous run, or raises ValueError."""
     samples = getattr(previous, "samples", None)
     if samples is None:
         raise ValueError(
@@ -219,14 +219,14 @@ def _resume(
         )
     if not np.array_equal(samples.key_data, sampling.key_data):
         raise ValueError("previous was sampled with another key; pass the same key=")
-    if not np.array_equal(previous.segments, game.segments):
+    if not np.array_equal(np.asarray(previous.segments), np.asarray(game.segments)):
         raise ValueError("previous has other segments; pass the same segments")
     if samples.count > num_samples:
         raise ValueError(
             f"previous has {samples.count} samples already, more than the {num_samples} asked for; "
             "the number is the total, with those of previous"
         )
-    return Prediction(*(getattr(previous, name) for name in Prediction._fields)), samples
+    return samples, Prediction(*(getattr(previous, name) for name in Prediction._fields))
 
 
 def _check_same(
@@ -238,7 +238,7 @@ def _check_same(
     """Raises ValueError where the whole image tells that a previous run was another one."""
     if target != previous_target:
         raise ValueError(f"previous is for target {previous_target}, this call for {target}")
-    if not np.allclose(whole, previous_whole, **_SAME):
+    if not np.allclose(whole, previous_whole, rtol=_RTOL, atol=_ATOL):
         raise ValueError(
             f"previous is from another image, predictor or output: its output for the whole image "
             f"is {previous_whole}, this call's {whole}"

@@ -124,7 +124,7 @@ def permutation_shapley(
     def draw(first: int, last: int) -> Coalitions:
         keep = prefixes(orders(first, last)).reshape(-1, num_segments)
         empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
-        return Coalitions(game.segments, np.concatenate([empty, keep]))
+        return Coalitions(game.labels, np.concatenate([empty, keep]))
 
     def estimate(samples: Samples) -> Estimate:
         empty, values = samples.values[0], samples.values[1:]
@@ -187,11 +187,11 @@ def from_all_coalitions(game: Game, weights: np.ndarray) -> Attribution:
     """
     keep = all_coalitions(weights.shape[1])
     # The last coalition is the whole image, which is evaluated in any case.
-    payoffs = game.payoffs(Coalitions(game.segments, keep[:-1]))
+    payoffs = game.payoffs(Coalitions(game.labels, keep[:-1]))
     values = np.concatenate([payoffs.values, payoffs.whole[None]]).astype(np.float64)
     return Attribution(
-        scores=np.float32(values.T @ weights),
-        segments=game.segments,
+        scores=(values.T @ weights).astype(np.float32),
+        segments=game.labels,
         num_variants=len(keep),
         **payoffs.prediction._asdict(),
     )

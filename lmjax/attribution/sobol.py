@@ -102,10 +102,10 @@ def sobol(
 
     def draw(first: int, last: int) -> MaskFamily:
         if soft:
-            return SoftCoalitions(game.segments, designs(num_segments, last, key, first=first))
+            return SoftCoalitions(game.labels, designs(num_segments, last, key, first=first))
         keep = designs(num_segments, last, key) > 0.5
         places, _ = _distinct(keep)
-        return Coalitions(game.segments, keep[places[places >= first * (num_segments + 1)]])
+        return Coalitions(game.labels, keep[places[places >= first * (num_segments + 1)]])
 
     def estimate(samples: Samples) -> Estimate:
         values = samples.values

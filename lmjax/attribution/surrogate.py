@@ -67,7 +67,7 @@ class Surrogate:
         weights = np.array(_weights(keep, self._width(keep.shape[1]), self.distance))
         weights[count:] = 0
         used = None
-        if self.selection != "none":
+        if self.num_features is not None:
             samples = keep[:count], outputs[:count], weights[:count]
             used = _select(*samples, self.selection, self.num_features)
         found = _fit(keep, used, outputs, weights, self.alpha, count)
@@ -108,6 +108,7 @@ def lime_regression(
       scores `[T, S]`, intercept `[T]` and weighted R^2 `[T]`; without the axis T for outputs `[N]`.
       R^2 of constant outputs is 1.
     """
+    keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)
     results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, len(keep))[:3]

@@ -62,7 +62,7 @@ class Coalitions(MaskFamily):
 
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant shows, bool `[H, W]`."""
-        return self.keep.any(axis=0)[self.segments]
+        return np.any(self.keep, axis=0)[self.segments]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

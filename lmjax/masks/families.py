@@ -8,8 +8,8 @@ pure function from both to masks. `Coalitions` is one; a new family defines the 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class MaskFamily:
     rows: Any
     shared: Any = None
     make: Callable
-    soft: ClassVar[bool] = False
+    soft: bool = False
 
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant may show, bool `[H, W]`; False only where none does."""
@@ -91,7 +91,7 @@ class Masks(MaskFamily):
 
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant shows, bool `[H, W]`."""
-        return (self.array > 0).any(axis=0)
+        return np.any(self.array > 0, axis=0)
 
 
 class SoftMasks(Masks):
@@ -136,7 +136,7 @@ class Windows(MaskFamily):
     @property
     def make(self) -> Callable:
         """The function from corners to masks."""
-        return _WindowMaker(tuple(self.spatial_shape), tuple(self.size), self.keep_inside)
+        return _WindowMaker(_pair(self.spatial_shape), _pair(self.size), self.keep_inside)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -289,7 +289,7 @@ class Grids(MaskFamily):
     @property
     def make(self) -> Callable:
         """The function from cells and shifts to masks."""
-        return _GridMaker(tuple(self.spatial_shape), self.soft)
+        return _GridMaker(_pair(self.spatial_shape), self.soft)
 
 
 def random_grids(
@@ -413,6 +413,12 @@ def _hidden_sum(shared, rows, heatmap, *, make):
     """Sums a heatmap over the hidden pixels of each mask of one batch, `[n]`."""
     hidden = 1 - make(shared, rows).astype(jnp.float32)
     return jnp.einsum("nhw,hw->n", hidden, heatmap, precision=jax.lax.Precision.HIGHEST)
+
+
+def _pair(sizes: Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width) as a tuple, which can be hashed."""
+    height, width = sizes
+    return height, width
 
 
 def _identity(shared: None, rows: jax.Array) -> jax.Array:

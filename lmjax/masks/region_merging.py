@@ -29,7 +29,7 @@ def merge_regions(
     group = np.arange(len(sizes))
     costs = np.stack([_costs(i, features, sizes, adjacent) for i in range(len(sizes))])
     for _ in range(len(sizes) - num_groups):
-        kept, gone = sorted(np.unravel_index(costs.argmin(), costs.shape))
+        kept, gone = sorted(map(int, np.unravel_index(costs.argmin(), costs.shape)))
         if not np.isfinite(costs[kept, gone]):
             break
         weights = sizes[[kept, gone]]

@@ -48,7 +48,8 @@ def kendall(first: ArrayLike, second: ArrayLike) -> float:
     """
     from scipy.stats import kendalltau
 
-    return float(kendalltau(*_flat(first, second)).statistic)
+    found = kendalltau(*_flat(first, second))
+    return float(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]  # SciPy is untyped
 
 
 def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
@@ -88,8 +89,8 @@ def top_k_jaccard(first: ArrayLike, second: ArrayLike, *, k: int) -> float:
     """
     first, second = _flat(first, second)
     k = check_whole("k", k, least=1, most=first.size)
-    tops = [np.argsort(-scores, kind="stable")[:k] for scores in (first, second)]
-    shared = len(np.intersect1d(*tops))
+    one, other = (np.argsort(-scores, kind="stable")[:k] for scores in (first, second))
+    shared = len(np.intersect1d(one, other))
     return shared / (2 * k - shared)
 
 
@@ -121,7 +122,8 @@ def ssim(first: ArrayLike, second: ArrayLike, *, window: int = 7) -> float:
     if check_whole("window", window, least=1, most=min(shape)) % 2 == 0:
         raise ValueError(f"window must be odd, got {window}")
     first, second = (_rescale(each).reshape(shape) for each in _flat(first, second))
-    return float(structural_similarity(first, second, win_size=window, data_range=1.0))
+    similarity = structural_similarity(first, second, win_size=window, data_range=1.0)
+    return float(similarity)  # pyright: ignore[reportArgumentType]  # a number without full=True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -70,7 +70,8 @@ def mu_fidelity(
     check_number("share", share, above=0, below=1)
     game = Game(predictor, image, target=target, output=output)
     if segments is None:
-        segments = even_grid(game.shape, tuple(min(_CELLS, pixels) for pixels in game.shape))
+        height, width = game.shape
+        segments = even_grid(game.shape, (min(_CELLS, height), min(_CELLS, width)))
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     size = max(round(share * len(regions.scores)), 1)
     subsets = _random_subsets(len(regions.scores), [size], num_subsets, key)
@@ -138,7 +139,7 @@ def sensitivity_n(
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)
     if sizes is None:
-        sizes = np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))
+        sizes = list(map(int, np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))))
     sizes = [check_whole("sizes", size, least=1, most=count - 1) for size in sizes]
     subsets = _random_subsets(count, sizes, num_subsets, key)
     return SensitivityN(np.array(sizes), _correlations(game, regions, subsets, "pearson"))
@@ -187,7 +188,7 @@ def infidelity(
       colours, and hides squares cumulatively.
     """
     game = Game(predictor, image, target=target, output=output)
-    family = masks if isinstance(masks, MaskFamily) else Masks(masks)
+    family = masks if isinstance(masks, MaskFamily) else Masks(np.asarray(masks))
     sums = _hidden_sums(heatmap, family)
     drops = _drops(game.payoffs(family))
     sums = np.broadcast_to(sums, drops.shape)
@@ -279,11 +280,11 @@ def necessity(
 
 def _top(budgets: Sequence[float], count: int) -> np.ndarray:
     """Returns how many of `count` regions each budget allows, or raises ValueError."""
-    budgets = np.atleast_1d(np.asarray(budgets, np.float64))
-    if budgets.size == 0 or not ((budgets > 0) & (budgets <= 1)).all():
-        raise ValueError(f"budgets must be above 0 and at most 1, got {budgets}")
+    shares = np.atleast_1d(np.asarray(budgets, np.float64))
+    if shares.size == 0 or not ((shares > 0) & (shares <= 1)).all():
+        raise ValueError(f"budgets must be above 0 and at most 1, got {shares}")
     # 0.07 * 100 is slightly above 7 in floating point, and still seven regions.
-    return np.ceil(budgets * count - 1e-9).astype(int)
+    return np.ceil(shares * count - 1e-9).astype(int)
 
 
 def _drops(payoffs: Payoffs) -> np.ndarray:

@@ -109,7 +109,7 @@ def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: floa
 
     heatmap, object_mask = _maps(heatmap, object_mask)
     check_number("tolerance", tolerance, least=0, note="pixels")
-    distance = distance_transform_edt(~object_mask)
+    distance = np.asarray(distance_transform_edt(~object_mask))
     return float((distance[heatmap == heatmap.max()] <= tolerance).mean())
 
 

@@ -1,6 +1,6 @@
 """Ranked regions: the pixels or segments of an image, each with a score, that metrics remove."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +70,7 @@ def rank_regions(
     segments: ArrayLike | None = None,
     shape: tuple[int, int] | None = None,
     *,
-    by: str = "mean",
+    by: Literal["mean", "sum"] = "mean",
 ) -> RankedRegions:
     """Scores the segments of an image, or its pixels, by a heatmap.
 

@@ -72,6 +72,7 @@ def region_perturbation(
     count = len(regions.scores)
     steps = count if steps is None else min(check_whole("steps", steps, least=1), count)
     if order == "random":
+        assert key is not None  # checked above
         ranking = np.asarray(jax.random.permutation(key, count))
     else:
         ranking = regions.order if order == "morf" else regions.order[::-1]
