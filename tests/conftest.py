@@ -14,6 +14,13 @@ def pytest_configure():
     compilations.compile_quickly()
 
 
+def pytest_collection_finish():
+    """Keeps the garbage collector off imported modules, which hold a million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
