@@ -3,7 +3,7 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -124,7 +124,8 @@ def comparison(
     )
     # Enlarged pixels are not interpolated.
     enlarged = image.shape[1] < _SMALL_PANEL * _DPI
-    style = {"font.size": _SMALL_FONT, "image.interpolation": "nearest" if enlarged else "auto"}
+    interpolation = "nearest" if enlarged else "auto"
+    style: dict[Any, Any] = {"font.size": _SMALL_FONT, "image.interpolation": interpolation}
     with rc_context(style):
         figure, axes = _axes(size, len(rows), len(columns) + 1)
         _draw_image(axes[:2, 0], image, segments, image_title)

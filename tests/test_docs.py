@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmjax import data
+from lmjax import data, removals
 from lmjax.attribution import methods
 from lmjax.models import registry
+from lmjax.removals.registry import REGISTRY
 from lmjax.training import TrainingConfig
 from lmjax.training.augmentation import MASKING_KINDS, PLAIN_KINDS
 
@@ -39,6 +40,21 @@ def test_snippets_on_adding_a_network_run():
     names = run_snippets("docs/adding_a_network.md", count=3)
     assert names["logits"].shape == (2, 10)
     assert np.ptp(names["expected"], axis=0).max() > 0  # images are seen
+
+
+def test_snippets_on_removals_run():
+    try:
+        names = run_snippets("docs/removals.md", count=4)
+    finally:
+        REGISTRY.unregister("visible_mean")
+    assert names["logits"].shape == names["dimmed"].shape == (2, 10)
+    np.testing.assert_array_equal(names["named"], names["logits"])
+    assert names["outside"].shape == (2, 2)
+
+
+def test_the_table_of_removals_has_the_names_of_the_registry():
+    table = (ROOT / "docs/removals.md").read_text().split("\n\n")[2]
+    assert set(removals.names()) <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_snippets_on_devices_run():

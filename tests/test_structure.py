@@ -60,23 +60,35 @@ def name_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
+def nodes_within(tree, wanted):
+    """Identities of all nodes inside those that `wanted` accepts."""
+    return {id(inner) for node in ast.walk(tree) if wanted(node) for inner in ast.walk(node)}
+
+
+def is_function(node):
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports(tree):
-    """(module, inside a function) of every import."""
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
+    """(module, inside a function) of every import, but those of other packages' types."""
+    inside, for_types = (nodes_within(tree, kind) for kind in (is_function, is_for_types))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in inside) for alias in node.names)
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
+            modules = [node.module]
             if node.module == "lmjax":
-                yield from ((f"lmjax.{alias.name}", id(node) in inside) for alias in node.names)
-            else:
-                yield node.module, id(node) in inside
+                modules = [f"lmjax.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            if id(node) not in for_types or module.split(".")[0] == "lmjax":
+                yield module, id(node) in inside
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -89,7 +101,9 @@ def test_imports_go_upwards(path):
             assert name in ONLY_IN[top], f"{name} imports {module}"
         if top in HEAVY:
             assert inside, f"{name} imports {module} at its top"
-        if top == "lmjax" and part in MAY_IMPORT:
+        if module == "lmjax":
+            assert part == "cli", f"{name} imports the package that it is a part of"
+        elif top == "lmjax" and part in MAY_IMPORT:
             assert rest[0] in {part, "_utils", *MAY_IMPORT[part]}, f"{name} imports {module}"
 
 

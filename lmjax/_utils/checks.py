@@ -52,12 +52,13 @@ def check_number(
       ValueError: not a finite number, or out of range.
     """
     number = _number(value)
-    fits = number is not None and math.isfinite(number) and _within(number, least, most)
-    if fits and above is not None:
-        fits = number > above
-    if fits and below is not None:
-        fits = number < below
-    if not fits:
+    if (
+        number is None
+        or not math.isfinite(number)
+        or not _within(number, least, most)
+        or (above is not None and not number > above)
+        or (below is not None and not number < below)
+    ):
         bounds = [
             f"{word} {bound:g}"
             for word, bound in (

@@ -18,7 +18,7 @@ def attach(
     """
 
     def getattribute(name: str):
-        if name in (replaced or {}):
+        if replaced is not None and name in replaced:
             raise AttributeError(f"{package}.{name} is gone; use {replaced[name]}")
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -58,14 +58,14 @@ def join(**options) -> tuple[int, int]:
 
 def local_mesh() -> Mesh:
     """The devices of this process in one axis, or `jax.default_device` where that is set."""
-    default = jax.config.jax_default_device
+    default = getattr(jax.config, "jax_default_device")  # noqa: B009 - unknown to its stubs
     if default is None:
         return mesh_of(jax.local_devices())
     one = jax.local_devices(backend=default)[0] if isinstance(default, str) else default
     return mesh_of([one])
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+def mesh_of(devices: Sequence[Any]) -> Mesh:
     """Devices in one axis, whose use is left to the compiler."""
     return Mesh(np.array(devices), ("devices",), axis_types=(AxisType.Auto,))
 

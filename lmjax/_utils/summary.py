@@ -1,10 +1,29 @@
-"""Short descriptions of arrays, for `repr`."""
+"""Short descriptions of values, for `repr`."""
 
 from typing import Any
 
+import jax
 import numpy as np
 
+from lmjax._utils.brief import brief
+
 _SHOWN = 3
+
+
+def brief(value: Any, *, most: int = 100) -> str:
+    """Describes a value in a few words: colours in full, functions by name, arrays as `summarize`.
+
+    Args:
+      value: anything.
+      most: characters; a longer `repr` is cut off.
+    """
+    if _is_concrete(value) or isinstance(value, np.ndarray):
+        is_key = not isinstance(value.dtype, np.dtype)  # a random key, whose bits say nothing
+        if is_key or (value.ndim == 1 and value.size <= _SHOWN):
+            return f"{value.dtype}{list(value.shape)}" if is_key else str(value.tolist())
+        return summarize(value)
+    text = getattr(value, "__qualname__", None) or repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def summarize(value: Any) -> str:
@@ -17,9 +36,9 @@ def summarize(value: Any) -> str:
     if isinstance(value, tuple):
         shown = ", ".join(map(str, value[:_SHOWN]))
         return f"({shown})" if len(value) <= _SHOWN else f"({shown}, ... {len(value)} in all)"
-    if not isinstance(value, np.ndarray | np.generic | float | int) and not _is_concrete(value):
-        shape = getattr(value, "shape", None)
-        return type(value).__name__ if shape is None else f"{type(value).__name__}{list(shape)}"
+    known = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    if not known and not isinstance(value, np.ndarray | np.generic | float | int):
+        return brief(value)
     array = np.asarray(value)
     if array.ndim == 0:
         return f"{array.item():.4g}" if array.dtype.kind == "f" else str(array.item())
@@ -27,10 +46,3 @@ def summarize(value: Any) -> str:
     if array.size == 0:
         return described
     return f"{described} from {array.min():.4g} to {array.max():.4g}"
-
-
-def _is_concrete(value: Any) -> bool:
-    """Returns whether a value is a JAX array whose numbers are known."""
-    import jax
-
-    return isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)

@@ -189,7 +189,7 @@ def default_batch_size(spatial_shape: tuple[int, int]) -> int:
 
 def _family(masks, shape: tuple[int, int], soft_masks: bool) -> MaskFamily:
     if not isinstance(masks, MaskFamily):
-        masks = Masks(check_mask(masks, shape))
+        masks = Masks(np.asarray(check_mask(masks, shape)))
     elif masks.spatial_shape != shape:
         raise ValueError(
             f"masks have shape {masks.spatial_shape}, the image {shape}; make them for this image"

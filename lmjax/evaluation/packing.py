@@ -137,4 +137,5 @@ def fill(room: Room, counts: Counts) -> Packing | None:
         if min(ends) == 0:
             return None
         starts.append(start + min(ends))
-    return Packing(room, np.array(starts), (len(starts) - 1) * counts.work(np.array(room.rows)))
+    work = (len(starts) - 1) * float(counts.work(np.array(room.rows)))
+    return Packing(room, np.array(starts), work)

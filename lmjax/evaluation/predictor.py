@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import removals
-from lmjax._utils.brief import brief
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.removals.masking import LayerMasking
 from lmjax.removals.removal import declared
@@ -107,15 +107,15 @@ class Predictor:
         sparse = declared(self.removal, "sparse") and getattr(self.classifier, "sparse", False)
         return ("dense", "visible", "shared") if sparse else ("dense",)
 
-    def on_visible(self, image: jax.Array, masks: jax.Array, ledger: Any) -> jax.Array:
+    def on_visible(self, image: jax.Array, masks: jax.Array, layout: Any) -> jax.Array:
         """Returns the same logits, computed on visible positions only.
 
         Args:
           image: as in a call; or `[N, H, W, C]`, one for each variant.
           masks: bool `[N, H, W]`.
-          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
+          layout: of rows; see `lmjax.masking.sparse.positions`.
         """
-        return self.removal.logits_on_visible(self.classifier, image, masks, ledger)
+        return self.removal.logits_on_visible(self.classifier, image, masks, layout)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _REPLACED:

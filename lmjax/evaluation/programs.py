@@ -119,10 +119,10 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
 
 def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
     """What is made for each batch, stacked; batches of padding alone have that of the first."""
-    used = [i if batch[0] >= 0 else None for i, batch in enumerate(numbers)]
-    made = {i: make(i) for i in used if i is not None}
+    made = {i: make(i) for i, batch in enumerate(numbers) if batch[0] >= 0}
     first = next(iter(made.values()))
-    return jax.tree.map(lambda *x: np.stack(x), *(made.get(i, first) for i in used))
+    every = [made.get(i, first) for i in range(len(numbers))]
+    return jax.tree.map(lambda *x: np.stack(x), *every)
 
 
 @functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))

@@ -1,7 +1,6 @@
 """Which classes an explanation or a score is about."""
 
 from collections.abc import Sequence
-from operator import index
 
 import numpy as np
 
@@ -22,7 +21,8 @@ def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[in
     if target is None:
         return int(np.argmax(logits))
     check_target(target, len(logits))
-    return index(target) if np.ndim(target) == 0 else tuple(index(each) for each in target)
+    classes = np.asarray(target)
+    return int(classes) if classes.ndim == 0 else tuple(int(each) for each in classes)
 
 
 def check_target(target: int | Sequence[int] | None, num_classes: int) -> None:

@@ -7,6 +7,7 @@ and `vmap` they are not, and the checks of values are skipped.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 _RANGE_TOLERANCE = 1e-5  # rounding of a resize in float32, not an overshoot
 _NAMED_VALUES = 5
@@ -14,7 +15,7 @@ _NAMED_VALUES = 5
 
 def is_traced(array) -> bool:
     """True inside `jit` and `vmap`, where an array has a shape but no values yet."""
-    return isinstance(array, jax.core.Tracer)
+    return isinstance(array, core.Tracer)
 
 
 def check_image(image, name: str = "image") -> None:

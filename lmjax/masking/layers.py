@@ -14,6 +14,7 @@ arXiv 2211.14646. Where a rule departs from the authors' published code, the fun
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,11 @@ def window_pads(
     return pads(shape[0]), pads(shape[1])
 
 
+def _size(x: jax.Array) -> tuple[int, int]:
+    """H and W of `[N, H, W, ...]`."""
+    return x.shape[1], x.shape[2]
+
+
 def pool_mask(
     mask: jax.Array,
     *,
@@ -85,14 +91,14 @@ def pool_mask(
 
     This is max pooling. The authors' code ignores `dilation` here.
     """
-    options = {"padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
     return lax.reduce_window(
         mask,
         False,
         lax.bitwise_or,
         window_dimensions=(1, window, window),
         window_strides=(1, stride, stride),
-        padding=((0, 0), *window_pads(mask.shape[1:], window=window, stride=stride, **options)),
+        padding=((0, 0), *window_pads(_size(mask), window=window, stride=stride, **options)),
         window_dilation=(1, dilation, dilation),
     )
 
@@ -100,7 +106,7 @@ def pool_mask(
 def _window_sum(x: jax.Array, *, window: int, stride: int, dilation: int = 1, **options):
     """Sums of `x` `[N, H, W, C]` over sliding windows; zeros outside. Options of `window_pads`."""
     options = {"window": window, "stride": stride, "dilation": dilation, **options}
-    rows, columns = window_pads(x.shape[1:3], **options)
+    rows, columns = window_pads(_size(x), **options)
     return lax.reduce_window(
         x,
         np.zeros((), x.dtype),
@@ -177,7 +183,7 @@ def conv(
     """
     x, mask = inputs
     size = kernel.shape[0]
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     if mask is not None and fill == "neighbor":
         x = neighbor_padding(x, mask, dilation * (size - 1) if rings is None else rings)
     y = _plain_conv(x, kernel, groups=groups, precision=precision, **options)
@@ -236,8 +242,10 @@ def max_pool(
     """
     x, mask = inputs
     sliding = {"window": window, "stride": stride, "outside": outside}
-    options = {"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
-    rows, columns = window_pads(x.shape[1:3], **options)
+    options: dict[str, Any] = {
+        **{"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    }
+    rows, columns = window_pads(_size(x), **options)
     y = x if mask is None else jnp.where(mask[..., None], x, -jnp.inf)
     y = _window_max(y, axis=1, pads=rows, **sliding)
     y = _window_max(y, axis=2, pads=columns, **sliding)
@@ -264,7 +272,7 @@ def average_pool(inputs: Masked, *, window: int, stride: int, ceil_mode: bool = 
 @functools.singledispatch
 def residual(branch: Masked, shortcut: Masked) -> Masked:
     """Sum of two branches, visible where both are: a sum with an unknown part is unknown."""
-    if branch.mask is None:
+    if branch.mask is None or shortcut.mask is None:
         return Masked(branch.x + shortcut.x)
     mask = branch.mask & shortcut.mask
     return Masked(select(mask, branch.x + shortcut.x), mask)
@@ -280,7 +288,8 @@ def concatenate(first: Masked, *others: Masked) -> Masked:
     x = jnp.concatenate([first.x, *(other.x for other in others)], axis=-1)
     if first.mask is None:
         return Masked(x)
-    mask = functools.reduce(jnp.logical_and, (other.mask for other in others), first.mask)
+    masks = [other.mask for other in others if other.mask is not None]
+    mask = functools.reduce(jnp.logical_and, masks, first.mask)
     return Masked(select(mask, x), mask)
 
 

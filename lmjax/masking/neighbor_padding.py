@@ -73,4 +73,4 @@ def _rings(x: jax.Array, known: jax.Array, rows: int, rings: int) -> jax.Array:
 
     Measured on CPU, six rings of 224x224x3 images: 10 times faster than unrolled.
     """
-    return lax.fori_loop(0, rings, lambda _, state: _ring(*state, rows), (x, known))[0]
+    return lax.fori_loop(0, rings, lambda _, state: _ring(state[0], state[1], rows), (x, known))[0]

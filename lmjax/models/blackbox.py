@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils import host
-from lmjax._utils.brief import brief
+from lmjax._utils.summary import brief
 from lmjax.models.preprocessing import Preprocessing
 
 
@@ -135,8 +135,9 @@ def black_box(
 ) -> BlackBox:
     """Makes a function that is not JAX, such as a network in torch, usable in `lmjax.Predictor`.
 
-    The function is called on the host, with whole batches of NumPy arrays, and must give the same
-    results for the same arguments. Gradients do not pass through it.
+    The function is called on the host, with whole batches of NumPy arrays. It must give the same
+    results for the same arguments, and must not call JAX itself, since a compiled program waits for
+    it. Gradients do not pass through it.
 
     Example:
       >>> def network(images):  # [N, H, W, 3] float32 in [0, 1] -> [N, K]

@@ -88,7 +88,7 @@ class Classifier:
         self,
         images: jax.Array,
         masks: jax.Array,
-        ledger: Layout,
+        layout: Layout,
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
@@ -96,11 +96,11 @@ class Classifier:
 
         Args:
           images, masks, masking: as in `apply`; masks are required.
-          ledger: gives positions their rows; see `lmjax.masking.sparse.positions`.
+          layout: gives positions their rows; see `lmjax.masking.sparse.positions`.
         """
         images = self._check_images(images)
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))
-        return self._run(Pixels(images, masks, ledger), masking)
+        return self._run(Pixels(images, masks, layout), masking)
 
     def cut(self, layer: str | None = None) -> tuple["Features", "Head"]:
         """Cuts the plain network behind a layer, in two functions; see `lmjax.attribution.gradcam`.

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._utils.brief import brief
 from lmjax._utils.checks import check_choice
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.removals.removal import Removal
 from lmjax.removals.replace import Replace

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmjax._utils.brief import brief
 from lmjax._utils.host import suggests_black_box
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.removals.removal import Painting, is_opaque
 

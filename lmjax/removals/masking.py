@@ -33,17 +33,17 @@ class _ThroughLayers(_InsideNetwork):
     sparse = True
 
     def logits_on_visible(
-        self, classifier: Any, image: jax.Array, masks: jax.Array, ledger: Any
+        self, classifier: Any, image: jax.Array, masks: jax.Array, layout: Any
     ) -> jax.Array:
         """Returns the same logits, computed on visible positions only.
 
         Args:
-          classifier: has `normalise` and `apply_on_visible(images, masks, ledger, masking=...)`.
+          classifier: has `normalise` and `apply_on_visible(images, masks, layout, masking=...)`.
           image, masks: as in `logits`.
-          ledger: see `lmjax.masking.sparse.rows`.
+          layout: of rows; see `lmjax.masking.sparse.positions`.
         """
         images = _variants(classifier, image, masks)
-        return classifier.apply_on_visible(images, masks, ledger, masking=self)
+        return classifier.apply_on_visible(images, masks, layout, masking=self)
 
 
 def _variants(classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:

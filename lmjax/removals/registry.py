@@ -102,7 +102,7 @@ def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any 
     return removal if depth is None else dataclasses.replace(removal, depth=depth)
 
 
-def check_name(name: str, argument: str = "removal") -> tuple[str, int | None]:
+def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | None]:
     """Returns the name of a removal without its depth, and the depth.
 
     Args:
@@ -123,9 +123,9 @@ def check_name(name: str, argument: str = "removal") -> tuple[str, int | None]:
     return base, int(depth) if at else None
 
 
-def canonical(name: str, argument: str = "removal") -> str:
+def canonical(name: str, *, argument: str = "removal") -> str:
     """Returns the spelling of a name that records hold: `"grey"` for `"gray"`; checks it."""
-    base, depth = check_name(name, argument)
+    base, depth = check_name(name, argument=argument)
     return base if depth is None else f"{base}@{depth}"
 
 

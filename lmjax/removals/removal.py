@@ -20,7 +20,7 @@ class Removal(Protocol):
         removal has the `padding` and `depth` of `lmjax.LayerMasking`); `"tokens"` drops tokens of
         a transformer.
       soft_masks: whether masks may hold values between 0 and 1; False by default.
-      sparse: whether there is a method `logits_on_visible(classifier, image, masks, ledger)`, which
+      sparse: whether there is a method `logits_on_visible(classifier, image, masks, layout)`, which
         computes the same logits on visible positions only and so runs in the engines `"visible"`
         and `"shared"`; False by default.
     """

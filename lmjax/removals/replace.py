@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._utils.brief import brief
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
 from lmjax.removals.baselines import gaussian_blur, gaussian_noise, segment_mean, uniform_noise
 from lmjax.removals.removal import Painting, is_opaque

@@ -15,6 +15,7 @@ from lmjax import __version__
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
+from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
@@ -53,7 +54,7 @@ class Job:
     def __init__(
         self,
         study: Study,
-        source: Sequence,
+        source: Source,
         *,
         networks: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
@@ -213,7 +214,7 @@ def _copied(network: Any, mesh: Mesh) -> Any:
     )
 
 
-def _check_images(images: int | None, source: Sequence) -> int:
+def _check_images(images: int | None, source: Source) -> int:
     """Returns the number of images; raises ValueError where the source has fewer."""
     if len(source) == 0:
         raise ValueError(f"source has no images: {source!r}")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies.images import SampledBatch
 from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
@@ -31,7 +32,7 @@ _TRIED_IMAGES = 16
 
 def run(
     study: Study,
-    source: Sequence,
+    source: Source,
     *,
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     out: str | os.PathLike | None = None,
@@ -148,7 +149,7 @@ class Cost(NamedTuple):
 
 def estimate(
     study: Study,
-    source: Sequence,
+    source: Source,
     *,
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,

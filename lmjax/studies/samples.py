@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from lmjax.data.source import Example, check_sizes
+from lmjax.data.source import Example, Source, check_sizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Sample:
     saliency: np.ndarray | None = None
 
 
-def read_sample(source: Sequence, index: int) -> Sample:
+def read_sample(source: Source, index: int) -> Sample:
     """Reads item `index` of a source, whose items are objects or mappings.
 
     Args:

@@ -46,7 +46,7 @@ def check_removals(
     """
     names = tuple(names)
     for name in names:
-        removals.check_name(name, argument)
+        removals.check_name(name, argument=argument)
         if removals.needs_segments(name) and not segments:
             raise ValueError(
                 f"{argument} cannot be {name} in this study, whose masks are not made of segments; "

@@ -99,7 +99,7 @@ def _parse(name: str) -> Augmentation:
             f"augmentations must be {', '.join(PLAIN_KINDS)}, or KIND:FILL with one of the kinds "
             f"{', '.join(MASKING_KINDS)}, such as patches:grey or patches:layer; got {name!r}"
         )
-    fill = removals.canonical(fill, f"the fill of augmentation {name!r}")
+    fill = removals.canonical(fill, argument=f"the fill of augmentation {name!r}")
     if removals.needs_segments(fill):
         raise ValueError(
             f"augmentation {name!r}: {fill} takes segments, which training images do not have; "

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import pytest
 from lmjax import removals
 from lmjax.evaluation import Predictor, evaluate
 from lmjax.evaluation.predictor import PredictorLike
-from lmjax.masking.sparse.rows import Capacities, Counting
+from lmjax.masking.sparse.rows import run
 from lmjax.models import Classifier, Preprocessing
 from lmjax.models.checkpoints import abstract_variables
 from lmjax.models.networks.resnet import BasicBlock, ResNet
@@ -125,18 +124,8 @@ def test_removals_inside_the_network_take_an_image_for_each_variant(resnet):
     predictor = Predictor(resnet, LayerMasking(padding="none", depth=0))
     one_by_one = [predictor(image, mask[None])[0] for image, mask in zip(images, masks)]
 
-    @jax.jit
-    def counts():
-        ledger = Counting()
-        predictor.on_visible(images, masks, ledger)
-        return jnp.stack(ledger.counts, axis=1)
-
-    @functools.partial(jax.jit, static_argnames="rows")
-    def visible(rows):
-        return predictor.on_visible(images, masks, Capacities(rows))
-
-    rows = tuple(map(int, counts().sum(axis=0)))
-    np.testing.assert_allclose(visible(rows), jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
+    visible = run(lambda pixels: predictor.on_visible(*pixels), images, masks)
+    np.testing.assert_allclose(visible, jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
     together = predictor.removal.logits(resnet, images, masks)
     np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
 

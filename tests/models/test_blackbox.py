@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from lmjax.evaluation.evaluate_images import ImageCoalitions, evaluate_images
 
 import lmjax
 from lmjax import removals
 from lmjax._utils.host import suggests_black_box
+from lmjax.masks import ImageCoalitions
 from lmjax.models import Preprocessing
 
 H, W, C, K = 8, 6, 3, 4
@@ -115,12 +115,13 @@ def test_many_images_are_one_batch_and_so_are_mapped_axes():
     predictor = lmjax.Predictor(lmjax.black_box(spy), "black")
     images = RNG.random((3, H, W, C)).astype(np.float32)
     image_of = np.arange(len(MASKS)) % 3
-    logits = evaluate_images(predictor, images, MASKS, image_of=image_of, batch_size=8)
+    evaluator = lmjax.Evaluator(predictor, batch_size=8)
+    logits = evaluator.images(images, MASKS, image_of=image_of)
     expected = in_numpy(np.where(MASKS[..., None], images[image_of], 0))
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert spy.shapes[1:] == [((8, H, W, C),)] * 2
     coalitions = ImageCoalitions(np.stack([SEGMENTS] * 3), RNG.random((5, 4)) < 0.5)
-    few = evaluate_images(predictor, images, coalitions, image_of=np.zeros(5, int))
+    few = evaluator.images(images, coalitions, image_of=np.zeros(5, int))
     expected = in_numpy(np.where(coalitions.keep[:, SEGMENTS][..., None], images[0], 0))
     np.testing.assert_allclose(few, expected, atol=1e-5)
     spy.shapes.clear()

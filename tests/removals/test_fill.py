@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lmjax.evaluation.evaluate_images import evaluate_images
 
 import lmjax
 from tests.support.small_classifier import small_classifier
@@ -79,7 +78,7 @@ def test_logits_are_the_classifiers_answers_to_the_painted_images():
     one_by_one = jax.vmap(predictor, in_axes=(None, 0))(IMAGE, MASKS)
     np.testing.assert_allclose(one_by_one, expected, atol=1e-5)
     images, image_of = np.stack([IMAGE, IMAGE / 2]), np.zeros(len(MASKS), int)
-    logits = evaluate_images(predictor, images, MASKS, image_of=image_of)
+    logits = lmjax.Evaluator(predictor).images(images, MASKS, image_of=image_of)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 

@@ -111,7 +111,7 @@ def test_other_names_are_errors(name):
     with pytest.raises(ValueError, match="removal must be one of layer, "):
         removals.make(name)
     with pytest.raises(ValueError, match="fill must be one of layer, "):
-        removals.check_name(name, "fill")
+        removals.check_name(name, argument="fill")
 
 
 def test_errors_hint_at_the_name_that_was_meant():

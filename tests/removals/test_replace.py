@@ -29,7 +29,8 @@ def test_the_old_name_of_paint_says_the_new_one():
 
 
 def test_repr_is_short_even_with_an_image():
-    assert repr(Replace(OTHER)) == "Replace(float32[9, 7, 3])"
+    values = f"from {OTHER.min():.4g} to {OTHER.max():.4g}"
+    assert repr(Replace(OTHER)) == f"Replace(float32[9, 7, 3] {values})"
     assert repr(Replace("blur", sigma=5.0)) == "Replace('blur', sigma=5.0)"
     assert repr(Replace((0.0, 1.0, 0.0))) == "Replace([0.0, 1.0, 0.0])"
     assert "key=" in repr(Replace("uniform_noise", key=KEY))

@@ -63,7 +63,7 @@ class SalientImagenet(ImagenetBuilder):
         source = from_salient_imagenet(
             Path(folder, "salient_imagenet_dataset"),
             images=Path(folder, "ILSVRC2012/train"),
-            features=self.builder_config.name,
+            features=_config_name(self),
         )
         return {"train": source}
 
@@ -103,7 +103,7 @@ class ImagenetS(ImagenetBuilder):
     )
 
     def sources(self, folder: os.PathLike) -> dict[str, Files]:
-        path = Path(folder, f"ImageNetS{self.builder_config.name}")
+        path = Path(folder, f"ImageNetS{_config_name(self)}")
         return {
             "validation": from_imagenet_s(path, split="validation"),
             "train": from_imagenet_s(path, split="train-semi"),
@@ -176,3 +176,9 @@ def prepare_imagenet(
         download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(folder))
     )
     return prepared
+
+
+def _config_name(builder) -> str:
+    """The name of a builder's configuration."""
+    assert builder.builder_config is not None  # those that ask have some
+    return builder.builder_config.name

@@ -68,5 +68,7 @@ def validation_classes(names: Iterable[str]) -> dict[str, str]:
 @functools.cache
 def _validation_list() -> list[str]:
     spec = importlib.util.find_spec("tensorflow_datasets")
-    (package,) = (spec and spec.submodule_search_locations) or ()
+    assert spec is not None  # lmjax depends on it
+    assert spec.submodule_search_locations is not None
+    (package,) = spec.submodule_search_locations
     return (Path(package) / "datasets/imagenet2012/validation_labels.txt").read_text().split()

@@ -3,6 +3,9 @@
 Importing this module imports tensorflow-datasets.
 """
 
+# tensorflow_datasets imports its modules when they are used, which its stubs do not show.
+# pyright: reportAttributeAccessIssue=false
+
 import functools
 import hashlib
 import operator

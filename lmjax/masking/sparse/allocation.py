@@ -127,6 +127,7 @@ class Allocation:
         """Returns how many rows there is room for."""
         if positions.kind == "ringed":
             return sum(map(self.capacity, positions.parents))
+        assert self._capacities is not None  # counting needs none
         return self._capacities[positions.number]
 
     def used(self, positions: Positions) -> np.ndarray:
@@ -234,9 +235,10 @@ class Allocation:
         """Returns the outer row that each row goes on from, int32 `[R]`."""
         used = self.used(positions)
         rows = np.full(self.capacity(positions), self._outer_rows, np.int32)
-        rows[: len(used)] = self.outer.reshape(-1)[used]
+        rows[: len(used)] = self.resume_full().reshape(-1)[used]
         return rows
 
     def resume_full(self) -> np.ndarray:
         """Returns the outer row that each position goes on from, int32 `[N, h, w]`."""
+        assert self.outer is not None  # the layout starts at a seam
         return self.outer

@@ -116,8 +116,8 @@ class Layout:
         if request not in self._made:
             number = len(self.requests)
             self.requests.append(request)
-            empty = self._arrays is None
-            given = jnp.zeros(shape, dtype) if empty else jnp.asarray(self._arrays[number])
+            arrays = self._arrays
+            given = jnp.zeros(shape, dtype) if arrays is None else jnp.asarray(arrays[number])
             self._made[request] = given
         return self._made[request]
 

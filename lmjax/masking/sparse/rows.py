@@ -9,6 +9,9 @@ full-size layers, to rounding.
 Which row a layer reads is decided outside (`lmjax.masking.sparse.positions`).
 """
 
+# singledispatch knows one type of result; here values of another type come in and go out.
+# pyright: reportArgumentType=false
+
 import contextlib
 import functools
 from collections.abc import Callable
@@ -139,12 +142,12 @@ def _take(x: jax.Array, rows: jax.Array, missing: float = 0) -> jax.Array:
     return jnp.take(jnp.concatenate([x, last]), rows, axis=0, mode="clip")
 
 
-@layers.mask_input.register
+@layers.mask_input.register(Pixels)
 def _mask_input(inputs: Pixels) -> Pixels:
     return inputs._replace(x=layers.select(inputs.mask, inputs.x))
 
 
-@layers.conv.register
+@layers.conv.register(Pixels)
 def _conv_of_pixels(
     inputs: Pixels,
     kernel,
@@ -166,7 +169,8 @@ def _conv_of_pixels(
     x, mask, layout = inputs
     size = kernel.shape[0]
     window = Window(size, stride, padding, dilation)
-    pixels = Positions.input(layout, mask.shape[1:])
+    height, width = mask.shape[1:]
+    pixels = Positions.input(layout, (height, width))
     rings = (dilation * (size - 1) if rings is None else rings) if fill == "neighbor" else 0
     target = pixels.first(window, _widened(window, rings)) if keep is None else keep
     layout.note_products(target, kernel.size)
@@ -220,7 +224,7 @@ def _windows(x: jax.Array, corners: jax.Array, window: Window) -> jax.Array:
     return rows.reshape(len(starts), -1)
 
 
-@layers.conv.register
+@layers.conv.register(Rows)
 def _conv(
     inputs: Rows,
     kernel,
@@ -312,13 +316,13 @@ def _scale_up(y: jax.Array, visible: jax.Array, size: int) -> jax.Array:
     return y * (size * size / jnp.maximum(visible, 1)).astype(y.dtype)
 
 
-@layers.pointwise.register
+@layers.pointwise.register(Rows)
 def _pointwise(inputs: Rows, function) -> Rows:
     x, mask = inputs
     return Rows(function(jnp.where(mask.in_use()[:, None], x, jnp.ones((), x.dtype))), mask)
 
 
-@layers.max_pool.register
+@layers.max_pool.register(Rows)
 def _max_pool(
     inputs: Rows,
     *,
@@ -342,7 +346,7 @@ def _max_pool(
     return Rows(layers.select(target.in_use(), y), target)
 
 
-@layers.average_pool.register
+@layers.average_pool.register(Rows)
 def _average_pool(inputs: Rows, *, window: int, stride: int, ceil_mode: bool = False) -> Rows:
     x, mask = inputs
     sliding = Window(window, stride, ceil_mode=ceil_mode)
@@ -351,7 +355,7 @@ def _average_pool(inputs: Rows, *, window: int, stride: int, ceil_mode: bool = F
     return Rows(total / count, target)
 
 
-@layers.residual.register
+@layers.residual.register(Rows)
 def _residual(branch: Rows, shortcut: Rows) -> Rows:
     mask = branch.mask.both(shortcut.mask)
     return Rows(_on(branch, mask) + _on(shortcut, mask), mask)
@@ -363,14 +367,14 @@ def _on(rows: Rows, mask: Positions) -> jax.Array:
     return _take(rows.x, rows.mask.read_by(mask, POINT)[0])
 
 
-@layers.concatenate.register
+@layers.concatenate.register(Rows)
 def _concatenate(first: Rows, *others: Rows) -> Rows:
     branches = (first, *others)
     mask = functools.reduce(lambda one, other: one.both(other), (rows.mask for rows in branches))
     return Rows(jnp.concatenate([_on(rows, mask) for rows in branches], axis=-1), mask)
 
 
-@layers.group_norm.register
+@layers.group_norm.register(Rows)
 def _group_norm(inputs: Rows, groups: int, *, epsilon: float) -> Rows:
     x, mask = inputs
     mask.layout.mix()
@@ -392,24 +396,24 @@ def _sum_of_variants(x: jax.Array, variants: jax.Array, number: int) -> jax.Arra
     return jax.ops.segment_sum(x, variants, number, indices_are_sorted=True)
 
 
-@layers.scale_channels.register
+@layers.scale_channels.register(Rows)
 def _scale_channels(inputs: Rows, factors: jax.Array) -> Rows:
     x, mask = inputs
     return Rows(x * _take(factors.astype(x.dtype), mask.variants()), mask)
 
 
-@layers.seam.register
+@layers.seam.register(Rows)
 def _seam(inputs: Rows):
     return inputs.mask.layout.seam(inputs)
 
 
-@layers.unmask.register
+@layers.unmask.register(Rows)
 def _unmask(inputs: Rows) -> Masked:
     x, mask = inputs
     return Masked(_take(x, mask.index()), None)
 
 
-@layers.global_average_pool.register
+@layers.global_average_pool.register(Rows)
 def _global_average_pool(inputs: Rows) -> jax.Array:
     x, mask = inputs
     mask.layout.mix()
@@ -418,7 +422,7 @@ def _global_average_pool(inputs: Rows) -> jax.Array:
     return total / jnp.maximum(mask.sizes(), 1)[:, None]
 
 
-@layers.adaptive_average_pool.register
+@layers.adaptive_average_pool.register(Rows)
 def _adaptive_average_pool(inputs: Rows, size: int) -> jax.Array:
     x, mask = inputs
     full = Masked(_take(x, mask.index()), mask.mask())

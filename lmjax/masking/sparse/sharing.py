@@ -63,11 +63,11 @@ def hashed_windows(owner: np.ndarray, window: Window = POINT) -> np.ndarray:
     pad = ((0, 0), *window.pads(owner.shape[1:]))
     values = np.pad(owner, pad, constant_values=-1).astype(np.uint64)
     factors = _random((window.size, window.size), 1)
-    total = None
-    for line, row in zip(window.shifts(values, 1), factors):
-        for view, factor in zip(window.shifts(line, 2), row):
-            total = view * factor if total is None else total + view * factor
-    return total
+    return sum(
+        view * factor
+        for line, row in zip(window.shifts(values, 1), factors)
+        for view, factor in zip(window.shifts(line, 2), row)
+    )  # type: ignore[return-value]  # there is at least one
 
 
 def first_alike(mask: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:

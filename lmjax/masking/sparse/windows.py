@@ -18,9 +18,14 @@ class Window(NamedTuple):
 
     def pads(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Returns the rows above and below, columns left and right; see `layers.window_pads`."""
-        size, *others = self
-        names = ("stride", "padding", "dilation", "ceil_mode")
-        return layers.window_pads(shape, window=size, **dict(zip(names, others)))
+        return layers.window_pads(
+            shape,
+            window=self.size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+        )
 
     def outputs(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Returns height and width of what the window gives on an image of (H, W)."""

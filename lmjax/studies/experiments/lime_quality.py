@@ -72,7 +72,7 @@ class LimeQuality(ExplanationStudy):
         check_removals(self.removals, segments=True)
         for under in self.evaluated_under:
             if under != OWN:
-                check_name(under, f"evaluated_under, unless {OWN!r},")
+                check_name(under, argument=f"evaluated_under, unless {OWN!r},")
         check_choices("evaluated_under", self.evaluated_under, dict.fromkeys(self.evaluated_under))
         check_whole("top", self.top, least=1)
 
