@@ -10,7 +10,7 @@ def source_version(source: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value as JSON reads it; whole numbers become integers: 1.0 and 1 are one setting."""
+    """Returns a value as JSON reads it; whole numbers become integers, so 1.0 and 1 are equal."""
     return json.loads(json.dumps(value), parse_float=_number)
 
 
