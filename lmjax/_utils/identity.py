@@ -1,16 +1,16 @@
-"""What results depend on, as JSON: compared, and told apart in words."""
+"""Identities of results: what they depend on, as JSON that can be compared."""
 
 import json
 from typing import Any
 
 
 def source_version(source: Any) -> str:
-    """What a source of images says that it holds (`version`), or else the name of its type."""
+    """Returns the `version` of a source of images, or the name of its type where it has none."""
     return str(getattr(source, "version", type(source).__name__))
 
 
 def plain(value: Any) -> Any:
-    """As JSON gives it back, and whole numbers as integers: 1.0 and 1 are one setting."""
+    """Returns a value as JSON reads it; whole numbers become integers, so 1.0 and 1 are equal."""
     return json.loads(json.dumps(value), parse_float=_number)
 
 
@@ -20,7 +20,7 @@ def _number(text: str) -> int | float:
 
 
 def differences(found: Any, wanted: Any, name: str = "") -> list[str]:
-    """Where two of them differ, one sentence each; `name` is what they are part of."""
+    """Describes where two identities differ, one sentence each; `name` is the part compared."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return [
             text

@@ -33,7 +33,7 @@ class KeyedImage(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class WholeImage:
-    """A classifier that is shown whole images, whatever the masks."""
+    """A classifier evaluated on whole images; masks are ignored."""
 
     classifier: Any
 

@@ -41,8 +41,7 @@ def read_sample(source: Source, index: int) -> Sample:
       index: from 0.
 
     Raises:
-      ValueError: a mask or heatmap whose size is not its image's; besides whatever errors the
-        source raises.
+      ValueError: a mask or heatmap whose size is not its image's; and the source's own errors.
     """
     item = source[index]
     get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)

@@ -1,4 +1,4 @@
-"""Kills runs of a study again and again; started by test_running.py as a process of its own.
+"""Kills runs of a study again and again; started by test_runner.py as a process of its own.
 
 Children are forked, so that they start in no time: none of this process has touched a device.
 """

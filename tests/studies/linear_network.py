@@ -1,5 +1,6 @@
 """A network whose features are known: colours of the visible pixels, summed or averaged by cell."""
 
+import dataclasses
 import functools
 
 import jax
@@ -41,10 +42,18 @@ class Cells(nn.Module):
         return nn.Dense(10, name="fc")(features)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class FullSize(Classifier):
+    """A classifier whose module takes full-size activations only."""
+
+    sparse = False
+
+
 @functools.cache
 def network(**options) -> Classifier:
     """Ten classes; images of 32 x 32."""
     module = Cells(**options)
     images = jnp.zeros((1, fakes.SIZE, fakes.SIZE, 3))
     variables = module.init(jax.random.key(0), Masked(images))
-    return Classifier(variables, module, fakes.AS_IT_IS)
+    return FullSize(variables, module, fakes.AS_IT_IS)

@@ -125,7 +125,7 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
     if high * wide < count:
         raise ValueError(
             f"images of {shape[0]} x {shape[1]} have {high * wide} patches of {size} x {size} "
-            f"pixels, and {count} are asked for; give smaller sizes or fewer patches"
+            f"pixels, fewer than patches={count}; give smaller sizes or fewer patches"
         )
 
     def draw(key):
