@@ -90,8 +90,8 @@ print(f"accuracy on {len(logits)} digits: {(logits.argmax(axis=-1) == labels[tes
 # %% [markdown]
 # ## Explained while parts are painted over
 #
-# All that lmjax asks for is a pure function from an image and masks to logits. `Replace.paint` makes
-# the pictures that the network gets to see. `Partial` makes the weights arguments of the compiled
+# All that lmjax asks for is a pure function from an image and masks to logits. `Replace.paint`
+# makes the pictures that the network gets to see. `Partial` makes the weights arguments of the compiled
 # program, not constants in it.
 
 

@@ -63,8 +63,8 @@ print(f"{cost.evaluations} evaluations of {cost.images} images")
 # %% [markdown]
 # ## A run, and the same run again
 #
-# Rows are stored batch by batch in `out`. A run that was stopped, or that is wanted for more images,
-# goes on with what is there.
+# Rows are stored batch by batch in `out`. A run that was stopped, or that is wanted for more
+# images, goes on with what is there.
 
 # %%
 rows = lmjax.studies.run(study, source, images=16, out=out)

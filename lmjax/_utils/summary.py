@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import jax
 import numpy as np
-
-from lmjax._utils.brief import brief
 
 _SHOWN = 3
 
@@ -36,9 +33,11 @@ def summarize(value: Any) -> str:
     if isinstance(value, tuple):
         shown = ", ".join(map(str, value[:_SHOWN]))
         return f"({shown})" if len(value) <= _SHOWN else f"({shown}, ... {len(value)} in all)"
-    known = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
-    if not known and not isinstance(value, np.ndarray | np.generic | float | int):
-        return brief(value)
+    if not isinstance(value, np.ndarray | np.generic | float | int) and not _is_concrete(value):
+        if value is None:
+            return "None"
+        shape = getattr(value, "shape", None)
+        return type(value).__name__ if shape is None else f"{type(value).__name__}{list(shape)}"
     array = np.asarray(value)
     if array.ndim == 0:
         return f"{array.item():.4g}" if array.dtype.kind == "f" else str(array.item())
@@ -46,3 +45,11 @@ def summarize(value: Any) -> str:
     if array.size == 0:
         return described
     return f"{described} from {array.min():.4g} to {array.max():.4g}"
+
+
+def _is_concrete(value: Any) -> bool:
+    """Returns whether a value is a JAX array whose numbers are known."""
+    import jax
+    from jax import core
+
+    return isinstance(value, jax.Array) and not isinstance(value, core.Tracer)

@@ -124,7 +124,15 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | None
 
 
 def canonical(name: str, *, argument: str = "removal") -> str:
-    """Returns the spelling of a name that records hold: `"grey"` for `"gray"`; checks it."""
+    """Returns the spelling of a name that records hold, such as `"grey"` for `"gray"`.
+
+    Args:
+      name: as in `make`.
+      argument: what the caller's argument is called, for the error.
+
+    Raises:
+      ValueError: as `check_name`.
+    """
     base, depth = check_name(name, argument=argument)
     return base if depth is None else f"{base}@{depth}"
 
