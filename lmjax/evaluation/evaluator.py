@@ -1,4 +1,4 @@
-"""Thousands of masked variants of one image through a predictor, in batches of one shape."""
+"""The evaluator: masked variants of images through a predictor, by the fastest engine."""
 
 import dataclasses
 import functools
