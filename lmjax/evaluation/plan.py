@@ -119,7 +119,10 @@ def _may_pay(job: Job, engines: Sequence[str]) -> bool:
     """Whether anything but dense could pay, before masks are looked at."""
     if jax.default_backend() != "cpu" or "visible" not in engines:
         return False
-    layout = programs.record(job, 1, None)
+    try:
+        layout = programs.record(job, 1, None)
+    except Exception:  # a module of the user's own may take full-size activations only
+        return False
     return (1 - _BEST_TIME) * _work(job, layout) > _compiling(layout, _COMPILING_VISIBLE)
 
 

@@ -1,5 +1,6 @@
 """`evaluate(engine=...)`: the same logits, from full-size activations or visible positions."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 import lmjax
 from lmjax.evaluation import jobs, programs
 from lmjax.evaluation import plan as planner
+from lmjax.masking import Masked
 from lmjax.masks import Coalitions, random_keep, segments
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.models.networks.densenet import DenseNet
@@ -209,3 +211,22 @@ def test_other_predictors_are_dense():
         lmjax.evaluate(predictor, IMAGE, masks, engine="visible")
     with pytest.raises(ValueError, match="must be one of auto, dense, visible, shared; got 'rows'"):
         lmjax.evaluate(predictor, IMAGE, masks, engine="rows")
+
+
+class FullSizeOnly(ResNet):
+    """A network with a layer of the user's own, which takes full-size activations apart."""
+
+    def begin(self, inputs):
+        x, mask = super().begin(inputs)
+        return Masked(x[:, ::1], mask[:, ::1])
+
+
+def test_auto_is_dense_for_modules_that_take_full_size_activations_only():
+    predictor = random_predictor("basic", lmjax.LayerMasking())
+    module = FullSizeOnly((1, 1), BasicBlock, num_classes=5, width=8)
+    own = dataclasses.replace(predictor.classifier, module=module)
+    predictor = lmjax.Predictor(own, lmjax.LayerMasking())
+    few = left_columns(6, 4)
+    assert len(plan(predictor, few, expected=10**6).dense) == 6
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        lmjax.evaluate(predictor, IMAGE, few, engine="visible")
