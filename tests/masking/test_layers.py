@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lmjax.masking import Masked, layers
 from tests.support import layer_masking_reference as reference
+from tests.support.compilations import quick_jit
 
 plain_settings = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -27,6 +28,11 @@ def random_kernel(shape, seed=0):
 def one_by_one(function, inputs):
     """The reference over the images of a batch, as `Masked`."""
     return Masked(*map(np.stack, zip(*(function(*each) for each in zip(*map(np.array, inputs))))))
+
+
+def masked_and_plain(function, inputs):
+    """Results of a function for inputs with their mask, and for the same ones without any."""
+    return quick_jit(lambda inputs: (function(inputs), function(Masked(inputs.x))))(inputs)
 
 
 def assert_masked_close(actual, expected, atol=1e-4):
@@ -81,21 +87,21 @@ def test_pools_equal_the_reference(height, width, window, stride, padded, ceil_m
     inputs = masked_input(height, width, 3, seed)  # negative values too: zeros must not win
     options = {"window": window, "stride": stride, "ceil_mode": ceil_mode}
     expected = one_by_one(lambda x, m: reference.average_pool(x, m, **options), inputs)
-    assert_masked_close(layers.average_pool(inputs, **options), expected)
+    masked, plain = masked_and_plain(lambda x: layers.average_pool(x, **options), inputs)
+    assert_masked_close(masked, expected)
     images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
     pooled = torch.nn.functional.avg_pool2d(images, window, stride, 0, ceil_mode, False)
-    plain = layers.average_pool(Masked(inputs.x), **options).x
-    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_allclose(plain.x, pooled.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
     options |= {"padding": window // 2 if padded else 0}
     expected = one_by_one(lambda x, m: reference.max_pool(x, m, **options), inputs)
-    assert_masked_close(layers.max_pool(inputs, **options), expected)
+    masked, plain = masked_and_plain(lambda x: layers.max_pool(x, **options), inputs)
+    assert_masked_close(masked, expected)
     # unmasked, against torch itself
     pooled = torch.nn.functional.max_pool2d(
         images, window, stride, options["padding"], 1, ceil_mode
     )
-    plain = layers.max_pool(Masked(inputs.x), **options).x
-    np.testing.assert_allclose(plain, pooled.numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(plain.x, pooled.numpy().transpose(0, 2, 3, 1))
 
 
 @plain_settings
@@ -110,13 +116,11 @@ def test_adaptive_average_pool_equals_the_reference_and_torch(height, width, siz
     expected = [
         reference.adaptive_average_pool(*map(np.asarray, each), size) for each in zip(*inputs)
     ]
-    actual = layers.adaptive_average_pool(inputs, size)
+    actual, plain = masked_and_plain(lambda x: layers.adaptive_average_pool(x, size), inputs)
     np.testing.assert_allclose(actual, np.stack(expected), atol=1e-5)
     images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
-    plain = torch.nn.functional.adaptive_avg_pool2d(images, size).numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(
-        layers.adaptive_average_pool(Masked(inputs.x), size), plain, atol=1e-5
-    )
+    pooled = torch.nn.functional.adaptive_avg_pool2d(images, size).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(plain, pooled, atol=1e-5)
 
 
 def test_max_pool_over_zeros_around_the_image():
