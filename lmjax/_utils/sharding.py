@@ -1,6 +1,6 @@
 """Devices that share work, and processes that do.
 
-A `jax.sharding.Mesh` names the devices. All of its axes divide the work, whatever they are called;
+A `jax.sharding.Mesh` names the devices. All of its axes divide the work, under any names;
 it may span the processes of a cluster that have met (`join`).
 """
 
@@ -57,7 +57,7 @@ def join(**options) -> tuple[int, int]:
 
 
 def local_mesh() -> Mesh:
-    """The devices of this process in one axis, or `jax.default_device` where that is set."""
+    """Returns the devices of this process in one axis, or `jax.default_device` where that is set."""
     default = getattr(jax.config, "jax_default_device")  # noqa: B009 - unknown to its stubs
     if default is None:
         return mesh_of(jax.local_devices())
@@ -66,12 +66,12 @@ def local_mesh() -> Mesh:
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
-    """Devices in one axis, whose use is left to the compiler."""
+    """Returns a mesh of devices in one axis, whose use is left to the compiler."""
     return Mesh(np.array(devices), ("devices",), axis_types=(AxisType.Auto,))
 
 
 def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
-    """The mesh, or that of `local_mesh` for None.
+    """Returns the mesh, or that of `local_mesh` for None.
 
     Args:
       mesh: what a caller gave.
@@ -103,28 +103,28 @@ def _processes(mesh: Mesh) -> set[int]:
 
 
 def spans_processes(mesh: Mesh) -> bool:
-    """Whether other processes take part."""
+    """Returns whether other processes take part."""
     return len(_processes(mesh)) > 1
 
 
 def own_rows(length: int, mesh: Mesh) -> np.ndarray:
-    """Which rows of an array of some length, a multiple of the devices, are for this process."""
+    """Returns which rows of an array of some length, a multiple of the devices, are for this process."""
     mine = [device.process_index == jax.process_index() for device in mesh.devices.flat]
     return np.arange(length).reshape(mesh.size, -1)[mine].ravel()
 
 
 def everywhere(mesh: Mesh) -> Sharding:
-    """Of arrays that are whole on every device."""
+    """Returns the sharding of arrays that are whole on every device."""
     return _sharding(mesh, PartitionSpec())
 
 
 def replicated(tree: Any, mesh: Mesh) -> Any:
-    """The arrays on every device; nothing is copied where they are."""
+    """Places the arrays on every device; nothing is copied where they are."""
     return jax.device_put(tree, everywhere(mesh))
 
 
 def divided(tree: Any, mesh: Mesh) -> Any:
-    """The arrays, their first axis divided among the devices.
+    """Places the arrays with their first axis divided among the devices.
 
     Args:
       tree: of NumPy arrays; where the mesh spans processes only `own_rows` of them.
@@ -151,7 +151,7 @@ def _sharding(mesh: Mesh, spec: PartitionSpec) -> Sharding:
 
 
 def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
-    """What the first process makes, on all devices of a mesh, bit for bit.
+    """Sends what the first process makes to all devices of a mesh, bit for bit.
 
     All wait for it, and fail where it fails.
 
@@ -175,7 +175,7 @@ def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
         try:
             made = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(make())]
             sent[1:] = np.frombuffer(b"".join(made), np.uint8)
-        except Exception as raised:  # whatever it is, the others must not wait
+        except Exception as raised:  # of any kind: the others must not wait
             sent[0], error = 1, raised
     for start in range(0, len(sent), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -193,7 +193,7 @@ def from_first(make: Callable[[], Any], like: Any, mesh: Mesh) -> Any:
 
 
 def check_same(text: str, what: str, mesh: Mesh) -> None:
-    """Where a mesh spans processes, they must work on the same: all say so where they do not.
+    """Checks that all processes of a mesh work on the same; all raise an error where they do not.
 
     Args:
       text: what must be the same.

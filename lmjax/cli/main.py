@@ -104,7 +104,7 @@ def import_modules(modules: Sequence[str]) -> None:
     """Imports modules, also of the working directory, for what they register.
 
     Raises:
-      ImportError: a module that cannot be imported, for whatever reason.
+      ImportError: a module that cannot be imported.
     """
     if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

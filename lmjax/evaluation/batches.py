@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 
 def side_by_side(run: Callable, mesh: Mesh, *, parts: int) -> Callable:
-    """`run`, by every device on its part of the last `parts` arguments and of the results.
+    """Returns `run` mapped over devices, each on its part of the last `parts` arguments and of the results.
 
     All other arguments are replicated.
     """
@@ -33,7 +33,7 @@ def side_by_side(run: Callable, mesh: Mesh, *, parts: int) -> Callable:
 def distribute(
     batches: Sequence[np.ndarray], *, per_call: int, length: int, devices: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of numbers, dealt to the devices in turn, so many to each at a time.
+    """Distributes batches of numbers over the devices in turn, `per_call` to each at a time.
 
     Args:
       batches: of at most `length` numbers.

@@ -42,7 +42,7 @@ class Evaluator:
       batch_size: variants computed together, on each device. None takes the power of two whose
         batch has about 2^18 pixels on a CPU and 2^24 on an accelerator (4 and 256 variants at
         224 x 224). Never more than a device's share of the variants, rounded up to a power of two.
-      mesh: devices that share the variants, whatever the mesh's axes; None takes all of this
+      mesh: devices that share the variants, over all axes of the mesh; None takes all of this
         process (or `jax.default_device`, where that is set). Weights are copied to each: over many
         calls, do it once, with `jax.device_put(predictor, NamedSharding(mesh, PartitionSpec()))`.
         With the same `batch_size`, the numbers are those of one device.
@@ -64,7 +64,7 @@ class Evaluator:
     def __call__(self, image, masks, *, expected: int | None = None) -> np.ndarray:
         """Evaluates all variants of an image.
 
-        Compiles once for each image shape and batch size, whatever the number of variants.
+        Compiles once for each image shape and batch size, for any number of variants.
         Memory depends on the batch size: the masks of a family exist only on the device, a batch
         at a time.
 

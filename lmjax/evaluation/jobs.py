@@ -28,7 +28,7 @@ _LEAST_IMAGES = 16
 
 
 class Options(NamedTuple):
-    """How an evaluation is divided.
+    """Options of an evaluation: how it is divided.
 
     Attributes:
       batch_size: variants computed together on a device, or None.
@@ -42,7 +42,7 @@ class Options(NamedTuple):
 
 
 class Static(NamedTuple):
-    """What programs are compiled for, besides shapes.
+    """The static part of a job, which programs are compiled for beside shapes.
 
     Attributes:
       tree: the predictor's structure.
@@ -182,7 +182,7 @@ def _make_masks(shared, rows, *, static):
 
 
 def default_batch_size(spatial_shape: tuple[int, int]) -> int:
-    """The batch size that `evaluate` takes by itself for images of (H, W)."""
+    """Returns the batch size that an evaluator takes by itself for images of (H, W)."""
     pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
     return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
 
@@ -231,7 +231,7 @@ def _per_device(
 def split(
     predictor: Callable, make: Callable | None = None, *, many: bool = False
 ) -> tuple[list, Static]:
-    """A predictor's arrays, to be arguments of a compiled function, and all that is static of it.
+    """Splits a predictor into arrays, arguments of a compiled function, and all that is static.
 
     Args:
       predictor: as in `evaluate`.

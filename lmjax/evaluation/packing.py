@@ -22,7 +22,7 @@ _LEAST_WORK = 0.1
 
 
 class Counts(NamedTuple):
-    """How many rows each variant needs.
+    """Rows that variants need, and the multiplications that they bring.
 
     Attributes:
       rows: `[N, P]`, of each variant in each set of positions.
@@ -104,7 +104,7 @@ def rooms_for(counts: Counts, work_per_batch: float) -> list[Room]:
 
 
 def _room(counts: Counts, rows: np.ndarray, variants: float) -> Room:
-    """The room on the ladder for so many rows and variants.
+    """Returns the room on the ladder that holds some rows and variants.
 
     The sets that convolutions multiply for are on one step together, relative to their full size:
     where there is little difference between them, calls that are alike differ in one number.

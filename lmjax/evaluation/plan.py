@@ -28,8 +28,8 @@ ENGINES = ("auto", "dense", "visible", "shared")
 # some time that does not depend on what it shows.
 _VISIBLE_WORK = 1.1
 _VISIBLE_VARIANT = 0.05
-# The same for rows that variants share; positions whose owners are looked for, on the host, cost as
-# much as so many multiplications each.
+# The same for rows that variants share; looking for the owner of a position, on the host, costs as
+# much as this number of multiplications.
 _SHARED_WORK = 1.1
 _SHARED_POSITION = 400
 _SHARED_VARIANT = 0.03
@@ -50,7 +50,7 @@ _SPARE, _STEP = 1.1, 2 ** (1 / 4)
 
 
 class Plan(NamedTuple):
-    """How to compute all variants.
+    """The ways in which variants of a job are computed.
 
     Attributes:
       dense: numbers of variants that are computed on full-size activations.
@@ -264,7 +264,7 @@ def _packed(packing: Packing, counts: Counts, group: np.ndarray) -> list[np.ndar
 
 
 def _on_ladder(rows: np.ndarray, layout: Layout, variants: int) -> tuple[int, ...]:
-    """Capacities for so many rows of a group and some more, on a ladder, in multiples of 8."""
+    """Returns capacities on the ladder for the rows of a group and spare ones, multiples of 8."""
     full = layout.full()[: len(rows)] * variants
     steps = np.ceil(np.log(np.maximum(_SPARE * rows, 1) / full) / np.log(_STEP))
     capacity = np.minimum(full * _STEP**steps, full)

@@ -121,7 +121,7 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
 
 
 def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
-    """What is made for each batch, stacked; batches of padding alone have that of the first."""
+    """Stacks what is made for each batch; batches of padding alone repeat that of the first."""
     made = {i: make(i) for i, batch in enumerate(numbers) if batch[0] >= 0}
     first = next(iter(made.values()))
     every = [made.get(i, first) for i in range(len(numbers))]
@@ -167,7 +167,7 @@ def one_by_one(batch: Callable, rows, used) -> jax.Array:
 
 
 class Sharing(NamedTuple):
-    """What the variants of a group share.
+    """The part of the network that the variants of a group share, with its capacities.
 
     Attributes:
       seam: up to which rows are shared.

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[int, ...]:
-    """Class number or numbers.
+    """Returns the class or classes that an explanation or a score is about.
 
     Args:
       target: a class, several classes, or None for the one with the highest logit.

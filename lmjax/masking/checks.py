@@ -14,7 +14,7 @@ _NAMED_VALUES = 5
 
 
 def is_traced(array) -> bool:
-    """True inside `jit` and `vmap`, where an array has a shape but no values yet."""
+    """Returns whether an array is traced, as in `jit` and `vmap`, where an array has a shape but no values yet."""
     return isinstance(array, core.Tracer)
 
 
@@ -50,7 +50,7 @@ def check_colours(values, name: str = "image") -> None:
 
 
 def check_mask(masks, shape: tuple[int, ...], name: str = "masks", *, soft: bool = False):
-    """Checked masks, 1 = visible and 0 = hidden, as bool.
+    """Returns checked masks, 1 = visible and 0 = hidden, as bool.
 
     Args:
       masks: `[N, H, W]`, bool or numbers.

@@ -28,7 +28,7 @@ _CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
-    """`x` `[..., H, W, C]` where `mask` `[..., H, W]` is True, and 0 elsewhere."""
+    """Returns `x` `[..., H, W, C]` where `mask` `[..., H, W]` is True, and 0 elsewhere."""
     return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
@@ -53,7 +53,7 @@ def window_pads(
     dilation: int = 1,
     ceil_mode: bool = False,
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows above and below, columns left and right, that sliding windows find around an image.
+    """Returns the rows above and below, columns left and right, that windows need around an image.
 
     Args:
       shape: H and W of the image.
@@ -87,7 +87,7 @@ def pool_mask(
     dilation: int = 1,
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """The mask `[N, H, W]` after a sliding window: visible where the window touches the visible.
+    """Slides a window over a mask `[N, H, W]`: visible where it touches a visible position.
 
     This is max pooling. The authors' code ignores `dilation` here.
     """
@@ -159,7 +159,7 @@ def conv(
     keep: jax.Array | None = None,
     precision: lax.Precision | None = None,
 ) -> Masked:
-    """Convolution of the visible part.
+    """Convolves the visible part.
 
     Args:
       inputs: `[N, H, W, C]` with its mask.
@@ -200,7 +200,7 @@ def conv(
 
 @functools.singledispatch
 def pointwise(inputs: Masked, function: Callable[[jax.Array], jax.Array]) -> Masked:
-    """Any map `[..., C] -> [..., C']` that treats positions alone: norm, activation, ...
+    """Applies a map `[..., C] -> [..., C']` that treats positions alone: norm, activation, ...
 
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
     and would make gradients NaN.
@@ -233,7 +233,7 @@ def max_pool(
     ceil_mode: bool = False,
     outside: float = -np.inf,
 ) -> Masked:
-    """Maximum over the visible positions of each window; `ceil_mode` as in `window_pads`.
+    """Takes the maximum over the visible positions of each window; see `window_pads`.
 
     `outside` counts in windows that reach beyond the image: 0 where a network pads by zeros itself.
 
@@ -257,7 +257,7 @@ def max_pool(
 
 @functools.singledispatch
 def average_pool(inputs: Masked, *, window: int, stride: int, ceil_mode: bool = False) -> Masked:
-    """Mean over the visible positions of each window; `ceil_mode` as in `window_pads`.
+    """Takes the mean over the visible positions of each window; see `window_pads`.
 
     The authors' code divides by the window's size.
     """
@@ -271,7 +271,7 @@ def average_pool(inputs: Masked, *, window: int, stride: int, ceil_mode: bool = 
 
 @functools.singledispatch
 def residual(branch: Masked, shortcut: Masked) -> Masked:
-    """Sum of two branches, visible where both are: a sum with an unknown part is unknown."""
+    """Adds two branches, visible where both are: a sum with an unknown part is unknown."""
     if branch.mask is None or shortcut.mask is None:
         return Masked(branch.x + shortcut.x)
     mask = branch.mask & shortcut.mask
@@ -280,7 +280,7 @@ def residual(branch: Masked, shortcut: Masked) -> Masked:
 
 @functools.singledispatch
 def concatenate(first: Masked, *others: Masked) -> Masked:
-    """Channels side by side, visible where all branches are.
+    """Concatenates channels, visible where all branches are.
 
     A position that is unknown in one branch is not known. The authors' code takes a majority vote
     in DenseNet and a union in SqueezeNet, both of which let zeros pass for observed values.
@@ -294,7 +294,7 @@ def concatenate(first: Masked, *others: Masked) -> Masked:
 
 
 def attention(inputs: Masked, heads: int, *, precision: lax.Precision | None = None) -> Masked:
-    """Multi-head attention among the visible positions (Vaswani et al. 2017, arXiv 1706.03762).
+    """Applies multi-head attention among visible positions (Vaswani et al. 2017, arXiv 1706.03762).
 
     Hidden positions are not attended to: the answer is that of the visible ones alone.
 
@@ -323,7 +323,7 @@ def attention(inputs: Masked, heads: int, *, precision: lax.Precision | None = N
 
 @functools.singledispatch
 def group_norm(inputs: Masked, groups: int, *, epsilon: float) -> Masked:
-    """Each group of channels less its mean, over its deviation (Wu & He 2018, arXiv 1803.08494).
+    """Normalises each group of channels by mean and deviation (Wu & He 2018, arXiv 1803.08494).
 
     Both are taken over the visible positions of each image.
     """
@@ -343,13 +343,13 @@ def group_norm(inputs: Masked, groups: int, *, epsilon: float) -> Masked:
 
 @functools.singledispatch
 def scale_channels(inputs: Masked, factors: jax.Array) -> Masked:
-    """Every image's channels times its factors `[N, C]`."""
+    """Multiplies every image's channels by its factors `[N, C]`."""
     return inputs._replace(x=inputs.x * factors[:, None, None, :].astype(inputs.x.dtype))
 
 
 @functools.singledispatch
 def seam(inputs: Masked) -> Masked:
-    """A place where a network can be cut in two: what lies behind reads nothing else from before.
+    """Marks where a network can be cut in two: what lies behind reads nothing else from before.
 
     Changes nothing here; `lmjax.masking.sparse.sharing` cuts.
     """
@@ -358,7 +358,7 @@ def seam(inputs: Masked) -> Masked:
 
 @functools.singledispatch
 def global_average_pool(inputs: Masked) -> jax.Array:
-    """Mean over the visible positions, `[N, C]` in float32; zeros where no position is visible."""
+    """Takes the mean over the visible positions, float32 `[N, C]`; zeros where none is visible."""
     x, mask = inputs
     x = x.astype(jnp.float32)
     if mask is None:
@@ -369,7 +369,7 @@ def global_average_pool(inputs: Masked) -> jax.Array:
 
 @functools.singledispatch
 def adaptive_average_pool(inputs: Masked, size: int) -> jax.Array:
-    """Mean over the visible positions of each cell of a grid, `[N, size, size, C]` in float32.
+    """Takes the mean over the visible positions of each cell of a grid, float32 `[N, n, n, C]`.
 
     Cells are torch's: cell i of n takes rows `floor(i * H / n)` to `ceil((i + 1) * H / n)`, so they
     may overlap. Cells where no position is visible hold zeros.

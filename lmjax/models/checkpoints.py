@@ -104,7 +104,7 @@ def _listed(keys: list[str], most: int | None) -> str:
 
 
 def _hint(missing, surplus, misshapen) -> str:
-    """What to change, where only the number of classes or of input channels differs."""
+    """Advice on what to change, where only the number of classes or of input channels differs."""
     if missing or surplus:
         return ""
     options, explained = [], set()
@@ -144,7 +144,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a file of another kind, a damaged one, one that holds more than tensors; or torch
+      ValueError: a file with another suffix, a damaged one, one that holds more than tensors; or torch
         is needed and not installed.
     """
     path = _check_file(path)

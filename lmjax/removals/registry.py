@@ -165,7 +165,7 @@ def prototype(name: str) -> Any:
 
 
 def check_fits(name: str, own: Masking) -> None:
-    """Raises ValueError for a removal inside networks of another kind than one with masking `own`.
+    """Raises ValueError for a removal that does not fit a network whose own masking is `own`.
 
     Args:
       name: as in `make`. Removals that paint fit every network, and so does `"masking"`.

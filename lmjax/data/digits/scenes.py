@@ -162,7 +162,7 @@ class DigitScenes:
 
     @property
     def version(self) -> str:
-        """Identifies the scenes, whatever their number; its last number changes if scenes do."""
+        """Identifies the scenes, independently of their number; changes if scenes do."""
         version = f"digit_scenes/{self.split}/{self.seed}/1"
         return version if self._dials is None else f"{version}/{self._dials}"
 
