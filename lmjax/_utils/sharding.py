@@ -57,7 +57,7 @@ def join(**options) -> tuple[int, int]:
 
 
 def local_mesh() -> Mesh:
-    """Returns the devices of this process in one axis, or `jax.default_device` where that is set."""
+    """Returns the devices of this process in one axis, or `jax.default_device` where set."""
     default = getattr(jax.config, "jax_default_device")  # noqa: B009 - unknown to its stubs
     if default is None:
         return mesh_of(jax.local_devices())
@@ -108,7 +108,7 @@ def spans_processes(mesh: Mesh) -> bool:
 
 
 def own_rows(length: int, mesh: Mesh) -> np.ndarray:
-    """Returns which rows of an array of some length, a multiple of the devices, are for this process."""
+    """Returns which rows of an array, of a length the devices divide, are for this process."""
     mine = [device.process_index == jax.process_index() for device in mesh.devices.flat]
     return np.arange(length).reshape(mesh.size, -1)[mine].ravel()
 

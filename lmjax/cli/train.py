@@ -74,7 +74,7 @@ def network(
         test_images: how many scenes, if that is of digit scenes.
         num_classes: of the network; by default as many as the source has.
         out: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go on.
-        checkpoint_steps: also keep a checkpoint each time this number of steps is done, not only after epochs.
+        checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
@@ -117,7 +117,7 @@ def digit_scenes(
             with split=test.
         test_images: how many.
         out: folder for weights, metrics and checkpoints. Run again to go on.
-        checkpoint_steps: also keep a checkpoint each time this number of steps is done, not only after epochs.
+        checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """

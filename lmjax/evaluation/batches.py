@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 
 def side_by_side(run: Callable, mesh: Mesh, *, parts: int) -> Callable:
-    """Returns `run` mapped over devices, each on its part of the last `parts` arguments and of the results.
+    """Returns `run` mapped over devices: each has its part of the last `parts` arguments.
 
     All other arguments are replicated.
     """

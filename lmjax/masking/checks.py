@@ -14,7 +14,7 @@ _NAMED_VALUES = 5
 
 
 def is_traced(array) -> bool:
-    """Returns whether an array is traced, as in `jit` and `vmap`, where an array has a shape but no values yet."""
+    """Returns whether an array has a shape but no values yet, as inside `jit` and `vmap`."""
     return isinstance(array, core.Tracer)
 
 

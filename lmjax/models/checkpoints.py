@@ -144,7 +144,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a file with another suffix, a damaged one, one that holds more than tensors; or torch
+      ValueError: another suffix, a damaged file, one that holds more than tensors; or torch
         is needed and not installed.
     """
     path = _check_file(path)
