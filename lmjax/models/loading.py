@@ -118,7 +118,7 @@ def convert(
       (`lmjax`), and the `tag` if there is one.
 
     Raises:
-      ValueError: unknown tag, or a source that is not what the tag says; a target that is no .safetensors;
+      ValueError: unknown tag, or a source that is not the tag's; a target that is no .safetensors;
         a source that is no checkpoint.
       OSError: files that cannot be read or written.
     """
