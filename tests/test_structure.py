@@ -238,3 +238,21 @@ def test_names_are_what_they_say_on_first_use():
         "assert callable(lmjax.evaluate)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [
+        (lmjax, "perturbation", "lmjax.masks and lmjax.evaluation"),
+        (lmjax, "methods", "lmjax.attribution.methods"),
+        (lmjax, "devices", "jax.sharding.Mesh"),
+        (lmjax.masking, "Replace", "use lmjax.Replace"),
+        (lmjax.studies, "summaries", "lmjax.studies.statistics"),
+        (lmjax.Replace, "fill", "paint"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
+def test_names_that_are_gone_say_what_replaced_them(module, name, instead):
+    subject = module("grey") if module is lmjax.Replace else module
+    with pytest.raises(AttributeError, match=f"{name} is gone.*{instead}"):
+        getattr(subject, name)
