@@ -120,7 +120,7 @@ def torch_contenders(
         TORCHVISION: Contender(functools.partial(unmasked, network.nhwc, nhwc), len(masks)),
         TORCHVISION_NCHW: Contender(functools.partial(unmasked, network.nchw, nchw), len(masks)),
     }
-    if registry.network(network.name).module == "resnet":
+    if registry.network(network.name).family == "resnet":
         runs[RECIPE] = Contender(recipe, min(_FEWER, len(masks)))
     return runs
 
@@ -231,7 +231,7 @@ def smallest_of_each_family() -> tuple[str, ...]:
     """Returns the smallest network of each family, and the bundled one."""
     smallest = {}
     for network in sorted(map(registry.network, registry.names()), key=lambda n: -n.parameters):
-        smallest[network.module, network.bundled] = network.name
+        smallest[network.family, network.bundled] = network.name
     return tuple(name for name in registry.names() if name in smallest.values())
 
 
