@@ -26,17 +26,17 @@ ENGINES = ("auto", "dense", "visible", "shared")
 
 # Rows against full-size activations: the same work takes longer by a factor, and a variant takes
 # some time that does not depend on what it shows.
-_VISIBLE_WORK = 1.1
+_VISIBLE_WORK = 1.15
 _VISIBLE_VARIANT = 0.05
 # The same for rows that variants share; looking for the owner of a position, on the host, costs as
 # much as this number of multiplications.
-_SHARED_WORK = 1.1
-_SHARED_POSITION = 400
-_SHARED_VARIANT = 0.03
-# Multiplications that could be done while a convolution is compiled: for dense, and for rows.
-_COMPILING_DENSE = 4e9
-_COMPILING_VISIBLE = 4e9
-_COMPILING_SHARED = 8e9
+_SHARED_WORK = 1.4
+_SHARED_POSITION = 3000
+_SHARED_VARIANT = 0.1
+# Multiplications that could be done in the time by which a convolution, and all that is made for
+# it, takes longer to trace and compile than on full-size activations.
+_COMPILING_VISIBLE = 3e9
+_COMPILING_SHARED = 9e9
 # Another way is taken where it is expected to need less than this part of the time of dense.
 _WORTHWHILE = 0.95
 # What the best of masks could make of a variant's time: below it, nothing needs to be counted.
@@ -128,19 +128,19 @@ def _may_pay(job: Job, engines: Sequence[str]) -> bool:
 
 def _work(job: Job, layout: Layout) -> float:
     """Multiplications of all variants that are expected, on one device, were they dense."""
-    return job.expected * float(layout.products().sum(axis=0) @ layout.full()) / job.mesh.size
+    return job.expected * float(layout.products_at_full_size().sum()) / job.mesh.size
 
 
 def _compiling(layout: Layout, per_convolution: float) -> float:
     """Multiplications that a way loses to compiling, more than dense does."""
-    return len(layout.noted) * (per_convolution - _COMPILING_DENSE / 2)
+    return len(layout.noted) * per_convolution
 
 
 def _auto_plan(job: Job, layout: Layout) -> Plan:
     count, work = job.num_variants, _work(job, layout)
     sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_VARIANTS)).astype(int))
     counts = programs.count_rows(job, layout, sample)
-    times = _times(counts)
+    times = _times(counts, layout)
     visible = _fastest(times).mean() + _compiling(layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
@@ -153,7 +153,7 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     if best == "shared" and cut is not None:
         return shared_plan(job, cut)
     counts = programs.count_rows(job, layout, np.arange(count))
-    return _visible_plan(job, counts, np.flatnonzero(_on_visible(_times(counts))))
+    return _visible_plan(job, counts, np.flatnonzero(_on_visible(_times(counts, layout))))
 
 
 def _on_visible(times: np.ndarray) -> np.ndarray:
@@ -171,9 +171,10 @@ def _fastest(times: np.ndarray) -> np.ndarray:
     return np.where(_on_visible(times), times, 1)
 
 
-def _times(counts: Counts) -> np.ndarray:
-    """Time of each variant on rows of visible positions."""
-    return _VISIBLE_WORK * counts.work(counts.rows) + _VISIBLE_VARIANT
+def _times(counts: Counts, layout: Layout, *, behind: int = 0) -> np.ndarray:
+    """Time of each variant on rows of visible positions, behind a seam or in all."""
+    work = counts.rows @ counts.products[behind:].sum(axis=0)
+    return _VISIBLE_WORK * work / layout.products_at_full_size().sum() + _VISIBLE_VARIANT
 
 
 def _visible_plan(job: Job, counts: Counts, variants: np.ndarray) -> Plan:
@@ -203,7 +204,8 @@ class Cut(NamedTuple):
 
 def _best_cut(job: Job, counts: Counts) -> Cut:
     """The seam with the least time, and how to go on from there."""
-    work = counts.products @ counts.full
+    whole = programs.record(job, 1, None)
+    work = whole.products_at_full_size()
     done = work.cumsum()[:-1] / work.sum()  # at each seam
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, 1, None, stop=deepest, sharing=True)
@@ -217,8 +219,7 @@ def _best_cut(job: Job, counts: Counts) -> Cut:
         multiplied = products[:seam, :sets].sum(axis=0) @ rows[:sets] / variants
         owners = _SHARED_POSITION * full[:sets].sum()
         time = padded * (_SHARED_WORK * multiplied + owners) / work.sum() + _SHARED_VARIANT
-        behind = counts.work(counts.rows, behind=seam).mean()
-        on_visible = _VISIBLE_WORK * behind + _VISIBLE_VARIANT
+        on_visible = _times(counts, whole, behind=seam).mean()
         cuts.append(Cut(time + 1 - done[seam - 1], seam, rows[:sets], on_visible=False))
         cuts.append(Cut(time + on_visible, seam, rows[:sets], on_visible=True))
     return min(cuts, key=lambda cut: cut.time)

@@ -90,7 +90,7 @@ def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
 @pytest.fixture
 def free_compilation(monkeypatch):
     """For "auto", compiling costs nothing: these networks are far too small for it to pay."""
-    for name in ("_COMPILING_DENSE", "_COMPILING_VISIBLE", "_COMPILING_SHARED"):
+    for name in ("_COMPILING_VISIBLE", "_COMPILING_SHARED"):
         monkeypatch.setattr(planner, name, 0)
 
 

@@ -22,6 +22,11 @@ import numpy as np
 
 from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
 
+# A multiplication of a depthwise convolution takes this many times as long as one of others, on
+# rows and on full-size activations (mobilenet_v2 against resnet50, 224 x 224, 2 CPU cores): there,
+# XLA's convolutions channel by channel are slow.
+_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 35, 250
+
 
 class Request(NamedTuple):
     """An index array that a layer reads.
@@ -33,6 +38,22 @@ class Request(NamedTuple):
 
     kind: str
     arguments: tuple
+
+
+class Convolution(NamedTuple):
+    """A convolution of a network.
+
+    Attributes:
+      seam: how many seams are before it.
+      number: of the set of its outputs.
+      per_row: multiplications for a row of the set.
+      depthwise: whether every channel is convolved by itself.
+    """
+
+    seam: int
+    number: int
+    per_row: int
+    depthwise: bool
 
 
 class Cut(Exception):
@@ -55,7 +76,7 @@ class Layout:
       stop: number of the seam at which `Cut` is raised, counted from 1; None runs to the end.
       sets: the sets so far.
       requests: the index arrays so far, in the order in which layers ask for them.
-      noted: (seams passed, set, multiplications for a row of it), of each convolution.
+      noted: the convolutions so far.
       sets_at_seam: how many sets there were at each seam.
       cut: the positions at the seam where it stopped.
       mixed: whether positions of whole images have been mixed (squeeze-and-excitation). Behind that
@@ -87,7 +108,7 @@ class Layout:
         self.active = start == 0
         self.sets: list[Positions] = []
         self.requests: list[Request] = []
-        self.noted: list[tuple[int, int, int]] = []
+        self.noted: list[Convolution] = []
         self.sets_at_seam: list[int] = []
         self.mixed = False
         self.cut: Positions | None = None
@@ -121,10 +142,10 @@ class Layout:
             self._made[request] = given
         return self._made[request]
 
-    def note_products(self, positions: "Positions", per_row: int) -> None:
+    def note_products(self, positions: "Positions", per_row: int, *, depthwise: bool) -> None:
         """Notes that a convolution multiplies `per_row` numbers for each row of a set."""
         if self.active:
-            self.noted.append((self.seams, positions.number, per_row))
+            self.noted.append(Convolution(self.seams, positions.number, per_row, depthwise))
 
     def mix(self) -> None:
         """Notes that positions of whole images are mixed from here on."""
@@ -148,10 +169,20 @@ class Layout:
         return rows
 
     def products(self) -> np.ndarray:
-        """Returns multiplications for a row of each set between two seams, `[seams + 1, P]`."""
+        """Returns what a row of each set costs between two seams, `[seams + 1, P]`.
+
+        In multiplications of dense convolutions; those of depthwise ones count for more.
+        """
         products = np.zeros((self.seams + 1, len(self.sets)))
-        for seam, number, per_row in self.noted:
-            products[seam, number] += per_row
+        for seam, number, per_row, depthwise in self.noted:
+            products[seam, number] += per_row * (_DEPTHWISE_ON_ROWS if depthwise else 1)
+        return products
+
+    def products_at_full_size(self) -> np.ndarray:
+        """Returns what a variant costs between seams on full-size activations, `[seams + 1]`."""
+        products, full = np.zeros(self.seams + 1), self.full()
+        for seam, number, per_row, depthwise in self.noted:
+            products[seam] += full[number] * per_row * (_DEPTHWISE_AT_FULL_SIZE if depthwise else 1)
         return products
 
     def full(self) -> np.ndarray:

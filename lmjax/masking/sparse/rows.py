@@ -32,6 +32,8 @@ from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
 # A window of pixels that is gathered and multiplied takes about 5 times as long as one in a
 # convolution (7 x 7 of 3 channels, on CPU).
 _GATHERING_WINDOWS = 5
+# Images that neighbor padding takes together.
+_PADDED_TOGETHER = 4
 
 
 class Rows(NamedTuple):
@@ -173,9 +175,9 @@ def _conv_of_pixels(
     pixels = Positions.input(layout, (height, width))
     rings = (dilation * (size - 1) if rings is None else rings) if fill == "neighbor" else 0
     target = pixels.first(window, _widened(window, rings)) if keep is None else keep
-    layout.note_products(target, kernel.size)
+    layout.note_products(target, kernel.size, depthwise=groups > 1)
     flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
-    x = neighbor_padding(x, mask, rings)
+    x = _padded(x, mask, rings)
     outputs = len(mask) * target.shape[0] * target.shape[1]
     options = {"stride": stride, "padding": padding, "dilation": dilation}
     if groups > 1 or target.capacity * _GATHERING_WINDOWS > outputs:
@@ -191,6 +193,25 @@ def _conv_of_pixels(
         visible = layers._window_sum(mask[..., None].astype(y.dtype), window=size, **options)
         y = _scale_up(y, _on_rows(visible, flat), size)
     return Rows(y if bias is None else y + bias[None], target)
+
+
+def _padded(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
+    """Neighbor padding of images, a few at a time, which stay in the caches of a CPU.
+
+    Measured: of 16 or 64 images of 224 x 224 together, it takes 2.8 times as long.
+    """
+    size = _PADDED_TOGETHER
+    if rings == 0 or len(x) <= size:
+        return neighbor_padding(x, mask, rings)
+    if len(x) > 8 * size:
+
+        def pad(image: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return neighbor_padding(image[0][None], image[1][None], rings)[0]
+
+        return lax.map(pad, (x, mask), batch_size=size)
+    # Inside the loop over batches, another loop takes longer.
+    parts = [(x[i : i + size], mask[i : i + size]) for i in range(0, len(x), size)]
+    return jnp.concatenate([neighbor_padding(*part, rings) for part in parts])
 
 
 def _widened(window: Window, rings: int) -> Window:
@@ -245,7 +266,8 @@ def _conv(
     if fill == "neighbor":
         inputs = _fill_rings(inputs, dilation * (size - 1) if rings is None else rings)
     target = inputs.mask.outputs(before, window, keep)
-    target.layout.note_products(target, kernel.size)
+    depthwise = groups > 1 and groups == kernel.shape[-1]
+    target.layout.note_products(target, kernel.size, depthwise=depthwise)
     if window == POINT and target is inputs.mask:
         y = _product(inputs.x, kernel[0, 0], groups=groups, precision=precision)
     else:

@@ -237,6 +237,7 @@ def test_counts_are_rows_and_products_of_each_set():
     np.testing.assert_array_equal(counts[:, 0], stem(inputs).mask.sum(axis=(1, 2)))
     assert layout.full().tolist() == [72]
     assert layout.products().tolist() == [[9 * 3 * 8], [8 * 4]]
+    assert layout.products_at_full_size().tolist() == [72 * 9 * 3 * 8, 72 * 8 * 4]
     assert layout.sets_at_seam == [1]
 
 
