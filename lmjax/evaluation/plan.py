@@ -35,14 +35,15 @@ _SHARED_POSITION = 3000
 _SHARED_VARIANT = 0.1
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
-_COMPILING_VISIBLE = 3e9
-_COMPILING_SHARED = 9e9
+_COMPILING_VISIBLE = 8e9
+_COMPILING_SHARED = 14e9
 # Another way is taken where it is expected to need less than this part of the time of dense.
 _WORTHWHILE = 0.95
-# What the best of masks could make of a variant's time: below it, nothing needs to be counted.
-_BEST_TIME = 0.3
+# Masks are looked at only where half of the time of dense would be worth this many compilations:
+# looking takes some time too, and most masks save less.
+_LEAST_COMPILATIONS = 1.5
 # Variants that are counted to choose a way; all are where they are packed.
-_SAMPLED_VARIANTS = 128
+_SAMPLED_VARIANTS = 32
 # Sharing is considered up to where this part of the work is done.
 _SHARING_DEPTH = 0.7
 # Spare rows of groups, since only a few are counted; capacities rise by steps of a ladder.
@@ -92,12 +93,11 @@ def make_plan(job: Job, engine: str, *, engines: Sequence[str]) -> Plan:
     if engine == "dense" or (engine == "auto" and not _may_pay(job, engines)):
         return Plan(everything)
     layout = programs.record(job, 1, None)
-    if engine == "visible":
-        return _visible_plan(job, programs.count_rows(job, layout, everything), everything)
-    if engine == "shared":
-        sample = programs.count_rows(job, layout, everything)
-        return shared_plan(job, _best_cut(job, sample))
-    return _auto_plan(job, layout)
+    if engine == "auto":
+        return _auto_plan(job, layout)
+    counts = programs.count_rows(job, layout, everything)
+    cut = _best_cut(job, counts) if engine == "shared" else None
+    return _visible_plan(job, counts, everything) if cut is None else shared_plan(job, cut)
 
 
 def check_engine(engine: str, engines: Sequence[str]) -> None:
@@ -123,7 +123,12 @@ def _may_pay(job: Job, engines: Sequence[str]) -> bool:
         layout = programs.record(job, 1, None)
     except Exception:  # a module of the user's own may take full-size activations only
         return False
-    return (1 - _BEST_TIME) * _work(job, layout) > _compiling(layout, _COMPILING_VISIBLE)
+    return _worth_a_look(job, layout, _COMPILING_VISIBLE)
+
+
+def _worth_a_look(job: Job, layout: Layout, per_convolution: float) -> bool:
+    """Whether there is enough to compute for another way than dense to pay."""
+    return _work(job, layout) / 2 > _LEAST_COMPILATIONS * _compiling(layout, per_convolution)
 
 
 def _work(job: Job, layout: Layout) -> float:
@@ -144,8 +149,9 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     visible = _fastest(times).mean() + _compiling(layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
-    if count >= programs.SHARING_VARIANTS:
+    if count >= programs.SHARING_VARIANTS and _worth_a_look(job, layout, _COMPILING_SHARED):
         cut = _best_cut(job, counts)
+    if cut is not None:
         ways["shared"] = cut.time + _compiling(layout, _COMPILING_SHARED) / work
     best = min(ways, key=lambda way: ways[way])
     if ways[best] > _WORTHWHILE:
@@ -202,11 +208,13 @@ class Cut(NamedTuple):
     on_visible: bool
 
 
-def _best_cut(job: Job, counts: Counts) -> Cut:
-    """The seam with the least time, and how to go on from there."""
+def _best_cut(job: Job, counts: Counts) -> Cut | None:
+    """The seam with the least time, and how to go on from there; None where there is no seam."""
     whole = programs.record(job, 1, None)
     work = whole.products_at_full_size()
     done = work.cumsum()[:-1] / work.sum()  # at each seam
+    if len(done) == 0:
+        return None
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, 1, None, stop=deepest, sharing=True)
     variants = programs.SHARING_VARIANTS

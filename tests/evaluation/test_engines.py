@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import lmjax
 from lmjax.evaluation import jobs, programs
 from lmjax.evaluation import plan as planner
-from lmjax.masking import Masked
+from lmjax.masking import Masked, layers
 from lmjax.masks import Coalitions, random_keep, segments
 from lmjax.models import Classifier, checkpoints, registry
 from lmjax.models.networks.densenet import DenseNet
@@ -231,3 +232,27 @@ def test_auto_is_dense_for_modules_that_take_full_size_activations_only():
     assert len(plan(predictor, few, expected=10**6).dense) == 6
     with pytest.raises(ValueError, match="too many values to unpack"):
         lmjax.evaluate(predictor, IMAGE, few, engine="visible")
+
+
+class Seamless(ResNet):
+    """A network that marks no place where it can be cut."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        x = layers.conv(self.begin(inputs), self.param("kernel", *_KERNEL), padding=1)
+        return self.classify(layers.global_average_pool(x), "fc")
+
+
+_KERNEL = nn.initializers.normal(), (3, 3, 3, 4)
+
+
+def test_networks_without_seams_share_nothing():
+    module = Seamless((1, 1), BasicBlock, num_classes=5, width=8)
+    variables = module.init(jax.random.key(0), Masked(jnp.zeros((1, *SIZE, 3))))
+    own = random_predictor("basic", lmjax.LayerMasking()).classifier
+    own = dataclasses.replace(own, module=module, variables=variables)
+    predictor, masks = lmjax.Predictor(own, lmjax.LayerMasking()), random_masks(70)
+    assert plan(predictor, masks, "shared").seam is None
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    actual = lmjax.evaluate(predictor, IMAGE, masks, engine="shared")
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
