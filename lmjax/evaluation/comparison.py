@@ -65,7 +65,7 @@ def compare_engines(
     names, dense = _dense_outputs(predictor, image, masks)
     _, found = _row_outputs(predictor, image, masks, sharing=engine == "shared")
     errors = {
-        f"{name}" if names.count(name) == 1 else f"{name}[{i}]": _difference(one, other)
+        name if names.count(name) == 1 else f"{name}[{i}]": _difference(one, other)
         for i, (name, one, other) in enumerate(zip(names, found, dense))
     }
     parted = [name for name, error in errors.items() if not error <= tolerance]
