@@ -23,6 +23,7 @@ from jax import lax
 
 from lmjax.masking.masked import Masked
 from lmjax.masking.neighbor_padding import neighbor_padding
+from lmjax.masking.windows import Padding, Pair, Slide, Window
 
 _CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -39,38 +40,15 @@ def mask_input(inputs: Masked) -> Masked:
 
 
 @functools.singledispatch
+def full_size(inputs: Masked) -> Masked:
+    """Returns activations `[N, H, W, C]` with their mask, whatever held them."""
+    return inputs
+
+
+@functools.singledispatch
 def unmask(inputs: Masked) -> Masked:
     """Ends masking: the activations, zeros included, as they stand."""
     return Masked(inputs.x, None)
-
-
-def window_pads(
-    shape: tuple[int, int],
-    *,
-    window: int,
-    stride: int,
-    padding: int,
-    dilation: int = 1,
-    ceil_mode: bool = False,
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns the rows above and below, columns left and right, that windows need around an image.
-
-    Args:
-      shape: H and W of the image.
-      window, stride, padding, dilation: as in torch.
-      ceil_mode: as torch's pools have it: one more window where the last one does not reach the
-        end, unless it would begin outside.
-    """
-    reach = dilation * (window - 1) + 1
-
-    def pads(length: int) -> tuple[int, int]:
-        left = length + 2 * padding - reach
-        steps = -(-left // stride) if ceil_mode else left // stride
-        if steps * stride >= length + padding:
-            steps -= 1
-        return padding, padding + max(steps * stride - left, 0)
-
-    return pads(shape[0]), pads(shape[1])
 
 
 def _size(x: jax.Array) -> tuple[int, int]:
@@ -78,62 +56,63 @@ def _size(x: jax.Array) -> tuple[int, int]:
     return x.shape[1], x.shape[2]
 
 
-def pool_mask(
-    mask: jax.Array,
-    *,
-    window: int,
-    stride: int,
-    padding: int,
-    dilation: int = 1,
-    ceil_mode: bool = False,
-) -> jax.Array:
-    """Slides a window over a mask `[N, H, W]`: visible where it touches a visible position.
-
-    This is max pooling. The authors' code ignores `dilation` here.
-    """
-    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+def _pool_mask(mask: jax.Array, window: Window) -> jax.Array:
     return lax.reduce_window(
         mask,
         False,
         lax.bitwise_or,
-        window_dimensions=(1, window, window),
-        window_strides=(1, stride, stride),
-        padding=((0, 0), *window_pads(_size(mask), window=window, stride=stride, **options)),
-        window_dilation=(1, dilation, dilation),
+        window_dimensions=(1, *window.shape),
+        window_strides=(1, *window.strides),
+        padding=((0, 0), *window.pads),
+        window_dilation=(1, *window.dilations),
     )
 
 
-def _window_sum(x: jax.Array, *, window: int, stride: int, dilation: int = 1, **options):
-    """Sums of `x` `[N, H, W, C]` over sliding windows; zeros outside. Options of `window_pads`."""
-    options = {"window": window, "stride": stride, "dilation": dilation, **options}
-    rows, columns = window_pads(_size(x), **options)
+def pool_mask(
+    mask: jax.Array,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> jax.Array:
+    """Slides a window over a mask `[N, H, W]`: visible where it touches a visible position.
+
+    This is max pooling, and takes its arguments. The authors' code ignores `dilation` here.
+    """
+    sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    return _pool_mask(mask, Window.over(_size(mask), window=window, **sliding))
+
+
+def _window_sum(x: jax.Array, window: Window) -> jax.Array:
+    """Sums of `x` `[N, H, W, C]` over sliding windows; zeros outside."""
     return lax.reduce_window(
         x,
         np.zeros((), x.dtype),
         lax.add,
-        window_dimensions=(1, window, window, 1),
-        window_strides=(1, stride, stride, 1),
-        padding=((0, 0), rows, columns, (0, 0)),
-        window_dilation=(1, dilation, dilation, 1),
+        window_dimensions=(1, *window.shape, 1),
+        window_strides=(1, *window.strides, 1),
+        padding=((0, 0), *window.pads, (0, 0)),
+        window_dilation=(1, *window.dilations, 1),
     )
 
 
 def _plain_conv(
-    x: jax.Array, kernel: jax.Array, *, stride, padding, dilation, groups, precision
+    x: jax.Array, kernel: jax.Array, window: Window, *, groups: int, precision
 ) -> jax.Array:
-    if kernel.shape[:2] == (1, 1) and padding == 0 and groups == 1:
-        return jnp.einsum(
-            "nhwi,io->nhwo", x[:, ::stride, ::stride], kernel[0, 0], precision=precision
-        )
+    if window == Window.of(1, window.strides) and groups == 1:
+        down, right = window.strides
+        return jnp.einsum("nhwi,io->nhwo", x[:, ::down, ::right], kernel[0, 0], precision=precision)
     if x.shape[-1] == 3 and groups == 1 and 16 < kernel.shape[-1] <= 32:
         # XLA on CPU is 2 to 7 times as fast with a fourth channel, of zeros, for 17 to 32 outputs.
         x, kernel = _zeros_behind(x, axis=3), _zeros_behind(kernel, axis=2)
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
+        window_strides=window.strides,
+        padding=window.pads,
+        rhs_dilation=window.dilations,
         dimension_numbers=_CONV_DIMENSIONS,
         feature_group_count=groups,
         precision=precision,
@@ -150,9 +129,9 @@ def conv(
     kernel: jax.Array,
     bias: jax.Array | None = None,
     *,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     fill: str = "neighbor",
     rings: int | None = None,
@@ -163,17 +142,18 @@ def conv(
 
     Args:
       inputs: `[N, H, W, C]` with its mask.
-      kernel: `[k, k, C // groups, C_out]`.
+      kernel: `[kh, kw, C // groups, C_out]`.
       bias: `[C_out]` or None.
-      stride, padding, dilation, groups: as in torch; `padding` is the number of zero rows and
-        columns on each side of the image.
+      stride, dilation, groups: as in torch: a number, or (rows, columns).
+      padding: how many zeros are around the image: a number, (rows, columns), or
+        ((top, bottom), (left, right)).
       fill: what stands in hidden positions next to the visible region: `"neighbor"` (neighbor
         padding), `"none"` (zeros), or `"partial"` (zeros, and the sum over each window scaled by
         window size over visible count: Liu et al. 2018, equation 1).
       rings: number of rings of neighbor padding. None takes as many as an output can read whose
-        window touches the visible region, `dilation * (k - 1)`; the authors run `k`, which gives
-        the same numbers. Fewer are exact when later layers discard outputs at the border (see
-        `keep`).
+        window touches the visible region, `dilation * (k - 1)` of the axis that has more; the
+        authors run `k`, which gives the same numbers. Fewer are exact when later layers discard
+        outputs at the border (see `keep`).
       keep: `[N, H', W']` bool, the outputs that later layers read, where this is known to be less
         than all that the window touches. None keeps all of them.
       precision: of the products, where the device offers a choice; None is JAX's default.
@@ -182,43 +162,77 @@ def conv(
       `[N, H', W', C_out]`, visible where the window touches a visible position, or on `keep`.
     """
     x, mask = inputs
-    size = kernel.shape[0]
-    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    window = Window.of((kernel.shape[0], kernel.shape[1]), stride, padding, dilation)
     if mask is not None and fill == "neighbor":
-        x = neighbor_padding(x, mask, dilation * (size - 1) if rings is None else rings)
-    y = _plain_conv(x, kernel, groups=groups, precision=precision, **options)
-    if mask is not None and fill == "partial" and size > 1:
-        visible = _window_sum(mask[..., None].astype(y.dtype), window=size, **options)
-        y = y * (size * size / jnp.maximum(visible, 1))
+        x = neighbor_padding(x, mask, window.rings if rings is None else rings)
+    y = _plain_conv(x, kernel, window, groups=groups, precision=precision)
+    if mask is not None and fill == "partial" and window.size > 1:
+        visible = _window_sum(mask[..., None].astype(y.dtype), window)
+        y = y * (window.size / jnp.maximum(visible, 1))
     if bias is not None:
         y = y + bias[None, None, None, :]
     if mask is None:
         return Masked(y)
-    mask = pool_mask(mask, window=size, **options) if keep is None else keep
+    mask = _pool_mask(mask, window) if keep is None else keep
     return Masked(select(mask, y), mask)
 
 
 @functools.singledispatch
-def pointwise(inputs: Masked, function: Callable[[jax.Array], jax.Array]) -> Masked:
+def pointwise(
+    inputs: Masked, function: Callable[..., jax.Array], *others: Masked | jax.Array
+) -> Masked:
     """Applies a map `[..., C] -> [..., C']` that treats positions alone: norm, activation, ...
+
+    With others, it is a map of several: visible where all masked ones are. Others are on the same
+    grid, or arrays that broadcast to `[N, H, W, C]`, which nothing hides.
 
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
     and would make gradients NaN.
     """
-    x, mask = inputs
-    if mask is not None:
-        x = jnp.where(mask[..., None], x, jnp.ones((), x.dtype))
-    return Masked(select(mask, function(x)), mask)
+    held = next((i for i, other in enumerate(others, 1) if _holds_rows(other)), None)
+    if held is not None:
+        first, *rest = _swapped((inputs, *others), held)
+        return pointwise(first, lambda *x: function(*_swapped(x, held)), *rest)
+    mask = _known_to_all(inputs, *others)
+    shown = (_shown(operand, mask) for operand in (inputs, *others))
+    return Masked(select(mask, function(*shown)), mask)
 
 
-def _window_max(x: jax.Array, *, axis: int, window: int, stride: int, pads, outside) -> jax.Array:
+def _holds_rows(operand: Any) -> bool:
+    """Whether it is masked in another way than here."""
+    return isinstance(operand, tuple) and not isinstance(operand, Masked)
+
+
+def _swapped(values: tuple, i: int) -> tuple:
+    """The first value in the place of the i-th, and that one in its place."""
+    return values[i], *values[1:i], values[0], *values[i + 1 :]
+
+
+def _known_to_all(*operands: Masked | jax.Array) -> jax.Array | None:
+    """Where all are visible; None if nothing is masked."""
+    masks = [each.mask for each in operands if isinstance(each, Masked) and each.mask is not None]
+    return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
+def _shown(operand: Masked | jax.Array, mask: jax.Array | None) -> jax.Array:
+    """What a map sees of an operand: 1 where `mask` hides something of a masked one."""
+    if not isinstance(operand, Masked):
+        return operand
+    x = operand.x
+    if operand.mask is None or mask is None:
+        return x
+    return jnp.where(mask[..., None], x, jnp.ones((), x.dtype))
+
+
+def _window_max(x: jax.Array, *, axis: int, slide: Slide, outside) -> jax.Array:
     """Maxima over sliding windows along one axis; `outside` stands around the image."""
     pad = [(0, 0)] * x.ndim
-    pad[axis] = pads
+    pad[axis] = slide.low, slide.high
     x = jnp.pad(x, pad, constant_values=outside)
-    last = x.shape[axis] - window
+    last = x.shape[axis] - slide.reach
     shifted = (
-        lax.slice_in_dim(x, i, i + last + 1, stride=stride, axis=axis) for i in range(window)
+        lax.slice_in_dim(x, i, i + last + 1, stride=slide.stride, axis=axis)
+        for i in range(0, slide.reach, slide.dilation)
     )
     return functools.reduce(jnp.maximum, shifted)
 
@@ -227,46 +241,85 @@ def _window_max(x: jax.Array, *, axis: int, window: int, stride: int, pads, outs
 def max_pool(
     inputs: Masked,
     *,
-    window: int,
-    stride: int,
-    padding: int = 0,
+    window: Pair,
+    stride: Pair,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     ceil_mode: bool = False,
     outside: float = -np.inf,
 ) -> Masked:
-    """Takes the maximum over the visible positions of each window; see `window_pads`.
-
-    `outside` counts in windows that reach beyond the image: 0 where a network pads by zeros itself.
+    """Takes the maximum over the visible positions of each window.
 
     As maxima of shifted slices, rows then columns: on CPU twice as fast as XLA's reduce_window, and
     four times with its gradient (8 x 112 x 112 x 64). Where values tie, the gradient is shared.
+
+    Args:
+      inputs: `[N, H, W, C]` with its mask.
+      window, stride, padding, dilation: as in `conv`.
+      ceil_mode: as torch's pools have it: one more window where the last one does not reach the
+        end, unless it would begin outside.
+      outside: counts in windows that reach beyond the image: 0 where a network pads by zeros
+        itself.
     """
     x, mask = inputs
-    sliding = {"window": window, "stride": stride, "outside": outside}
-    options: dict[str, Any] = {
-        **{"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
-    }
-    rows, columns = window_pads(_size(x), **options)
+    sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    made = Window.over(_size(x), window=window, **sliding)
     y = x if mask is None else jnp.where(mask[..., None], x, -jnp.inf)
-    y = _window_max(y, axis=1, pads=rows, **sliding)
-    y = _window_max(y, axis=2, pads=columns, **sliding)
+    y = _window_max(y, axis=1, slide=made.rows, outside=outside)
+    y = _window_max(y, axis=2, slide=made.columns, outside=outside)
     if mask is None:
         return Masked(y)
-    mask = pool_mask(mask, **options)
+    mask = _pool_mask(mask, made)
     return Masked(select(mask, y), mask)
 
 
 @functools.singledispatch
-def average_pool(inputs: Masked, *, window: int, stride: int, ceil_mode: bool = False) -> Masked:
-    """Takes the mean over the visible positions of each window; see `window_pads`.
+def average_pool(
+    inputs: Masked,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+) -> Masked:
+    """Takes the mean over the visible positions of each window; options as in `max_pool`.
 
-    The authors' code divides by the window's size.
+    Positions outside the image never count. The authors' code divides by the window's size.
     """
     x, mask = inputs
-    options = {"window": window, "stride": stride, "padding": 0, "ceil_mode": ceil_mode}
-    total = _window_sum(x, **options)
+    sliding = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    made = Window.over(_size(x), window=window, **sliding)
+    total = _window_sum(x, made)
     known = jnp.ones((1, *x.shape[1:3]), bool) if mask is None else mask
-    count = jnp.maximum(_window_sum(known[..., None].astype(x.dtype), **options), 1)
-    return Masked(total / count, None if mask is None else pool_mask(mask, **options))
+    count = jnp.maximum(_window_sum(known[..., None].astype(x.dtype), made), 1)
+    return Masked(total / count, None if mask is None else _pool_mask(mask, made))
+
+
+@functools.singledispatch
+def window_sum(
+    inputs: Masked,
+    *,
+    window: Pair,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Masked:
+    """Takes sums over windows as if every position had the mean of the visible ones there.
+
+    Options as in `max_pool`. Positions outside the image never count: divided by how many are
+    inside, this is `average_pool`; divided by the window's size, torch's default average pool.
+    """
+    x, mask = inputs
+    sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    made = Window.over(_size(x), window=window, **sliding)
+    total = _window_sum(x, made)
+    if mask is None:
+        return Masked(total)
+    visible = _window_sum(mask[..., None].astype(jnp.float32), made)
+    scale = made.inside(_size(x))[None, ..., None] / jnp.maximum(visible, 1)
+    mask = _pool_mask(mask, made)
+    return Masked(select(mask, total * scale.astype(x.dtype)), mask)
 
 
 @functools.singledispatch
@@ -365,6 +418,17 @@ def global_average_pool(inputs: Masked) -> jax.Array:
         return x.mean(axis=(1, 2))
     visible = mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
     return x.sum(axis=(1, 2)) / jnp.maximum(visible, 1)
+
+
+@functools.singledispatch
+def global_max_pool(inputs: Masked) -> jax.Array:
+    """Takes the maximum over the visible positions, float32 `[N, C]`; zeros where none is."""
+    x, mask = inputs
+    x = x.astype(jnp.float32)
+    if mask is None:
+        return x.max(axis=(1, 2))
+    largest = jnp.where(mask[..., None], x, -jnp.inf).max(axis=(1, 2))
+    return select(mask.any(axis=(1, 2)), largest)
 
 
 @functools.singledispatch

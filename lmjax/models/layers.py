@@ -16,6 +16,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
+from lmjax.masking.windows import Padding, Pair, Window
 from lmjax.removals.masking import LayerMasking, PartialConvolution
 
 # He et al. 2015 (arXiv 1502.01852), fan out: torchvision's initialisation of most networks.
@@ -27,9 +28,10 @@ class Conv(nn.Module):
 
     Attributes:
       features: output channels.
-      size: kernel height and width.
+      size: kernel height and width: a number for both, or a pair.
       stride, dilation, groups: as in torch.
-      padding: zero rows and columns on each side; None takes `dilation * (size - 1) / 2`.
+      padding: zeros around the image: a number, (rows, columns), or ((top, bottom), (left, right));
+        None takes `dilation * (size - 1) / 2` on every side.
       use_bias: whether a bias is added.
       fill: `"neighbor"`, `"none"` or `"partial"`.
       dtype: of the computation; weights are float32.
@@ -39,10 +41,10 @@ class Conv(nn.Module):
     """
 
     features: int
-    size: int
-    stride: int = 1
-    padding: int | None = None
-    dilation: int = 1
+    size: Pair
+    stride: Pair = 1
+    padding: Padding | None = None
+    dilation: Pair = 1
     groups: int = 1
     use_bias: bool = False
     fill: str = "neighbor"
@@ -54,7 +56,8 @@ class Conv(nn.Module):
     def __call__(
         self, inputs: Masked, *, rings: int | None = None, keep: jax.Array | None = None
     ) -> Masked:
-        shape = (self.size, self.size, inputs.x.shape[-1] // self.groups, self.features)
+        window = Window.of(self.size, dilation=self.dilation)
+        shape = (*window.shape, inputs.x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", _kernel_init, shape)
         if self.standardise is not None:
             kernel = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
@@ -64,13 +67,12 @@ class Conv(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        padding = self.dilation * (self.size - 1) // 2 if self.padding is None else self.padding
         return layers.conv(
             inputs,
             kernel,
             bias,
             stride=self.stride,
-            padding=padding,
+            padding=window.centred if self.padding is None else self.padding,
             dilation=self.dilation,
             groups=self.groups,
             fill=self.fill,
@@ -171,8 +173,8 @@ class ConvNorm(nn.Module):
     norm: Callable[..., BatchNorm]
     activation: Callable[[jax.Array], jax.Array] | None
     features: int
-    size: int
-    stride: int = 1
+    size: Pair
+    stride: Pair = 1
     groups: int = 1
 
     @nn.compact

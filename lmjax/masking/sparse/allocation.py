@@ -11,7 +11,7 @@ import numpy as np
 
 from lmjax.masking.sparse import sharing
 from lmjax.masking.sparse.positions import Layout, Positions
-from lmjax.masking.sparse.windows import NEIGHBOURS, Window, touched
+from lmjax.masking.windows import NEIGHBOURS, Window, touched
 
 
 class NoRoomError(RuntimeError):
@@ -172,30 +172,29 @@ class Allocation:
     def read(self, source: Positions, target: Positions, window: Window) -> np.ndarray:
         """See `Positions.read_by`."""
         index, missing = self.index(source), self.capacity(source)
-        padded = np.pad(index, ((0, 0), *window.pads(source.shape)), constant_values=missing)
-        steps = np.arange(window.size) * window.dilation
-        offsets = (steps[:, None] * padded.shape[2] + steps[None]).reshape(-1, 1)
+        padded = np.pad(index, ((0, 0), *window.pads), constant_values=missing)
+        down, right = (np.arange(slide.size) * slide.dilation for slide in window)
+        offsets = (down[:, None] * padded.shape[2] + right[None]).reshape(-1, 1)
         used = self.used(target)
-        read = np.full((window.size**2, self.capacity(target)), missing, np.int32)
-        corners = self._corners(used, target, padded.shape, window.stride)
+        read = np.full((window.size, self.capacity(target)), missing, np.int32)
+        corners = self._corners(used, target, padded.shape, window)
         np.take(padded.reshape(-1), corners[None] + offsets, out=read[:, : len(used)], mode="clip")
         return read
 
     @staticmethod
-    def _corners(used, target: Positions, padded: tuple[int, ...], stride: int) -> np.ndarray:
+    def _corners(used, target: Positions, padded: tuple[int, ...], window: Window) -> np.ndarray:
         height, width = target.shape
         variant, rest = np.divmod(used, height * width)
         row, column = np.divmod(rest, width)
-        return (variant * padded[1] + row * stride) * padded[2] + column * stride
+        down, right = window.strides
+        return (variant * padded[1] + row * down) * padded[2] + column * right
 
     def corners(self, target: Positions, source: Positions, window: Window) -> np.ndarray:
         """See `Positions.corners`."""
-        padded = [
-            length + sum(pads) for length, pads in zip(source.shape, window.pads(source.shape))
-        ]
+        padded = [length + sum(pads) for length, pads in zip(source.shape, window.pads)]
         used = self.used(target)
         corners = np.zeros(self.capacity(target), np.int32)
-        corners[: len(used)] = self._corners(used, target, (0, *padded), window.stride)
+        corners[: len(used)] = self._corners(used, target, (0, *padded), window)
         return corners
 
     def flat(self, positions: Positions) -> np.ndarray:
@@ -221,14 +220,11 @@ class Allocation:
 
     def beyond(self, target: Positions, source: Positions, window: Window) -> np.ndarray:
         """See `Positions.beyond`."""
-        around = np.pad(
-            np.zeros(source.shape, bool), window.pads(source.shape), constant_values=True
-        )
-        inner = window._replace(padding=0, ceil_mode=False)
+        around = np.pad(np.zeros(source.shape, bool), window.pads, constant_values=True)
         used = self.used(target)
         beyond = np.zeros(self.capacity(target), bool)
         size = target.shape[0] * target.shape[1]
-        beyond[: len(used)] = touched(around[None], inner).reshape(-1)[used % size]
+        beyond[: len(used)] = touched(around[None], window.unpadded()).reshape(-1)[used % size]
         return beyond
 
     def resume(self, positions: Positions) -> np.ndarray:

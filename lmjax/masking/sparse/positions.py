@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
+from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # A multiplication of a depthwise convolution takes this many times as long as one of others, on
 # rows and on full-size activations (mobilenet_v2 against resnet50, 224 x 224, 2 CPU cores): there,
@@ -113,6 +113,7 @@ class Layout:
         self.mixed = False
         self.cut: Positions | None = None
         self._made: dict[Request, jax.Array] = {}
+        self._pixels: dict = {}
 
     @property
     def seams(self) -> int:
@@ -128,6 +129,14 @@ class Layout:
         made = Positions(self, kind, parents, window, shape, number=number, capacity=capacity)
         self.sets.append(made)
         return made
+
+    def pixels(self, shape: tuple[int, int]) -> "Positions":
+        """Returns the visible pixels, which have no rows."""
+        # Sets that are made before the network goes on at a seam have no rows behind it.
+        key = shape, self.active
+        if key not in self._pixels:
+            self._pixels[key] = Positions(self, "input", (), None, shape, number=-1, capacity=0)
+        return self._pixels[key]
 
     def array(self, kind: str, *arguments, shape: tuple[int, ...], dtype=jnp.int32) -> jax.Array:
         """Returns an index array, of a shape, that `Allocation` makes by its method `kind`."""
@@ -211,11 +220,6 @@ class Positions:
         self.shape, self.number, self.capacity = shape, number, capacity
         self._made: dict = {}
 
-    @classmethod
-    def input(cls, layout: Layout, shape: tuple[int, int]) -> "Positions":
-        """Returns the visible pixels, which have no rows."""
-        return cls(layout, "input", (), None, shape, number=-1, capacity=0)
-
     def _once(self, key, make):
         if key not in self._made:
             self._made[key] = make()
@@ -228,8 +232,10 @@ class Positions:
           window: of the convolution.
           reach: window of all pixels that an output depends on, rings included.
         """
-        shape = window.outputs(self.shape)
-        return self.layout.add("first", (self, reach), window, shape)
+        shape, make = window.outputs(self.shape), self.layout.add
+        return self._once(
+            ("first", window, reach), lambda: make("first", (self, reach), window, shape)
+        )
 
     def after(self, window: Window) -> "Positions":
         """Returns where a window touches these positions."""
@@ -297,11 +303,11 @@ class Positions:
         return self.parents[2] if self.kind == "kept" else None
 
     def read_by(self, target: "Positions", window: Window) -> jax.Array:
-        """Returns the rows that the windows of the target's rows read, `[k * k, R]`.
+        """Returns the rows that the windows of the target's rows read, `[kh * kw, R]`.
 
         Where there is none, it is the row behind the last.
         """
-        shape = window.size**2, target.capacity
+        shape = window.size, target.capacity
         return self.layout.array("read", self, target, window, shape=shape)
 
     def index(self) -> jax.Array:
@@ -312,10 +318,19 @@ class Positions:
         """Returns each row's position, `[R]`, counted through `[N, H, W]`; N H W for none."""
         return self.layout.array("flat", self, shape=(self.capacity,))
 
-    def variants(self) -> jax.Array:
-        """Returns which variant each row belongs to, `[R]`; N for rows that are not in use."""
+    def check_images_apart(self) -> None:
+        """Notes that rows meet something of their own image.
+
+        Raises:
+          TypeError: rows belong to several.
+        """
+        self.layout.mix()
         if self.layout.sharing and self.layout.active:
             raise TypeError("rows that variants share belong to no single image")
+
+    def variants(self) -> jax.Array:
+        """Returns which variant each row belongs to, `[R]`; N for rows that are not in use."""
+        self.check_images_apart()
         return self.layout.array("variants", self, shape=(self.capacity,))
 
     def in_use(self) -> jax.Array:

@@ -10,11 +10,11 @@ Which row a layer reads is decided outside (`lmjax.masking.sparse.positions`).
 """
 
 # singledispatch knows one type of result; here values of another type come in and go out.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportReturnType=false
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from lmjax.masking.masked import Masked
 from lmjax.masking.neighbor_padding import neighbor_padding
 from lmjax.masking.sparse.allocation import Allocation
 from lmjax.masking.sparse.positions import Cut, Layout, Positions
-from lmjax.masking.sparse.windows import NEIGHBOURS, POINT, Window
+from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # A window of pixels that is gathered and multiplied takes about 5 times as long as one in a
 # convolution (7 x 7 of 3 channels, on CPU).
@@ -169,19 +169,16 @@ def _conv_of_pixels(
     The choice follows the capacity, which is static.
     """
     x, mask, layout = inputs
-    size = kernel.shape[0]
-    window = Window(size, stride, padding, dilation)
-    height, width = mask.shape[1:]
-    pixels = Positions.input(layout, (height, width))
-    rings = (dilation * (size - 1) if rings is None else rings) if fill == "neighbor" else 0
-    target = pixels.first(window, _widened(window, rings)) if keep is None else keep
+    window = Window.of(kernel.shape[:2], stride, padding, dilation)
+    pixels = _pixels(inputs)
+    rings = (window.rings if rings is None else rings) if fill == "neighbor" else 0
+    target = pixels.first(window, window.widened(rings)) if keep is None else keep
     layout.note_products(target, kernel.size, depthwise=groups > 1)
     flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
     x = _padded(x, mask, rings)
     outputs = len(mask) * target.shape[0] * target.shape[1]
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
     if groups > 1 or target.capacity * _GATHERING_WINDOWS > outputs:
-        full = layers._plain_conv(x, kernel, groups=groups, precision=precision, **options)
+        full = layers._plain_conv(x, kernel, window, groups=groups, precision=precision)
         y = _on_rows(full, flat)
     else:
         y = jnp.matmul(
@@ -189,9 +186,9 @@ def _conv_of_pixels(
             kernel.reshape(-1, kernel.shape[-1]),
             precision=precision,
         )
-    if fill == "partial" and size > 1:
-        visible = layers._window_sum(mask[..., None].astype(y.dtype), window=size, **options)
-        y = _scale_up(y, _on_rows(visible, flat), size)
+    if fill == "partial" and window.size > 1:
+        visible = layers._window_sum(mask[..., None].astype(y.dtype), window)
+        y = _scale_up(y, _on_rows(visible, flat), window.size)
     return Rows(y if bias is None else y + bias[None], target)
 
 
@@ -214,10 +211,9 @@ def _padded(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     return jnp.concatenate([neighbor_padding(*part, rings) for part in parts])
 
 
-def _widened(window: Window, rings: int) -> Window:
-    """The window of all that an output depends on, where rings are filled first."""
-    size = (window.size - 1) * window.dilation + 1 + 2 * rings
-    return Window(size, window.stride, window.padding + rings)
+def _pixels(inputs: Pixels) -> Positions:
+    height, width = inputs.mask.shape[1:]
+    return inputs.layout.pixels((height, width))
 
 
 def _on_rows(x: jax.Array, flat: jax.Array) -> jax.Array:
@@ -225,23 +221,30 @@ def _on_rows(x: jax.Array, flat: jax.Array) -> jax.Array:
     return _take(x.reshape(-1, x.shape[-1]), flat)
 
 
+def _as_rows(inputs: Pixels | Rows) -> Rows:
+    """Rows of the visible pixels, for layers that do not work on images."""
+    if isinstance(inputs, Rows):
+        return inputs
+    positions = _pixels(inputs).first(POINT, POINT)
+    return Rows(_on_rows(inputs.x, positions.flat()), positions)
+
+
 def _windows(x: jax.Array, corners: jax.Array, window: Window) -> jax.Array:
-    """Windows of images `[N, H, W, C]` by their corners, `[R, k * k * C]`.
+    """Windows of images `[N, H, W, C]` by their corners, `[R, kh * kw * C]`.
 
     As slices, one for each row of a window.
     """
-    size, _, padding, dilation, _ = window
-    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x, channels = jnp.pad(x, pad), x.shape[-1]
-    starts = corners[:, None] + (np.arange(size, dtype=np.int32) * dilation * x.shape[2])[None]
-    width = ((size - 1) * dilation + 1) * channels
+    x, channels = jnp.pad(x, ((0, 0), *window.pads, (0, 0))), x.shape[-1]
+    lines = np.arange(0, window.rows.reach, window.rows.dilation, dtype=np.int32) * x.shape[2]
+    starts = corners[:, None] + lines[None]
+    width = window.columns.reach * channels
     flat = x.reshape(-1)
 
     def window_row(start):
         return lax.dynamic_slice(flat, (start * channels,), (width,))
 
     rows = jax.vmap(jax.vmap(window_row))(starts)
-    rows = rows.reshape(*starts.shape, -1, channels)[:, :, ::dilation]
+    rows = rows.reshape(*starts.shape, -1, channels)[:, :, :: window.columns.dilation]
     return rows.reshape(len(starts), -1)
 
 
@@ -260,11 +263,10 @@ def _conv(
     keep=None,
     precision=None,
 ) -> Rows:
-    size = kernel.shape[0]
-    window = Window(size, stride, padding, dilation)
+    window = Window.of(kernel.shape[:2], stride, padding, dilation)
     before = inputs.mask
     if fill == "neighbor":
-        inputs = _fill_rings(inputs, dilation * (size - 1) if rings is None else rings)
+        inputs = _fill_rings(inputs, window.rings if rings is None else rings)
     target = inputs.mask.outputs(before, window, keep)
     depthwise = groups > 1 and groups == kernel.shape[-1]
     target.layout.note_products(target, kernel.size, depthwise=depthwise)
@@ -273,9 +275,9 @@ def _conv(
     else:
         read = inputs.mask.read_by(target, window)
         y = _products(inputs.x, read, kernel, groups=groups, precision=precision)
-        if fill == "partial" and size > 1:
+        if fill == "partial" and window.size > 1:
             visible = (read < inputs.mask.capacity).sum(axis=0)
-            y = _scale_up(y, visible[:, None], size)
+            y = _scale_up(y, visible[:, None], window.size)
     return Rows(y if bias is None else y + bias[None], target)
 
 
@@ -335,50 +337,153 @@ def _product(x: jax.Array, kernel: jax.Array, *, groups: int, precision) -> jax.
 
 def _scale_up(y: jax.Array, visible: jax.Array, size: int) -> jax.Array:
     """Partial convolution: `y` times window size over how many positions in it are visible."""
-    return y * (size * size / jnp.maximum(visible, 1)).astype(y.dtype)
+    return y * (size / jnp.maximum(visible, 1)).astype(y.dtype)
 
 
 @layers.pointwise.register(Rows)
-def _pointwise(inputs: Rows, function) -> Rows:
+def _pointwise(inputs: Rows, function, *others) -> Rows:
+    if others:
+        return _pointwise_of_several(function, inputs, *others)
     x, mask = inputs
-    return Rows(function(jnp.where(mask.in_use()[:, None], x, jnp.ones((), x.dtype))), mask)
+    return Rows(function(_ones_behind(x, mask)), mask)
+
+
+def _pointwise_of_several(function, *operands) -> Rows:
+    operands = [_as_rows(each) if isinstance(each, Pixels) else each for each in operands]
+    mask = _known_to_all([each for each in operands if isinstance(each, Rows)])
+    shown = [
+        _ones_behind(_on(each, mask), mask) if isinstance(each, Rows) else _at_rows(each, mask)
+        for each in operands
+    ]
+    return Rows(layers.select(mask.in_use(), function(*shown)), mask)
+
+
+def _ones_behind(x: jax.Array, mask: Positions) -> jax.Array:
+    """Rows with 1 in those that are not in use; see `layers.pointwise`."""
+    return jnp.where(mask.in_use()[:, None], x, jnp.ones((), x.dtype))
+
+
+def _known_to_all(rows: Sequence[Rows]) -> Positions:
+    return functools.reduce(lambda one, other: one.both(other), (each.mask for each in rows))
+
+
+def _at_rows(operand: Masked | jax.Array, mask: Positions) -> jax.Array:
+    """What a plain array `[N|1, H|1, W|1, C]` has at some positions, `[R, C]` or `[1, C]`."""
+    x = _plain(operand, mask.layout)
+    if x.shape[:3] == (1, 1, 1):
+        return x[0, 0]
+    # Rows that are not in use read any position: zeros might be divided by.
+    take = functools.partial(jnp.take, axis=0, mode="clip")
+    if x.shape[1:3] == (1, 1):
+        return take(x[:, 0, 0], mask.variants())
+    size = mask.shape[0] * mask.shape[1]
+    flat = jnp.broadcast_to(x, (len(x), *mask.shape, x.shape[-1])).reshape(-1, x.shape[-1])
+    if len(x) == 1:
+        return take(flat, mask.flat() % size)
+    mask.check_images_apart()
+    return take(flat, mask.flat())
+
+
+def _plain(operand: Masked | jax.Array, layout: Layout) -> jax.Array:
+    """An operand that nothing hides, with four dimensions."""
+    if isinstance(operand, Masked):
+        if operand.mask is not None:
+            raise TypeError(
+                "pointwise got full-size activations with a mask beside rows of visible positions; "
+                "give all of them at full size, by layers.full_size"
+            )
+        operand = operand.x
+    x = jnp.asarray(operand)
+    x = x.reshape((1,) * (4 - x.ndim) + x.shape)
+    if x.ndim != 4 or len(x) not in (1, layout.num_variants):
+        raise ValueError(
+            f"an array beside rows must broadcast to [{layout.num_variants}, H, W, C], got shape "
+            f"{x.shape}"
+        )
+    return x
+
+
+@layers.pointwise.register(Pixels)
+def _pointwise_of_pixels(inputs: Pixels, function, *others) -> Pixels | Rows:
+    """Maps whole images, which stay pixels, unless others are rows."""
+    if any(isinstance(each, Rows) for each in others):
+        return _pointwise_of_several(function, inputs, *others)
+    x, mask, layout = inputs
+    operands = [
+        Masked(each.x, mask) if isinstance(each, Pixels) else _plain(each, layout)
+        for each in others
+    ]
+    if any(not isinstance(each, Masked) and len(each) > 1 for each in operands):
+        _pixels(inputs).check_images_apart()
+    return Pixels(layers.pointwise(Masked(x, mask), function, *operands).x, mask, layout)
+
+
+@layers.full_size.register(Rows)
+def _full_size(inputs: Rows) -> Masked:
+    x, mask = inputs
+    mask.layout.mix()
+    return Masked(_take(x, mask.index()), mask.mask())
+
+
+@layers.full_size.register(Pixels)
+def _full_size_of_pixels(inputs: Pixels) -> Masked:
+    return Masked(layers.select(inputs.mask, inputs.x), inputs.mask)
 
 
 @layers.max_pool.register(Rows)
 def _max_pool(
     inputs: Rows,
     *,
-    window: int,
-    stride: int,
-    padding: int = 0,
+    window,
+    stride,
+    padding=0,
+    dilation=1,
     ceil_mode: bool = False,
     outside: float = -np.inf,
 ) -> Rows:
     """Takes maxima of rows of windows, then of columns: ties share gradients as in `layers`."""
     x, mask = inputs
-    sliding = Window(window, stride, padding, ceil_mode=ceil_mode)
-    target = mask.after(sliding)
-    read = mask.read_by(target, sliding)
+    sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    made = Window.over(mask.shape, window=window, **sliding)
+    target = mask.after(made)
+    read = mask.read_by(target, made)
     largest = functools.partial(functools.reduce, jnp.maximum)
-    columns = [read[i::window] for i in range(window)]
+    width = made.columns.size
+    columns = [read[i::width] for i in range(width)]
     y = largest([largest([_take(x, rows, -jnp.inf) for rows in column]) for column in columns])
     if outside > -np.inf:
-        beyond = target.beyond(mask, sliding)
+        beyond = target.beyond(mask, made)
         y = jnp.where(beyond[:, None], jnp.maximum(y, outside), y)
     return Rows(layers.select(target.in_use(), y), target)
 
 
 @layers.average_pool.register(Rows)
-def _average_pool(inputs: Rows, *, window: int, stride: int, ceil_mode: bool = False) -> Rows:
+def _average_pool(inputs: Rows, *, window, stride, padding=0, ceil_mode: bool = False) -> Rows:
     x, mask = inputs
-    sliding = Window(window, stride, ceil_mode=ceil_mode)
-    target = mask.after(sliding)
-    total, count = _read_sum(x, mask.read_by(target, sliding))
+    sliding = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    made = Window.over(mask.shape, window=window, **sliding)
+    target = mask.after(made)
+    total, count = _read_sum(x, mask.read_by(target, made))
     return Rows(total / count, target)
 
 
+@layers.window_sum.register(Rows)
+def _window_sum(
+    inputs: Rows, *, window, stride=1, padding=0, dilation=1, ceil_mode: bool = False
+) -> Rows:
+    x, mask = inputs
+    sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    made = Window.over(mask.shape, window=window, **sliding)
+    target = mask.after(made)
+    total, count = _read_sum(x, mask.read_by(target, made))
+    inside = jnp.asarray(made.inside(mask.shape), jnp.float32)[None, ..., None]
+    scale = _at_rows(inside, target) / count.astype(jnp.float32)
+    return Rows(total * scale.astype(x.dtype), target)
+
+
 @layers.residual.register(Rows)
-def _residual(branch: Rows, shortcut: Rows) -> Rows:
+def _residual(branch: Rows, shortcut: Rows | Pixels) -> Rows:
+    shortcut = _as_rows(shortcut)
     mask = branch.mask.both(shortcut.mask)
     return Rows(_on(branch, mask) + _on(shortcut, mask), mask)
 
@@ -390,10 +495,19 @@ def _on(rows: Rows, mask: Positions) -> jax.Array:
 
 
 @layers.concatenate.register(Rows)
-def _concatenate(first: Rows, *others: Rows) -> Rows:
-    branches = (first, *others)
-    mask = functools.reduce(lambda one, other: one.both(other), (rows.mask for rows in branches))
-    return Rows(jnp.concatenate([_on(rows, mask) for rows in branches], axis=-1), mask)
+def _concatenate(*branches: Rows | Pixels) -> Rows:
+    known = [_as_rows(each) for each in branches]
+    mask = _known_to_all(known)
+    return Rows(jnp.concatenate([_on(rows, mask) for rows in known], axis=-1), mask)
+
+
+@layers.concatenate.register(Pixels)
+def _concatenate_pixels(first: Pixels, *others: Pixels | Rows) -> Pixels | Rows:
+    """Joins the channels of images, which stay pixels, unless others are rows."""
+    if not all(isinstance(each, Pixels) for each in others):
+        return _concatenate(first, *others)
+    x = jnp.concatenate([first.x, *(each.x for each in others)], axis=-1)
+    return first._replace(x=layers.select(first.mask, x))
 
 
 @layers.group_norm.register(Rows)
@@ -431,8 +545,7 @@ def _seam(inputs: Rows):
 
 @layers.unmask.register(Rows)
 def _unmask(inputs: Rows) -> Masked:
-    x, mask = inputs
-    return Masked(_take(x, mask.index()), None)
+    return Masked(_full_size(inputs).x, None)
 
 
 @layers.global_average_pool.register(Rows)
@@ -444,8 +557,45 @@ def _global_average_pool(inputs: Rows) -> jax.Array:
     return total / jnp.maximum(mask.sizes(), 1)[:, None]
 
 
+@layers.global_max_pool.register(Rows)
+def _global_max_pool(inputs: Rows) -> jax.Array:
+    x, mask = inputs
+    mask.layout.mix()
+    number = mask.layout.num_variants
+    largest = jax.ops.segment_max(
+        x.astype(jnp.float32), mask.variants(), number, indices_are_sorted=True
+    )
+    return layers.select(mask.sizes() > 0, largest)
+
+
 @layers.adaptive_average_pool.register(Rows)
 def _adaptive_average_pool(inputs: Rows, size: int) -> jax.Array:
-    x, mask = inputs
-    full = Masked(_take(x, mask.index()), mask.mask())
-    return layers.adaptive_average_pool(full, size)
+    return layers.adaptive_average_pool(_full_size(inputs), size)
+
+
+@layers.unmask.register(Pixels)
+def _unmask_pixels(inputs: Pixels) -> Masked:
+    return Masked(layers.select(inputs.mask, inputs.x), None)
+
+
+def _on_rows_first(function: Callable) -> Callable:
+    """A layer of pixels as one of their rows."""
+
+    def run(inputs: Pixels, *arguments, **options):
+        return function(_as_rows(inputs), *arguments, **options)
+
+    return run
+
+
+for _function in (
+    layers.max_pool,
+    layers.average_pool,
+    layers.window_sum,
+    layers.residual,
+    layers.group_norm,
+    layers.scale_channels,
+    layers.global_average_pool,
+    layers.global_max_pool,
+    layers.adaptive_average_pool,
+):
+    _function.register(Pixels)(_on_rows_first(_function))

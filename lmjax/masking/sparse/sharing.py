@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmjax.masking.sparse.windows import POINT, Window
+from lmjax.masking.windows import POINT, Slide, Window
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -42,31 +42,31 @@ def hashed_pixels(mask: np.ndarray, window: Window) -> np.ndarray:
     Pixels have numbers of their own, so windows at different places are not compared.
     """
     values = np.where(mask, _mixed(_random(mask.shape[1:], 0))[None], np.uint64(0))
-    for axis, pads in zip((1, 2), window.pads(mask.shape[1:])):
+    for axis, slide in zip((1, 2), window):
         around = [(0, 0)] * 3
-        around[axis] = pads
-        values = _sums(np.pad(values, around), window, axis)
+        around[axis] = slide.low, slide.high
+        values = _sums(np.pad(values, around), slide, axis)
     return values
 
 
-def _sums(x: np.ndarray, window: Window, axis: int) -> np.ndarray:
-    """Sums modulo 2^64 over sliding windows along one axis, as differences of running sums."""
+def _sums(x: np.ndarray, slide: Slide, axis: int) -> np.ndarray:
+    """Sums modulo 2^64 along one axis, as differences of running sums; holes count."""
     total = np.cumsum(x, axis=axis, dtype=np.uint64)
     total = np.concatenate([np.zeros_like(np.take(total, [0], axis=axis)), total], axis=axis)
-    outputs = (x.shape[axis] - window.size) // window.stride + 1
-    low = np.arange(outputs) * window.stride
-    return np.take(total, low + window.size, axis=axis) - np.take(total, low, axis=axis)
+    outputs = (x.shape[axis] - slide.reach) // slide.stride + 1
+    low = np.arange(outputs) * slide.stride
+    return np.take(total, low + slide.reach, axis=axis) - np.take(total, low, axis=axis)
 
 
 def hashed_windows(owner: np.ndarray, window: Window = POINT) -> np.ndarray:
     """Returns hashes of the owners `[N, H, W]` in each window, as uint64 `[N, H', W']`."""
-    pad = ((0, 0), *window.pads(owner.shape[1:]))
+    pad = ((0, 0), *window.pads)
     values = np.pad(owner, pad, constant_values=-1).astype(np.uint64)
-    factors = _random((window.size, window.size), 1)
+    factors = _random(window.shape, 1)
     return sum(
         view * factor
-        for line, row in zip(window.shifts(values, 1), factors)
-        for view, factor in zip(window.shifts(line, 2), row)
+        for line, row in zip(window.rows.shifts(values, 1), factors)
+        for view, factor in zip(window.columns.shifts(line, 2), row)
     )  # type: ignore[return-value]  # there is at least one
 
 

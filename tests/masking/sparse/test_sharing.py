@@ -7,7 +7,7 @@ import lmjax
 from lmjax.evaluation import jobs, programs
 from lmjax.evaluation.plan import Cut, shared_plan
 from lmjax.masking.sparse import sharing
-from lmjax.masking.sparse.windows import Window
+from lmjax.masking.windows import POINT, Window
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 
 
@@ -44,7 +44,29 @@ def test_same_logits_wherever_the_network_is_cut(kind, masking, on_visible):
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("window", [Window(1), Window(3, 2, 1), Window(3, 1, 2, 2)], ids=str)
+SOLID = [
+    Window.of((1, 5), (1, 2), ((0, 0), (3, 1))),
+    Window.of((4, 2), (2, 1), ((2, 0), (0, 1))),
+]
+WINDOWS = [
+    *SOLID,
+    Window.of(1),
+    Window.of(3, 2, 1),
+    Window.of(3, 1, 2, 2),
+    Window.of((3, 2), (1, 3), ((2, 1), (0, 2)), (1, 3)),
+]
+
+
+def read_at(window, row, column):
+    """The positions of a padded image that one window reads."""
+    starts = row * window.rows.stride, column * window.columns.stride
+    return [
+        slice(start, start + slide.dilation * (slide.size - 1) + 1, slide.dilation)
+        for start, slide in zip(starts, window)
+    ]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_owners_are_the_first_variants_that_read_the_same(window):
     masks = np.random.default_rng(0).random((12, 7, 6)) < 0.8
     masks[6:] = masks[:6]
@@ -53,24 +75,22 @@ def test_owners_are_the_first_variants_that_read_the_same(window):
     hashed = sharing.hashed_windows(np.where(masks, numbers, -1), window)
     everywhere = np.ones(hashed.shape, bool)
     owner = sharing.first_alike(everywhere, [hashed])
-    pad = ((0, 0), *window.pads((7, 6)))
-    padded = np.pad(masks, pad)
-    reach = window.dilation * (window.size - 1) + 1
+    assert hashed.shape[1:] == window.outputs((7, 6))
+    padded = np.pad(masks, ((0, 0), *window.pads))
     for row, column in np.ndindex(*hashed.shape[1:]):
-        i, j = row * window.stride, column * window.stride
-        seen = padded[:, i : i + reach : window.dilation, j : j + reach : window.dilation]
+        seen = padded[:, *read_at(window, row, column)]
         expected = [next(m for m in range(12) if (seen[m] == each).all()) for each in seen]
         assert owner[:, row, column].tolist() == expected
 
 
-@pytest.mark.parametrize("window", [Window(7, 2, 3), Window(4, 1, 0)], ids=str)
+@pytest.mark.parametrize("window", [*SOLID, Window.of(7, 2, 3), Window.of(4)], ids=str)
 def test_hashes_of_pixels_are_sums_over_windows(window):
     masks = np.random.default_rng(0).random((3, 9, 8)) < 0.5
     found = sharing.hashed_pixels(masks, window)
-    alone = sharing.hashed_pixels(np.eye(72, dtype=bool).reshape(72, 9, 8), Window(1))
+    alone = sharing.hashed_pixels(np.eye(72, dtype=bool).reshape(72, 9, 8), POINT)
     values = np.where(masks, alone.sum(axis=0, dtype=np.uint64), np.uint64(0))
-    padded = np.pad(values, ((0, 0), *window.pads((9, 8))))
+    padded = np.pad(values, ((0, 0), *window.pads))
+    assert found.shape[1:] == window.outputs((9, 8))
     for row, column in np.ndindex(*found.shape[1:]):
-        i, j = row * window.stride, column * window.stride
-        seen = padded[:, i : i + window.size, j : j + window.size]
+        seen = padded[:, *read_at(window, row, column)]
         np.testing.assert_array_equal(found[:, row, column], seen.sum(axis=(1, 2), dtype=np.uint64))
