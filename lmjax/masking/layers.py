@@ -194,7 +194,8 @@ def pointwise(
         first, *rest = _swapped((inputs, *others), held)
         return pointwise(first, lambda *x: function(*_swapped(x, held)), *rest)
     mask = _known_to_all(inputs, *others)
-    shown = (_shown(operand, mask) for operand in (inputs, *others))
+    rank = inputs.x.ndim
+    shown = (_shown(operand, mask, rank) for operand in (inputs, *others))
     return Masked(select(mask, function(*shown)), mask)
 
 
@@ -214,10 +215,11 @@ def _known_to_all(*operands: Masked | jax.Array) -> jax.Array | None:
     return functools.reduce(jnp.logical_and, masks) if masks else None
 
 
-def _shown(operand: Masked | jax.Array, mask: jax.Array | None) -> jax.Array:
+def _shown(operand: Masked | jax.Array, mask: jax.Array | None, rank: int) -> jax.Array:
     """What a map sees of an operand: 1 where `mask` hides something of a masked one."""
     if not isinstance(operand, Masked):
-        return operand
+        x = jnp.asarray(operand)
+        return x.reshape((1,) * (rank - x.ndim) + x.shape)
     x = operand.x
     if operand.mask is None or mask is None:
         return x

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking import Masked, layers
+from lmjax.masking.windows import Window
 from tests.support import layer_masking_reference as reference
 from tests.support.compilations import quick_jit
 
@@ -102,6 +105,83 @@ def test_pools_equal_the_reference(height, width, window, stride, padded, ceil_m
         images, window, stride, options["padding"], 1, ceil_mode
     )
     np.testing.assert_allclose(plain.x, pooled.numpy().transpose(0, 2, 3, 1))
+
+
+# Windows, strides, paddings and dilations of other networks than those here.
+WINDOWS = [
+    ((1, 7), 1, (0, 3), 1),
+    ((7, 1), (2, 1), (3, 0), 1),
+    ((3, 5), (1, 2), ((0, 1), (1, 2)), 1),
+    ((2, 3), (3, 1), ((1, 0), (2, 4)), (1, 2)),
+    (3, 2, ((0, 1), (0, 1)), 1),
+    (2, 1, ((1, 1), (0, 2)), (3, 2)),
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding", "dilation"), WINDOWS)
+@pytest.mark.parametrize("fill", ["neighbor", "none", "partial"])
+def test_conv_of_any_window_equals_the_reference(size, stride, padding, dilation, fill):
+    inputs = masked_input(9, 11, 4, seed=0, visible=0.15)
+    kernel = random_kernel((*reference.pair(size), 2, 6))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 2}
+    weight = kernel.transpose(3, 2, 0, 1)
+    expected = one_by_one(
+        lambda x, m: reference.conv(x, m, weight, None, fill=fill, **options), inputs
+    )
+    assert_masked_close(layers.conv(inputs, jnp.asarray(kernel), fill=fill, **options), expected)
+    (top, bottom), (left, right) = map(reference.pair, reference.pair(padding))
+    images = torch.from_numpy(np.asarray(inputs.x).transpose(0, 3, 1, 2).copy())
+    images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    weight, options["padding"] = torch.from_numpy(weight.copy()), 0
+    expected = torch.nn.functional.conv2d(images, weight, None, **options)
+    options["padding"] = padding
+    plain = layers.conv(Masked(inputs.x), jnp.asarray(kernel), **options).x
+    np.testing.assert_allclose(plain, expected.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(("size", "stride", "padding", "dilation"), WINDOWS)
+def test_pools_of_any_window_equal_the_reference(size, stride, padding, dilation, ceil_mode):
+    inputs = masked_input(9, 11, 3, seed=0, visible=0.15)
+    everything = Masked(inputs.x, jnp.ones_like(inputs.mask))
+    options = {"window": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    for name in ("average_pool", "max_pool", "window_sum"):
+        if name != "average_pool":
+            options["dilation"] = dilation
+        layer = functools.partial(getattr(layers, name), **options)
+        oracle = functools.partial(getattr(reference, name), **options)
+        masked, plain = masked_and_plain(layer, inputs)
+        assert_masked_close(masked, one_by_one(oracle, inputs))
+        expected = one_by_one(oracle, everything)
+        np.testing.assert_allclose(plain.x[expected.mask], expected.x[expected.mask], atol=1e-5)
+
+
+def test_window_sums_are_average_pools_times_positions_in_the_image():
+    inputs = masked_input(9, 11, 3, seed=0)
+    options = {"window": 3, "stride": 2, "padding": 1}
+    inside = layers.window_sum(Masked(jnp.ones((1, 9, 11, 1))), **options).x
+    mean, total = layers.average_pool(inputs, **options), layers.window_sum(inputs, **options)
+    np.testing.assert_allclose(total.x, mean.x * inside, atol=1e-5)
+    np.testing.assert_array_equal(total.mask, mean.mask)
+    everything = Masked(inputs.x, jnp.ones_like(inputs.mask))
+    plain, masked = (layers.window_sum(x, **options).x for x in (Masked(inputs.x), everything))
+    np.testing.assert_array_equal(plain, masked)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("size", {"size": (3, 0)}),
+        ("stride", {"size": 3, "stride": (1, 1, 1)}),
+        ("dilation", {"size": 3, "dilation": 0.5}),
+        ("padding", {"size": 3, "padding": ((0, -1), (0, 0))}),
+        ("padding", {"size": 3, "padding": "SAME"}),
+        ("padding", {"size": 3, "padding": (1, 1, 1, 1)}),
+    ],
+)
+def test_windows_that_are_none_are_errors(argument, options):
+    with pytest.raises(ValueError, match=f"{argument} must be an int of at least [01]"):
+        Window.of(**options)
 
 
 @plain_settings
@@ -248,6 +328,57 @@ def test_pointwise_has_finite_gradients_where_the_functions_slope_at_0_is_not():
     np.testing.assert_allclose(gradient[inputs.mask], 0.5 / jnp.sqrt(x[inputs.mask]), rtol=1e-5)
 
 
+def test_pointwise_of_several_is_visible_where_all_are():
+    a, b = masked_input(4, 5, 3, seed=0), masked_input(4, 5, 1, seed=1, visible=0.7)
+    known = np.asarray(a.mask & b.mask)
+    rng = np.random.default_rng(0)
+    shapes = [(2, 1, 1, 3), (1, 4, 5, 1), (1, 1, 5, 3), (2, 4, 5, 3), (3,), ()]
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    plain = Masked(jnp.asarray(rng.normal(size=(2, 1, 1, 3)), jnp.float32))
+
+    def function(a, b, *arrays):
+        return a / b + sum(arrays)  # nothing under the mask is divided by 0
+
+    actual = layers.pointwise(a, function, b, *arrays, plain)
+    with np.errstate(all="ignore"):
+        expected = function(*(np.asarray(each) for each in (a.x, b.x, *arrays, plain.x)))
+    np.testing.assert_array_equal(actual.mask, known)
+    np.testing.assert_allclose(actual.x, np.where(known[..., None], expected, 0), atol=1e-5)
+    unmasked = layers.pointwise(Masked(a.x), jnp.add, Masked(b.x))
+    assert unmasked.mask is None
+    np.testing.assert_array_equal(unmasked.x, a.x + b.x)
+    # whatever comes first
+    swapped = layers.pointwise(plain, lambda c, b, a: a / b + c, b, a)
+    np.testing.assert_array_equal(swapped.mask, known)
+
+
+def test_pointwise_of_several_has_finite_gradients():
+    a, b = masked_input(4, 5, 3, seed=0), masked_input(4, 5, 3, seed=1)
+
+    def total(a_x, b_x):
+        function = lambda a, b: jnp.sqrt(jnp.abs(a * b))  # noqa: E731
+        return layers.pointwise(Masked(a_x, a.mask), function, Masked(b_x, b.mask)).x.sum()
+
+    # 0 where only one of them is hidden
+    b_x = jnp.where(a.mask[..., None], b.x, 0)
+    gradients = jax.grad(total, argnums=(0, 1))(a.x, b_x)
+    chex.assert_tree_all_finite(gradients)
+    for gradient in gradients:
+        assert not gradient[~(a.mask & b.mask)].any()
+
+
+def test_pointwise_takes_any_leading_dimensions():
+    x, mask = masked_input(4, 5, 3, seed=0)
+    expected = layers.pointwise(Masked(x, mask), jnp.exp).x
+    for shape in ((40,), (2, 2, 2, 5), ()):
+        size = int(np.prod(shape))
+        part = Masked(x.reshape(-1, 3)[:size], mask.reshape(-1)[:size])
+        part = Masked(part.x.reshape(*shape, 3), part.mask.reshape(shape))
+        actual = layers.pointwise(part, lambda x, y: jnp.exp(x) * y, jnp.ones(()))
+        wanted = expected.reshape(-1, 3)[:size].reshape(*shape, 3)
+        np.testing.assert_allclose(actual.x, wanted, rtol=1e-6)
+
+
 def test_residual_keeps_what_both_branches_know():
     a, b = masked_input(6, 6, 3, seed=0), masked_input(6, 6, 3, seed=1)
     total = layers.residual(a, b)
@@ -265,6 +396,27 @@ def test_global_average_pool_is_the_mean_over_visible_positions():
     means = np.asarray(layers.global_average_pool(Masked(x, mask)))
     np.testing.assert_allclose(means[0], np.asarray(x[0])[np.asarray(mask[0])].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(means[1], 0)
+
+
+def test_global_max_pool_is_the_maximum_over_visible_positions():
+    x, mask = masked_input(6, 5, 3, seed=0)
+    mask = mask.at[1].set(False)
+    x = layers.select(mask, -1 - x**2)  # zeros must not win
+
+    def run(x):
+        return layers.global_max_pool(Masked(x, mask))
+
+    np.testing.assert_array_equal(run(x)[0], np.asarray(x[0])[np.asarray(mask[0])].max(0))
+    np.testing.assert_array_equal(run(x)[1], 0)
+    np.testing.assert_array_equal(layers.global_max_pool(Masked(x)), x.max(axis=(1, 2)))
+    gradient = jax.grad(lambda x: run(x).sum())(x)
+    np.testing.assert_allclose(gradient.sum(axis=(1, 2)), [[1, 1, 1], [0, 0, 0]])
+    assert not gradient[~mask].any()
+
+
+def test_full_size_of_full_size_is_itself():
+    inputs = masked_input(4, 5, 3, seed=0)
+    assert layers.full_size(inputs) is inputs
 
 
 def test_mask_input_drops_anything():

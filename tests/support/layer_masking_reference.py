@@ -27,39 +27,49 @@ def neighbor_padding(x, mask, rings):
     return x
 
 
-def windows(size, kernel, stride, padding, dilation=1, ceil_mode=False):
+def pair(value):
+    """(rows, columns) of a number for both, or of a pair."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def windows(size, kernel, stride, padding, dilation, ceil_mode):
     """For each output position along one axis: (input positions, kernel taps) inside the image."""
+    low, high = pair(padding)
     reach = dilation * (kernel - 1) + 1
     # In ceil mode a window may reach beyond the padding, if it begins before the right padding.
-    end = size if ceil_mode else size + padding - reach + 1
-    for i, start in enumerate(range(-padding, end, stride)):
-        if i and start - stride + reach >= size + padding:  # the last one has reached the end
+    end = size + high - reach + 1
+    end = max(end, size) if ceil_mode else end
+    for i, start in enumerate(range(-low, end, stride)):
+        if i and start - stride + reach >= size + high:  # the last one has reached the end
             break
         taps = [t for t in range(kernel) if 0 <= start + dilation * t < size]
         yield [start + dilation * t for t in taps], taps
 
 
-def over_windows(shape, *options_and_function):
+def over_windows(shape, function, kernel, stride, padding, dilation=1, ceil_mode=False):
     """Calls `function(positions, taps)` for each output position; stacks what it returns."""
-    *options, function = options_and_function
+    options = zip(pair(kernel), pair(stride), pair(padding), pair(dilation))
+    rows, columns = (
+        list(windows(length, *each, ceil_mode)) for length, each in zip(shape, options)
+    )
     return np.array(
         [
             [
-                function(np.ix_(rows, columns), np.ix_(row_taps, column_taps))
-                for columns, column_taps in windows(shape[1], *options)
+                function(np.ix_(row, column), np.ix_(row_taps, column_taps))
+                for column, column_taps in columns
             ]
-            for rows, row_taps in windows(shape[0], *options)
+            for row, row_taps in rows
         ]
     )
 
 
 def conv(x, mask, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, fill="neighbor"):
-    """`weight` `[C_out, C // groups, k, k]`, as torch keeps it."""
-    kernel = weight.shape[-1]
+    """`weight` `[C_out, C // groups, kh, kw]`, as torch keeps it."""
+    kernel = weight.shape[2:]
     bias = np.zeros(len(weight)) if bias is None else bias
     x = np.where(mask[..., None], x, 0)
     if fill == "neighbor":
-        x = neighbor_padding(x, mask, dilation * (kernel - 1) + 1)
+        x = neighbor_padding(x, mask, max(d * (k - 1) for d, k in zip(pair(dilation), kernel)) + 1)
     x = x.reshape(*mask.shape, groups, -1)
     weight = weight.reshape(groups, -1, *weight.shape[1:]).transpose(3, 4, 0, 2, 1)
 
@@ -68,22 +78,23 @@ def conv(x, mask, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=
         if not visible:
             return np.zeros(len(bias))
         y = np.einsum("ijgc,ijgco->go", x[here], weight[taps]).reshape(-1)
-        return y * (kernel**2 / visible if fill == "partial" else 1) + bias
+        return y * (np.prod(kernel) / visible if fill == "partial" else 1) + bias
 
-    options = (mask.shape, kernel, stride, padding, dilation)
-    y = over_windows(*options, at)
-    return y, over_windows(*options, lambda here, taps: mask[here].any())
+    options = (kernel, stride, padding, dilation)
+    y = over_windows(mask.shape, at, *options)
+    return y, over_windows(mask.shape, lambda here, taps: mask[here].any(), *options)
 
 
-def pool(x, mask, function, *, window, stride, padding=0, ceil_mode=False):
+def pool(x, mask, function, *, window, stride, padding=0, dilation=1, ceil_mode=False):
     """`function` of the visible values `[P, C]` of each window."""
 
     def at(here, taps):
         values = x[here][mask[here]]
         return function(values, axis=0) if len(values) else np.zeros(x.shape[-1])
 
-    options = (mask.shape, window, stride, padding, 1, ceil_mode)
-    return over_windows(*options, at), over_windows(*options, lambda here, taps: mask[here].any())
+    options = (window, stride, padding, dilation, ceil_mode)
+    touched = over_windows(mask.shape, lambda here, taps: mask[here].any(), *options)
+    return over_windows(mask.shape, at, *options), touched
 
 
 def max_pool(x, mask, **options):
@@ -92,6 +103,23 @@ def max_pool(x, mask, **options):
 
 def average_pool(x, mask, **options):
     return pool(x, mask, np.mean, **options)
+
+
+def window_sum(x, mask, *, window, stride, padding=0, dilation=1, ceil_mode=False):
+    """The mean of the visible values times how many positions of the window are in the image."""
+    options = (window, stride, padding, dilation, ceil_mode)
+    inside = over_windows(mask.shape, lambda here, taps: mask[here].size, *options)
+    y, mask = pool(
+        x,
+        mask,
+        np.mean,
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+    )
+    return y * inside[..., None], mask
 
 
 def adaptive_average_pool(x, mask, size):
