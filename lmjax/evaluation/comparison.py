@@ -11,11 +11,10 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
-from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.allocation import Allocation
 from lmjax.masking.sparse.positions import Cut, Layout
-from lmjax.masking.sparse.rows import Rows
+from lmjax.masking.sparse.rows import Rows, at_full_size
 
 
 class EngineComparison(NamedTuple):
@@ -144,4 +143,4 @@ def _recorded():
 
 def _full(output: Masked | Rows) -> jax.Array:
     """Activations `[N, H, W, C]`, zeros where hidden."""
-    return layers.unmask(output).x  # type: ignore[arg-type]  # rows are registered with it
+    return at_full_size(output) if isinstance(output, Rows) else output.x

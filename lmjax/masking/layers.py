@@ -179,23 +179,26 @@ def conv(
 
 @functools.singledispatch
 def pointwise(
-    inputs: Masked, function: Callable[..., jax.Array], *others: Masked | jax.Array
+    inputs: Masked | jax.Array, function: Callable[..., jax.Array], *others: Masked | jax.Array
 ) -> Masked:
     """Applies a map `[..., C] -> [..., C']` that treats positions alone: norm, activation, ...
 
-    With others, it is a map of several: visible where all masked ones are. Others are on the same
-    grid, or arrays that broadcast to `[N, H, W, C]`, which nothing hides.
+    With others, it is a map of several: visible where all masked ones are. These are on one grid,
+    and arrays beside them, which nothing hides, broadcast to it: `[N|1, H|1, W|1, C|1]`. The
+    function must broadcast too: it is shown rows `[R, C]` and `[1, C]` where only visible positions
+    are computed.
 
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
     and would make gradients NaN.
     """
-    held = next((i for i, other in enumerate(others, 1) if _holds_rows(other)), None)
+    operands = inputs, *others
+    held = next((i for i, operand in enumerate(operands) if _holds_rows(operand)), None)
     if held is not None:
-        first, *rest = _swapped((inputs, *others), held)
+        first, *rest = _swapped(operands, held)
         return pointwise(first, lambda *x: function(*_swapped(x, held)), *rest)
-    mask = _known_to_all(inputs, *others)
-    rank = inputs.x.ndim
-    shown = (_shown(operand, mask, rank) for operand in (inputs, *others))
+    mask = _known_to_all(*operands)
+    rank = max(operand.x.ndim for operand in operands if isinstance(operand, Masked))
+    shown = (_shown(operand, mask, rank) for operand in operands)
     return Masked(select(mask, function(*shown)), mask)
 
 
@@ -310,7 +313,8 @@ def window_sum(
     """Takes sums over windows as if every position had the mean of the visible ones there.
 
     Options as in `max_pool`. Positions outside the image never count: divided by how many are
-    inside, this is `average_pool`; divided by the window's size, torch's default average pool.
+    inside, this is `average_pool`; divided by the window's size, an average pool over zeros around
+    the image, torch's default.
     """
     x, mask = inputs
     sliding = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}

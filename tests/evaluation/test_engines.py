@@ -15,16 +15,38 @@ from lmjax.evaluation import plan as planner
 from lmjax.masking import Masked, layers
 from lmjax.masks import Coalitions, random_keep, segments
 from lmjax.models import Classifier, checkpoints, registry
+from lmjax.models.layers import Network, relu
 from lmjax.models.networks.densenet import DenseNet
 from lmjax.models.networks.efficientnet import EfficientNet
 from lmjax.models.networks.resnet import BasicBlock, Bottleneck, ResNet
 from tests.support import compilations
+
+
+class AnyWindows(Network):
+    """Windows and maps that no network of the registry has."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        contrast = jnp.array([1.0, -2.0, 0.5]).reshape(1, 1, 1, 3)
+        x = layers.pointwise(self.begin(inputs), jnp.multiply, contrast)
+        x = self.conv(8, (3, 5), (2, 3), padding=((0, 1), (1, 2)))(x)
+        x = layers.seam(relu(self.norm()(x)))
+        gate = self.conv(8, (1, 7))(x)
+        gate = self.conv(8, (3, 1), dilation=(2, 1))(gate)
+        x = layers.pointwise(x, lambda x, gate: x * jax.nn.sigmoid(gate), gate)
+        x = layers.max_pool(x, window=(2, 3), stride=2, padding=((0, 1), (1, 1)), dilation=(2, 1))
+        x = layers.seam(layers.window_sum(x, window=(3, 2), padding=((1, 1), (0, 1))))
+        gate = jnp.tanh(layers.global_max_pool(x))[:, None, None]
+        x = layers.pointwise(x, jnp.multiply, gate)
+        return self.classify(layers.global_average_pool(x), "fc")
+
 
 small_resnet = partial(ResNet, (1, 1), num_classes=5, width=8)
 MODULES = {
     "basic": small_resnet(BasicBlock),
     "bottleneck": small_resnet(Bottleneck),
     "grouped": small_resnet(partial(Bottleneck, groups=2, width_per_group=32)),
+    "any windows": AnyWindows(num_classes=5),
     "concatenated": DenseNet((1, 2), 4, 8, num_classes=5),
     "squeezed": EfficientNet(((True, 2, 3, 1, 8, 1), (False, 4, 3, 2, 8, 2)), 8, 16, num_classes=5),
 }

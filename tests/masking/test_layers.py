@@ -350,6 +350,9 @@ def test_pointwise_of_several_is_visible_where_all_are():
     # whatever comes first
     swapped = layers.pointwise(plain, lambda c, b, a: a / b + c, b, a)
     np.testing.assert_array_equal(swapped.mask, known)
+    reciprocal = layers.pointwise(jnp.ones(()), jnp.divide, b)
+    np.testing.assert_array_equal(reciprocal.mask, b.mask)
+    assert np.isfinite(reciprocal.x).all()
 
 
 def test_pointwise_of_several_has_finite_gradients():

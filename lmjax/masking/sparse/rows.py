@@ -138,6 +138,11 @@ def resume_full(x: jax.Array | None = None) -> Callable[[Rows], Masked]:
     return resume
 
 
+def at_full_size(rows: Rows) -> jax.Array:
+    """Returns activations `[N, H, W, C]` to look at; networks go on from `layers.full_size`."""
+    return _take(rows.x, rows.mask.index())
+
+
 def _take(x: jax.Array, rows: jax.Array, missing: float = 0) -> jax.Array:
     """Rows of `x`; `missing` for the one behind its end."""
     last = jnp.full((1, *x.shape[1:]), missing, x.dtype)
@@ -420,9 +425,8 @@ def _pointwise_of_pixels(inputs: Pixels, function, *others) -> Pixels | Rows:
 
 @layers.full_size.register(Rows)
 def _full_size(inputs: Rows) -> Masked:
-    x, mask = inputs
-    mask.layout.mix()
-    return Masked(_take(x, mask.index()), mask.mask())
+    inputs.mask.layout.mix()
+    return Masked(at_full_size(inputs), inputs.mask.mask())
 
 
 @layers.full_size.register(Pixels)
@@ -545,7 +549,8 @@ def _seam(inputs: Rows):
 
 @layers.unmask.register(Rows)
 def _unmask(inputs: Rows) -> Masked:
-    return Masked(_full_size(inputs).x, None)
+    inputs.mask.layout.mix()
+    return Masked(at_full_size(inputs), None)
 
 
 @layers.global_average_pool.register(Rows)
