@@ -33,6 +33,11 @@ def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
     return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
+def wide_type(x: jax.Array) -> jnp.dtype:
+    """Returns the type that means are taken in: float32, or that of `x` where it is wider."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 @functools.singledispatch
 def mask_input(inputs: Masked) -> Masked:
     """Starts masking: the normalised image with its hidden pixels dropped."""
@@ -322,7 +327,7 @@ def window_sum(
     total = _window_sum(x, made)
     if mask is None:
         return Masked(total)
-    visible = _window_sum(mask[..., None].astype(jnp.float32), made)
+    visible = _window_sum(mask[..., None].astype(wide_type(x)), made)
     scale = made.inside(_size(x))[None, ..., None] / jnp.maximum(visible, 1)
     mask = _pool_mask(mask, made)
     return Masked(select(mask, total * scale.astype(x.dtype)), mask)
@@ -388,8 +393,8 @@ def group_norm(inputs: Masked, groups: int, *, epsilon: float) -> Masked:
     """
     x, mask = inputs
     known = jnp.ones((1, *x.shape[1:3]), bool) if mask is None else mask
-    y = x.astype(jnp.float32).reshape(*x.shape[:3], groups, -1)
-    count = jnp.maximum(known.sum(axis=(1, 2), dtype=jnp.float32) * y.shape[-1], 1)
+    y = x.astype(wide_type(x)).reshape(*x.shape[:3], groups, -1)
+    count = jnp.maximum(known.sum(axis=(1, 2), dtype=y.dtype) * y.shape[-1], 1)
 
     def mean(values: jax.Array) -> jax.Array:
         values = jnp.where(known[..., None, None], values, 0)
@@ -419,10 +424,10 @@ def seam(inputs: Masked) -> Masked:
 def global_average_pool(inputs: Masked) -> jax.Array:
     """Takes the mean over the visible positions, float32 `[N, C]`; zeros where none is visible."""
     x, mask = inputs
-    x = x.astype(jnp.float32)
+    x = x.astype(wide_type(x))
     if mask is None:
         return x.mean(axis=(1, 2))
-    visible = mask.sum(axis=(1, 2), dtype=jnp.float32)[:, None]
+    visible = mask.sum(axis=(1, 2), dtype=x.dtype)[:, None]
     return x.sum(axis=(1, 2)) / jnp.maximum(visible, 1)
 
 
@@ -430,7 +435,7 @@ def global_average_pool(inputs: Masked) -> jax.Array:
 def global_max_pool(inputs: Masked) -> jax.Array:
     """Takes the maximum over the visible positions, float32 `[N, C]`; zeros where none is."""
     x, mask = inputs
-    x = x.astype(jnp.float32)
+    x = x.astype(wide_type(x))
     if mask is None:
         return x.max(axis=(1, 2))
     largest = jnp.where(mask[..., None], x, -jnp.inf).max(axis=(1, 2))
@@ -450,7 +455,7 @@ def adaptive_average_pool(inputs: Masked, size: int) -> jax.Array:
     rows, columns = (_cells(length, size) for length in mask.shape[1:])
     # Cells are few and small: sums over whole cells, not products with zeros and ones, which would
     # spread an infinity to all cells.
-    x, visible = x.astype(jnp.float32), mask.astype(jnp.float32)[..., None]
+    x, visible = x.astype(wide_type(x)), mask.astype(wide_type(x))[..., None]
 
     def grid(values: jax.Array) -> jax.Array:
         lines = jnp.stack([values[:, row].sum(axis=1) for row in rows], axis=1)

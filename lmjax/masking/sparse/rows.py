@@ -480,8 +480,8 @@ def _window_sum(
     made = Window.over(mask.shape, window=window, **sliding)
     target = mask.after(made)
     total, count = _read_sum(x, mask.read_by(target, made))
-    inside = jnp.asarray(made.inside(mask.shape), jnp.float32)[None, ..., None]
-    scale = _at_rows(inside, target) / count.astype(jnp.float32)
+    inside = jnp.asarray(made.inside(mask.shape), layers.wide_type(x))[None, ..., None]
+    scale = _at_rows(inside, target) / count.astype(inside.dtype)
     return Rows(total * scale.astype(x.dtype), target)
 
 
@@ -519,7 +519,7 @@ def _group_norm(inputs: Rows, groups: int, *, epsilon: float) -> Rows:
     x, mask = inputs
     mask.layout.mix()
     variants, number = mask.variants(), mask.layout.num_variants
-    y = x.astype(jnp.float32).reshape(len(x), groups, -1)
+    y = x.astype(layers.wide_type(x)).reshape(len(x), groups, -1)
     count = jnp.maximum(mask.sizes() * y.shape[-1], 1)
 
     def mean(values: jax.Array) -> jax.Array:
@@ -558,7 +558,7 @@ def _global_average_pool(inputs: Rows) -> jax.Array:
     x, mask = inputs
     mask.layout.mix()
     number = mask.layout.num_variants
-    total = _sum_of_variants(x.astype(jnp.float32), mask.variants(), number)
+    total = _sum_of_variants(x.astype(layers.wide_type(x)), mask.variants(), number)
     return total / jnp.maximum(mask.sizes(), 1)[:, None]
 
 
@@ -568,7 +568,7 @@ def _global_max_pool(inputs: Rows) -> jax.Array:
     mask.layout.mix()
     number = mask.layout.num_variants
     largest = jax.ops.segment_max(
-        x.astype(jnp.float32), mask.variants(), number, indices_are_sorted=True
+        x.astype(layers.wide_type(x)), mask.variants(), number, indices_are_sorted=True
     )
     return layers.select(mask.sizes() > 0, largest)
 

@@ -1,0 +1,178 @@
+"""Values of a traced function: which axes are positions, and how they are stored.
+
+A traced function has its own layout: channels first, positions merged into one axis, heads split
+off. What is computed stands in one layout throughout: `Masked` values (or rows) whose positions
+come first and whose channels are one axis behind them. A node says which axis of the traced array
+stands for which stored dimensions. So transposes, squeezes and most reshapes compute nothing.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.masked import Masked
+from lmjax.masking.transform.symbols import Symbol
+
+Axes = tuple[tuple[int, ...], ...]
+
+
+class LayerMaskError(TypeError):
+    """Raised where a function touches masked positions in a way that has no rule."""
+
+
+class Outside(NamedTuple):
+    """Positions that a function itself put around an image: neither visible nor hidden.
+
+    Attributes:
+      pads: how many there are in front of and behind each dimension of the grid.
+      fill: a plain node that broadcasts to the array: the values there.
+    """
+
+    pads: tuple[tuple[int, int], ...]
+    fill: "Node"
+
+
+class Weight(NamedTuple):
+    """How many visible positions each value of a node stands for.
+
+    Attributes:
+      counts: a node of the same shape.
+      pooled: the axes of the image that were pooled: when they are pooled again, it is over
+        results, which count alike.
+    """
+
+    counts: "Node"
+    pooled: frozenset[Any]
+
+
+class Node:
+    """A value of the traced function.
+
+    Attributes:
+      shape, dtype: of the traced array.
+      inputs: the nodes that it is computed from.
+      run: function of the values of the inputs that gives its value.
+      mask: its symbolic mask; None for a plain array, which has no hidden positions.
+      channels: sizes of the stored channels, in order; their product is the last stored axis.
+      axes: for each axis of the traced array the stored dimensions that it stands for, first those
+        of the grid, then channels; `()` where it has one entry or repeats one.
+      outside: what the function put around the image, or None.
+      stored: of a plain array its shape as it is held: 1 along axes that repeat one entry.
+      constant: the value of a plain array where it is known while tracing, else None.
+      origin: how it was made, for rules that look further back than one operation.
+      weight: where values are sums over some positions, how many visible ones each stands for.
+      number: nodes are numbered in the order in which they are made, inputs first.
+    """
+
+    kind = "other"
+    _numbers = itertools.count()
+
+    def __init__(
+        self,
+        aval: Any,
+        inputs: Sequence["Node"] = (),
+        run: Callable[..., Any] | None = None,
+        *,
+        mask: Symbol | None = None,
+        axes: Axes = (),
+        channels: Sequence[int] = (),
+        outside: Outside | None = None,
+        stored: Sequence[int] | None = None,
+        constant: np.ndarray | None = None,
+    ):
+        self.shape, self.dtype = tuple(aval.shape), aval.dtype
+        self.weak_type = getattr(aval, "weak_type", False)
+        self.inputs, self.run = tuple(inputs), run
+        self.mask, self.axes, self.channels = mask, tuple(axes), tuple(channels)
+        self.outside = outside
+        self.stored = self.shape if stored is None else tuple(stored)
+        self.constant = constant
+        self.origin: Any = None
+        self.weight: Weight | None = None
+        self.number = next(Node._numbers)
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has positions that may be hidden."""
+        return self.mask is not None
+
+    @property
+    def symbol(self) -> Symbol:
+        """The symbolic mask of a node that has one."""
+        assert self.mask is not None
+        return self.mask
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of the stored grid: batch, then positions."""
+        return self.symbol.shape
+
+    @property
+    def pads(self) -> tuple[tuple[int, int], ...]:
+        """Positions outside the image, for each dimension of the grid."""
+        return ((0, 0),) * len(self.grid) if self.outside is None else self.outside.pads
+
+    def grid_dims(self, axis: int) -> tuple[int, ...]:
+        """Returns the dimensions of the grid that an axis stands for."""
+        return tuple(d for d in self.axes[axis] if d < len(self.grid))
+
+    def channel_dims(self, axis: int) -> tuple[int, ...]:
+        """Returns the channels that an axis stands for, counted from 0."""
+        return tuple(d - len(self.grid) for d in self.axes[axis] if d >= len(self.grid))
+
+    def of_positions(self, axis: int) -> bool:
+        """Returns whether an axis stands for positions."""
+        return any(d > 0 for d in self.grid_dims(axis))
+
+    def array(self, value: Masked) -> jax.Array:
+        """Returns the traced array, in its own layout, from the stored value."""
+        x = value.x.reshape(*self.grid, *self.channels)
+        if self.outside is not None:
+            raise LayerMaskError("it has positions outside the image")
+        return _arranged(x, self.axes, self.shape)
+
+    def mask_array(self, mask: jax.Array) -> jax.Array:
+        """Returns the mask of a stored value, in the traced layout; it broadcasts to the array."""
+        x = mask.reshape(*self.grid, *(1 for _ in self.channels))
+        narrow = [n if self.grid_dims(i) else 1 for i, n in enumerate(self.shape)]
+        return _arranged(x, self.axes, narrow, partly=True)
+
+    def store(self, array: jax.Array) -> jax.Array:
+        """Returns a traced array as it is stored, `[*grid, C]`; the opposite of `array`."""
+        sizes = (*self.grid, *self.channels)
+        order = [d for dims in self.axes for d in dims]
+        array = array.reshape([sizes[d] for d in order])
+        missing = [d for d in range(len(sizes)) if d not in order]
+        array = jnp.expand_dims(array, tuple(range(len(order), len(order) + len(missing))))
+        array = jnp.transpose(array, np.argsort([*order, *missing]))
+        return array.reshape(*self.grid, math.prod(self.channels))
+
+
+def _arranged(x: jax.Array, axes: Axes, shape: Sequence[int], *, partly: bool = False) -> jax.Array:
+    """Stored dimensions in the order of an array's axes; dimensions that no axis has are 1."""
+    order = [d for dims in axes for d in dims]
+    unused = tuple(d for d in range(x.ndim) if d not in order)
+    order = [d - sum(u < d for u in unused) for d in order]
+    x = jnp.transpose(jnp.squeeze(x, unused), order)
+    sizes = iter(x.shape)
+    narrow = [math.prod(next(sizes) for _ in dims) for dims in axes]
+    x = x.reshape(narrow)
+    return x if partly else jnp.broadcast_to(x, shape)
+
+
+def describe(node: Node) -> str:
+    """Returns a node's shape and what its axes stand for, for errors."""
+    if not node.masked:
+        return f"{list(node.shape)}"
+    names = []
+    for axis in range(len(node.shape)):
+        parts = ["batch"] if 0 in node.grid_dims(axis) else []
+        parts += ["positions"] if node.of_positions(axis) else []
+        parts += ["channels"] if node.channel_dims(axis) else []
+        names.append("+".join(parts) or "-")
+    return f"{list(node.shape)} with a mask (axes: {', '.join(names)})"

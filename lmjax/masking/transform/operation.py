@@ -1,0 +1,87 @@
+"""One operation of a traced function, as rules see it, and the registry of rules."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+from jax.extend import core as jex
+from jax.extend import source_info_util
+
+from lmjax.masking.transform.nodes import LayerMaskError, Node, describe
+
+Rule = Callable[..., Node | list[Node]]
+
+_SHOWN = ("dimension_numbers", "padding", "lhs_dilation", "axes", "axis", "dimension", "new_sizes")
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers a function as the rule of primitives."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+class Operation:
+    """An equation of a traced function.
+
+    Attributes:
+      trace: the trace it belongs to.
+      equation: of the jaxpr.
+      scope: names of the modules it is in, outermost first, joined by `/`.
+    """
+
+    def __init__(self, trace: Any, equation: jex.JaxprEqn, scope: str):
+        self.trace, self.equation, self.scope = trace, equation, scope
+
+    @property
+    def name(self) -> str:
+        """Name of the primitive."""
+        return self.equation.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters of the primitive."""
+        return self.equation.params
+
+    @property
+    def aval(self) -> Any:
+        """Shape and dtype of the (first) result."""
+        return self.equation.outvars[0].aval
+
+    def bind(self, *arrays: jax.Array) -> Any:
+        """Runs the primitive on arrays of the shapes that were traced."""
+        inputs = [v for v in self.equation.invars if not isinstance(v, jex.Literal)]
+        given = [a for v, a in zip(self.equation.invars, arrays) if not isinstance(v, jex.Literal)]
+        unique = list(dict.fromkeys(inputs))
+        jaxpr = jex.Jaxpr((), unique, self.equation.outvars, [self.equation])
+        values = dict(zip(inputs, given))
+        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))(*(values[v] for v in unique))
+        return results if self.equation.primitive.multiple_results else results[0]
+
+    def bind_anew(self, *arrays: jax.Array) -> jax.Array:
+        """Runs a primitive that works entry by entry on arrays of other shapes."""
+        return self.equation.primitive.bind(*arrays, **self.params)
+
+    def fail(self, reason: str) -> NoReturn:
+        """Raises LayerMaskError with a reason; the trace adds where it happened."""
+        raise LayerMaskError(reason)
+
+    def where(self) -> str:
+        """Returns the line of the traced function, and the modules it is in."""
+        line = source_info_util.summarize(self.equation.source_info)
+        return f"{line} (in {self.scope})" if self.scope else line
+
+    def explain(self, operands: Sequence[Node], reason: str) -> str:
+        """Returns the text of an error: primitive, reason, operands and the user's line."""
+        shown = {key: value for key, value in self.params.items() if key in _SHOWN}
+        return (
+            f"layer_mask cannot go through {self.name!r}: {reason}\n"
+            f"  operands: {'; '.join(map(describe, operands))}\n"
+            + (f"  parameters: {shown}\n" if shown else "")
+            + f"  at {self.where()}"
+        )

@@ -1,0 +1,277 @@
+"""What is computed, in which order, and how much of it.
+
+Backward over the nodes: which outputs of a convolution does anything later read? Where a residual
+sum keeps fewer positions than a convolution gives, the convolution gives those alone, and fewer
+rings of neighbor padding are enough. Forward: chains of pointwise operations become one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lmjax.masking import layers
+from lmjax.masking.transform.convolutions import Convolution
+from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.pointwise import Pointwise, apply_pointwise
+from lmjax.masking.transform.symbols import Symbol, rings_needed, still, within
+
+
+class Need(NamedTuple):
+    """What later operations read of a node.
+
+    Attributes:
+      mask: they read nothing beyond it.
+      like: a node that has this mask and can be computed before; None where there is none.
+    """
+
+    mask: Symbol
+    like: Node | None
+
+
+class Step(NamedTuple):
+    """The computation of a node.
+
+    Attributes:
+      node: it.
+      inputs: the nodes that it is computed from.
+      function: of a pointwise node, composed from a chain of them.
+      rings: of neighbor padding, for a convolution.
+      keep: a node that has the positions to keep, or None.
+      seam: a node that all later steps are computed from, or None.
+    """
+
+    node: Node
+    inputs: tuple[Node, ...]
+    function: Any = None
+    rings: int = 0
+    keep: Node | None = None
+    seam: Node | None = None
+
+
+class Plan:
+    """The steps that compute some nodes.
+
+    Attributes:
+      outputs: the nodes that are wanted.
+      steps: in order.
+    """
+
+    def __init__(self, outputs: Sequence[Node], given: Sequence[Node], *, shortcuts: bool = True):
+        """Makes a plan.
+
+        Args:
+          outputs: nodes that are wanted.
+          given: nodes whose values are there.
+          shortcuts: whether convolutions compute only what is read; False runs the full recipe.
+        """
+        self.outputs, self._given = tuple(outputs), frozenset(given)
+        nodes = _reachable(outputs, self._given)
+        self._ancestors = _ancestors(nodes)
+        needs = _needs(nodes, outputs, self._ancestors) if shortcuts else {}
+        keeps = {x: self._keep(x, needs) for x in nodes if isinstance(x, Convolution)}
+        chains = _chains(nodes, [*outputs, *(x for x in keeps.values() if x is not None)])
+        steps = [self._step(node, needs, chains, keeps) for node in nodes if node in chains]
+        self.steps = _with_seams(_scheduled(steps, outputs), self.outputs, self._given)
+
+    def _keep(self, node: Convolution, needs: Mapping[Node, Need]) -> Node | None:
+        """A node that has the positions which are read of a convolution, where they are fewer."""
+        need = needs.get(node)
+        if need is None or need.like is None or need.mask is node.mask:
+            return None
+        usable = node not in self._ancestors.get(need.like, ()) and len(node.grid) == 3
+        return need.like if usable and not _of_points(node) else None
+
+    def _step(self, node: Node, needs, chains: Mapping[Node, Any], keeps) -> Step:
+        if isinstance(node, Pointwise):
+            return Step(node, *chains[node])
+        if not isinstance(node, Convolution):
+            return Step(node, node.inputs)
+        if _of_points(node):
+            return Step(node, node.inputs)
+        if node not in needs:
+            rings = max(s.dilation * (s.size - 1) for s in node.slides)
+        else:
+            rings = rings_needed(node.inputs[0].symbol, needs[node].mask, node.slides)
+        return Step(node, node.inputs, rings=rings, keep=keeps[node])
+
+    def run(self, values: dict[Node, Any]) -> list[Any]:
+        """Returns the values of the outputs.
+
+        Args:
+          values: of the given nodes; the others' are added.
+        """
+        for step in self.steps:
+            values[step.node] = _value(step, values)
+            if step.seam is not None:
+                values[step.seam] = layers.seam(values[step.seam])
+        return [values[node] for node in self.outputs]
+
+
+def _value(step: Step, values: Mapping[Node, Any]) -> Any:
+    inputs = [values[x] for x in step.inputs]
+    if step.function is not None:
+        return apply_pointwise(step.inputs, step.function, inputs)
+    if not isinstance(step.node, Convolution):
+        assert step.node.run is not None
+        return step.node.run(*inputs)
+    keep = None if step.keep is None else values[step.keep]
+    fits = keep is not None and isinstance(keep, type(inputs[0]) if _is_rows(inputs[0]) else object)
+    mask = keep.mask if fits and hasattr(keep, "mask") else None  # type: ignore[union-attr]
+    return step.node.run(*inputs, rings=step.rings, keep=mask)
+
+
+def _is_rows(value: Any) -> bool:
+    return not isinstance(value, layers.Masked)
+
+
+def _of_points(node: Convolution) -> bool:
+    return all(s == still(n) for s, n in zip(node.slides, node.inputs[0].grid))
+
+
+def _reachable(outputs: Sequence[Node], given: frozenset[Node]) -> list[Node]:
+    """Nodes that the outputs need, inputs first."""
+    found, left = set(), list(outputs)
+    while left:
+        node = left.pop()
+        if node not in found and node not in given:
+            found.add(node)
+            left += node.inputs
+    return sorted(found, key=lambda node: node.number)
+
+
+def _ancestors(nodes: Sequence[Node]) -> dict[Node, set[Node]]:
+    """All nodes that each node is computed from, itself among them."""
+    ancestors: dict[Node, set[Node]] = {}
+    for node in nodes:
+        ancestors[node] = {node}.union(*(ancestors.get(x, {x}) for x in node.inputs))
+    return ancestors
+
+
+def _needs(nodes: Sequence[Node], outputs: Sequence[Node], ancestors) -> dict[Node, Need]:
+    """What is read of each node with positions."""
+    needs = {x: Need(x.symbol, None) for x in outputs if x.masked}
+    for node in reversed(nodes):
+        for x in node.inputs:
+            if x.masked:
+                needs[x] = _merged(needs.get(x), _read(node, x, needs, ancestors), x)
+    return needs
+
+
+def _read(node: Node, x: Node, needs: Mapping[Node, Need], ancestors) -> Need:
+    """What a node reads of its input."""
+    passes = isinstance(node, Pointwise) or (isinstance(node, Convolution) and _of_points(node))
+    if not passes or not node.masked or node not in needs or node.grid != x.grid:
+        return Need(x.symbol, None)
+    need = needs[node]
+    if need.like is not None:
+        return need
+    others = [y for y in node.inputs if y.masked and y.mask is need.mask]
+    like = next((y for y in others if x not in ancestors.get(y, {y})), None)
+    return Need(need.mask, like)
+
+
+def _merged(one: Need | None, other: Need, x: Node) -> Need:
+    if one is None or within(one.mask, other.mask):
+        return other if one is None or one.mask is not other.mask or one.like is None else one
+    if within(other.mask, one.mask):
+        return one
+    return Need(x.symbol, None)
+
+
+def _chains(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Any]:
+    """Inputs and function of each node that is computed; pointwise ones in a chain are one."""
+    uses: dict[Node, int] = dict.fromkeys(outputs, 2)
+    for node in nodes:
+        for x in node.inputs:
+            uses[x] = uses.get(x, 0) + 1
+    chains: dict[Node, Any] = {}
+    for node in nodes:
+        if not isinstance(node, Pointwise):
+            chains[node] = None
+            continue
+        inputs: list[Node] = []
+        parts = []
+        for x in node.inputs:
+            alone = isinstance(x, Pointwise) and uses[x] == 1 and x in chains and not node.risky
+            if alone and x.grid == node.grid:
+                own, function = chains.pop(x)
+            else:
+                own, function = (x,), None
+            parts.append((len(own), function))
+            inputs += own
+        chains[node] = tuple(inputs), _composed(node.function, parts)
+    return chains
+
+
+def _composed(function: Any, parts: Sequence[tuple[int, Any]]) -> Any:
+    if all(inner is None for _, inner in parts):
+        return function
+
+    def run(*arrays: Any) -> Any:
+        left, given = list(arrays), []
+        for number, inner in parts:
+            own, left = left[:number], left[number:]
+            given.append(own[0] if inner is None else inner(*own))
+        return function(*given)
+
+    return run
+
+
+def _scheduled(steps: Sequence[Step], outputs: Sequence[Node]) -> list[Step]:
+    """Steps in an order in which positions to keep are there before the convolution that keeps."""
+    by_node = {step.node: step for step in steps}
+    order: list[Step] = []
+    done, open_ = set(), set()
+    left = [(node, False) for node in reversed(list(outputs))]
+    while left:
+        node, entered = left.pop()
+        if node in done or node not in by_node:
+            continue
+        step = by_node[node]
+        if entered:
+            done.add(node)
+            order.append(step)
+            continue
+        open_.add(node)
+        if step.keep in open_ and step.keep not in done:
+            by_node[node] = step = step._replace(keep=None)
+        before = [*step.inputs, *([step.keep] if step.keep is not None else [])]
+        left.append((node, True))
+        left += [(x, False) for x in reversed(before) if x not in done]
+    return order
+
+
+def _with_seams(
+    steps: Sequence[Step], outputs: Sequence[Node], given: frozenset[Node]
+) -> list[Step]:
+    """Marks where all that follows is computed from one value with positions."""
+    last: dict[Node, int] = {}
+    readers: dict[Node, list[Step]] = {}
+    for i, step in enumerate(steps):
+        for x in (*step.inputs, *([step.keep] if step.keep is not None else [])):
+            last[x] = i
+            readers.setdefault(x, []).append(step)
+    last.update(dict.fromkeys(outputs, len(steps)))
+    of_images = {x for x in given if x.masked}
+    live, before = set(of_images), None
+    marked = []
+    for i, step in enumerate(steps):
+        if any(x in of_images for x in step.inputs):
+            of_images.add(step.node)
+            live.add(step.node)
+        live = {x for x in live if last.get(x, -1) > i}
+        seam = _seam(live, given, readers)
+        marked.append(step._replace(seam=None if seam is before else seam))
+        before = seam
+    return marked
+
+
+def _seam(live: set[Node], given: frozenset[Node], readers: Mapping[Node, Any]) -> Node | None:
+    if len(live) != 1:
+        return None
+    (node,) = live
+    at_image = node in given or not node.masked
+    if at_image or len(node.grid) != 3 or node.symbol.positions == 1:
+        return None
+    if all(step.function is not None for step in readers.get(node, ())):
+        return None  # what follows is part of the same layer
+    return node

@@ -1,0 +1,219 @@
+"""Tracing a function: every operation becomes nodes, by the rule of its primitive.
+
+Nothing is computed here, except small arrays that do not depend on weights or images (indices,
+matrices that resize), whose values rules need to know.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from lmjax.masking import layers
+from lmjax.masking.transform.nodes import Axes, LayerMaskError, Node, Outside
+from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.plain import plain_operation
+from lmjax.masking.transform.symbols import Symbol
+from lmjax.masking.transform.weights import weigh
+
+# Arrays of at most this many entries are computed while tracing, where their values are known.
+_FOLDED = 1 << 22
+# Floating-point constants of more entries are weights: they stay arguments.
+_WEIGHTS = 1 << 16
+
+
+class Trace:
+    """Turns the equations of a jaxpr into nodes.
+
+    Attributes:
+      padding: what a convolution sees beside the visible region, as in `lmjax.LayerMasking`.
+      until: name of the module from which on the network is plain, or None.
+      ended: whether that module has been met.
+      scopes: the modules met so far, for the error where `until` is none of them.
+    """
+
+    def __init__(self, *, padding: str = "neighbor", until: str | None = None):
+        self.padding, self.until, self.ended = padding, until, False
+        self.scopes: dict[str, None] = {}
+
+    # Nodes.
+
+    def plain(self, aval: Any, inputs: Sequence[Node] = (), run=None, **known: Any) -> Node:
+        """Returns a node without hidden positions; its value where all inputs' values are known."""
+        node = Node(aval, inputs, run, **known)
+        foldable = run is not None and math.prod(node.stored) <= _FOLDED
+        if foldable and all(x.constant is not None for x in inputs):
+            with jax.ensure_compile_time_eval():
+                constant = run(*(x.constant for x in inputs))
+            node.constant = np.asarray(constant).reshape(node.stored)
+            node.inputs, node.run = (), lambda value=node.constant: jnp.asarray(value)
+        return node
+
+    def given(self, value: Any) -> Node:
+        """Returns a node for a constant of the traced function."""
+        aval = jax.typeof(value) if hasattr(jax, "typeof") else jax.core.get_aval(value)
+        node = Node(aval)
+        small = math.prod(node.shape) <= _WEIGHTS
+        if not isinstance(value, jax.core.Tracer):
+            if small or not jnp.issubdtype(node.dtype, jnp.floating):
+                node.constant = np.asarray(value)
+        return node
+
+    def literal(self, value: Any, aval: Any) -> Node:
+        """Returns a node for a number in the jaxpr."""
+        number = np.asarray(value, aval.dtype)
+        return Node(aval, (), lambda: number, constant=number)
+
+    def masked(
+        self,
+        aval: Any,
+        inputs: Sequence[Node],
+        run: Any,
+        *,
+        mask: Symbol,
+        axes: Axes,
+        channels: Sequence[int],
+        outside: Outside | None = None,
+    ) -> Node:
+        """Returns a node with positions; a plain one where it has only one and no axis for it."""
+        axes = tuple(map(tuple, axes))
+        node = Node(aval, inputs, run, mask=mask, axes=axes, channels=channels, outside=outside)
+        return self.settled(node)
+
+    def settled(self, node: Node) -> Node:
+        """Returns a node, or a plain one where it has one position and no axis for it."""
+        return node if self._has_positions(node) else self._without_positions(node)
+
+    @staticmethod
+    def _has_positions(node: Node) -> bool:
+        return node.symbol.positions > 1 or any(
+            node.of_positions(axis) for axis in range(len(node.shape))
+        )
+
+    def _without_positions(self, node: Node) -> Node:
+        """The only position of each image, 0 where it is hidden."""
+
+        def run(value: Any) -> jax.Array:
+            x = layers.full_size(value)
+            return _clean(node.array(x), node.mask_array(x.mask))
+
+        aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
+        return self.plain(aval, [node], run)
+
+    def full(self, node: Node) -> Node:
+        """Returns a plain node held at its full shape."""
+        if node.stored == node.shape:
+            return node
+        aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
+        return self.plain(aval, [node], lambda value: jnp.broadcast_to(value, node.shape))
+
+    def array(self, node: Node) -> Node:
+        """Returns the traced array of a node with positions, zeros where hidden, as a plain one."""
+        node = realised(self, node)
+
+        def run(value: Any) -> jax.Array:
+            return node.array(layers.full_size(layers.unmask(value)))
+
+        return node.symbol.once(
+            ("array", node),
+            lambda: self.plain(jax.ShapeDtypeStruct(node.shape, node.dtype), [node], run),
+        )
+
+    # Equations.
+
+    def evaluate(
+        self, jaxpr: jex.Jaxpr, consts: Sequence[Node], args: Sequence[Node], scope: str = ""
+    ) -> list[Node]:
+        """Returns the nodes of a jaxpr's results."""
+        nodes: dict[jex.Var, Node] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+
+        def read(variable: Any) -> Node:
+            if isinstance(variable, jex.Literal):
+                return self.literal(variable.val, variable.aval)
+            return nodes[variable]
+
+        for equation in jaxpr.eqns:
+            operands = [read(v) for v in equation.invars]
+            names = [scope, str(equation.source_info.name_stack)]
+            results = self._apply(equation, operands, "/".join(filter(None, names)))
+            nodes.update(zip(equation.outvars, results))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _apply(
+        self, equation: jex.JaxprEqn, operands: Sequence[Node], scope: str
+    ) -> Sequence[Node]:
+        operation = Operation(self, equation, scope)
+        self._enter(scope)
+        if self.ended:
+            operands = [self.array(x) if x.masked else x for x in operands]
+        if not any(x.masked for x in operands):
+            return plain_operation(operation, operands)
+        try:
+            if operation.name not in RULES:
+                operation.fail(
+                    "there is no rule for this primitive; give it one with "
+                    "lmjax.masking.register_rule, or write the network without it"
+                )
+            results = RULES[operation.name](operation, *operands)
+            weigh(operation, operands, results)
+        except LayerMaskError as error:
+            if getattr(error, "explained", False):
+                raise
+            explained = LayerMaskError(operation.explain(operands, str(error)))
+            explained.explained = True  # type: ignore[attr-defined]
+            raise explained from None
+        return results if isinstance(results, list) else [results]
+
+    def _enter(self, scope: str) -> None:
+        if self.until is None or self.ended:
+            return
+        self.scopes[scope] = None
+        self.ended = f"/{self.until}/" in f"/{scope}/"
+
+
+def _clean(array: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask, array, jnp.zeros((), array.dtype))
+
+
+def realised(trace: Trace, node: Node) -> Node:
+    """Returns a node whose positions outside the image are positions like others, and known.
+
+    For operations that cannot keep them apart. What meets them there decides what is visible.
+    """
+    if node.outside is None:
+        return node
+    return node.symbol.once(("realised", node), lambda: _realised(trace, node))
+
+
+def _realised(trace: Trace, node: Node) -> Node:
+    assert node.outside is not None
+    pads = node.outside.pads
+    inner = [n - p - q for n, (p, q) in zip(_padded(node), pads)]
+    assert tuple(inner) == node.grid
+    shape = _padded(node)
+    mask = node.symbol.other(("realised", pads), shape)
+    result = Node(
+        jax.ShapeDtypeStruct(node.shape, node.dtype),
+        (node, node.outside.fill),
+        mask=mask,
+        axes=node.axes,
+        channels=node.channels,
+    )
+
+    def run(value: Any, fill: jax.Array) -> Any:
+        x, known = layers.full_size(value)
+        inside = jnp.pad(jnp.ones(node.grid, bool), pads)
+        around = result.store(jnp.broadcast_to(fill, node.shape).astype(x.dtype))
+        x = jnp.where(inside[..., None], jnp.pad(x, (*pads, (0, 0))), around)
+        return layers.Masked(x, jnp.pad(known, pads, constant_values=True))
+
+    result.run = run
+    return result
+
+
+def _padded(node: Node) -> tuple[int, ...]:
+    return tuple(n + p + q for n, (p, q) in zip(node.grid, node.pads))
