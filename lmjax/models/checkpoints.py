@@ -308,23 +308,28 @@ def count_parameters(variables: Mapping[str, Any]) -> int:
 
 
 def _torch_key(path: tuple[str, ...]) -> str:
-    return ".".join((*path[1:-1], _TORCH_LEAVES[path[-1]]))
+    return ".".join((*path[1:-1], _TORCH_LEAVES.get(path[-1], path[-1])))
+
+
+def _is_as_in_torch(name: str) -> bool:
+    """Whether a leaf has the same shape there; so do those of networks that are functions."""
+    return name in _AS_IN_TORCH or name not in _TORCH_LEAVES
 
 
 def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if name in _AS_IN_TORCH:
+    if _is_as_in_torch(name):
         return shape
     return (*shape[:-3:-1], *shape[:-2])  # HWIO -> OIHW, IO -> OI, O -> O
 
 
 def _to_torch(name: str, leaf: np.ndarray) -> np.ndarray:
-    if name in _AS_IN_TORCH:
+    if _is_as_in_torch(name):
         return leaf
     return leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
 
 
 def _to_flax(name: str, value: np.ndarray) -> np.ndarray:
-    if name in _AS_IN_TORCH:
+    if _is_as_in_torch(name):
         return value
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 

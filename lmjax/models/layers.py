@@ -252,6 +252,11 @@ class Network(nn.Module, kw_only=True):
     def run(self, x: Masked, blocks: Sequence[Callable[[Masked], Masked]]) -> Masked:
         """Runs blocks in order, masked as far as `masking.depth` says, with seams in between."""
         depth = self.masking.depth
+        if isinstance(depth, str):
+            raise ValueError(
+                f"depth is {depth!r}; in this network it is a number of blocks, 0 to {len(blocks)}, "
+                "or None to mask all the way"
+            )
         if depth is not None and depth > len(blocks):
             raise ValueError(
                 f"masking depth is {depth}, but the network has {len(blocks)} blocks; use 0 to "

@@ -63,14 +63,16 @@ class LayerMasking(_ThroughLayers):
         `"none"` leaves zeros there (the paper's ablation "masking only").
       depth: mask through the stem and the first `depth` blocks, then go on with plain layers (the
         activations, zeros included, as they stand). 0 masks the stem only. None (default) masks
-        all the way. The network defines its blocks: residual blocks in a ResNet.
+        all the way. The network defines its blocks: residual blocks in a ResNet. For a network of
+        another framework (`lmjax.models.from_function`), the name of the module from which on it is
+        plain.
 
     Raises:
       ValueError: for another `padding`, or a negative `depth`.
     """
 
     padding: Literal["neighbor", "none"] = "neighbor"
-    depth: int | None = None
+    depth: int | str | None = None
 
     def __post_init__(self):
         check_choice("padding", self.padding, ("neighbor", "none"))
@@ -89,7 +91,7 @@ class PartialConvolution(_ThroughLayers):
       depth: as in `LayerMasking`.
     """
 
-    depth: int | None = None
+    depth: int | str | None = None
     padding = "partial"
 
     def __post_init__(self):
@@ -127,7 +129,7 @@ def check_masking(masking: Any, own: Masking) -> None:
         )
 
 
-def _check_depth(depth: int | None) -> None:
-    if depth is not None:
-        note = "the number of blocks to mask; None masks all the way"
+def _check_depth(depth: int | str | None) -> None:
+    if depth is not None and not (isinstance(depth, str) and depth):
+        note = "the number of blocks to mask, or a module's name; None masks all the way"
         check_whole("depth", depth, least=0, note=note)

@@ -6,6 +6,7 @@ import optax
 from lmjax.training.config import TrainingConfig
 
 _DECAYED = ("kernel", "in_proj_kernel")
+_OF_OTHERS = ("weight", "w", "value")  # of networks that are functions, where they are matrices
 
 
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
@@ -31,4 +32,8 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
 
 def decayed(params):
     """Returns which parameters decay: kernels alone (He et al. 2018, arXiv 1812.01187)."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key in _DECAYED, params)
+    def is_decayed(path, leaf) -> bool:
+        name = path[-1].key.split(".")[-1]
+        return name in _DECAYED or (name in _OF_OTHERS and leaf.ndim > 1)
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)

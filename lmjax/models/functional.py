@@ -1,0 +1,264 @@
+"""Networks of other frameworks: a function of weights and images becomes a classifier."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from lmjax.masking import layers
+from lmjax.masking.masked import Masked
+from lmjax.masking.transform import LayerMasked, layer_mask
+from lmjax.models.classifier import Classifier
+from lmjax.models.preprocessing import Preprocessing
+from lmjax.removals.masking import LayerMasking, Masking, PartialConvolution
+
+Layout = Literal["NHWC", "NCHW"]
+Variables = dict[str, dict[str, jax.Array]]
+
+# Closed-over arrays of more entries are weights, and become arguments.
+_LARGE = 1024
+_SIZE = 224
+# Names that frameworks give to statistics, which training leaves alone.
+_STATISTICS = ("batch_stats", "running_mean", "running_var", "state_index", "moving_")
+
+
+def from_function(
+    apply: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    *,
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    class_names: Sequence[str] | None = None,
+    layout: Layout = "NHWC",
+    image_size: int | None = _SIZE,
+    preprocessing: Preprocessing | None = None,
+    fixed: Callable[[str], bool] | None = None,
+) -> Classifier:
+    """Makes a classifier of a network written in any framework on JAX, unmodified.
+
+    Example:
+      >>> apply = lambda variables, images: model.apply(variables, images, train=False)  # Flax
+      >>> classifier = lmjax.models.from_function(apply, variables, class_names=names)
+      >>> apply = lambda model, images: jax.vmap(model)(images)  # Equinox
+      >>> classifier = lmjax.models.from_function(apply, model, layout="NCHW")
+      >>> predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+
+    Args:
+      apply: `(params, images) -> logits [N, K]`, pure. It is run as at inference: batch norms use
+        their running statistics, dropout is off.
+      params: its weights, any pytree. Leaves that are no arrays are passed as they are.
+      mean, std: of the training images, one number for each channel, in [0, 1]; ImageNet's by
+        default.
+      class_names: one for each class, or None.
+      layout: of the images that `apply` takes.
+      image_size: side of the square images that the network was trained on, in pixels: photographs
+        are resized to 8/7 of it, and cropped. None keeps photographs as they are.
+      preprocessing: in the place of `mean`, `std` and `image_size`.
+      fixed: function of a leaf's name that says what training leaves alone. None takes the names of
+        statistics in Flax, torch, Keras and Equinox, and everything that is not floating point.
+
+    Returns:
+      The classifier. Its weights are `variables["params"]` and, for what is fixed,
+      `variables["batch_stats"]`, by names such as `"layer1.conv.kernel"`.
+
+    Raises:
+      ValueError: `apply` does not take `(params, images)` of this layout, or gives no logits;
+        class names of another number.
+    """
+    if preprocessing is None:
+        resize = None if image_size is None else image_size * 8 // 7
+        preprocessing = Preprocessing(resize, image_size, mean=tuple(mean), std=tuple(std))
+    call, variables = _bind(apply, params, fixed or _is_statistic)
+    size = preprocessing.crop or _SIZE
+    channels = len(preprocessing.mean)
+    shape = (2, size, size, channels) if layout == "NHWC" else (2, channels, size, size)
+    variables = call.hoist(variables, shape)
+    num_classes = _num_classes(call, variables, shape, layout)
+    if class_names is not None and len(class_names) != num_classes:
+        raise ValueError(f"class_names has {len(class_names)} names for {num_classes} classes")
+    return Classifier(
+        variables=variables,
+        module=TracedNetwork(call, layout, num_classes, call.fingerprint),  # type: ignore[arg-type]
+        preprocessing=preprocessing,
+        class_names=None if class_names is None else tuple(map(str, class_names)),
+    )
+
+
+class Call:
+    """A network's function on named weights; equal only to itself.
+
+    Attributes:
+      apply: the function, `(params, images) -> logits`.
+      keys: name of each leaf of the parameters that is an array.
+      fingerprint: first digits of the sha256 of what is computed, weights apart.
+    """
+
+    def __init__(self, apply: Callable, leaves: Sequence[Any], structure: Any, keys: Sequence[str]):
+        self.apply, self.keys = apply, tuple(keys)
+        self._leaves, self._structure = list(leaves), structure
+        self.fingerprint = ""
+        self._hoisted: dict[int, str] = {}
+        self._closed_over: list[Any] = []
+        self._masked: dict[tuple, LayerMasked] = {}
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.apply, "__name__", type(self.apply).__name__)
+
+    def params(self, variables: Variables) -> Any:
+        """Returns the parameters as the function takes them."""
+        named = {**variables.get("batch_stats", {}), **variables.get("params", {})}
+        keys = iter(self.keys)
+        leaves = [named[next(keys)] if leaf is _ARRAY else leaf for leaf in self._leaves]
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def __call__(self, variables: Variables, images: jax.Array) -> Any:
+        """Runs the network."""
+        params = self.params(variables)
+        if not self._hoisted:
+            return self.apply(params, images)
+        closed, results = jax.make_jaxpr(self.apply, return_shape=True)(params, images)
+        named = {**variables.get("batch_stats", {}), **variables.get("params", {})}
+        consts = [named.get(self._hoisted.get(id(c), ""), c) for c in closed.consts]
+        jaxpr = closed.jaxpr
+        free = jex.Jaxpr((), (*jaxpr.constvars, *jaxpr.invars), jaxpr.outvars, jaxpr.eqns)
+        function = jex.jaxpr_as_fun(jex.ClosedJaxpr(free, ()))
+        outputs = function(*consts, *jax.tree.leaves((params, images)))
+        return jax.tree.unflatten(jax.tree.structure(results), outputs)
+
+    def hoist(self, variables: Variables, shape: Sequence[int]) -> Variables:
+        """Returns the weights with large arrays that the function closes over among them."""
+        images = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+        try:
+            closed = jax.make_jaxpr(self.apply)(self.params(variables), images)
+        except Exception as error:
+            raise ValueError(_misfit(shape, error)) from error
+        text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
+        large = [c for c in closed.consts if np.size(c) > _LARGE]
+        self._closed_over = large  # ids are theirs as long as they live
+        self._hoisted = {id(c): f"closed_over.{i}" for i, c in enumerate(large)}
+        found = {self._hoisted[id(c)]: jnp.asarray(c) for c in large}
+        return {**variables, "batch_stats": {**variables.get("batch_stats", {}), **found}}
+
+    def masked(self, masking: Masking, layout: Layout) -> LayerMasked:
+        """Returns the function under layer masking."""
+        key = masking.padding, masking.depth, layout
+        if key not in self._masked:
+            options: dict[str, Any] = {"padding": masking.padding, "until": masking.depth}
+            self._masked[key] = layer_mask(self, layout=layout, **options)
+        return self._masked[key]
+
+
+_ARRAY = object()
+
+
+def _bind(apply: Callable, params: Any, fixed: Callable[[str], bool]) -> tuple[Call, Variables]:
+    paths, structure = jax.tree_util.tree_flatten_with_path(params)
+    names = _names([path for path, _ in paths])
+    variables: Variables = {"params": {}, "batch_stats": {}}
+    leaves, keys = [], []
+    for name, (_, leaf) in zip(names, paths):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            leaves.append(leaf)
+            continue
+        trained = jnp.issubdtype(leaf.dtype, jnp.floating) and not fixed(name)
+        variables["params" if trained else "batch_stats"][name] = jnp.asarray(leaf)
+        leaves.append(_ARRAY)
+        keys.append(name)
+    return Call(apply, leaves, structure, keys), variables
+
+
+def _names(paths: Sequence[Any]) -> list[str]:
+    """Dotted names of leaves; the number of a leaf where names would be equal."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") or "weights" for path in paths]
+    return [n if names.count(n) == 1 else f"{n}.{i}" for i, n in enumerate(names)]
+
+
+def _is_statistic(name: str) -> bool:
+    return any(part in name for part in _STATISTICS)
+
+
+def _misfit(shape: Sequence[int], error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
+    return (
+        f"apply must take (params, images), images of shape {list(shape)}; it raised "
+        f"{type(error).__name__}: {reason}. Check the order of its arguments, `layout` "
+        "('NHWC' or 'NCHW') and `image_size`"
+    )
+
+
+def _num_classes(call: Call, variables: Variables, shape: Sequence[int], layout: Layout) -> int:
+    images = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    result = jax.eval_shape(call, variables, images)
+    found = jax.tree.map(lambda x: list(x.shape), result)
+    if not hasattr(result, "shape") or len(result.shape) != 2 or result.shape[0] != shape[0]:
+        raise ValueError(
+            f"apply must return logits [N, K], got {found} for images {list(shape)} ({layout}); "
+            "wrap it to pick them: lambda params, images: apply(params, images)['logits']"
+        )
+    return result.shape[1]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class TracedNetwork:
+    """A network that is a function, in the place of a Flax module.
+
+    Attributes:
+      call: the function, on named weights.
+      layout: of the images that it takes.
+      num_classes: number of logits.
+      fingerprint: tells it from other functions in the records of studies.
+      masking: how masks go through it. Its `depth` is the name of the module from which on the
+        network is plain.
+      train: for training; the function stays as it is, so batch norms keep their statistics.
+    """
+
+    call: Call
+    layout: Layout
+    num_classes: int
+    fingerprint: str
+    masking: Masking = LayerMasking()
+    train: bool = False
+    dtype = jnp.float32
+    image_size = None
+
+    def __repr__(self) -> str:
+        return f"TracedNetwork({self.call.__name__}, {self.fingerprint})"
+
+    def clone(self, **options: Any) -> "TracedNetwork":
+        """Returns the network with other settings."""
+        dtype = options.pop("dtype", self.dtype)
+        if jnp.dtype(dtype) != self.dtype:
+            raise ValueError(
+                f"dtype must be float32 for a network that is a function, got {jnp.dtype(dtype)}; "
+                "convert its weights and images in `apply`"
+            )
+        return dataclasses.replace(self, **options)
+
+    def apply(self, variables: Variables, inputs: Any, *, mutable: Any = False) -> Any:
+        """Returns logits `[N, K]`, float32; with `mutable`, the statistics as well."""
+        if isinstance(inputs, Masked) and inputs.mask is None:
+            images = inputs.x if self.layout == "NHWC" else jnp.moveaxis(inputs.x, -1, 1)
+            logits = self.call(variables, images)
+        else:
+            self._check_depth()
+            masked = self.call.masked(self.masking, self.layout)
+            logits = masked.run(variables, layers.mask_input(inputs))
+        logits = logits.astype(jnp.float32)
+        kept = {"batch_stats": variables.get("batch_stats", {})}
+        return (logits, kept) if mutable else logits
+
+    def _check_depth(self) -> None:
+        assert isinstance(self.masking, LayerMasking | PartialConvolution)
+        if isinstance(self.masking.depth, int):
+            raise ValueError(
+                f"depth is {self.masking.depth}, a number of blocks; of a network that is a "
+                "function give the name of the module from which on it is plain, such as 'layer2'"
+            )
