@@ -6,7 +6,7 @@ when this was written, does not import beside torch 2.13.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -95,12 +95,10 @@ def _torch():
 
 def _example(torch, example: Any) -> "torch.Tensor":
     """Returns the example as a tensor: noise for a shape."""
-    if isinstance(example, Sequence) and all(isinstance(size, int) for size in example):
+    if isinstance(example, tuple | list) and all(isinstance(size, int) for size in example):
         generator = torch.Generator().manual_seed(0)
-        example = _images_or_error(torch.empty(*example)).normal_(generator=generator)
-    elif not isinstance(example, torch.Tensor):
-        example = torch.from_numpy(np.array(example))
-    return _images_or_error(example.detach())
+        return _images_or_error(torch.empty(*example)).normal_(generator=generator)
+    return _images_or_error(torch.as_tensor(example).detach())
 
 
 def _images_or_error(images: "torch.Tensor") -> "torch.Tensor":
@@ -247,7 +245,8 @@ class _Translation:
 
     def _tensor(self, key: str) -> "torch.Tensor":
         state, constants = self.program.state_dict, self.program.constants
-        return (state[key] if key in state else constants[key]).detach()
+        value: Any = state[key] if key in state else constants[key]
+        return value.detach()
 
     def _call(self, node) -> None:
         """Computes what is constant, and notes a step for everything else."""

@@ -22,6 +22,18 @@ from lmjax.models.pytorch.ops import (
 from lmjax.models.pytorch.ops.table import find, supported
 
 __all__ = [
-    *("activations", "creation", "elementwise", "find", "indexing", "normalisation", "padding"),
-    *("pooling", "products", "reductions", "resizing", "shapes", "sizes", "supported"),
+    "activations",
+    "creation",
+    "elementwise",
+    "find",
+    "indexing",
+    "normalisation",
+    "padding",
+    "pooling",
+    "products",
+    "reductions",
+    "resizing",
+    "shapes",
+    "sizes",
+    "supported",
 ]

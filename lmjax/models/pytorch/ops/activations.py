@@ -38,7 +38,8 @@ def hard_sigmoid(x: jax.Array) -> jax.Array:
 def softplus(x: jax.Array, beta: float = 1.0, threshold: float = 20.0) -> jax.Array:
     """Returns log(1 + exp(beta * x)) / beta, without overflow; so it needs no threshold."""
     scaled = x * beta
-    return (jnp.maximum(scaled, 0.0) + lax.log1p(lax.exp(-lax.abs(scaled)))) / beta
+    size = scaled * lax.sign(scaled)  # not `abs`, whose gradient at 0 is 1 in JAX
+    return (jnp.maximum(scaled, 0.0) + lax.log1p(lax.exp(-size))) / beta
 
 
 @rule("aten.elu.default")
@@ -46,7 +47,7 @@ def elu(
     x: jax.Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
 ) -> jax.Array:
     """Returns scale * x above 0, and an exponential below; so SELU and CELU too."""
-    below = (alpha * scale) * lax.expm1(jnp.minimum(x, 0.0) * input_scale)
+    below = (alpha * scale) * lax.expm1(where(x > 0, 0.0, x) * input_scale)
     return where(x > 0, x * scale, below)
 
 
@@ -84,6 +85,13 @@ def threshold(x: jax.Array, bound: float, value: float) -> jax.Array:
     return where(x > bound, x, value)
 
 
+@rule("aten.glu.default")
+def glu(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Returns the first half along an axis, gated by the second."""
+    value, gate = jnp.split(x, 2, axis)
+    return value * lax.logistic(gate)
+
+
 add_rules(
     {
         "relu.default": jax.nn.relu,  # whose gradient at 0 is 0, as in torch
@@ -94,8 +102,5 @@ add_rules(
         "mish.default": lambda x: x * lax.tanh(softplus(x)),
         "tanh.default": lax.tanh,
         "hardswish.default": lambda x: x * hard_sigmoid(x),
-        "glu.default": lambda x, axis=-1: (lambda halves: halves[0] * lax.logistic(halves[1]))(
-            jnp.split(x, 2, axis)
-        ),
     }
 )

@@ -1,6 +1,6 @@
 """Helpers of the operations: broadcasting without rank promotion, axes, values per dimension."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def axis_of(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-def axes_of(axes: Sequence[int] | int | None, rank: int) -> tuple[int, ...]:
+def axes_of(axes: Iterable[int] | int | None, rank: int) -> tuple[int, ...]:
     """Returns the axes counted from the front; all of them for None or none."""
     if axes is None or axes == []:
         return tuple(range(rank))

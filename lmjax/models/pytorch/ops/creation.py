@@ -36,7 +36,7 @@ def new_full(x: Value, shape: Sequence[int], value: float, dtype: Any = None) ->
 def arange(start: float, end: float, step: float = 1, dtype: Any = None) -> np.ndarray:
     """Returns numbers from start to before end."""
     whole = all(isinstance(number, int) for number in (start, end, step))
-    return np.arange(start, end, step, dtype or (np.dtype(np.int32) if whole else _FLOAT))
+    return np.arange(start, end, step, dtype=dtype or (np.dtype(np.int32) if whole else _FLOAT))
 
 
 @rule("aten.scalar_tensor.default")

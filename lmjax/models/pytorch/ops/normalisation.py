@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.models.pytorch.ops.arrays import per_channel, with_rank
-from lmjax.models.pytorch.ops.reductions import mean, variance_and_mean
+from lmjax.models.pytorch.ops.reductions import mean
 from lmjax.models.pytorch.ops.table import refused, rule
 
 Optional = jax.Array | None
@@ -22,8 +22,8 @@ def _scaled(x: jax.Array, scale: Optional, bias: Optional) -> jax.Array:
 
 def _standardised(x: jax.Array, axes: Sequence[int], eps: float) -> jax.Array:
     """Returns x with mean 0 and variance 1 over axes."""
-    variance, center = variance_and_mean(x, axes, 0, True)
-    return (x - center) * lax.rsqrt(variance + eps)
+    centered = x - mean(x, axes, True)
+    return centered * lax.rsqrt(mean(lax.square(centered), axes, True) + eps)
 
 
 def _by_channel(x: jax.Array, scale: Optional, bias: Optional) -> jax.Array:

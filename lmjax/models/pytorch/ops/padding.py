@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -31,41 +30,39 @@ def pad_constant(x: jax.Array, pads: Sequence[int], value: float = 0.0) -> jax.A
 @rule(*(f"aten.reflection_pad{n}d.default" for n in (1, 2, 3)))
 def reflect(x: jax.Array, pads: Sequence[int]) -> jax.Array:
     """Returns x reflected at its edges, which are not repeated."""
-    return _padded(
-        x,
-        pads,
-        lambda x, axis, low, high: (
-            lax.rev(lax.slice_in_dim(x, 1, 1 + low, axis=axis), (axis,)),
-            lax.rev(
-                lax.slice_in_dim(x, x.shape[axis] - 1 - high, x.shape[axis] - 1, axis=axis), (axis,)
-            ),
-        ),
-    )
+
+    def edges(x, axis, low, high):
+        last = x.shape[axis] - 1
+        parts = ((1, 1 + low), (last - high, last))
+        return tuple(lax.rev(lax.slice_in_dim(x, *part, axis=axis), (axis,)) for part in parts)
+
+    return _padded(x, pads, edges)
 
 
 @rule(*(f"aten.replication_pad{n}d.default" for n in (1, 2, 3)))
 def replicate(x: jax.Array, pads: Sequence[int]) -> jax.Array:
     """Returns x with its edges repeated."""
-    return _padded(
-        x,
-        pads,
-        lambda x, axis, low, high: (
-            jnp.repeat(lax.slice_in_dim(x, 0, 1, axis=axis), low, axis),
-            jnp.repeat(lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis), high, axis),
-        ),
-    )
+
+    def edges(x, axis, low, high):
+        first, last = (lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, x.shape[axis] - 1))
+        return _repeated(first, low, axis), _repeated(last, high, axis)
+
+    return _padded(x, pads, edges)
+
+
+def _repeated(x: jax.Array, count: int, axis: int) -> jax.Array:
+    shape = tuple(count if a == axis else size for a, size in enumerate(x.shape))
+    return lax.broadcast_in_dim(x, shape, tuple(range(x.ndim)))
 
 
 def circular(x: jax.Array, pads: Sequence[int]) -> jax.Array:
     """Returns x continued from its other side."""
-    return _padded(
-        x,
-        pads,
-        lambda x, axis, low, high: (
-            lax.slice_in_dim(x, x.shape[axis] - low, None, axis=axis),
-            lax.slice_in_dim(x, 0, high, axis=axis),
-        ),
-    )
+
+    def edges(x, axis, low, high):
+        behind = lax.slice_in_dim(x, 0, high, axis=axis)
+        return lax.slice_in_dim(x, x.shape[axis] - low, None, axis=axis), behind
+
+    return _padded(x, pads, edges)
 
 
 def _padded(x: jax.Array, pads: Sequence[int], edges: Callable[..., tuple]) -> jax.Array:

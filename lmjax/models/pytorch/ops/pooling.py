@@ -1,5 +1,6 @@
 """Maximum and average pooling, in windows and adaptive."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,7 +104,7 @@ def _divisor(counts: list[np.ndarray], x: jax.Array) -> Any:
     """Returns the product of counts over dimensions: one number where all windows have the same."""
     if all((count == count[0]).all() for count in counts):
         return math.prod(int(count[0]) for count in counts)
-    product = math.prod(np.ix_(*counts))
+    product = functools.reduce(np.multiply.outer, counts)
     return np.asarray(product, x.dtype).reshape((1,) * (x.ndim - len(counts)) + product.shape)
 
 

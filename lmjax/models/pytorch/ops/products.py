@@ -54,7 +54,7 @@ def convolution(
 def _transposed_kernel(weight: jax.Array, groups: int) -> jax.Array:
     """Returns the kernel `[C in, C out / groups, ...]` as a plain convolution takes it."""
     inputs, outputs, *window = weight.shape
-    weight = jnp.flip(weight, tuple(range(2, weight.ndim)))
+    weight = lax.rev(weight, tuple(range(2, weight.ndim)))
     weight = lax.reshape(weight, (groups, inputs // groups, outputs, *window))
     weight = lax.transpose(weight, (0, 2, 1, *range(3, weight.ndim)))
     return lax.reshape(weight, (groups * outputs, inputs // groups, *window))

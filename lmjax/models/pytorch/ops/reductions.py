@@ -1,7 +1,7 @@
 """Sums, means, extrema, variances and norms over axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax import lax
 from lmjax.models.pytorch.ops.arrays import Value, axes_of, cast
 from lmjax.models.pytorch.ops.table import rule
 
-Axes = Sequence[int] | int | None
+Axes = Iterable[int] | int | None
 
 
 def _size(x: jax.Array, axes: Axes) -> int:
@@ -58,8 +58,10 @@ def variance_and_mean(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns variance and mean over axes."""
     correction = 1 if correction is None else correction
-    squares = total(lax.square(x - mean(x, axes, True)), axes, keepdim)
-    return squares / max(_size(x, axes) - correction, 0), mean(x, axes, keepdim)
+    center = mean(x, axes, True)
+    squares = total(lax.square(x - center), axes, keepdim)
+    center = center if keepdim else lax.squeeze(center, axes_of(axes, x.ndim))
+    return squares / max(_size(x, axes) - correction, 0), center
 
 
 @rule("aten.std.correction")

@@ -17,9 +17,8 @@ def _targets(x: jax.Array, sizes: Sizes, scales: Scales) -> list[tuple[int, int,
     """Returns (size in, size out, step of one output in inputs) per dimension."""
     count = len(sizes or scales or ())
     inputs = x.shape[-count:]
-    factors = list(scales or [None] * count)
-    outputs = sizes or [int(size * factor) for size, factor in zip(inputs, factors)]
-    steps = [1 / f if f else i / o for i, o, f in zip(inputs, outputs, factors)]
+    outputs = sizes or [int(size * factor) for size, factor in zip(inputs, scales or ())]
+    steps = [1 / factor for factor in scales or ()] or [i / o for i, o in zip(inputs, outputs)]
     return list(zip(inputs, outputs, steps))
 
 

@@ -33,8 +33,12 @@ def nothing(*_: Any, **__: Any) -> None:
     """Does nothing: torch checked at export what the graph asserts about sizes."""
 
 
-for _name in "mul add sub floordiv truediv mod neg pow eq ne lt le gt ge and_ or_".split():
-    rule(f"operator.{_name}")(getattr(operator, _name))
+for _function in (
+    *(operator.mul, operator.add, operator.sub, operator.floordiv, operator.truediv, operator.mod),
+    *(operator.neg, operator.pow, operator.eq, operator.ne, operator.lt, operator.le, operator.gt),
+    *(operator.ge, operator.and_, operator.or_),
+):
+    rule(f"operator.{_function.__name__}")(_function)
 
 rule("torch.sym_max")(max)
 rule("torch.sym_min")(min)
