@@ -60,8 +60,8 @@ def import_module(
     Args:
       module: in evaluation mode, with float32 parameters.
       example: images as the module takes them, a tensor or array `[N, C, H, W]`; or their shape.
-      check: whether to compare the function with the module, on the example (or on noise, for a
-        shape).
+      check: whether to compare the function on a batch with the module on its single images, by
+        1e-4 of the largest output. The images are the example's first one, or noise for a shape.
 
     Returns:
       The function `(params, images) -> output`, and the parameters: keys of the state dict ->
@@ -70,7 +70,7 @@ def import_module(
 
     Raises:
       ModuleImportError: torch cannot export the module, a part of it is in training mode or not in
-        float32, it mixes images of a batch, or the function's output differs.
+        float32, it mixes images of a batch, or the outputs differ.
       UnsupportedOperationError: an operation of the module has no function here.
       ImportError: torch is not installed.
     """
@@ -120,9 +120,11 @@ def _check_module(torch, module: "torch.nn.Module") -> None:
             "images of a batch change each other's outputs: call module.eval() first"
         )
     for name, value in module.state_dict().items():
-        if value.is_floating_point() and value.dtype != torch.float32:
+        single = value.dtype == torch.float32 or not value.is_floating_point()
+        if not single or value.device.type != "cpu":
             raise ModuleImportError(
-                f"{name} is {value.dtype}; must be torch.float32: call module.float() first"
+                f"{name} is {value.dtype} on {value.device}; must be torch.float32 on the CPU: "
+                "call module.float().cpu() first"
             )
 
 
@@ -208,12 +210,15 @@ class _Translation:
     def _graph(self, output: Any) -> TorchGraph:
         images = next(n for n in self.program.graph.nodes if n.name == self.images)
         count, *shape = images.meta["val"].shape
+        steps = tuple(self._used(output))
+        for step in steps:
+            find(step.operation, step.path)  # an error here, not when it runs
         return TorchGraph(
             module=self._module_name(),
             shape=tuple(map(int, shape)),
             params=self.params,
             images=self.images,
-            steps=tuple(self._used(output)),
+            steps=steps,
             output=output,
             batched=not isinstance(count, int),
         )
@@ -267,7 +272,6 @@ class _Translation:
 
     def _step(self, node) -> Step:
         name, path = _operation(node.target), _module_path(node)
-        find(name, path)
         if name in _OF_BATCH and node in self.of_images:
             raise ModuleImportError(
                 f"{name} in module {path!r} normalises images by statistics of their batch, so "
@@ -360,18 +364,35 @@ def _dtype(dtype: Any) -> np.dtype:
 
 
 def _check_output(torch, module, graph: TorchGraph, params: Params, images) -> None:
-    """Compares the function with the module, on the example."""
+    """Compares the function on a batch with the module on each image alone.
+
+    The batch has two images: the example and its mirror image.
+    """
+    images = torch.cat([images[:1], images[:1].flip(-1)])
     with torch.no_grad():
-        expected = jax.tree.leaves(_arrays(torch, module(images)))
+        alone = [jax.tree.leaves(_arrays(torch, module(image[None]))) for image in images]
     values = jax.tree.leaves(jax.jit(graph)(params, images.numpy()))
-    for value, other in zip(values, expected, strict=True):
-        difference = np.abs(np.asarray(value, np.float64) - other).max(initial=0)
-        if not difference <= 1e-4 * np.abs(other).max(initial=0):
-            raise ModuleImportError(
-                f"{graph.module} as imported gives another output than in torch, by "
-                f"{difference:.3g} where the largest is {np.abs(other).max():.3g}: please report "
-                "it with the module; check=False imports it nevertheless"
-            )
+    for value, *parts in zip(values, *alone, strict=True):
+        _check_value(graph.module, np.asarray(value), parts)
+
+
+def _check_value(module: str, value: np.ndarray, parts: list[np.ndarray]) -> None:
+    """Compares one output for a batch with those for each of its images."""
+    if np.ndim(parts[0]) == 0 or len(parts[0]) != 1:
+        raise ModuleImportError(
+            f"{module} returns an array of shape {list(np.shape(parts[0]))} for one image; must "
+            "return arrays [N, ...] for N images"
+        )
+    other = np.concatenate(parts)
+    same = value.shape == other.shape
+    difference = np.abs(value - other.astype(np.float64)).max(initial=0) if same else np.inf
+    if not difference <= 1e-4 * np.abs(other).max(initial=0):
+        raise ModuleImportError(
+            f"{module} as imported differs from the module in torch on single images, by "
+            f"{difference:.3g} where the largest output is {np.abs(other).max():.3g}: either its "
+            "images change each other's outputs in a batch, or the import is wrong; check=False "
+            "imports it nevertheless"
+        )
 
 
 def _arrays(torch, output: Any) -> Any:

@@ -187,17 +187,36 @@ def test_modules_that_take_one_image_are_mapped_over_images():
             nn.BatchNorm2d(3, track_running_stats=False).eval(),
             "statistics of their batch, so images change each other's outputs",
         ),
-        (nn.Conv2d(3, 4, 3).half().eval(), r"weight is torch.float16; must be torch.float32"),
+        (
+            nn.Conv2d(3, 4, 3).half().eval(),
+            "weight is torch.float16 on cpu; must be torch.float32 on",
+        ),
         (
             Function(lambda self, x: x if x.sum() > 0 else -x).eval(),
             r"torch.export cannot export Function: Could not guard on data-dependent expression",
+        ),
+        (
+            Function(lambda self, x: x - x.mean(0)).eval(),
+            "either its images change each other's outputs in a batch, or the import is wrong",
+        ),
+        (
+            Function(lambda self, x: x.mean()).eval(),
+            r"returns an array of shape \[\] for one image; must return arrays \[N, ...\]",
         ),
         (
             Function(lambda self, x: x[:, :, :5] + x).eval(),
             "torch.export cannot export Function: Attempting to broadcast a dimension of length 8",
         ),
     ],
-    ids=["training", "batch statistics", "half", "control flow", "shapes"],
+    ids=[
+        "training",
+        "batch statistics",
+        "half",
+        "control flow",
+        "mixed images",
+        "no images",
+        "shapes",
+    ],
 )
 def test_modules_that_cannot_be_imported_say_why(module, message):
     with pytest.raises(ModuleImportError, match=message):
@@ -241,7 +260,9 @@ def test_a_wrong_import_is_found(small, monkeypatch):
         return graph, {**params, "2.2.bias": params["2.2.bias"] + 1}
 
     monkeypatch.setattr(export, "_translated", wrong)
-    with pytest.raises(ModuleImportError, match="gives another output than in torch, by"):
+    with pytest.raises(
+        ModuleImportError, match="differs from the module in torch on single images, by"
+    ):
         import_module(module, [1, 3, 16, 16])
     graph, _ = import_module(module, [1, 3, 16, 16], check=False)
     assert isinstance(graph, TorchGraph)

@@ -97,7 +97,7 @@ def masked_fill(x: jax.Array, mask: Value, value: Value) -> jax.Array:
     return where(mask, cast(value, x.dtype) if is_array(value) else value, x)
 
 
-@rule("aten._to_copy.default", "aten.to.dtype", "aten._assert_tensor_metadata.default")
+@rule("aten._to_copy.default", "aten.to.dtype")
 def to_dtype(x: Value, dtype: Any = None, *_: Any, **__: Any) -> Value:
     """Returns the value in a dtype."""
     return cast(x, dtype)

@@ -27,12 +27,6 @@ def count(x: Any) -> int:
     return math.prod(x.shape)
 
 
-@rule("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
-@rule("aten.sym_constrain_range.default", "aten._assert_async.msg")
-def nothing(*_: Any, **__: Any) -> None:
-    """Does nothing: torch checked at export what the graph asserts about sizes."""
-
-
 for _function in (
     *(operator.mul, operator.add, operator.sub, operator.floordiv, operator.truediv, operator.mod),
     *(operator.neg, operator.pow, operator.eq, operator.ne, operator.lt, operator.le, operator.gt),
