@@ -39,7 +39,6 @@ _WITHOUT_MEANING = {
 _OF_BATCH = {
     "aten._native_batch_norm_legit.no_stats",
     "aten._native_batch_norm_legit_functional.default",
-    "aten.batch_norm.default",
 }
 _NARROWER = {"float64": "float32", "int64": "int32"}  # as JAX computes unless told otherwise
 

@@ -80,7 +80,9 @@ def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @rule("aten.addmm.default", "aten.baddbmm.default")
-def add_matmul(bias, x, y, beta: float = 1, alpha: float = 1) -> jax.Array:
+def add_matmul(
+    bias: jax.Array, x: jax.Array, y: jax.Array, beta: float = 1, alpha: float = 1
+) -> jax.Array:
     """Returns beta * bias + alpha * x @ y."""
     bias = bias if beta == 1 else beta * bias
     return add(bias, matmul(x, y), alpha)
