@@ -131,14 +131,26 @@ def _translated(torch, module, images) -> tuple[TorchGraph, Params]:
     """Returns graph and parameters, for any number of images where torch can export that."""
     with _quiet(), torch.no_grad():
         try:
-            return _Translation(torch, _exported(torch, module, images, many=True)).result()
+            program = _exported(torch, module, images, many=True)
         except _NotExportedError:
+            _check_runs(module, images[:1])
             program = _exported(torch, module, images, many=False)
         return _Translation(torch, program).result()
 
 
 class _NotExportedError(ModuleImportError):
     """What torch cannot export."""
+
+
+def _check_runs(module, images) -> None:
+    """Runs the module on an image: an error then is no matter of exporting."""
+    try:
+        module(images)
+    except Exception as error:  # the module's own, of any type
+        raise ModuleImportError(
+            f"{type(module).__name__} fails in torch on an example of shape {list(images.shape)}: "
+            f"{_first_line(error)}. Give an example of a shape that it takes"
+        ) from error
 
 
 @contextlib.contextmanager
