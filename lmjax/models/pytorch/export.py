@@ -29,6 +29,7 @@ _WHOLE = (
     *("mish.default", "pad.default", "pixel_shuffle.default", "pixel_unshuffle.default"),
     *("reflection_pad2d.default", "relu6.default", "replication_pad2d.default", "rms_norm.default"),
     *("roll.default", "scaled_dot_product_attention.default", "silu.default"),
+    *("_upsample_bicubic2d_aa.vec", "_upsample_bilinear2d_aa.vec"),
     *("softplus.default", "upsample_bicubic2d.vec", "upsample_bilinear2d.vec"),
     *("upsample_linear1d.vec", "upsample_nearest2d.vec", "_upsample_nearest_exact2d.vec"),
 )

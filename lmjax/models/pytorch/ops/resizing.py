@@ -1,6 +1,7 @@
 """Resizing of images: nearest, bilinear and bicubic, and moves between space and channels."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -56,6 +57,21 @@ def cubic_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax
     return _products(x, [_cubic_weights(*target, align) for target in targets])
 
 
+@rule("aten._upsample_bilinear2d_aa.vec")
+def smooth_linear_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
+    """Returns the image resized by a linear kernel as wide as outputs are apart."""
+    targets = _targets(x, sizes, scales)
+    return _products(x, [_smooth_weights(*target, align, _linear) for target in targets])
+
+
+@rule("aten._upsample_bicubic2d_aa.vec")
+def smooth_cubic_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
+    """Returns the image resized by a cubic kernel as wide as outputs are apart."""
+    targets = _targets(x, sizes, scales)
+    kernel = functools.partial(_cubic, a=-0.5)
+    return _products(x, [_smooth_weights(*target, align, kernel) for target in targets])
+
+
 def _products(x: jax.Array, matrices: list[np.ndarray]) -> jax.Array:
     """Returns the last axes times a matrix `[out, in]` each; every product moves its axis last."""
     first = x.ndim - len(matrices)
@@ -94,11 +110,26 @@ def _cubic_weights(size: int, count: int, step: float, align: bool) -> np.ndarra
     return _matrix(size, indices, _cubic(np.abs(positions[:, None] - indices)))
 
 
+def _smooth_weights(
+    size: int, count: int, step: float, align: bool, kernel: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """Returns `[out, in]` of a kernel that is stretched where the image shrinks."""
+    if align:
+        step = (size - 1) / (count - 1) if count > 1 else 0.0
+    centers = (np.arange(count)[:, None] + 0.5) * step
+    weights = kernel(np.abs((np.arange(size) + 0.5 - centers) / max(step, 1.0)))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _linear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - distance, 0.0)
+
+
 def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     """Returns the cubic convolution kernel, with torch's parameter (Keys 1981)."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, far)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
 @rule("aten.pixel_shuffle.default")
