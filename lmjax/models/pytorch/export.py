@@ -6,7 +6,7 @@ when this was written, does not import beside torch 2.13.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -34,13 +34,12 @@ _WHOLE = (
     *("upsample_linear1d.vec", "upsample_nearest2d.vec", "_upsample_nearest_exact2d.vec"),
 )
 # Arguments without a meaning in JAX.
-_WITHOUT_MEANING = {
-    *("device", "layout", "pin_memory", "memory_format", "non_blocking", "implicit"),
-}
-_OF_BATCH = {
+_WITHOUT_MEANING = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "implicit")
+# Normalisations by statistics of a batch: fine for weights, never for images.
+_OF_BATCH = (
     "aten._native_batch_norm_legit.no_stats",
     "aten._native_batch_norm_legit_functional.default",
-}
+)
 _NARROWER = {"float64": "float32", "int64": "int32"}  # as JAX computes unless told otherwise
 
 
@@ -268,7 +267,8 @@ class _Translation:
     def _call(self, node) -> None:
         """Computes what is constant, and notes a step for everything else."""
         if self._is_constant(node):
-            args, kwargs = self._replaced((node.args, node.kwargs), self.constants.__getitem__)
+            arguments = (node.args, node.kwargs)
+            args, kwargs = self.torch.fx.node.map_arg(arguments, self.constants.__getitem__)
             self.constants[node] = node.target(*args, **kwargs)
             return
         if self.of_images.intersection(node.all_input_nodes):
@@ -290,23 +290,19 @@ class _Translation:
                 "images change each other's outputs: give it running statistics, or use a norm of "
                 "each image by itself"
             )
-        args, kwargs = self._replaced((node.args, dict(node.kwargs)), self._reference)
+        args, kwargs = self._referring((node.args, node.kwargs))
         kwargs = {key: v for key, v in kwargs.items() if key not in _WITHOUT_MEANING}
         return Step(node.name, name, args, kwargs, path)
 
-    def _reference(self, node) -> Any:
-        return self._plain(self.constants[node]) if node in self.constants else Ref(node.name)
+    def _referring(self, tree: Any) -> Any:
+        """Returns arguments with a reference for each node that is computed when the graph runs."""
+        return mapped(self._argument, _unwrapped(tree))
 
-    def _replaced(self, tree: Any, function: Callable[[Any], Any]) -> Any:
-        """Returns arguments with a function of each node, and dtypes as NumPy's."""
-        constant = function == self.constants.__getitem__
-
-        def leaf(value: Any) -> Any:
-            if isinstance(value, self.torch.fx.Node):
-                return function(value)
-            return value if constant else self._plain(value)
-
-        return mapped(leaf, _unwrapped(tree))
+    def _argument(self, value: Any) -> Any:
+        if not isinstance(value, self.torch.fx.Node):
+            return self._plain(value)
+        known = value in self.constants
+        return mapped(self._plain, self.constants[value]) if known else Ref(value.name)
 
     def _plain(self, value: Any) -> Any:
         """Returns what torch has a type of its own for as NumPy's or Python's."""
@@ -324,7 +320,7 @@ class _Translation:
 
     def _outputs(self, node) -> Any:
         """Returns what the module returns, in the module's own structure."""
-        leaves = self._replaced(list(node.args[0]), self._reference)
+        leaves = self._referring(list(node.args[0]))
         kinds = self.program.graph_signature.output_specs
         leaves = [leaf for leaf, spec in zip(leaves, kinds) if spec.kind.name == "USER_OUTPUT"]
         spec = self.program.call_spec.out_spec

@@ -26,14 +26,13 @@ def aligned(*values: Value) -> list[Value]:
 def wider(arrays: Sequence[Value]) -> Any:
     """Returns the dtype in which torch computes with all of the arrays, None of no array.
 
-    Arrays of no dimension count only where all are of that kind, as in torch.
+    Floats win over integers, integers over truth values. Among equals, arrays without dimensions
+    count only where there are no others.
     """
-    counted = [array for array in arrays if array.ndim] or arrays
-    ranks = [(_kind(array.dtype), array.dtype.itemsize, array.dtype) for array in counted]
     kind = max((_kind(array.dtype) for array in arrays), default=0)
-    if ranks and max(ranks, key=lambda r: r[:2])[0] < kind:
-        ranks = [(0, 0, array.dtype) for array in arrays if _kind(array.dtype) == kind]
-    return max(ranks, key=lambda r: r[:2])[2] if ranks else None
+    alike = [array for array in arrays if _kind(array.dtype) == kind]
+    counted = [array.dtype for array in alike if array.ndim] or [array.dtype for array in alike]
+    return max(counted, key=lambda dtype: dtype.itemsize, default=None)
 
 
 def _kind(dtype: Any) -> int:
