@@ -98,6 +98,21 @@ def test_operations_carry_the_paths_of_their_modules(small):
     assert paths == ["0", "1.0.0"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dtypes_are_those_of_the_arguments_under_strict_promotion(small, dtype):
+    _, graph, params = small
+    params, images = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, noise(2, 16)))
+    with jax.numpy_dtype_promotion("strict"):
+        assert jax.eval_shape(graph, params, images).dtype == dtype
+
+
+def test_graphs_are_exported_for_other_devices(small):
+    _, graph, params = small
+    exported = jax.export.export(jax.jit(graph), platforms=("cuda", "tpu"))(params, noise(2, 16))
+    assert exported.platforms == ("cuda", "tpu")
+    assert exported.out_avals[0].shape == (2, 5)
+
+
 def test_graphs_are_static(small):
     module, graph, _ = small
     again, params = import_module(module, [1, 3, 16, 16], check=False)
