@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "cli": {"evaluation", "models", "data", "training", "studies", "explanation"},
 }
 ONLY_IN = {
-    "torch": {"models/checkpoints.py"},
+    "torch": {"models/checkpoints.py", "models/pytorch/export.py"},
     "matplotlib": {"plots.py"},
     "tensorflow_datasets": {
         *("data/digits/builder.py", "data/imagenet/builders.py"),

@@ -6,6 +6,7 @@ from lmjax._utils.lazy import attach
 
 if TYPE_CHECKING:
     from lmjax.models import layers as layers
+    from lmjax.models import pytorch as pytorch
     from lmjax.models.blackbox import BlackBox as BlackBox
     from lmjax.models.blackbox import black_box as black_box
     from lmjax.models.classifier import Classifier as Classifier
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = attach(
         "description": "lmjax.models.registry",
         "load": "lmjax.models.loading",
         "names": "lmjax.models.registry",
+        "pytorch": "lmjax.models.pytorch",
         "register": "lmjax.models.registry",
         "tags": "lmjax.models.registry",
     },
