@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lmjax.models.blackbox import BlackBox as BlackBox
     from lmjax.models.blackbox import black_box as black_box
     from lmjax.models.classifier import Classifier as Classifier
+    from lmjax.models.external import from_torch as from_torch
+    from lmjax.models.functional import from_function as from_function
     from lmjax.models.loading import convert as convert
     from lmjax.models.loading import load as load
     from lmjax.models.preprocessing import Preprocessing as Preprocessing
@@ -32,6 +34,8 @@ __getattr__, __dir__, __all__ = attach(
         "black_box": "lmjax.models.blackbox",
         "convert": "lmjax.models.loading",
         "description": "lmjax.models.registry",
+        "from_function": "lmjax.models.functional",
+        "from_torch": "lmjax.models.external",
         "load": "lmjax.models.loading",
         "names": "lmjax.models.registry",
         "pytorch": "lmjax.models.pytorch",

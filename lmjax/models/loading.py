@@ -1,6 +1,7 @@
 """Networks with weights: `load` builds a classifier, `convert` turns a `.pth` into safetensors."""
 
 import contextlib
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax._utils.checks import check_whole
-from lmjax.models import checkpoints, download, registry
+from lmjax.models import checkpoints, download, external, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Network
 from lmjax.models.preprocessing import Preprocessing
@@ -38,7 +39,8 @@ def load(
       >>> classifier = lmjax.models.load("resnet50", weights="torchvision/resnet50.IMAGENET1K_V2")
 
     Args:
-      name: one of `lmjax.models.names()`.
+      name: one of `lmjax.models.names()`; or `"timm:NAME"` or `"torchvision:NAME"`, any classifier
+        of these libraries, which then have to be installed.
       weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (needs torch, the extra
         `lmjax[torch]`); a folder with `NAME.safetensors`, as training leaves it; a tag, one of
         `lmjax.models.tags(name)`, in full or without publisher and network (`"IMAGENET1K_V2"`),
@@ -67,6 +69,10 @@ def load(
       FileNotFoundError: no such file.
       OSError: the weights cannot be downloaded; says which file to put where.
     """
+    if external.is_external(name):
+        return _load_external(
+            name, weights, masking, num_classes, preprocessing, class_names, dtype
+        )
     network = registry.network(name)
     if num_classes is not None:
         check_whole("num_classes", num_classes, least=1)
@@ -96,6 +102,24 @@ def load(
         preprocessing=preprocessing,
         class_names=None if class_names is None else tuple(class_names),
     )
+
+
+def _load_external(name, weights, masking, num_classes, preprocessing, class_names, dtype):
+    """Loads a network of another library."""
+    if jnp.dtype(dtype) != jnp.float32:
+        raise ValueError(f"dtype must be float32 for {name}, got {jnp.dtype(dtype).name}")
+    classifier = external.load(
+        name,
+        weights=weights,
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+        class_names=class_names,
+    )
+    if masking is None:
+        return classifier
+    check_masking(masking, classifier.masking)
+    module: Any = classifier.module
+    return dataclasses.replace(classifier, module=module.clone(masking=masking))
 
 
 def convert(

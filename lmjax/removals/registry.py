@@ -102,7 +102,7 @@ def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any 
     return removal if depth is None else dataclasses.replace(removal, depth=depth)
 
 
-def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | None]:
+def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str | None]:
     """Returns the name of a removal without its depth, and the depth.
 
     Args:
@@ -114,13 +114,15 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | None
     """
     base, at, depth = str(name).partition("@")
     base = REGISTRY.check(canonical_spelling(base), argument=argument)
-    if at and not (depth.isdecimal() and _has_depth(base)):
+    if at and not (depth and _has_depth(base)):
         examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))
         raise ValueError(
             f"{argument} must be one of {', '.join(names())}, or with a number of blocks to mask "
-            f"one of {examples}; got {name!r}"
+            f"(or the module where masking ends) one of {examples}; got {name!r}"
         )
-    return base, int(depth) if at else None
+    if not at:
+        return base, None
+    return base, int(depth) if depth.isdecimal() else depth
 
 
 def canonical(name: str, *, argument: str = "removal") -> str:

@@ -32,6 +32,7 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
 
 def decayed(params):
     """Returns which parameters decay: kernels alone (He et al. 2018, arXiv 1812.01187)."""
+
     def is_decayed(path, leaf) -> bool:
         name = path[-1].key.split(".")[-1]
         return name in _DECAYED or (name in _OF_OTHERS and leaf.ndim > 1)

@@ -172,7 +172,8 @@ class Trace:
         if self.until is None or self.ended:
             return
         self.scopes[scope] = None
-        self.ended = f"/{self.until}/" in f"/{scope}/"
+        # torch's modules are one name, with dots: "layer3.0" holds "layer3.0.conv1".
+        self.ended = f"/{self.until}/" in f"/{scope}/" or f"/{self.until}." in f"/{scope}/"
 
 
 def _clean(array: jax.Array, mask: jax.Array) -> jax.Array:
