@@ -1,6 +1,7 @@
 """The classifier: a network with its weights, preprocessing and class names, as one pytree."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels
+from lmjax.models import checkpoints
 from lmjax.models.checkpoints import count_parameters
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import Masking, check_masking
@@ -102,6 +104,19 @@ class Classifier:
         masks = jnp.asarray(check_mask(masks, images.shape[:3]))
         return self._run(Pixels(images, masks, layout), masking)
 
+    def with_weights(self, path: str | os.PathLike) -> "Classifier":
+        """Returns the classifier with the weights of a file, such as training leaves it.
+
+        Args:
+          path: a file that `lmjax.models.load` reads, with the keys of this network.
+
+        Raises:
+          ValueError: keys or shapes that do not fit; all of them are named.
+        """
+        state = checkpoints.read_state_dict(path)
+        variables = checkpoints.to_variables(state, self.variables, source=path)
+        return dataclasses.replace(self, variables=jax.tree.map(jnp.asarray, variables))
+
     def cut(self, layer: str | None = None) -> tuple["Features", "Head"]:
         """Cuts the plain network behind a layer, in two functions; see `lmjax.attribution.gradcam`.
 
@@ -115,8 +130,14 @@ class Classifier:
           head: activations -> logits `[K]`.
 
         Raises:
-          ValueError: no such layer; or a transformer, whose class token stands beside positions.
+          ValueError: no such layer; a transformer, whose class token stands beside positions; or a
+            network that is a function, which has no layers to ask for.
         """
+        if not isinstance(self.module, nn.Module):
+            raise ValueError(
+                "a network that is a function cannot be cut; Grad-CAM takes the networks of "
+                "lmjax.models.names()"
+            )
         if self.where == "tokens":
             raise ValueError(
                 "a transformer cannot be cut: behind its blocks the class token alone is read, and "

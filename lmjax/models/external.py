@@ -1,5 +1,6 @@
 """Networks of PyTorch: a module of one's own, or one of timm or torchvision by its name."""
 
+import dataclasses
 import importlib
 import math
 import os
@@ -68,13 +69,15 @@ def from_torch(
             f"preprocessing crops to {preprocessing.crop} pixels, and the example has {shape[2]}"
         )
     graph, params = import_module(module, shape if example is None else example)
-    return from_function(
+    classifier = from_function(
         graph,
         params,
         class_names=class_names,
         layout="NCHW",
         preprocessing=preprocessing,
     )
+    module: Any = dataclasses.replace(classifier.module, image_size=shape[2])
+    return dataclasses.replace(classifier, module=module)
 
 
 def _shape(example: Any, preprocessing: Preprocessing | None) -> tuple[int, ...]:

@@ -217,6 +217,7 @@ class TracedNetwork:
       fingerprint: tells it from other functions in the records of studies.
       masking: how masks go through it. Its `depth` is the name of the module from which on the
         network is plain.
+      image_size: height and width of the images, where it takes one size only.
       train: for training; the function stays as it is, so batch norms keep their statistics.
     """
 
@@ -226,8 +227,8 @@ class TracedNetwork:
     fingerprint: str
     masking: Masking = LayerMasking()
     train: bool = False
+    image_size: int | None = None
     dtype = jnp.float32
-    image_size = None
 
     def __repr__(self) -> str:
         return f"TracedNetwork({self.call.__name__}, {self.fingerprint})"

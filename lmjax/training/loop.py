@@ -34,11 +34,12 @@ from lmjax.training.measurement import measure
 from lmjax.training.run_folder import RunFolder
 from lmjax.training.step import TrainState, initial_state, train_step
 
+_GIVEN = "classifier"  # name of a network that is given as a classifier
 _LAG = 2  # steps whose results are not waited for, so that devices never are
 
 
 def train(
-    network: str,
+    network: str | Classifier,
     source: Source,
     *,
     config: TrainingConfig | None = None,
@@ -67,7 +68,8 @@ def train(
       >>> classifier = lmjax.models.load("resnet18_digits", weights=path)
 
     Args:
-      network: a name of the registry.
+      network: a name of the registry, or a classifier, whose weights training starts from. One of
+        another framework keeps the statistics of its batch norms, since it is run as at inference.
       source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
         where an augmentation asks for it `object_mask`. Its `version` names its content.
       config: the settings; None takes the defaults.
@@ -86,7 +88,8 @@ def train(
         error.
 
     Returns:
-      Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read.
+      Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read;
+        `classifier.with_weights(path)` where a classifier was trained.
       Their metadata hold settings, test accuracy and the version of lmjax.
 
     Raises:
@@ -104,7 +107,7 @@ def train(
     folder = RunFolder(out)
     state = _begin(job, folder)
     state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
-    return _export(job, folder.out / f"{network}.safetensors", state, half_precision)
+    return _export(job, folder.out / f"{job.name}.safetensors", state, half_precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +129,7 @@ class _Job:
         """The facts that a run depends on, other software and devices apart."""
         start = None if self.start is None else checkpoints.weights_sha256(self.start)
         return {
-            "network": self.name,
+            "network": self.name if self.name != _GIVEN else repr(self.module),
             "classes": self.module.num_classes,
             "start": start,
             "source": source_version(self.reader.source),
@@ -172,10 +175,9 @@ def initial_variables(module, preprocessing: Preprocessing, seed: int) -> dict[s
 
 
 def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
-    facts = registry.network(network)
     class_names = getattr(source, "class_names", None)
     if num_classes is None:
-        num_classes = len(class_names) if class_names else facts.num_classes
+        num_classes = len(class_names) if class_names else _own_classes(network)
     if class_names is not None and len(class_names) != num_classes:
         class_names = None
     for name, each in (("source", source), ("test", test)):
@@ -183,18 +185,42 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
             raise ValueError(f"{name} has no examples")
     if config.images_per_epoch is None:
         config = dataclasses.replace(config, images_per_epoch=len(source))
-    old = None if weights is None else _trained(network, weights, num_classes)
-    preprocessing = facts.preprocessing if old is None else old.preprocessing
-    module = build(facts, preprocessing, num_classes=num_classes, dtype=_dtype(config))
+    choose = _given if isinstance(network, Classifier) else _named
+    name, module, preprocessing, start = choose(network, weights, num_classes, config)
     _check_fits(config, module, preprocessing, mesh)
-    start = None
-    if old is not None:
-        fresh = initial_variables(module, preprocessing, config.seed)
-        start = jax.tree.map(lambda a, b: a if a.shape == b.shape else b, old.variables, fresh)
     reader = Reader(source, preprocessing, num_classes, needs_objects(config.augmentations))
     of_test = None if test is None else Reader(test, preprocessing, num_classes)
     names = None if class_names is None else tuple(class_names)
-    return _Job(network, config, module, preprocessing, reader, of_test, start, names, mesh)
+    return _Job(name, config, module, preprocessing, reader, of_test, start, names, mesh)
+
+
+def _own_classes(network: str | Classifier) -> int:
+    if isinstance(network, Classifier):
+        return network.module.num_classes  # type: ignore[attr-defined]
+    return registry.network(network).num_classes
+
+
+def _given(classifier: Classifier, weights, num_classes: int, config: TrainingConfig):
+    """The name, module, preprocessing and first weights of a classifier that is given."""
+    if weights is not None:
+        raise ValueError("weights must be None: the classifier that is given has its own")
+    own = _own_classes(classifier)
+    if own != num_classes:
+        raise ValueError(f"the classifier has {own} classes, and the source {num_classes}")
+    return _GIVEN, classifier.module, classifier.preprocessing, classifier.variables
+
+
+def _named(network: str, weights, num_classes: int, config: TrainingConfig):
+    """The same of a network of the registry; random weights are drawn later."""
+    facts = registry.network(network)
+    old = None if weights is None else _trained(network, weights, num_classes)
+    preprocessing = facts.preprocessing if old is None else old.preprocessing
+    module = build(facts, preprocessing, num_classes=num_classes, dtype=_dtype(config))
+    if old is None:
+        return network, module, preprocessing, None
+    fresh = initial_variables(module, preprocessing, config.seed)
+    start = jax.tree.map(lambda a, b: a if a.shape == b.shape else b, old.variables, fresh)
+    return network, module, preprocessing, start
 
 
 def _trained(network: str, weights, num_classes: int) -> Classifier:
