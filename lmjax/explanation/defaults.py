@@ -20,6 +20,13 @@ def has_photograph_network() -> bool:
     return installed is not None and installed.path() is not None
 
 
+def _is_of_digits(model: Any) -> bool:
+    if model is None:
+        return not has_photograph_network()
+    names = registry.network(DIGITS).class_names
+    return isinstance(model, str) and model == DIGITS or getattr(model, "class_names", 0) == names
+
+
 def choose(
     image: str | os.PathLike | np.ndarray | None, model: str | Classifier | None
 ) -> tuple[Any, str | Classifier]:
@@ -36,8 +43,7 @@ def choose(
       ValueError: a photograph, while no network for photographs is installed or given.
     """
     if image is None:
-        of_digits = model == DIGITS or (model is None and not has_photograph_network())
-        image = _SCENE if of_digits or isinstance(model, Classifier) else _PHOTOGRAPH
+        image = _SCENE if _is_of_digits(model) else _PHOTOGRAPH
     if model is not None:
         return image, model
     if isinstance(image, str) and image.startswith(SCENE):
