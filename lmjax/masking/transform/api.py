@@ -12,12 +12,15 @@ from lmjax.masking.masked import Masked
 from lmjax.masking.transform import (  # noqa: F401  # noqa: F401
     control,
     convolutions,
+    joining,
     padding,
+    pieces,
     pools,
     products,
     reductions,
     shapes,
     slicing,
+    taking,
 )
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Rule

@@ -11,8 +11,9 @@ import numpy as np
 from jax.extend import core as jex
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Axes, LayerMaskError, Node, Outside
+from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.plain import ELEMENTWISE, bind_alike
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
@@ -267,7 +268,7 @@ def on_grid(trace: Trace, node: Node, axes: Axes, shape: tuple[int, ...]) -> Nod
         mask=node.symbol.other(
             ("arranged", tuple(source)),
             shape,
-            ["new" if d is None else node.symbol.of[d] for d in source],
+            [frozenset() if d is None else node.symbol.of[d] for d in source],
         ),
         axes=own,
         channels=node.channels,
@@ -446,7 +447,7 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
         return variable.val if isinstance(variable, jex.Literal) else values[variable]
 
     for equation in closed.jaxpr.eqns:
-        operation, given = Operation(None, equation, ""), list(map(read, equation.invars))
+        operation, given = Operation(None, equation, closed.jaxpr), list(map(read, equation.invars))
         if equation.primitive.name == "broadcast_in_dim":
             results = given
         elif list(jex.jaxprs_in_params(equation.params)):

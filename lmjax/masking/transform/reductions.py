@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node, Weight
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
+from lmjax.masking.transform.origins import Weight
 from lmjax.masking.transform.pointwise import (
     channel_of,
     normal,
@@ -24,6 +25,7 @@ from lmjax.masking.transform.pointwise import (
 )
 from lmjax.masking.transform.sliding import padded_axes
 from lmjax.masking.transform.tracing import realised
+from lmjax.masking.transform.weights import ratio, weight_over
 
 _NEUTRAL = {"max": -np.inf, "min": np.inf, "sum": 0.0}
 
@@ -32,10 +34,8 @@ _NEUTRAL = {"max": -np.inf, "min": np.inf, "sum": 0.0}
 def _reduce(operation: Operation, x: Node) -> Node:
     how, over = operation.name.removeprefix("reduce_"), operation.params["axes"]
     trace = operation.trace
-    weight, x = x.weight if how == "sum" else None, normal(trace, x)
-    sources = {x.symbol.of[d] for a in over for d in x.grid_dims(a)}
-    if weight is not None and weight.pooled & sources:
-        weight = None  # these positions were pooled before: what they are now are the results
+    dims = [d for a in over for d in x.grid_dims(a)]
+    weight, x = weight_over(x, dims) if how == "sum" else None, normal(trace, x)
     dims = [d for a in over for d in x.grid_dims(a)]
     if 0 in dims:
         operation.fail(
@@ -132,9 +132,8 @@ def _pooled(x: Node, value: Any, how: str) -> jax.Array:
 def _weighted(value: Any, counts: Any) -> jax.Array:
     """The sum over all positions where each counts as often as it has visible ones, `[N, C]`."""
     (x, mask), count = layers.full_size(value), layers.full_size(counts).x
-    dims = tuple(range(1, mask.ndim))
-    total = (x * count.astype(x.dtype)).sum(axis=dims)
-    return total * (math.prod(mask.shape[1:]) / jnp.maximum(count.sum(axis=dims), 1))
+    dims, count = tuple(range(1, mask.ndim)), count.astype(layers.wide_type(x))
+    return (x * count).sum(axis=dims) * ratio(math.prod(mask.shape[1:]), count.sum(axis=dims))
 
 
 def _as_image(x: Node, value: Any) -> Any:
@@ -197,7 +196,7 @@ def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | N
         count = _count(mask, *counts).astype(layers.wide_type(values))
         if how == "sum":
             y = jnp.where(mask[..., None], values, 0) * (count if counts else 1)
-            y = y.sum(axis=dims) * (total / jnp.maximum(count.sum(axis=dims), 1))
+            y = y.sum(axis=dims) * ratio(total, count.sum(axis=dims))
             y = y.astype(values.dtype)
         else:
             neutral = jnp.asarray(_NEUTRAL[how], values.dtype)
@@ -210,7 +209,7 @@ def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | N
     known = {"mask": x.symbol.other(("any", dims), grid, part.of), "axes": part.axes}
     node = operation.trace.masked(operation.aval, inputs, run, channels=part.channels, **known)
     if how == "sum" and node.masked:
-        pooled = frozenset(x.symbol.of[d] for d in dims)
+        pooled = x.symbol.sources(dims)
         pooled |= frozenset() if weight is None else weight.pooled
         node.weight = Weight(_counts(operation, inputs, part, known), pooled)
     return node
