@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
+from lmjax.masking.transform.elementwise import around
+from lmjax.masking.transform.grids import (
+    Target,
+    grid_axes,
+    on_grid,
+    one_dimension,
+    placed,
+    union,
+    unmerged,
+)
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.pointwise import (
-    Target,
-    around,
-    grid_axes,
-    normal,
-    on_grid,
-    placed,
-    pointwise,
-    union,
-)
-from lmjax.masking.transform.slicing import one_dimension
+from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
 
@@ -78,6 +78,7 @@ def _concatenated_channels(operation, aval: Any, operands: Sequence[Node], axis:
     trace = operation.trace
     join = functools.partial(_join_plain, axis=axis, shape=aval.shape)
     operands, outside = around(trace, operands, aval, join, along=axis)
+    operands = unmerged(trace, operands)
     masked = [x for x in operands if x.masked]
     lead = max(masked, key=lambda x: sum(map(len, grid_axes(x))))
     axes, grid = union(masked, lead)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
+from lmjax.masking.transform.elementwise import elementwise
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Slices, Weight
-from lmjax.masking.transform.pointwise import elementwise, pointwise
+from lmjax.masking.transform.pointwise import pointwise
 from lmjax.masking.transform.pools import pool
 from lmjax.masking.transform.symbols import Slide, still
 from lmjax.masking.transform.weights import ratio

@@ -9,10 +9,11 @@ import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
+from lmjax.masking.transform.elementwise import combine
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Weight
-from lmjax.masking.transform.pointwise import channel_of, combine, normal, on_channels, pointwise
+from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.sliding import (
     Sliding,
     nothing,

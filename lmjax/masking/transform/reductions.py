@@ -17,12 +17,7 @@ from lmjax.masking import layers
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Weight
-from lmjax.masking.transform.pointwise import (
-    channel_of,
-    normal,
-    on_channels,
-    pointwise,
-)
+from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.sliding import padded_axes
 from lmjax.masking.transform.tracing import realised
 from lmjax.masking.transform.weights import ratio, weight_over

@@ -1,20 +1,20 @@
 """Slices of positions and of channels."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node
+from lmjax.masking.transform.grids import one_dimension
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Slices
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.sliding import Sliding, part, uncut
 from lmjax.masking.transform.symbols import Slide
-from lmjax.masking.transform.tracing import Trace, realised
 
 
 @rule("slice")
@@ -150,44 +150,3 @@ def _sliced_positions(operation: Operation, x: Node, aval: Any, cut: dict[int, S
     if node.masked:
         node.slices = Slices(x, (windows,), None, (1.0,))
     return node
-
-
-def one_dimension(trace: Trace, x: Node, axis: int) -> Node:
-    """Returns a node whose positions along an axis are one dimension of the grid."""
-    dims = x.grid_dims(axis)
-    if len(dims) < 2:
-        return x
-    if 0 in dims:
-        raise_merged(axis)
-    x = realised(trace, x)
-    order = [d for d in range(len(x.grid)) if d not in dims[1:]]
-    at = order.index(dims[0])
-    order[at : at + 1] = list(dims)
-    shape = [x.grid[d] for d in order]
-    shape[at : at + len(dims)] = [int(np.prod([x.grid[d] for d in dims]))]
-    left = [d for d in order if d not in dims[1:]]
-    of = [x.symbol.of[d] for d in left]
-    of[at] = x.symbol.sources(dims)
-    place = {d: i for i, d in enumerate(left)}
-    rank, shift = len(x.grid), len(shape) - len(x.grid)
-    axes = tuple(
-        (at, *(d + shift for d in own if d >= rank))
-        if a == axis
-        else tuple(place[d] if d < rank else d + shift for d in own)
-        for a, own in enumerate(x.axes)
-    )
-
-    def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
-        mask = jnp.transpose(mask, order).reshape(shape)
-        values = jnp.transpose(values, (*order, rank)).reshape(*shape, values.shape[-1])
-        return layers.Masked(values, mask)
-
-    aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    mask = x.symbol.other(("one dimension", tuple(order), at), shape, of)
-    return Node(aval, (x,), run, mask=mask, axes=axes, channels=x.channels)
-
-
-def raise_merged(axis: int) -> NoReturn:
-    """Raises the error for an operation along an axis that holds the batch and positions."""
-    raise LayerMaskError(f"it works along axis {axis}, which holds the batch and positions")

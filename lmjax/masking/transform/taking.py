@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
+from lmjax.masking.transform.grids import one_dimension
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
-from lmjax.masking.transform.slicing import one_dimension
 from lmjax.masking.transform.tracing import realised
 
 

@@ -67,6 +67,8 @@ def _weigh(operation: Operation, operands, masked: Sequence[Node], results) -> N
     if any(x.weight is None for x in masked):
         return
     if operation.name in _MOVES and len(masked) == len(operands):
+        for x in masked:
+            x.weight.counts.place = x.place
         counts = RULES[operation.name](operation, *(x.weight.counts for x in operands))
         counts = counts if isinstance(counts, list) else [counts]
         pooled = frozenset().union(*(x.weight.pooled for x in operands))
