@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking.masked import Masked
-from lmjax.masking.transform.origins import Axes, Outside, Place, Slices, Weight
+from lmjax.masking.transform.origins import Axes, Outside, Place, Share, Slices, Weight
 from lmjax.masking.transform.symbols import Symbol
 
 
@@ -40,6 +40,7 @@ class Node:
       constant: the value of a plain array where it is known while tracing, else None.
       slices: where it was made from slices of one value, which ones.
       weight: where values are sums over some positions, how many visible ones each stands for.
+      share: where positions were multiplied by numbers, how much each counts in a sum.
       place: where it holds some positions of another value, which ones.
       number: nodes are numbered in the order in which they are made, inputs first.
     """
@@ -70,6 +71,7 @@ class Node:
         self.slices: Slices | None = None
         self.weight: Weight | None = None
         self.place: Place | None = None
+        self.share: Share | None = None
         self.number = next(Node._numbers)
 
     @property

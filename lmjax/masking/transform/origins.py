@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from lmjax.masking.transform.symbols import Slide
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ class Weight(NamedTuple):
 
     counts: "Node"
     pooled: frozenset[int]
+
+
+class Share(NamedTuple):
+    """How much each position counts in a sum: it was multiplied by numbers.
+
+    Attributes:
+      numbers: of the traced shape; None where they are not known any more.
+    """
+
+    numbers: np.ndarray | None
 
 
 class Place(NamedTuple):

@@ -95,6 +95,7 @@ def normal(trace: Trace, node: Node) -> Node:
             channels=sizes,
         )
         result.place, result.slices, result.weight = node.place, node.slices, node.weight
+        result.share = node.share
         return result
 
     return node.symbol.once(("normal", node), make)

@@ -18,6 +18,7 @@ from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.plain import plain_operation
+from lmjax.masking.transform.shares import follow_shares
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.weights import follow
 
@@ -160,6 +161,7 @@ class Trace:
             results = RULES[operation.name](operation, *operands)
             results = results if isinstance(results, list) else [results]
             follow(operation, operands, results)
+            follow_shares(operation, operands, results)
         except LayerMaskError as error:
             if getattr(error, "explained", False):
                 raise

@@ -9,10 +9,12 @@ from jax import lax
 
 from lmjax.masking import Masked, layers
 from lmjax.masking.transform import layer_mask
+from tests.support import layer_masking_reference as reference
 from tests.support.compilations import quick_jit
 from tests.support.masked_functions import (
     CHANNELS,
     SIZE,
+    by_reference,
     check_gradients,
     conv,
     distance,
@@ -20,6 +22,9 @@ from tests.support.masked_functions import (
     head,
     images_of,
     masks_of,
+    reference_conv,
+    reference_head,
+    reference_stem,
     run_masked,
     stem,
     weights,
@@ -192,8 +197,21 @@ def counted(p, y):
 
 
 def body(layer):
-    """A network with a layer of `(p, y)` between stem and head."""
-    return lambda p, x: head(p, layer(p, stem(p, x)))
+    """A network with a layer of `(p, y)` between stem and head, whose mean is not that of a norm."""
+
+    def network(p, x):
+        y = layer(p, stem(p, x))
+        return head(p, jnp.maximum(y, y / 4))
+
+    return network
+
+
+def reference_body(layer):
+    def network(p, x, mask):
+        y, mask = layer(p, *reference_stem(p, x, mask))
+        return reference_head(p, np.maximum(y, y / 4), mask)
+
+    return network
 
 
 LAYERS = {
@@ -320,3 +338,156 @@ def test_identities_and_the_full_recipe(layer):
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_gradients_are_finite_and_zero_under_the_mask(layer):
     check_gradients(body(layer), P, IMAGES, MASKS)
+
+
+# Against a reference in NumPy.
+
+
+def reference_group_norm(y, mask, groups=2, epsilon=1e-5):
+    parts = y.reshape(H, W, groups, -1)
+    seen = parts[mask] if mask.any() else np.zeros((1, *parts.shape[2:]))
+    mean, var = seen.mean((0, 2)), seen.var((0, 2))
+    y = ((parts - mean[:, None]) / np.sqrt(var[:, None] + epsilon)).reshape(y.shape)
+    return np.where(mask[..., None], y, 0), mask
+
+
+def reference_excitation(p, y, mask):
+    squeezed = y[mask].mean(0) if mask.any() else np.zeros(C)
+    gate = np.maximum(squeezed @ p["g"], 0) @ p["g2"]
+    return y / (1 + np.exp(-gate)), mask
+
+
+def reference_residual(p, y, mask):
+    one, known = reference_conv(y, mask, p["k2"], padding=1)
+    both = mask & known
+    return np.where(both[..., None], y + one, 0), both
+
+
+def reference_branches(p, y, mask):
+    one, first = reference_conv(y, mask, p["k2"], padding=1)
+    two, second = reference.max_pool(y, mask, window=3, stride=1, padding=1)
+    both = first & second & mask
+    return np.where(both[..., None], np.concatenate([one, two, y], 2), 0)[..., :C], both
+
+
+def reference_variance(p, y, mask):
+    seen = y[mask] if mask.any() else np.zeros((1, C))
+    return np.where(mask[..., None], (y - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-3), 0), mask
+
+
+def reference_nearest(p, y, mask):
+    big, known = y.repeat(2, 0).repeat(2, 1), mask.repeat(2, 0).repeat(2, 1)
+    return reference_conv(big, known, p["k2"], padding=1)
+
+
+def reference_blur(p, y, mask):
+    """A depthwise convolution like any other: hidden neighbours are filled."""
+    kernel = np.outer([1, 2, 1], [1, 2, 1])[:, :, None, None] / 16 * np.ones((1, 1, 1, C))
+    return reference_conv(y, mask, kernel, stride=2, padding=1, groups=C)
+
+
+REFERENCES = {
+    "group norm": lambda p, y, m: reference_group_norm(*reference_conv(y, m, p["k2"], padding=1)),
+    "variance in one pass": reference_variance,
+    "squeeze and excitation": reference_excitation,
+    "nearest, repeat": reference_nearest,
+    "nearest, broadcast": reference_nearest,
+    "nearest, jax.image": reference_nearest,
+    "blur pool": reference_blur,
+    "even kernel": lambda p, y, m: reference_conv(
+        y, m, p["k5"][:4, :2], stride=2, padding=((1, 1), (0, 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_equals_the_reference(name):
+    check_network(body(LAYERS[name]), reference_body(REFERENCES[name]))
+
+
+def check_network(function, network):
+    actual = run_masked(function, P, IMAGES, MASKS)
+    assert distance(actual, by_reference(network, P, IMAGES, MASKS)) < 1e-12
+
+
+def test_residuals_and_concatenations_keep_what_all_branches_know():
+    check_network(
+        body(lambda p, y: y + conv(y, p["k2"])),
+        reference_body(reference_residual),
+    )
+
+    def branches(p, y):
+        pooled = nn.max_pool(y, (3, 3), (1, 1), "SAME")
+        return jnp.concatenate([conv(y, p["k2"]), pooled, y], 3)[..., :C]
+
+    check_network(
+        body(branches),
+        reference_body(reference_branches),
+    )
+
+
+def torch_cells(y, size):
+    """Adaptive average pooling as a network may write it: cell by cell."""
+    spans = [[(i * n // size, -(-(i + 1) * n // size)) for i in range(size)] for n in y.shape[1:3]]
+    rows = [
+        jnp.stack([y[:, a:b, c:d].mean((1, 2)) for c, d in spans[1]], axis=1) for a, b in spans[0]
+    ]
+    return jnp.stack(rows, axis=1)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 16])
+@pytest.mark.parametrize("pool", [adaptive, torch_cells])
+def test_adaptive_average_pools_of_ragged_cells(pool, size):
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(size * size * C, 5)) / size
+    p = {**P, "dense": dense}
+
+    def function(p, x):
+        return pool(stem(p, x), size).reshape(N, -1) @ p["dense"]
+
+    def network(p, x, mask):
+        return reference.adaptive_average_pool(*reference_stem(p, x, mask), size).ravel() @ dense
+
+    actual = run_masked(function, p, IMAGES, MASKS)
+    assert distance(actual, by_reference(network, p, IMAGES, MASKS)) < 1e-12
+
+
+ROWS, COLUMNS = np.mgrid[:H, :W]
+CIRCLE = (ROWS - 5.5) ** 2 + (COLUMNS - 6.5) ** 2 < 25
+GAUSSIAN = np.exp(-((ROWS - 5.5) ** 2 + (COLUMNS - 6.5) ** 2) / 20)
+REGIONS = {
+    "where": (CIRCLE, lambda y: jnp.where(CIRCLE[None, :, :, None], y, 0).sum((1, 2))),
+    "where not": (CIRCLE, lambda y: jnp.where(~CIRCLE[None, :, :, None], 0, y).sum((1, 2))),
+    "product": (CIRCLE, lambda y: (y * CIRCLE[None, :, :, None]).sum((1, 2))),
+    "weights": (GAUSSIAN, lambda y: (y * GAUSSIAN[None, :, :, None]).sum((1, 2))),
+    "axis by axis": (GAUSSIAN, lambda y: (y * GAUSSIAN[None, :, :, None]).sum(2).sum(1)),
+    "channels first": (
+        GAUSSIAN,
+        lambda y: (jnp.transpose(y, (0, 3, 1, 2)) * GAUSSIAN[None, None]).sum((2, 3)),
+    ),
+    "merged": (
+        CIRCLE,
+        lambda y: jnp.where(CIRCLE[None, :, :, None], y, 0).reshape(N, -1, C).sum(1),
+    ),
+    "matrix": (GAUSSIAN, lambda y: jnp.einsum("nhwc,hw->nc", y, jnp.asarray(GAUSSIAN))),
+}
+
+
+@pytest.mark.parametrize(("numbers", "pool"), REGIONS.values(), ids=REGIONS)
+def test_means_over_a_region_count_what_is_visible_in_it(numbers, pool):
+    def network(p, x, mask):
+        y, mask = reference_stem(p, x, mask)
+        seen = numbers * mask
+        mean = (y * seen[..., None]).sum((0, 1)) / seen.sum() if seen.sum() else np.zeros(C)
+        return mean @ p["d"]
+
+    check_network(lambda p, x: pool(stem(p, x)) / numbers.sum() @ p["d"], network)
+
+
+def test_a_region_that_is_no_product_any_more_is_a_warning():
+    def function(p, x):
+        y = jnp.where(CIRCLE[None, :, :, None], stem(p, x), 0)
+        return jnp.exp(y).sum((1, 2)) @ p["d"]
+
+    with pytest.warns(UserWarning, match="differ between positions"):
+        layer_mask(function)(P, IMAGES, MASKS)
