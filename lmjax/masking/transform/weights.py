@@ -7,10 +7,12 @@ everything that only moves or scales it, up to the sum over the others.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lmjax.masking import layers
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.origins import Place, Weight
@@ -67,10 +69,9 @@ def _weigh(operation: Operation, operands, masked: Sequence[Node], results) -> N
     if any(x.weight is None for x in masked):
         return
     if operation.name in _MOVES and len(masked) == len(operands):
-        for x in masked:
-            x.weight.counts.place = x.place
-        counts = RULES[operation.name](operation, *(x.weight.counts for x in operands))
-        counts = counts if isinstance(counts, list) else [counts]
+        counts = _moved(operation, [x.weight.counts for x in operands], operands)
+        if any(math.prod(count.channels) > 1 for count in counts if count.masked):
+            counts = _moved(operation, list(map(_for_each_channel, operands)), operands)
         pooled = frozenset().union(*(x.weight.pooled for x in operands))
         for y, count in zip(results, counts):
             y.weight = Weight(count, pooled) if count.masked else None
@@ -78,16 +79,40 @@ def _weigh(operation: Operation, operands, masked: Sequence[Node], results) -> N
         results[0].weight = masked[0].weight
 
 
+def _moved(operation: Operation, counts: Sequence[Node], operands: Sequence[Node]) -> list[Node]:
+    for count, x in zip(counts, operands):
+        count.place = x.place
+    results = RULES[operation.name](operation, *counts)
+    return results if isinstance(results, list) else [results]
+
+
+def _for_each_channel(x: Node) -> Node:
+    """The counts of a node, for each channel: they are joined with others along channels."""
+    assert x.weight is not None
+    known = {"mask": x.mask, "axes": x.axes, "channels": x.channels}
+    number = math.prod(x.channels)
+
+    def run(counts: Any) -> Any:
+        y, mask = layers.full_size(counts)
+        return layers.Masked(jnp.broadcast_to(y, (*mask.shape, number)), mask)
+
+    return Node(jax.ShapeDtypeStruct(x.shape, x.dtype), [x.weight.counts], run, **known)
+
+
 def _locate(operation: Operation, operands, masked: Sequence[Node], results) -> None:
     """Pieces of one value that are joined again are no branches: each has positions of its own."""
-    if operation.name in _CUTS and any(y.grid != masked[0].grid for y in results):
-        x = masked[0]
-        changed = (d for d, n in enumerate(x.grid) if any(y.grid[d] != n for y in results))
+    x = masked[0]
+    if operation.name in _CUTS | _POOLS and any(y.grid != x.grid for y in results):
+        pooled = operation.name in _POOLS
+        axes = operation.params["axes"] if pooled else range(len(x.shape))
+        changed = {d for axis in axes for d in x.grid_dims(axis)}
+        if not pooled:
+            changed = {d for d in changed if any(y.grid[d] != x.grid[d] for y in results)}
         old = x.place or Place(x, frozenset())
         place = Place(old.source, old.cut | x.symbol.sources(changed))
         for y in results:
             y.place = place
-    elif operation.name in _MOVES | _SCALES | _POOLS and _are_numbers(operands):
+    elif operation.name in _MOVES | _SCALES | _POOLS | _CUTS and _are_numbers(operands):
         places = [x.place for x in masked]
         if all(p is not None and p.source is places[0].source for p in places):
             cut = frozenset[int]().union(*(p.cut for p in places))
