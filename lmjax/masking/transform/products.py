@@ -125,7 +125,8 @@ def _convolution(product: Product) -> Node:
     def run(value: Any, weights: jax.Array, *, rings: int, keep: Any) -> Any:
         weights = jnp.broadcast_to(weights, full)
         kernel = weights if theirs == 0 else weights.T
-        return layers.conv(value, kernel[None, None].astype(value.x.dtype), precision=precision)
+        kernel = kernel[None, None].astype(value.x.dtype)
+        return layers.conv(value, kernel, keep=keep, precision=precision)
 
     node = Convolution(
         operation.aval,
