@@ -35,6 +35,13 @@ _STAGES = (
 _STEM, _HEAD = 32, 1280
 
 
+class ActivatedBatchNorm(BatchNorm):
+    """Batch norm and ReLU6; timm's `BatchNormAct2d`."""
+
+    def __call__(self, inputs: Masked) -> Masked:
+        return layers.pointwise(super().__call__(inputs), nn.relu6)
+
+
 class Block(nn.Module):
     """Widens by a 1x1 convolution, convolves channel by channel, and narrows again.
 
@@ -42,7 +49,8 @@ class Block(nn.Module):
       expansion: how many times as many channels there are in between; 1 does not widen.
       features: channels of the output.
       size, stride: of the convolution channel by channel.
-      conv, norm: layer constructors, with the network's settings filled in.
+      conv, norm, activated: layer constructors, with the network's settings filled in; the last is
+        of norms with an activation.
     """
 
     expansion: int
@@ -51,6 +59,7 @@ class Block(nn.Module):
     stride: int
     conv: Callable[..., Conv]
     norm: Callable[..., BatchNorm]
+    activated: Callable[..., ActivatedBatchNorm]
 
     @nn.compact
     def __call__(self, inputs: Masked) -> Masked:
@@ -59,16 +68,13 @@ class Block(nn.Module):
         # The sum drops the border that the convolution alone would know.
         kept = {"rings": self.size // 2, "keep": inputs.mask} if is_residual else {}
         hidden = self.expansion * channels
-        names = ("conv_pw", "conv_dw", "conv_pwl")
-        if self.expansion == 1:
-            names = ("", "conv_dw", "conv_pw")
-        x, norms = inputs, iter(("bn1", "bn2", "bn3"))
+        x, norms, last = inputs, iter(("bn1", "bn2", "bn3")), "conv_pw"
         if self.expansion > 1:
-            x = self.conv(hidden, 1, name=names[0])(x)
-            x = layers.pointwise(self.norm(name=next(norms))(x), nn.relu6)
-        x = self.conv(hidden, self.size, self.stride, groups=hidden, name=names[1])(x, **kept)
-        x = layers.pointwise(self.norm(name=next(norms))(x), nn.relu6)
-        x = self.norm(name=next(norms))(self.conv(self.features, 1, name=names[2])(x))
+            x, last = self.conv(hidden, 1, name="conv_pw")(x), "conv_pwl"
+            x = self.activated(name=next(norms))(x)
+        x = self.conv(hidden, self.size, self.stride, groups=hidden, name="conv_dw")(x, **kept)
+        x = self.activated(name=next(norms))(x)
+        x = self.norm(name=next(norms))(self.conv(self.features, 1, name=last)(x))
         return layers.residual(x, inputs) if is_residual else x
 
 
@@ -96,6 +102,7 @@ class EfficientNetLite(Network):
         All hidden gives `classifier.bias`.
         """
         norm = partial(self.norm, epsilon=self.epsilon)
+        activated = partial(ActivatedBatchNorm, *norm.args, **norm.keywords)
         conv = partial(self.conv, padding="same") if self.same else self.conv
         blocks = [
             Block(
@@ -105,15 +112,15 @@ class EfficientNetLite(Network):
                 stride if i == 0 else 1,
                 conv,
                 norm,
+                activated,
                 name=f"blocks.{stage}.{i}",
             )
             for stage, (expansion, size, stride, features, count) in enumerate(_STAGES)
             for i in range(self._blocks(stage, count))
         ]
         x = conv(_STEM, 3, 2, name="conv_stem")(self.begin(inputs))
-        x = self.run(layers.pointwise(norm(name="bn1")(x), nn.relu6), blocks)
-        x = self.conv(_HEAD, 1, name="conv_head")(x)
-        x = layers.pointwise(norm(name="bn2")(x), nn.relu6)
+        x = self.run(activated(name="bn1")(x), blocks)
+        x = activated(name="bn2")(self.conv(_HEAD, 1, name="conv_head")(x))
         return self.classify(layers.global_average_pool(x), "classifier")
 
     def _blocks(self, stage: int, count: int) -> int:
