@@ -29,7 +29,8 @@ def build() -> Callable[..., None]:
         """Explains an image, and prints a table of the results.
 
         Args:
-            image: a photograph; photograph:NAME for one of scikit-image's (chelsea, a cat, by default), or scene:N for a digit scene.
+            image: a photograph; photograph:NAME for one that scikit-image ships (chelsea, a cat, by
+                default), or scene:N for a digit scene.
             config: settings.
             output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
         """

@@ -24,7 +24,7 @@ def _is_of_digits(model: Any) -> bool:
     if model is None:
         return not has_photograph_network()
     names = registry.network(DIGITS).class_names
-    return isinstance(model, str) and model == DIGITS or getattr(model, "class_names", 0) == names
+    return (isinstance(model, str) and model == DIGITS) or getattr(model, "class_names", 0) == names
 
 
 def choose(
@@ -33,7 +33,7 @@ def choose(
     """Returns what is explained, and the network.
 
     Photographs are explained by a network for ImageNet, digit scenes by that for digit scenes. With
-    neither given it is a photograph, or a digit scene where no network for photographs is installed.
+    neither given it is a photograph, or a digit scene where no such network is installed.
 
     Args:
       image: as in `lmjax.explain`.
