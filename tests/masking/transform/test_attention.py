@@ -75,6 +75,8 @@ def softmax(scores):
 
 def reference_attention(p, y, allowed=None):
     """Attention among tokens `[T, C]` that are there."""
+    if not len(y):
+        return y
     q, k, v = (np.reshape(norm(y) @ p[n], (len(y), HEADS, -1)) for n in "qkv")
     scores = np.einsum("qhc,khc->hqk", q, k) / np.sqrt(q.shape[-1])
     if allowed is not None:
@@ -158,8 +160,9 @@ def test_equals_attention_among_kept_tokens(attend):
     def reference(p, image, mask):
         return reference_end(p, reference_attention(p, reference_tokens(p, image, mask)))
 
-    actual = run_masked(transformer(attend), P, IMAGES, MASKS)
-    assert distance(actual, by_reference(reference, P, IMAGES, MASKS)) < 1e-11
+    tolerance = 1e-5 if attend is of_jax else 1e-11  # which takes softmax in float32
+    actual = run_masked(transformer(attend), P, IMAGES, MASKS, tolerance=tolerance)
+    assert distance(actual, by_reference(reference, P, IMAGES, MASKS)) < tolerance
 
 
 def windows(y, shift):
@@ -224,7 +227,7 @@ def test_windows_that_shift(shift, additive):
         kept = mask[::PATCH, ::PATCH].ravel()
         allowed = same_window(shift)[np.ix_(kept, kept)]
         y = reference_tokens(p, image, mask)
-        return reference_end(p, reference_attention(p, y, allowed) if len(y) else y)
+        return reference_end(p, reference_attention(p, y, allowed))
 
     actual = run_masked(swin(shift, additive), P, IMAGES, MASKS)
     assert distance(actual, by_reference(reference, P, IMAGES, MASKS)) < 1e-11
