@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from lmjax.evaluation import evaluate as evaluate
     from lmjax.explanation import explain as explain
     from lmjax.masking import Masked as Masked
+    from lmjax.masking import layer_mask as layer_mask
     from lmjax.masks import Coalitions as Coalitions
     from lmjax.masks import segments as segments
     from lmjax.models import black_box as black_box
@@ -114,6 +115,7 @@ __getattr__, __dir__, __all__ = attach(
         "black_box": "lmjax.models",
         "evaluate": "lmjax.evaluation",
         "explain": "lmjax.explanation",
+        "layer_mask": "lmjax.masking",
     },
     replaced={
         "perturbation": "lmjax.masks and lmjax.evaluation, between which its names are divided",

@@ -1,16 +1,28 @@
-"""Masked layers: pure functions of activations and the mask that travels beside them."""
+"""Masked layers, and `layer_mask`, which gives any network those.
 
-from typing import NoReturn
+Masked layers are pure functions of activations and the mask that travels beside them.
+"""
 
+from typing import TYPE_CHECKING
+
+from lmjax._utils.lazy import attach
 from lmjax.masking.masked import Masked
 from lmjax.masking.neighbor_padding import neighbor_padding
 
-__all__ = ["Masked", "neighbor_padding"]
+if TYPE_CHECKING:
+    from lmjax.masking.transform import LayerMaskError as LayerMaskError
+    from lmjax.masking.transform import layer_mask as layer_mask
+    from lmjax.masking.transform import register_rule as register_rule
 
 _REMOVALS = ("LayerMasking", "PartialConvolution", "Replace", "ReplaceAverage", "TokenDropping")
 
-
-def __getattr__(name: str) -> NoReturn:
-    if name in _REMOVALS:
-        raise AttributeError(f"lmjax.masking.{name} is gone; use lmjax.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, _lazy = attach(
+    __name__,
+    {
+        "LayerMaskError": "lmjax.masking.transform",
+        "layer_mask": "lmjax.masking.transform",
+        "register_rule": "lmjax.masking.transform",
+    },
+    replaced={name: f"lmjax.{name}" for name in _REMOVALS},
+)
+__all__ = ["Masked", "neighbor_padding", *_lazy]

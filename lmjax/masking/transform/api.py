@@ -67,6 +67,8 @@ def layer_mask(
     """
     if not callable(function):
         raise ValueError(f"function must be callable as (params, images), got {function!r}")
+    if until is not None and not isinstance(until, str):
+        raise ValueError(f"until must be the name of a module, or None; got {until!r}")
     for name, value, allowed in (
         ("padding", padding, ("neighbor", "none", "partial")),
         ("layout", layout, tuple(_IMAGE_AXES)),
@@ -84,8 +86,13 @@ def register_rule(primitive: str, rule: Rule | Literal["elementwise"]) -> None:
       rule: `"elementwise"` for one that works entry by entry; else a function of an
         `lmjax.masking.transform.operation.Operation` and a node for each operand, which returns a
         node, or a list of them. The rules of `lmjax.masking.transform` are examples.
+
+    Raises:
+      ValueError: `rule` is none of both.
     """
-    RULES[primitive] = elementwise if rule == "elementwise" else rule
+    if rule != "elementwise" and not callable(rule):
+        raise ValueError(f"rule must be a function or 'elementwise', got {rule!r}")
+    RULES[primitive] = elementwise if isinstance(rule, str) else rule
 
 
 class _Traced(NamedTuple):
@@ -181,7 +188,7 @@ class LayerMasked:
         n, height, width, channels = images.shape
         shape = images.shape if self.layout == "NHWC" else (n, channels, height, width)
         aval = jax.ShapeDtypeStruct(shape, images.dtype)
-        closed, results = jax.make_jaxpr(self.function, return_shape=True)(params, aval)
+        closed, results = self._jaxpr(params, aval)
         trace = Trace(padding=self.padding, until=self.until)
         image = Node(
             aval,
@@ -199,6 +206,17 @@ class LayerMasked:
         structure = jax.tree.structure(results)
         return _Traced(plan, outputs, image, given, tuple(closed.consts), structure)
 
+    def _jaxpr(self, params: Any, images: Any) -> Any:
+        try:
+            return jax.make_jaxpr(self.function, return_shape=True)(params, images)
+        except Exception as error:
+            error.add_note(
+                "layer_mask: function must take (params, images); it was called with images of "
+                f"shape {images.shape}, {self.layout}, and parameters of structure "
+                f"{_shown(jax.tree.structure(params))}"
+            )
+            raise
+
     def _check_until(self, trace: Trace) -> None:
         if self.until is None or trace.ended:
             return
@@ -209,13 +227,24 @@ class LayerMasked:
         )
 
     def _check_images(self, images: Any) -> jax.Array:
-        images = jnp.asarray(images)
-        if images.ndim != 4:
+        given = getattr(images, "shape", None)
+        if given is None or len(given) != 4:
+            what = type(images).__name__ if given is None else f"shape {given}"
             raise ValueError(
-                f"images must be {self.layout}, of 4 axes, got shape {images.shape}; the arguments "
-                "are (params, images, masks)"
+                f"images must be {self.layout}, an array of 4 axes, got {what}; the arguments are "
+                "(params, images, masks)"
+            )
+        images = jnp.asarray(images)
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floating point and normalised, got dtype {images.dtype}"
             )
         return images
+
+
+def _shown(structure: Any) -> str:
+    text = str(structure)
+    return text if len(text) < 200 else f"{text[:200]}..."
 
 
 def _result(node: Node, value: Any) -> Any:

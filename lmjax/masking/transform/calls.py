@@ -1,5 +1,6 @@
 """Functions in the function: evaluated in their place, or kept whole for their derivative."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ def _call(operation: Operation, *operands: Node) -> Node | list[Node]:
     """Returns the nodes of a function in the function, evaluated in its place."""
     closed = inner_jaxpr(operation)
     consts = [operation.trace.given(c) for c in closed.consts]
-    return operation.trace.evaluate(closed.jaxpr, consts, operands, operation.scope)
+    return operation.trace.evaluate(closed.jaxpr, consts, operands, operation)
 
 
 def inner_jaxpr(operation: Operation) -> jex.ClosedJaxpr:
@@ -32,8 +33,19 @@ def _custom_call(operation: Operation, *operands: Node) -> Node | list[Node]:
     """Returns the node of a function with its own derivative, which stays if it is elementwise."""
     closed = inner_jaxpr(operation)
     if not _is_elementwise(closed):
+        if operation.name.startswith("custom_vjp"):
+            _warn_of_lost(operation)
         return _call(operation, *operands)
     return [combine(operation.trace, operation.aval, operands, _with_derivative(operation, closed))]
+
+
+def _warn_of_lost(operation: Operation) -> None:
+    warnings.warn(
+        "layer_mask keeps a derivative that its author gave only where function and derivative work "
+        f"entry by entry. The {operation.name} at {operation.where()} does not, so JAX derives what "
+        "it computes; results are the same, gradients may differ.",
+        stacklevel=2,
+    )
 
 
 def _is_elementwise(closed: jex.ClosedJaxpr) -> bool:
@@ -47,7 +59,7 @@ def _are_elementwise(closed: jex.ClosedJaxpr) -> bool:
             return False
         name = equation.primitive.name
         scalar = name == "broadcast_in_dim" and not equation.invars[0].aval.shape
-        inner = [x for x in jex.jaxprs_in_params(equation.params)]
+        inner = list(jex.jaxprs_in_params(equation.params))
         if inner:
             if not all(_is_elementwise(jex.ClosedJaxpr(x, ())) for x in inner):
                 return False
@@ -92,7 +104,10 @@ def _with_derivative(operation: Operation, closed: jex.ClosedJaxpr) -> Callable:
     if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
         return forward
     cotangents = jax.make_jaxpr(lambda p, ct: jax.vjp(original, *p)[1](ct))(avals, avals[0])
-    return _reverse_mode(forward, cotangents) if _are_elementwise(cotangents) else forward
+    if _are_elementwise(cotangents):
+        return _reverse_mode(forward, cotangents)
+    _warn_of_lost(operation)
+    return forward
 
 
 def _forward_mode(function: Callable, tangent: jex.ClosedJaxpr) -> Callable:

@@ -31,7 +31,7 @@ def _scan(operation: Operation, *operands: Node) -> list[Node]:
     inner = [trace.given(c) for c in jaxpr.consts]
     for i in order:
         given = [*fixed, *carry, *(_entry(operation, x, i) for x in over)]
-        results = trace.evaluate(jaxpr.jaxpr, inner, given, operation.scope)
+        results = trace.evaluate(jaxpr.jaxpr, inner, given, operation)
         carry = results[:carried]
         steps.append(results[carried:])
     if params["reverse"]:
@@ -70,7 +70,7 @@ def _cond(operation: Operation, which: Node, *operands: Node) -> list[Node]:
 
     def evaluate(branch: jex.ClosedJaxpr) -> list[Node]:
         consts = [trace.given(c) for c in branch.consts]
-        return trace.evaluate(branch.jaxpr, consts, operands, operation.scope)
+        return trace.evaluate(branch.jaxpr, consts, operands, operation)
 
     if which.constant is not None:
         index = min(max(int(which.constant), 0), len(branches) - 1)
@@ -115,10 +115,10 @@ def _while(operation: Operation, *operands: Node) -> list[Node]:
     fixed, carry = operands[of_cond : of_cond + of_body], list(operands[of_cond + of_body :])
     consts = [[trace.given(c) for c in jaxpr.consts] for jaxpr in (cond, body)]
     for _ in range(_LONGEST):
-        (go_on,) = trace.evaluate(cond.jaxpr, consts[0], [*tested, *carry], operation.scope)
+        (go_on,) = trace.evaluate(cond.jaxpr, consts[0], [*tested, *carry], operation)
         if go_on.masked or go_on.constant is None:
             operation.fail("how often it loops is not known while tracing")
         if not bool(go_on.constant):
             return carry
-        carry = trace.evaluate(body.jaxpr, consts[1], [*fixed, *carry], operation.scope)
+        carry = trace.evaluate(body.jaxpr, consts[1], [*fixed, *carry], operation)
     return operation.fail(f"a loop of more than {_LONGEST} steps")

@@ -34,10 +34,19 @@ class Operation:
       equation: of the jaxpr.
       jaxpr: which the equation belongs to.
       scope: names of the modules it is in, outermost first, joined by `/`.
+      caller: the call that it is a part of, or None.
     """
 
-    def __init__(self, trace: Any, equation: jex.JaxprEqn, jaxpr: jex.Jaxpr, scope: str = ""):
-        self.trace, self.equation, self.jaxpr, self.scope = trace, equation, jaxpr, scope
+    def __init__(
+        self,
+        trace: Any,
+        equation: jex.JaxprEqn,
+        jaxpr: jex.Jaxpr,
+        caller: "Operation | None" = None,
+    ):
+        self.trace, self.equation, self.jaxpr, self.caller = trace, equation, jaxpr, caller
+        names = (caller.scope if caller else "", str(equation.source_info.name_stack))
+        self.scope = "/".join(filter(None, names))
 
     @property
     def name(self) -> str:
@@ -76,6 +85,8 @@ class Operation:
     def where(self) -> str:
         """Returns the line of the traced function, and the modules it is in."""
         line = source_info_util.summarize(self.equation.source_info)
+        if self.caller is not None and ":" not in line:  # compiled before, without lines
+            return self.caller.where()
         return f"{line} (in {self.scope})" if self.scope else line
 
     def explain(self, operands: Sequence[Node], reason: str) -> str:

@@ -48,6 +48,7 @@ class Trace:
         """Returns a node without hidden positions; its value where all inputs' values are known."""
         node = Node(aval, inputs, run, **known)
         foldable = run is not None and math.prod(node.stored) <= _FOLDED
+        foldable = foldable and not jax.dtypes.issubdtype(node.dtype, jax.dtypes.extended)
         if foldable and all(x.constant is not None for x in inputs):
             with jax.ensure_compile_time_eval():
                 constant = run(*(x.constant for x in inputs))
@@ -128,9 +129,19 @@ class Trace:
     # Equations.
 
     def evaluate(
-        self, jaxpr: jex.Jaxpr, consts: Sequence[Node], args: Sequence[Node], scope: str = ""
+        self,
+        jaxpr: jex.Jaxpr,
+        consts: Sequence[Node],
+        args: Sequence[Node],
+        caller: Operation | None = None,
     ) -> list[Node]:
-        """Returns the nodes of a jaxpr's results."""
+        """Returns the nodes of a jaxpr's results.
+
+        Args:
+          jaxpr: to evaluate.
+          consts, args: nodes of its constants and arguments.
+          caller: the operation whose function this is, or None.
+        """
         nodes: dict[jex.Var, Node] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
 
         def read(variable: Any) -> Node:
@@ -140,8 +151,7 @@ class Trace:
 
         for equation in jaxpr.eqns:
             operands = [read(v) for v in equation.invars]
-            names = [scope, str(equation.source_info.name_stack)]
-            operation = Operation(self, equation, jaxpr, "/".join(filter(None, names)))
+            operation = Operation(self, equation, jaxpr, caller)
             results = self._apply(operation, operands)
             nodes.update(zip(equation.outvars, results))
         return [read(v) for v in jaxpr.outvars]

@@ -103,11 +103,10 @@ def _locate(operation: Operation, operands, masked: Sequence[Node], results) -> 
     """Pieces of one value that are joined again are no branches: each has positions of its own."""
     x = masked[0]
     if operation.name in _CUTS | _POOLS and any(y.grid != x.grid for y in results):
-        pooled = operation.name in _POOLS
-        axes = operation.params["axes"] if pooled else range(len(x.shape))
+        axes = operation.params.get("axes")
+        if axes is None:
+            axes = [a for a, n in enumerate(x.shape) if any(y.shape[a] != n for y in results)]
         changed = {d for axis in axes for d in x.grid_dims(axis)}
-        if not pooled:
-            changed = {d for d in changed if any(y.grid[d] != x.grid[d] for y in results)}
         old = x.place or Place(x, frozenset())
         place = Place(old.source, old.cut | x.symbol.sources(changed))
         for y in results:
