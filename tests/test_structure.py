@@ -171,7 +171,9 @@ def test_public_names_are_documented_and_options_keyword_only(name, value):
     if len(parameters) == 1:
         return
     for parameter in parameters:
-        if parameter.default is inspect.Parameter.empty or parameter.name in POSITIONAL.get(name, ()):
+        if parameter.default is inspect.Parameter.empty or parameter.name in POSITIONAL.get(
+            name, ()
+        ):
             continue
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name}: {parameter.name}"
     options = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

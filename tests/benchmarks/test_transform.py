@@ -5,7 +5,9 @@ from benchmarks import transform
 
 def test_traced_and_written_networks_are_compared(capsys):
     transform.main(("resnet18_digits",), variants=4, rounds=1)
-    lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    lines = [
+        line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")
+    ]
     head, _, *rows = lines
     assert [row[2].strip() for row in rows] == transform.ENGINES
     error = [cell.strip() for cell in head].index("error")

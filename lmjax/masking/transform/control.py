@@ -65,6 +65,7 @@ def _stacked(operation: Operation, aval: Any, entries: list[Node]) -> Node:
 @rule("cond")
 def _cond(operation: Operation, which: Node, *operands: Node) -> list[Node]:
     trace, branches = operation.trace, operation.params["branches"]
+    platforms = operation.params.get("branches_platforms")
     if which.masked:
         operation.fail("which branch is taken depends on positions")
 
@@ -72,6 +73,8 @@ def _cond(operation: Operation, which: Node, *operands: Node) -> list[Node]:
         consts = [trace.given(c) for c in branch.consts]
         return trace.evaluate(branch.jaxpr, consts, operands, operation)
 
+    if platforms:  # several ways to compute the same: the one for any platform
+        return evaluate(branches[platforms.index(None) if None in platforms else 0])
     if which.constant is not None:
         index = min(max(int(which.constant), 0), len(branches) - 1)
         return evaluate(branches[index])

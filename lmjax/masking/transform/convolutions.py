@@ -12,7 +12,7 @@ from jax import lax
 from lmjax.masking import layers
 from lmjax.masking.neighbor_padding import neighbor_padding
 from lmjax.masking.transform.elementwise import combine
-from lmjax.masking.transform.grids import one_dimension
+from lmjax.masking.transform.grids import as_image, one_dimension
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside
@@ -60,6 +60,8 @@ def _convolution(operation: Operation, x: Node, kernel: Node) -> Node:
         operation.fail(f"axis {channel}, the convolution's channels, holds positions")
     for axis in space:  # positions that are merged into one axis become one dimension
         x = normal(operation.trace, one_dimension(operation.trace, x, axis))
+    if x.outside is None:
+        x = as_image(operation.trace, x, space)
     if any(d != 1 for d in params["lhs_dilation"]):
         return _transposed(operation, realised(operation.trace, x), kernel)
     windows = _windows_of(operation, kernel)
@@ -114,8 +116,8 @@ def _kernel_for(operation: Operation, x: Node, kernel: jax.Array) -> jax.Array:
     rest = [a for a in numbers.rhs_spec[2:] if a not in spatial]
     order = (*spatial, numbers.rhs_spec[1], numbers.rhs_spec[0])
     kernel = jnp.squeeze(jnp.transpose(kernel, (*rest, *order)), tuple(range(len(rest))))
-    missing = 2 - len(spatial)
-    return kernel.reshape(*(1 for _ in range(missing)), *kernel.shape)
+    sizes = [kernel.shape[sorted(where).index(d)] if d in where else 1 for d in (1, 2)]
+    return kernel.reshape(*sizes, *kernel.shape[-2:])
 
 
 def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, channels) -> Node:

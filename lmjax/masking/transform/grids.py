@@ -12,7 +12,7 @@ import numpy as np
 from lmjax.masking import layers
 from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.origins import Axes
-from lmjax.masking.transform.pointwise import normal
+from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
 
@@ -224,6 +224,65 @@ def one_dimension(trace: Trace, x: Node, axis: int) -> Node:
     aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
     mask = x.symbol.other(("one dimension", tuple(order), at), shape, of)
     return Node(aval, (x,), run, mask=mask, axes=axes, channels=x.channels)
+
+
+def as_image(trace: Trace, node: Node, space: Sequence[int]) -> Node:
+    """Returns a node with two dimensions of positions, for windows that slide over some axes.
+
+    Args:
+      trace: to add it to.
+      node: the value.
+      space: its axes of rows and columns, of which one may have one entry and no positions, or may
+        not be there.
+    """
+    if len(node.grid) > 3:
+        node = _without_unused(node)
+    bare = [a for a in space if node.shape[a] == 1 and not node.axes[a]]
+    axes, rank = list(node.axes), len(node.grid)
+    unused = [d for d in range(1, rank) if not any(d in own for own in axes)]
+    new = max(3 - rank, len(bare) - len(unused), 0)
+    if rank + new > 3 or not (bare or new):
+        return node
+    free = iter([*unused, *range(rank, rank + new)])
+    axes = [tuple(d + new if d >= rank else d for d in own) for own in axes]
+    for axis in bare:
+        axes[axis] = (next(free),)
+    if not new:
+        return _relabelled(trace, node, tuple(axes))
+    shape = (*node.grid, *(1 for _ in range(new)))
+
+    def run(value: Any) -> Any:
+        x, mask = layers.full_size(value)
+        return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
+
+    of = (*node.symbol.of, *("single" for _ in range(new)))
+    mask = node.symbol.other(("as image", new), shape, of)
+    aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
+    return Node(aval, (node,), run, mask=mask, axes=tuple(axes), channels=node.channels)
+
+
+def _without_unused(node: Node) -> Node:
+    """The node without dimensions of one position that no axis stands for."""
+    rank, used = len(node.grid), {d for own in node.axes for d in own}
+    kept = [d for d in range(rank) if d == 0 or d in used or node.grid[d] > 1]
+    if len(kept) == rank:
+        return node
+    shape = [node.grid[d] for d in kept]
+    place = {d: i for i, d in enumerate([*kept, *range(rank, rank + len(node.channels))])}
+
+    def run(value: Any) -> Any:
+        x, mask = layers.full_size(value)
+        return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
+
+    mask = node.symbol.other(("used", *kept), shape, [node.symbol.of[d] for d in kept])
+    axes = tuple(tuple(place[d] for d in own) for own in node.axes)
+    aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
+    return Node(aval, (node,), run, mask=mask, axes=axes, channels=node.channels)
+
+
+def _relabelled(trace: Trace, node: Node, axes: Axes) -> Node:
+    aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
+    return pointwise(trace, aval, [node], lambda x: x, like=node, axes=axes)
 
 
 def placed(trace: Trace, node: Node, target: Target) -> Node:

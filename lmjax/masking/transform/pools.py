@@ -10,6 +10,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.grids import as_image, one_dimension
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Weight
@@ -57,6 +58,11 @@ def _pool(operation: Operation, x: Node) -> Node:
 
 def pool(operation: Operation, x: Node, windows: Mapping[int, Slide], how: str) -> Node:
     """Returns the node of a maximum, minimum or sum over windows of positions."""
+    for axis in windows:
+        if len(x.grid_dims(axis)) > 1 and windows[axis] != still(x.shape[axis]):
+            x = normal(operation.trace, one_dimension(operation.trace, x, axis))
+    if x.outside is None:
+        x = as_image(operation.trace, x, list(windows))
     sliding = Sliding(operation, x, windows)
     if len(x.grid) != 3:
         operation.fail("windows over a grid other than rows and columns")

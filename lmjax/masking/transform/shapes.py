@@ -118,8 +118,10 @@ def _reshape(operation: Operation, x: Node) -> Node:
     if inside == {d for d in range(1, rank) if x.grid[d] > 1} and len(mixed) == 1:
         array = operation.trace.array(x)  # flattened: masks end, hidden positions hold zeros
         return operation.trace.plain(operation.aval, [array], lambda v: jnp.reshape(v, shape))
-    if any(0 in groups[a] for a in mixed) or inside == set(range(1, rank)):
-        operation.fail("it merges positions, channels and the batch")
+    if any(0 in groups[a] for a in mixed):  # mostly on the way to another order
+        return relabelled(operation, x, groups)
+    if inside == set(range(1, rank)):
+        operation.fail("it merges positions with channels, in several axes")
     return _into_channels(operation, x, groups, sorted(inside))
 
 
