@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
-from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.elementwise import with_constants
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Weight
@@ -92,7 +92,7 @@ def pool(operation: Operation, x: Node, windows: Mapping[int, Slide], how: str) 
     )
     if how == "sum" and node.masked:
         node.weight = _window_weight(operation, node, inputs, sliding, parts, options)
-    return node if fills is None else _with_fill(operation, node, fills, how)
+    return node if fills is None else with_constants(operation, node, fills, _JOIN[how])
 
 
 def _window_sum(value: Any, counts: Any = None, **options: Any) -> Any:
@@ -170,12 +170,6 @@ def _reduced(x: jax.Array, windows: Mapping[int, Slide], how: str) -> jax.Array:
         [(s.low, s.high(n)) for s, n in zip(own, x.shape)],
         window_dilation=[s.dilation for s in own],
     )
-
-
-def _with_fill(operation: Operation, node: Node, fill: Node, how: str) -> Node:
-    if node.outside is None:
-        return combine(operation.trace, operation.aval, [node, fill], _JOIN[how])
-    return operation.fail("padding wider than the window of a pool")
 
 
 def _channel_pool(operation: Operation, x: Node, windows: Mapping[int, Slide]) -> Node:

@@ -34,6 +34,10 @@ class Sliding:
             full[dims[0]] = window._replace(low=window.low + node.pads[dims[0]][0])
         self.full = full
         reached = [_reached(s, n) for s, n in zip(full, node.grid)]
+        if None in reached:
+            operation.fail(
+                "between windows that read the image there are some that read none of it"
+            )
         self.pads = tuple((first, s.outputs - last) for s, (first, last) in zip(full, reached))
         self.slides = [
             s._replace(low=s.low - first * s.stride, outputs=last - first)
@@ -52,14 +56,15 @@ class Sliding:
         return [d for d, s in enumerate(self.slides) if d and (s.size, s.stride) != (1, 1)]
 
 
-def _reached(slide: Slide, length: int) -> tuple[int, int]:
-    """The outputs that read at least one position: from, and up to."""
+def _reached(slide: Slide, length: int) -> tuple[int, int] | None:
+    """The outputs that read at least one position: from, and up to; None where there is a gap."""
     starts = np.arange(slide.outputs)[:, None] * slide.stride
     reads = starts + np.array(sorted(slide.offsets()))[None]
     inside = ((reads >= 0) & (reads < length)).any(axis=1)
     if not inside.any():
         return 0, 0
-    return int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
+    first, last = int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
+    return (first, last) if inside[first:last].all() else None
 
 
 def options_of(slides: Sequence[Slide], grid: Sequence[int]) -> dict[str, Any]:
