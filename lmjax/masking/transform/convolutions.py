@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.neighbor_padding import neighbor_padding
 from lmjax.masking.transform.elementwise import with_constants
 from lmjax.masking.transform.grids import one_dimension
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size, inverse
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside
 from lmjax.masking.transform.pointwise import normal, pointwise
@@ -252,7 +251,7 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
         return y > 0.5
 
     def run(value: Any, weights: jax.Array) -> Any:
-        value = layers.full_size(value)
+        value = full_size(value)
         filled = value.x
         if padding == "neighbor":
             filled = neighbor_padding(value.x, value.mask, rings)
@@ -277,4 +276,4 @@ def _spatial(aval: Any, numbers: Any, x: Node) -> list[int]:
 def _to_grid(mask: jax.Array, node: Node, channel: int) -> jax.Array:
     """A mask without its channel axis in the order of the grid."""
     dims = [node.grid_dims(a)[0] for a in range(len(node.shape)) if a != channel]
-    return jnp.transpose(mask, np.argsort(dims))
+    return jnp.transpose(mask, inverse(dims))

@@ -123,7 +123,7 @@ def around(
         if not any(x.outside is None for x in masked):
             raise LayerMaskError("operands that were padded at different sides")
         return [realised(trace, x) if x.masked else x for x in operands], None
-    fills = [x.outside.fill if x.masked else x for x in operands]
+    fills = [x if x.outside is None else x.outside.fill for x in operands]
     stored = _joint([x.stored for x in fills if x.shape], aval.shape, along)
     fill = trace.plain(aval, fills, function, stored=stored)
     return list(operands), Outside(pads.pop(), fill)

@@ -10,7 +10,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.transform.elementwise import with_constants
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
@@ -99,7 +99,7 @@ def _window_sum(value: Any, counts: Any = None, **options: Any) -> Any:
     """A sum over windows, where positions may count as often as they stand for visible ones."""
     if counts is None:
         return layers.window_sum(value, **options)
-    (x, mask), count = layers.full_size(value), layers.full_size(counts).x
+    (x, mask), count = full_size(value), full_size(counts).x
     count = count.astype(layers.wide_type(x))
     total, of_counts = (
         layers.window_sum(layers.Masked(v, mask), **options) for v in (x * count, count)
