@@ -5,27 +5,15 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
-from lmjax.masking.transform import (  # noqa: F401  # noqa: F401
-    calls,
-    control,
-    convolutions,
-    joining,
-    padding,
-    pieces,
-    pools,
-    products,
-    reductions,
-    shapes,
-    slicing,
-    taking,
-)
+from lmjax.masking.transform import rules
 from lmjax.masking.transform.elementwise import elementwise
-from lmjax.masking.transform.nodes import Node
-from lmjax.masking.transform.operation import RULES, Rule
+from lmjax.masking.transform.nodes import Node, full_size
+from lmjax.masking.transform.operation import Rule
 from lmjax.masking.transform.plan import Plan
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
@@ -92,7 +80,7 @@ def register_rule(primitive: str, rule: Rule | Literal["elementwise"]) -> None:
     """
     if rule != "elementwise" and not callable(rule):
         raise ValueError(f"rule must be a function or 'elementwise', got {rule!r}")
-    RULES[primitive] = elementwise if isinstance(rule, str) else rule
+    rules.RULES[primitive] = elementwise if isinstance(rule, str) else rule
 
 
 class _Traced(NamedTuple):
@@ -180,7 +168,7 @@ class LayerMasked:
         if key in self._traced:
             return self._traced[key]
         traced = self._trace(params, images)
-        if not any(isinstance(c, jax.core.Tracer) for c in traced.constants):
+        if not any(isinstance(c, Tracer) for c in traced.constants):
             self._traced[key] = traced
         return traced
 
@@ -250,4 +238,4 @@ def _shown(structure: Any) -> str:
 def _result(node: Node, value: Any) -> Any:
     if not node.masked:
         return value if node.stored == node.shape else jnp.broadcast_to(value, node.shape)
-    return node.array(layers.full_size(value))
+    return node.array(full_size(value))

@@ -41,7 +41,7 @@ def _custom_call(operation: Operation, *operands: Node) -> Node | list[Node]:
 
 def _warn_of_lost(operation: Operation) -> None:
     warnings.warn(
-        "layer_mask keeps a derivative that its author gave only where function and derivative work "
+        "layer_mask keeps a derivative that its author gave only where it and the function work "
         f"entry by entry. The {operation.name} at {operation.where()} does not, so JAX derives what "
         "it computes; results are the same, gradients may differ.",
         stacklevel=2,
@@ -90,7 +90,8 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
 
 def _with_derivative(operation: Operation, closed: jex.ClosedJaxpr) -> Callable:
     """The function in the call, with the derivative that its author gave it."""
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in operation.equation.invars]
+    given: list[Any] = [v.aval for v in operation.equation.invars]
+    avals = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in given]
 
     def forward(*arrays: jax.Array) -> jax.Array:
         return evaluate_alike(closed, *arrays)[0]

@@ -91,10 +91,10 @@ def _chosen(operation: Operation, which: Node, aval: Any, nodes: Any) -> Node:
         operation.fail("its branches give values whose masks differ")
 
     def choose(index: Any, *arrays: Any) -> Any:
-        arrays = jnp.broadcast_arrays(*arrays)
-        index = jnp.clip(index, 0, len(arrays) - 1)
-        result = arrays[0]
-        for i, array in enumerate(arrays[1:], start=1):
+        alike = jnp.broadcast_arrays(*arrays)
+        index = jnp.clip(index, 0, len(alike) - 1)
+        result = alike[0]
+        for i, array in enumerate(alike[1:], start=1):
             result = jnp.where(index == i, array, result)
         return result
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.neighbor_padding import neighbor_padding
-from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.elementwise import with_constants
 from lmjax.masking.transform.grids import as_image, one_dimension
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size, inverse
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside
 from lmjax.masking.transform.pointwise import normal, pointwise
@@ -72,7 +71,7 @@ def _convolution(operation: Operation, x: Node, kernel: Node) -> Node:
     convolved = _convolved(operation, x, kernel, sliding, axes, channels)
     if around is None:
         return convolved
-    return _with_constants(operation, convolved, around)
+    return with_constants(operation, convolved, around, jnp.add)
 
 
 def _windows_of(operation: Operation, kernel: Node) -> dict[int, Slide]:
@@ -216,33 +215,6 @@ def _constants_outside(operation, x: Node, kernel: Node, sliding: Sliding) -> No
     return operation.trace.plain(operation.aval, [fill, kernel], run, stored=stored)
 
 
-def _with_constants(operation: Operation, y: Node, around: Node) -> Node:
-    """Adds what windows read outside; the result is outside where they read nothing else."""
-    if y.outside is None:
-        return combine(operation.trace, operation.aval, [y, around], lambda a, b: a + b)
-    grid = {d: axis for axis in range(len(y.shape)) for d in y.grid_dims(axis) if d}
-    crop = [slice(None)] * len(y.shape)
-    for d, axis in grid.items():
-        low, high = y.pads[d]
-        crop[axis] = slice(low, y.shape[axis] - high)
-    inner_shape = [len(range(n)[c]) for n, c in zip(y.shape, crop)]
-    stored = [len(range(n)[c]) if n > 1 else n for n, c in zip(around.stored, crop)]
-    inner_aval = jax.ShapeDtypeStruct(inner_shape, y.dtype)
-    inside = operation.trace.plain(
-        inner_aval, [around], lambda value: value[tuple(crop)], stored=stored
-    )
-    bare = pointwise(operation.trace, inner_aval, [y], lambda a: a, like=y, outside=None)
-    total = combine(operation.trace, inner_aval, [bare, inside], lambda a, b: a + b)
-    return pointwise(
-        operation.trace,
-        operation.aval,
-        [total],
-        lambda a: a,
-        like=total,
-        outside=Outside(y.pads, around),
-    )
-
-
 def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
     """A transposed convolution; a visible output is one that reads a visible position.
 
@@ -281,7 +253,7 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
         return y > 0.5
 
     def run(value: Any, weights: jax.Array) -> Any:
-        value = layers.full_size(value)
+        value = full_size(value)
         filled = value.x
         if padding == "neighbor":
             filled = neighbor_padding(value.x, value.mask, rings)
@@ -306,4 +278,4 @@ def _spatial(aval: Any, numbers: Any, x: Node) -> list[int]:
 def _to_grid(mask: jax.Array, node: Node, channel: int) -> jax.Array:
     """A mask without its channel axis in the order of the grid."""
     dims = [node.grid_dims(a)[0] for a in range(len(node.shape)) if a != channel]
-    return jnp.transpose(mask, np.argsort(dims))
+    return jnp.transpose(mask, inverse(dims))

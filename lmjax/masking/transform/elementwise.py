@@ -123,10 +123,44 @@ def around(
         if not any(x.outside is None for x in masked):
             raise LayerMaskError("operands that were padded at different sides")
         return [realised(trace, x) if x.masked else x for x in operands], None
-    fills = [x.outside.fill if x.masked else x for x in operands]
+    fills = [x if x.outside is None else x.outside.fill for x in operands]
     stored = _joint([x.stored for x in fills if x.shape], aval.shape, along)
     fill = trace.plain(aval, fills, function, stored=stored)
     return list(operands), Outside(pads.pop(), fill)
+
+
+def with_constants(operation: Operation, y: Node, around: Node, join: Callable) -> Node:
+    """Joins what windows read outside; the result is outside where they read nothing else.
+
+    Args:
+      operation: with windows.
+      y: its result for an image without anything outside.
+      around: its result for what is outside alone, a plain node.
+      join: of both.
+    """
+    if y.outside is None:
+        return combine(operation.trace, operation.aval, [y, around], join)
+    grid = {d: axis for axis in range(len(y.shape)) for d in y.grid_dims(axis) if d}
+    crop = [slice(None)] * len(y.shape)
+    for d, axis in grid.items():
+        low, high = y.pads[d]
+        crop[axis] = slice(low, y.shape[axis] - high)
+    inner_shape = [len(range(n)[c]) for n, c in zip(y.shape, crop)]
+    stored = [len(range(n)[c]) if n > 1 else n for n, c in zip(around.stored, crop)]
+    inner_aval = jax.ShapeDtypeStruct(inner_shape, y.dtype)
+    inside = operation.trace.plain(
+        inner_aval, [around], lambda value: value[tuple(crop)], stored=stored
+    )
+    bare = pointwise(operation.trace, inner_aval, [y], lambda a: a, like=y, outside=None)
+    total = combine(operation.trace, inner_aval, [bare, inside], join)
+    return pointwise(
+        operation.trace,
+        operation.aval,
+        [total],
+        lambda a: a,
+        like=total,
+        outside=Outside(y.pads, around),
+    )
 
 
 RULES.update(dict.fromkeys(ELEMENTWISE, elementwise))

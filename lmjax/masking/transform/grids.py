@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size, inverse
 from lmjax.masking.transform.origins import Axes
 from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
@@ -57,7 +57,7 @@ class Target:
         for size, dims in zip(node.stored, self.axes):
             split += [1] * len(dims) if size == 1 else [sizes[d] for d in dims]
         missing = [d for d in range(len(sizes)) if d not in order]
-        where = np.argsort([*order, *missing])
+        where = inverse([*order, *missing])
         wide = [*split, *(1 for _ in missing)]
         lead, own = [wide[i] for i in where][:rank], [wide[i] for i in where][rank:]
         channels = own if math.prod(own) == 1 else self.channels
@@ -103,7 +103,7 @@ def _dims(x: Node) -> int:
 
 
 def unmerged(trace: Trace, operands: Sequence[Node]) -> list[Node]:
-    """Returns operands whose positions along each axis are one dimension, if they differ in that."""
+    """Returns operands whose positions along each axis are one dimension, where they differ."""
     operands = list(operands)
     masked = [x for x in operands if x.masked]
     for axis in range(len(masked[0].shape)):
@@ -166,7 +166,7 @@ def on_grid(trace: Trace, node: Node, axes: Axes, shape: tuple[int, ...]) -> Nod
         return jnp.broadcast_to(x, (*shape, *x.shape[len(shape) :]))
 
     def run(value: Any) -> Any:
-        x, mask = layers.full_size(value)
+        x, mask = full_size(value)
         return layers.Masked(arrange(x, x.ndim), arrange(mask, mask.ndim))
 
     rank, number = len(shape), len(node.grid)
@@ -216,7 +216,7 @@ def one_dimension(trace: Trace, x: Node, axis: int) -> Node:
     )
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         mask = jnp.transpose(mask, order).reshape(shape)
         values = jnp.transpose(values, (*order, rank)).reshape(*shape, values.shape[-1])
         return layers.Masked(values, mask)

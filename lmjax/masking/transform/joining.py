@@ -19,7 +19,7 @@ from lmjax.masking.transform.grids import (
     union,
     unmerged,
 )
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
@@ -137,7 +137,7 @@ def _stacked(operation, aval: Any, operands: Sequence[Node], axis: int) -> Node:
     axes[axis] = (rank,)
 
     def run(*values: Any) -> Any:
-        full = [layers.full_size(v) for v in values]
+        full = [full_size(v) for v in values]
         x = jnp.stack([v.x for v in full], axis=rank)
         return layers.Masked(x, jnp.stack([v.mask for v in full], axis=rank))
 
@@ -194,8 +194,8 @@ def _concatenated_positions(operation, aval: Any, operands: Sequence[Node], axis
     ]
 
     def run(*values: Any) -> Any:
-        parts = [
-            layers.full_size(v)
+        parts: list[Any] = [
+            full_size(v)
             if x.masked
             else layers.Masked(
                 layout.store(jnp.broadcast_to(v, x.shape)), jnp.ones(layout.grid, bool)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.masking.transform.origins import Axes, Outside, Place, Share, Slices, Weight
 from lmjax.masking.transform.symbols import Symbol
@@ -127,7 +128,7 @@ class Node:
         array = array.reshape([sizes[d] for d in order])
         missing = [d for d in range(len(sizes)) if d not in order]
         array = jnp.expand_dims(array, tuple(range(len(order), len(order) + len(missing))))
-        array = jnp.transpose(array, np.argsort([*order, *missing]))
+        array = jnp.transpose(array, inverse([*order, *missing]))
         return array.reshape(*self.grid, math.prod(self.channels))
 
 
@@ -141,6 +142,16 @@ def _arranged(x: jax.Array, axes: Axes, shape: Sequence[int], *, partly: bool = 
     narrow = [math.prod(next(sizes) for _ in dims) for dims in axes]
     x = x.reshape(narrow)
     return x if partly else jnp.broadcast_to(x, shape)
+
+
+def inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """Returns the permutation that undoes another one."""
+    return tuple(int(i) for i in np.argsort(order))
+
+
+def full_size(value: Any) -> Any:
+    """Returns activations `[*grid, C]` with their mask, whatever held them."""
+    return layers.full_size(value)
 
 
 def describe(node: Node) -> str:

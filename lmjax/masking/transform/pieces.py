@@ -10,7 +10,7 @@ import numpy as np
 
 from lmjax.masking import layers
 from lmjax.masking.transform.elementwise import elementwise
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Slices, Weight
 from lmjax.masking.transform.pointwise import pointwise
@@ -104,7 +104,7 @@ def _loose_slices(operation: Operation, like: Node, joined: Slices) -> Node:
     node = operation.trace.masked(
         operation.aval,
         (source,),
-        lambda value: _run_slices(operation, joined, layers.full_size(value)),
+        lambda value: _run_slices(operation, joined, full_size(value)),
         channels=like.channels,
         **known,
     )
@@ -121,7 +121,7 @@ def _counts(operation: Operation, joined: Slices, known: Mapping[str, Any]) -> N
     axes = tuple(tuple(d for d in own if d < rank) for own in known["axes"])
 
     def run(value: Any) -> Any:
-        mask = layers.full_size(value).mask
+        mask = full_size(value).mask
         count = sum(
             factor * mask[_grid_index(joined.source, window)].astype(jnp.float32)
             for window, factor in zip(joined.windows, joined.factors)
@@ -131,7 +131,7 @@ def _counts(operation: Operation, joined: Slices, known: Mapping[str, Any]) -> N
     return Node(operation.aval, (joined.source,), run, **{**known, "axes": axes}, channels=(1,))
 
 
-def _run_slices(operation: Operation, slices: Slices, value: layers.Masked) -> layers.Masked:
+def _run_slices(operation: Operation, slices: Slices, value: Any) -> layers.Masked:
     (x, mask), inside = value, jnp.ones((1, *value.mask.shape[1:]), bool)
     if slices.source.outside is not None:
         x, mask, inside = _with_nothing_outside(operation, slices, value)
@@ -154,7 +154,7 @@ def _run_slices(operation: Operation, slices: Slices, value: layers.Masked) -> l
     return layers.Masked(jnp.where(visible, y, jnp.zeros((), y.dtype)), visible[..., 0])
 
 
-def _with_nothing_outside(operation: Operation, slices: Slices, value: layers.Masked):
+def _with_nothing_outside(operation: Operation, slices: Slices, value: Any):
     """Values, mask and what is inside of a padded image, whose padding changes nothing."""
     source, neutral = slices.source, {"add": 0, "max": -np.inf, "min": np.inf}[str(slices.how)]
     assert source.outside is not None

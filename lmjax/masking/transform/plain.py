@@ -141,7 +141,8 @@ def bind_alike(operation: Operation, values: Sequence[Any]) -> Any:
     values = [v if np.ndim(v) == 0 else jnp.broadcast_to(v, shape) for v in values]
     if operation.name in _SAME_SHAPES:
         values = [jnp.broadcast_to(v, shape) for v in values]
-    return operation.bind_anew(*values)
+    result = operation.bind_anew(*values)
+    return result[0] if operation.equation.primitive.multiple_results else result
 
 
 _SAME_SHAPES = frozenset(["select_n", "nextafter", "optimization_barrier", "atan2", "clamp"])

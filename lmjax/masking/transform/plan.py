@@ -94,6 +94,7 @@ def _value(step: Step, values: Mapping[Node, Any]) -> Any:
     keep = None if step.keep is None else values[step.keep]
     fits = keep is not None and isinstance(keep, type(inputs[0]) if _is_rows(inputs[0]) else object)
     mask = keep.mask if fits and hasattr(keep, "mask") else None  # type: ignore[union-attr]
+    assert step.node.run is not None
     return step.node.run(*inputs, rings=step.rings, keep=mask)
 
 

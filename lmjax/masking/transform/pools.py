@@ -9,9 +9,9 @@ import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
-from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.elementwise import with_constants
 from lmjax.masking.transform.grids import as_image, one_dimension
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
@@ -98,14 +98,14 @@ def pool(operation: Operation, x: Node, windows: Mapping[int, Slide], how: str) 
     )
     if how == "sum" and node.masked:
         node.weight = _window_weight(operation, node, inputs, sliding, parts, options)
-    return node if fills is None else _with_fill(operation, node, fills, how)
+    return node if fills is None else with_constants(operation, node, fills, _JOIN[how])
 
 
 def _window_sum(value: Any, counts: Any = None, **options: Any) -> Any:
     """A sum over windows, where positions may count as often as they stand for visible ones."""
     if counts is None:
         return layers.window_sum(value, **options)
-    (x, mask), count = layers.full_size(value), layers.full_size(counts).x
+    (x, mask), count = full_size(value), full_size(counts).x
     count = count.astype(layers.wide_type(x))
     total, of_counts = (
         layers.window_sum(layers.Masked(v, mask), **options) for v in (x * count, count)
@@ -176,12 +176,6 @@ def _reduced(x: jax.Array, windows: Mapping[int, Slide], how: str) -> jax.Array:
         [(s.low, s.high(n)) for s, n in zip(own, x.shape)],
         window_dilation=[s.dilation for s in own],
     )
-
-
-def _with_fill(operation: Operation, node: Node, fill: Node, how: str) -> Node:
-    if node.outside is None:
-        return combine(operation.trace, operation.aval, [node, fill], _JOIN[how])
-    return operation.fail("padding wider than the window of a pool")
 
 
 def _channel_pool(operation: Operation, x: Node, windows: Mapping[int, Slide]) -> Node:

@@ -10,7 +10,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.transform.convolutions import Convolution
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, pointwise
@@ -44,11 +44,11 @@ class Product(NamedTuple):
 
     def multiply(self, x: jax.Array, weights: jax.Array) -> jax.Array:
         """Multiplies arrays of another type, along the same axes."""
-        one = tuple(i for i, _ in self.contracted), tuple(j for _, j in self.contracted)
-        two = tuple(i for i, _ in self.batch), tuple(j for _, j in self.batch)
+        one = [i for i, _ in self.contracted], [j for _, j in self.contracted]
+        two = [i for i, _ in self.batch], [j for _, j in self.batch]
         if self.masked_first:
             return lax.dot_general(x, weights, (one, two), precision=lax.Precision.HIGHEST)
-        numbers = (one[::-1], two[::-1])
+        numbers = ((one[1], one[0]), (two[1], two[0]))
         return lax.dot_general(weights, x, numbers, precision=lax.Precision.HIGHEST)
 
 
@@ -199,7 +199,7 @@ def _in_layout(product: Product) -> Node:
     result = _result(product)
 
     def run(value: Any, given: jax.Array) -> Any:
-        value = layers.full_size(value)
+        value = full_size(value)
         y = product.bind(x.array(value), jnp.broadcast_to(given, weights.shape))
         return layers.Masked(layers.select(value.mask, result.store(y)), value.mask)
 
@@ -268,7 +268,7 @@ def _weighted_mean(product: Product) -> Node:
     narrow = _mask_layout(result)
 
     def run(value: Any, given: jax.Array, *counts: Any) -> Any:
-        value, given = layers.full_size(value), jnp.broadcast_to(given, weights.shape)
+        value, given = full_size(value), jnp.broadcast_to(given, weights.shape)
         count = _counted(value, *counts)
         wide = value._replace(x=value.x * count[..., None] if counts else value.x)
         y = product.bind(x.array(wide), given)
@@ -280,7 +280,7 @@ def _weighted_mean(product: Product) -> Node:
         return layers.Masked(layers.select(mask, result.store(y)), mask)
 
     def count(value: Any, given: jax.Array, *counts: Any) -> Any:
-        value, given = layers.full_size(value), jnp.broadcast_to(given, weights.shape)
+        value, given = full_size(value), jnp.broadcast_to(given, weights.shape)
         seen = _counted(value, *counts)
         seen = product.multiply(x.mask_array(seen), given.astype(seen.dtype))
         stored = narrow.store(seen)
@@ -299,7 +299,7 @@ def _counted(value: layers.Masked, counts: Any = None) -> jax.Array:
     wide = layers.wide_type(value.x)
     if counts is None:
         return jnp.asarray(value.mask, wide)
-    return layers.full_size(counts).x[..., 0].astype(wide)
+    return full_size(counts).x[..., 0].astype(wide)
 
 
 def _mask_layout(node: Node) -> Node:
@@ -334,7 +334,7 @@ def _between(operation: Operation, a: Node, b: Node) -> Node:
     pairs = [*zip(ca, cb), *zip(ba, bb)]
 
     def run(first: Any, second: Any) -> Any:
-        first, second = layers.full_size(first), layers.full_size(second)
+        first, second = full_size(first), full_size(second)
         y = operation.bind(a.array(first), b.array(second))
         count = _count(operation, pairs, a.mask_array(first.mask), b.mask_array(second.mask))
         mask = narrow.store(count > 0)[..., 0]
@@ -359,10 +359,10 @@ def _count(operation: Operation, pairs, first: jax.Array, second: jax.Array) -> 
     )
 
 
-def _joint(operation: Operation, a: Node, b: Node, sources: Sequence[tuple]):
+def _joint(operation: Operation, a: Node, b: Node, pairs: Sequence[tuple]):
     """Axes, grid and channels of the result, from the axes of both operands."""
     found, batch = [], 0
-    for (i, j), size in zip(sources, operation.aval.shape):
+    for (i, j), size in zip(pairs, operation.aval.shape):
         mine = () if i is None else a.grid_dims(i)
         theirs = () if j is None else b.grid_dims(j)
         if mine and theirs and [a.grid[d] for d in mine] != [b.grid[d] for d in theirs]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Share, Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
@@ -137,7 +137,7 @@ def _pooled(x: Node, value: Any, how: str) -> jax.Array:
 
 def _weighted(share: np.ndarray | None, value: Any, counts: Any = None) -> jax.Array:
     """The sum over all positions where each counts as often as it has visible ones, `[N, C]`."""
-    x, mask = layers.full_size(value)
+    x, mask = full_size(value)
     return _scaled_sum(x, mask, tuple(range(1, mask.ndim)), share, counts)
 
 
@@ -163,7 +163,7 @@ def _as_image(x: Node, value: Any) -> Any:
     """A value whose grid is rows and columns, for the global pools."""
     if len(x.grid) == 3:
         return value
-    values, mask = layers.full_size(value)
+    values, mask = full_size(value)
     grid = (x.grid[0], x.symbol.positions, 1)
     return layers.Masked(values.reshape(*grid, -1), mask.reshape(grid))
 
@@ -215,7 +215,7 @@ def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | N
     inputs = [x] if weight is None else [x, weight.counts]
 
     def run(value: Any, *counts: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         if how == "sum":
             y = _scaled_sum(values, mask, dims, share, *(counts or (None,))).astype(values.dtype)
         else:
@@ -241,7 +241,7 @@ def _count(mask: jax.Array, counts: Any = None) -> jax.Array:
     """How many visible positions each position stands for, `[*grid, 1]`."""
     if counts is None:
         return mask[..., None].astype(jnp.float32)
-    return layers.full_size(counts).x
+    return full_size(counts).x
 
 
 def _counts(operation: Operation, inputs: Sequence[Node], part: _Part, known: Any, share) -> Node:
@@ -254,7 +254,7 @@ def _counts(operation: Operation, inputs: Sequence[Node], part: _Part, known: An
     axes = tuple(tuple(d for d in own if d < rank) for own in part.axes)
 
     def run(value: Any, *counts: Any) -> Any:
-        mask = layers.full_size(value).mask
+        mask = full_size(value).mask
         count = _count(mask, *counts)
         if share is not None:
             count = (

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.pointwise import pointwise
@@ -193,7 +193,7 @@ def _with_repeats(operation: Operation, x: Node, groups: list[list[Factor]]) -> 
     grid = (*x.grid, *sizes)
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         at = tuple(range(rank, len(grid)))
         values = jnp.broadcast_to(jnp.expand_dims(values, at), (*grid, values.shape[-1]))
         return layers.Masked(values, jnp.broadcast_to(jnp.expand_dims(mask, at), grid))
@@ -248,7 +248,7 @@ def _with_grid(trace: Trace, x: Node, grid: Sequence[int], channels: Sequence[in
         return node
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         return layers.Masked(values.reshape(*grid, values.shape[-1]), mask.reshape(grid))
 
     mask = x.symbol.other("cut", grid, of)
@@ -264,7 +264,7 @@ def _into_channels(operation: Operation, x: Node, axes: Axes, inside: Sequence[i
     channels = [*(x.grid[d] for d in inside), *x.channels]
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         values = jnp.transpose(values, (*kept, *inside, rank))
         mask = mask.all(axis=tuple(inside))
         return layers.Masked(layers.select(mask, values.reshape(*grid, math.prod(channels))), mask)

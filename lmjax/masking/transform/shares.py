@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, inverse
 from lmjax.masking.transform.operation import Operation
 from lmjax.masking.transform.origins import Share
 
@@ -37,14 +37,16 @@ def follow_shares(operation: Operation, operands: Sequence[Node], results: Seque
 
 
 def _share(operation: Operation, operands, shared: Sequence[Node], made) -> Share | None:
-    known = [x.share.numbers for x in shared]
-    if any(numbers is None for numbers in known):
+    shares = [x.share.numbers for x in shared if x.share is not None]
+    known = [numbers for numbers in shares if numbers is not None]
+    if len(known) < len(shares):
         return Share(None)
     if made is not None or operation.name in ("mul", "div"):
         alike = all(np.array_equal(known[0], k) for k in known[1:])
         if not alike or (operation.name == "div" and shared and operands[0] is not shared[0]):
             return Share(None)
-        numbers = made if not known else known[0] if made is None else np.asarray(known[0]) * made
+        numbers = np.ones(()) if made is None else made
+        numbers = numbers * known[0] if known else numbers
         return Share(np.broadcast_to(numbers, operation.aval.shape))
     if operation.name in _LINEAR:
         return shared[0].share
@@ -99,7 +101,7 @@ def numbers_of(x: Node, where: str) -> np.ndarray | None:
     numbers = numbers.reshape([x.grid[d] for d in order])
     missing = [d for d in range(len(x.grid)) if d not in order]
     numbers = numbers.reshape((*numbers.shape, *(1 for _ in missing)))
-    numbers = np.transpose(numbers, np.argsort([*order, *missing]))
+    numbers = np.transpose(numbers, inverse([*order, *missing]))
     return np.broadcast_to(numbers, x.grid)[..., None] if math.prod(x.grid) else None
 
 

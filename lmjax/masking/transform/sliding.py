@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation
 from lmjax.masking.transform.symbols import Slide, still
 
@@ -33,7 +33,12 @@ class Sliding:
                 operation.fail(f"a window slides over axis {axis}, the batch")
             full[dims[0]] = window._replace(low=window.low + node.pads[dims[0]][0])
         self.full = full
-        reached = [_reached(s, n) for s, n in zip(full, node.grid)]
+        found = [_reached(s, n) for s, n in zip(full, node.grid)]
+        reached = [r for r in found if r is not None]
+        if len(reached) < len(found):
+            operation.fail(
+                "between windows that read the image there are some that read none of it"
+            )
         self.pads = tuple((first, s.outputs - last) for s, (first, last) in zip(full, reached))
         self.slides = [
             s._replace(low=s.low - first * s.stride, outputs=last - first)
@@ -52,14 +57,15 @@ class Sliding:
         return [d for d, s in enumerate(self.slides) if d and (s.size, s.stride) != (1, 1)]
 
 
-def _reached(slide: Slide, length: int) -> tuple[int, int]:
-    """The outputs that read at least one position: from, and up to."""
+def _reached(slide: Slide, length: int) -> tuple[int, int] | None:
+    """The outputs that read at least one position: from, and up to; None where there is a gap."""
     starts = np.arange(slide.outputs)[:, None] * slide.stride
     reads = starts + np.array(sorted(slide.offsets()))[None]
-    inside = ((reads >= 0) & (reads < length)).any(axis=1)
+    inside = np.asarray(((reads >= 0) & (reads < length)).any(axis=1))
     if not inside.any():
         return 0, 0
-    return int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
+    first, last = int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
+    return (first, last) if inside[first:last].all() else None
 
 
 def options_of(slides: Sequence[Slide], grid: Sequence[int]) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def uncut(slides: Sequence[Slide], grid: Sequence[int]) -> tuple[list[Slide], li
 
 def part(value: Any, parts: Sequence[slice]) -> Any:
     """Returns part of the grid of a value."""
-    x, mask = layers.full_size(value)
+    x, mask = full_size(value)
     return layers.Masked(x[tuple(parts)], mask[tuple(parts)])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmjax.masking import layers
 from lmjax.masking.transform.grids import one_dimension
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.tracing import realised
@@ -27,7 +27,7 @@ def _reverse(operation: Operation, x: Node) -> Node:
         return pointwise(trace, operation.aval, [x], flip, like=x)
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         return layers.Masked(jnp.flip(flip(values), dims), jnp.flip(mask, dims))
 
     mask = x.symbol.other(("reversed", dims), x.grid)
@@ -81,7 +81,7 @@ def _taken(operation: Operation, x: Node, aval: Any, axis: int, index: np.ndarra
     shape = [len(index) if d == dim else n for d, n in enumerate(x.grid)]
 
     def run(value: Any) -> Any:
-        values, mask = layers.full_size(value)
+        values, mask = full_size(value)
         return layers.Masked(jnp.take(values, index, axis=dim), jnp.take(mask, index, axis=dim))
 
     mask = x.symbol.other(("taken", dim, tuple(index.tolist())), shape)

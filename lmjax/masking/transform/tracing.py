@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core as jex
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.plain import plain_operation
@@ -47,8 +48,11 @@ class Trace:
     def plain(self, aval: Any, inputs: Sequence[Node] = (), run=None, **known: Any) -> Node:
         """Returns a node without hidden positions; its value where all inputs' values are known."""
         node = Node(aval, inputs, run, **known)
-        foldable = run is not None and math.prod(node.stored) <= _FOLDED
-        foldable = foldable and not jax.dtypes.issubdtype(node.dtype, jax.dtypes.extended)
+        if run is None:
+            return node
+        foldable = math.prod(node.stored) <= _FOLDED and not jnp.issubdtype(
+            node.dtype, jax.dtypes.extended
+        )
         if foldable and all(x.constant is not None for x in inputs):
             with jax.ensure_compile_time_eval():
                 constant = run(*(x.constant for x in inputs))
@@ -58,10 +62,9 @@ class Trace:
 
     def given(self, value: Any) -> Node:
         """Returns a node for a constant of the traced function."""
-        aval = jax.typeof(value) if hasattr(jax, "typeof") else jax.core.get_aval(value)
-        node = Node(aval)
+        node = Node(jax.typeof(value))
         small = math.prod(node.shape) <= _WEIGHTS
-        if not isinstance(value, jax.core.Tracer):
+        if not isinstance(value, Tracer):
             if small or not jnp.issubdtype(node.dtype, jnp.floating):
                 node.constant = np.asarray(value)
         return node
@@ -101,7 +104,7 @@ class Trace:
         """The only position of each image, 0 where it is hidden."""
 
         def run(value: Any) -> jax.Array:
-            x = layers.full_size(value)
+            x = full_size(value)
             return _clean(node.array(x), node.mask_array(x.mask))
 
         aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
@@ -119,7 +122,7 @@ class Trace:
         node = realised(self, node)
 
         def run(value: Any) -> jax.Array:
-            return node.array(layers.full_size(layers.unmask(value)))
+            return node.array(full_size(layers.unmask(value)))
 
         return node.symbol.once(
             ("array", node),
@@ -218,7 +221,7 @@ def _realised(trace: Trace, node: Node) -> Node:
     )
 
     def run(value: Any, fill: jax.Array) -> Any:
-        x, known = layers.full_size(value)
+        x, known = full_size(value)
         inside = jnp.pad(jnp.ones(node.grid, bool), pads)
         around = result.store(jnp.broadcast_to(fill, node.shape).astype(x.dtype))
         x = jnp.where(inside[..., None], jnp.pad(x, (*pads, (0, 0))), around)

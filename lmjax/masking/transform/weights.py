@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.origins import Place, Weight
 
@@ -93,7 +93,7 @@ def _for_each_channel(x: Node) -> Node:
     number = math.prod(x.channels)
 
     def run(counts: Any) -> Any:
-        y, mask = layers.full_size(counts)
+        y, mask = full_size(counts)
         return layers.Masked(jnp.broadcast_to(y, (*mask.shape, number)), mask)
 
     return Node(jax.ShapeDtypeStruct(x.shape, x.dtype), [x.weight.counts], run, **known)
@@ -112,8 +112,8 @@ def _locate(operation: Operation, operands, masked: Sequence[Node], results) -> 
         for y in results:
             y.place = place
     elif operation.name in _MOVES | _SCALES | _POOLS | _CUTS and _are_numbers(operands):
-        places = [x.place for x in masked]
-        if all(p is not None and p.source is places[0].source for p in places):
+        places = [x.place for x in masked if x.place is not None]
+        if len(places) == len(masked) and len({p.source for p in places}) == 1:
             cut = frozenset[int]().union(*(p.cut for p in places))
             for y in results:
                 y.place = Place(places[0].source, cut)
