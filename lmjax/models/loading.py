@@ -42,8 +42,8 @@ def load(
     Args:
       name: one of `lmjax.models.names()`; or `"timm:NAME"` or `"torchvision:NAME"`, any classifier
         of these libraries, which then have to be installed.
-      weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (needs torch, the extra
-        `lmjax[torch]`); a folder with `NAME.safetensors`, as training leaves it; a tag, one of
+      weights: a `.safetensors` file; a `.pth`, `.pt` or `.ckpt` file (one that holds more than a
+        state dict needs torch, the extra `lmjax[torch]`); a folder with `NAME.safetensors`, as training leaves it; a tag, one of
         `lmjax.models.tags(name)`, in full or without publisher and network (`"IMAGENET1K_V2"`),
         whose file is downloaded once into the cache and verified; or None for the weights that come
         with the network: with lmjax, those of `resnet18_digits` alone (and "cheat", of a network
