@@ -90,7 +90,9 @@ def test_gradients_are_those_of_finite_differences():
         step = jax.tree.map(lambda x: np.random.default_rng(0).normal(size=x.shape), p)
         loss = lambda p: (masked(p, images, MASKS) ** 2).sum()  # noqa: E731
         along = jax.tree.map(jnp.vdot, quick_jit(jax.grad(loss))(p), step)
-        ahead, back = (loss(jax.tree.map(lambda x, s: x + e * s, p, step)) for e in (1e-6, -1e-6))
+        ahead, back = (
+            loss(jax.tree.map(lambda x, s, e=e: x + e * s, p, step)) for e in (1e-6, -1e-6)
+        )
         np.testing.assert_allclose(sum(jax.tree.leaves(along)), (ahead - back) / 2e-6, rtol=1e-5)
 
 
