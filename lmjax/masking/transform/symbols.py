@@ -1,9 +1,9 @@
 """Symbolic masks: how a mask was made is known, its values are not.
 
 While a function is traced, every value with positions has a `Symbol` for its mask. Equal symbols
-are one object, and some can be proved to lie within others ("a window of odd size at stride 1 contains
-its centre"). So it is known before anything runs which rings of neighbor padding a kept output can
-read.
+are one object, and some can be proved to lie within others ("a window of odd size at stride 1
+contains its centre"). So it is known before anything runs which rings of neighbor padding a kept
+output can read.
 """
 
 import math
