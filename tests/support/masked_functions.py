@@ -1,4 +1,4 @@
-"""Functions under `lmjax.layer_mask`: images, masks, weights, and what must hold of each of them."""
+"""Functions under `lmjax.layer_mask`: images, masks, weights, and what must hold of them."""
 
 import contextlib
 

@@ -42,8 +42,8 @@ def _custom_call(operation: Operation, *operands: Node) -> Node | list[Node]:
 def _warn_of_lost(operation: Operation) -> None:
     warnings.warn(
         "layer_mask keeps a derivative that its author gave only where it and the function work "
-        f"entry by entry. The {operation.name} at {operation.where()} does not, so JAX derives what "
-        "it computes; results are the same, gradients may differ.",
+        f"entry by entry. The {operation.name} at {operation.where()} does not, so JAX "
+        "derives what it computes; results are the same, gradients may differ.",
         stacklevel=2,
     )
 

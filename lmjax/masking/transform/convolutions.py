@@ -239,18 +239,6 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
         axes=_output_axes(operation, x),
         channels=[aval.shape[numbers.out_spec[1]]],
     )
-    options = {key: params[key] for key in ("window_strides", "padding", "lhs_dilation")}
-
-    def touched(mask: jax.Array) -> jax.Array:
-        image = x.mask_array(mask).astype(jnp.float32)
-        ones = jnp.ones(
-            [1 if a in numbers.rhs_spec[:2] else n for a, n in enumerate(kernel.shape)],
-            jnp.float32,
-        )
-        y = lax.conv_general_dilated(
-            image, ones, rhs_dilation=params["rhs_dilation"], dimension_numbers=numbers, **options
-        )
-        return y > 0.5
 
     def run(value: Any, weights: jax.Array) -> Any:
         value = full_size(value)
@@ -258,13 +246,30 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
         if padding == "neighbor":
             filled = neighbor_padding(value.x, value.mask, rings)
         y = operation.bind(x.array(value._replace(x=filled)), weights)
-        mask = touched(value.mask)
+        mask = _touched(operation, x, kernel, value.mask)
         narrow = jnp.moveaxis(mask, numbers.out_spec[1], -1)[..., 0]
         grid_mask = _to_grid(narrow, result, numbers.out_spec[1])
         return layers.Masked(layers.select(grid_mask, result.store(y)), grid_mask)
 
     result.run = run
     return result
+
+
+def _touched(operation: Operation, x: Node, kernel: Node, mask: jax.Array) -> jax.Array:
+    """Where a transposed convolution reads something visible, in the traced layout."""
+    params, numbers = operation.params, operation.params["dimension_numbers"]
+    of_channels = numbers.rhs_spec[:2]
+    ones = [1 if a in of_channels else n for a, n in enumerate(kernel.shape)]
+    y = lax.conv_general_dilated(
+        x.mask_array(mask).astype(jnp.float32),
+        jnp.ones(ones, jnp.float32),
+        window_strides=params["window_strides"],
+        padding=params["padding"],
+        lhs_dilation=params["lhs_dilation"],
+        rhs_dilation=params["rhs_dilation"],
+        dimension_numbers=numbers,
+    )
+    return y > 0.5
 
 
 def _spatial(aval: Any, numbers: Any, x: Node) -> list[int]:

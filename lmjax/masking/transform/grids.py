@@ -137,13 +137,9 @@ def union(masked: Sequence[Node], lead: Node) -> tuple[Axes, tuple[int, ...]]:
     return tuple(axes), tuple(shape)
 
 
-def on_grid(trace: Trace, node: Node, axes: Axes, shape: tuple[int, ...]) -> Node:
-    """Returns a node on a grid with more dimensions, or with the same ones in another order."""
-    if grid_axes(node) == axes and node.grid == shape:
-        return node
-    if node.outside is not None:
-        node = realised(trace, node)
-    source: list[int | None] = [None] * len(shape)
+def _correspondence(node: Node, axes: Axes, rank: int) -> list[int | None]:
+    """For each dimension of another grid the one of the node; None where it has none."""
+    source: list[int | None] = [None] * rank
     for mine, theirs in zip(grid_axes(node), axes):
         if mine and (len(mine) != len(theirs)):
             raise LayerMaskError("positions are merged into one axis in one operand alone")
@@ -154,6 +150,17 @@ def on_grid(trace: Trace, node: Node, axes: Axes, shape: tuple[int, ...]) -> Nod
         raise LayerMaskError("operands whose positions do not correspond")
     if 0 not in used:
         raise LayerMaskError("an operand without a batch axis that has positions")
+    return source
+
+
+def on_grid(trace: Trace, node: Node, axes: Axes, shape: tuple[int, ...]) -> Node:
+    """Returns a node on a grid with more dimensions, or with the same ones in another order."""
+    if grid_axes(node) == axes and node.grid == shape:
+        return node
+    if node.outside is not None:
+        node = realised(trace, node)
+    source = _correspondence(node, axes, len(shape))
+    used = {d for d in source if d is not None}
     order = [d for d in source if d is not None]
     new = tuple(i for i, d in enumerate(source) if d is None)
     squeezed = tuple(d for d in range(len(node.grid)) if d not in used)

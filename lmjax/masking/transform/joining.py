@@ -1,6 +1,7 @@
 """Concatenations and stacks: of channels, of positions, of pieces of one value."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from lmjax.masking.transform.grids import (
 )
 from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
+from lmjax.masking.transform.origins import Axes
 from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
@@ -81,47 +83,45 @@ def _concatenated_channels(operation, aval: Any, operands: Sequence[Node], axis:
     operands = unmerged(trace, operands)
     masked = [x for x in operands if x.masked]
     lead = max(masked, key=lambda x: sum(map(len, grid_axes(x))))
-    axes, grid = union(masked, lead)
-    operands = [on_grid(trace, x, axes, grid) if x.masked else x for x in operands]
-    masked = [x for x in operands if x.masked]
-    mask = functools.reduce(Symbol.both, [x.symbol for x in masked])
-    own_axes, slots = [], []
-    for a in range(len(aval.shape)):
-        varies = any(x.channel_dims(a) for x in masked)
-        plain = any(x.stored[a] > 1 for x in operands if not x.masked)
-        if a == axis or ((varies or plain) and not axes[a]):
-            own_axes.append((len(grid) + len(slots),))
+    grid_of, grid = union(masked, lead)
+    operands = [on_grid(trace, x, grid_of, grid) if x.masked else x for x in operands]
+    mask = functools.reduce(Symbol.both, [x.symbol for x in operands if x.masked])
+    axes, slots = _slots(operands, grid_of, len(grid), axis)
+    targets = [Target(mask, axes, [x.shape[a] for a in slots]) for x in operands]
+    given = [x if x.masked else placed(trace, x, t) for x, t in zip(operands, targets)]
+    channels = [aval.shape[a] for a in slots]
+    function = _join(operands, targets, slots.index(axis) - len(slots), math.prod(channels))
+    known = {"mask": mask, "axes": axes, "channels": channels, "outside": outside}
+    return pointwise(trace, aval, given, function, **known)
+
+
+def _slots(operands: Sequence[Node], grid_of: Axes, rank: int, axis: int) -> tuple[Axes, list[int]]:
+    """Axes of the result, and those among them that are channels."""
+    axes, slots = [], []
+    for a, dims in enumerate(grid_of):
+        varies = any(x.channel_dims(a) if x.masked else x.stored[a] > 1 for x in operands)
+        if a == axis or (varies and not dims):
+            axes.append((rank + len(slots),))
             slots.append(a)
         else:
-            own_axes.append(axes[a])
+            axes.append(dims)
+    return tuple(axes), slots
 
-    def target(x: Node) -> Target:
-        return Target(mask, tuple(own_axes), [x.shape[a] for a in slots])
 
-    spread = [_filled(target(x), x) for x in operands]
-    given = [x if x.masked else placed(trace, x, target(x)) for x in operands]
-    at, channels = slots.index(axis) - len(slots), [aval.shape[a] for a in slots]
-    shapes = [target(x).channels for x in operands]
+def _join(operands: Sequence[Node], targets: Sequence[Target], at: int, number: int) -> Callable:
+    """A function that concatenates channels `[*lead, *channels]` of all operands."""
+    spread = [_filled(target, x) for target, x in zip(targets, operands)]
 
     def function(*arrays: jax.Array) -> jax.Array:
         arrays = tuple(f(a) for f, a in zip(spread, arrays))
-        lead_shape = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+        lead = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
         parts = [
-            jnp.broadcast_to(a, (*lead_shape, a.shape[-1])).reshape(*lead_shape, *shape)
-            for a, shape in zip(arrays, shapes)
+            jnp.broadcast_to(a, (*lead, a.shape[-1])).reshape(*lead, *target.channels)
+            for a, target in zip(arrays, targets)
         ]
-        return jnp.concatenate(parts, axis=at).reshape(*lead_shape, int(np.prod(channels)))
+        return jnp.concatenate(parts, axis=at).reshape(*lead, number)
 
-    return pointwise(
-        trace,
-        aval,
-        given,
-        function,
-        mask=mask,
-        axes=tuple(own_axes),
-        channels=channels,
-        outside=outside,
-    )
+    return function
 
 
 def _stacked(operation, aval: Any, operands: Sequence[Node], axis: int) -> Node:
@@ -181,37 +181,29 @@ def _concatenated_positions(operation, aval: Any, operands: Sequence[Node], axis
     if any(x.masked and x.axes != first.axes for x in operands):
         operation.fail("its operands have positions along different axes")
     (dim,) = first.grid_dims(axis)
-    grids = [[x.shape[axis] if d == dim else n for d, n in enumerate(first.grid)] for x in operands]
-    grid = [aval.shape[axis] if d == dim else n for d, n in enumerate(first.grid)]
-    layouts = [
-        Node(
-            jax.ShapeDtypeStruct(x.shape, x.dtype),
-            mask=Symbol(g),
-            axes=first.axes,
-            channels=first.channels,
-        )
-        for x, g in zip(operands, grids)
-    ]
+    given = [_known(x, first, axis) for x in operands]
 
     def run(*values: Any) -> Any:
-        parts: list[Any] = [
-            full_size(v)
-            if x.masked
-            else layers.Masked(
-                layout.store(jnp.broadcast_to(v, x.shape)), jnp.ones(layout.grid, bool)
-            )
-            for x, v, layout in zip(operands, values, layouts)
-        ]
-        return layers.Masked(
-            jnp.concatenate([p.x for p in parts], axis=dim),
-            jnp.concatenate([p.mask for p in parts], axis=dim),
-        )
+        parts = [f(v) for f, v in zip(given, values)]
+        joined = (jnp.concatenate(each, axis=dim) for each in zip(*parts))
+        return layers.Masked(*joined)
 
-    return trace.masked(
-        aval,
-        operands,
-        run,
-        mask=first.symbol.other(("concatenate", operation), grid),
-        axes=first.axes,
-        channels=first.channels,
-    )
+    grid = [aval.shape[axis] if d == dim else n for d, n in enumerate(first.grid)]
+    mask = first.symbol.other(("concatenate", operation), grid)
+    return trace.masked(aval, operands, run, mask=mask, axes=first.axes, channels=first.channels)
+
+
+def _known(x: Node, like: Node, axis: int) -> Callable:
+    """A function that gives an operand full-size; plain ones, such as a class token, are known."""
+    if x.masked:
+        return full_size
+    (dim,) = like.grid_dims(axis)
+    grid = [x.shape[axis] if d == dim else n for d, n in enumerate(like.grid)]
+    aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    layout = Node(aval, mask=Symbol(grid), axes=like.axes, channels=like.channels)
+
+    def run(value: Any) -> Any:
+        full = jnp.broadcast_to(value, x.shape)
+        return layers.Masked(layout.store(full), jnp.ones(layout.grid, bool))
+
+    return run

@@ -154,6 +154,16 @@ def full_size(value: Any) -> Any:
     return layers.full_size(value)
 
 
+def mask_layout(node: Node) -> Node:
+    """A node's layout with one channel: for masks in the traced layout."""
+    shape = [
+        math.prod(node.grid[d] for d in node.grid_dims(axis)) for axis in range(len(node.shape))
+    ]
+    axes = tuple(node.grid_dims(axis) for axis in range(len(node.shape)))
+    aval = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    return Node(aval, mask=node.symbol, axes=axes, channels=(1,))
+
+
 def describe(node: Node) -> str:
     """Returns a node's shape and what its axes stand for, for errors."""
     if not node.masked:

@@ -1,7 +1,7 @@
-"""Products: dense layers at every position, attention between positions, fixed weights."""
+"""Products with weights: dense layers at every position, means and resizing by known weights."""
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.masking import layers
+from lmjax.masking.transform.attention import between
 from lmjax.masking.transform.convolutions import Convolution
-from lmjax.masking.transform.nodes import Node, full_size
+from lmjax.masking.transform.nodes import Node, full_size, mask_layout
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.origins import Weight
+from lmjax.masking.transform.origins import Axes, Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, pointwise
 from lmjax.masking.transform.symbols import Symbol, still
 from lmjax.masking.transform.tracing import realised
@@ -57,7 +58,7 @@ def _dot(operation: Operation, a: Node, b: Node) -> Node:
     trace = operation.trace
     a, b = (normal(trace, realised(trace, x)) if x.masked else x for x in (a, b))
     if a.masked and b.masked:
-        return _between(operation, a, b)
+        return between(operation, a, b)
     product = _product(operation, a, b)
     if any(product.x.of_positions(i) for i, _ in product.contracted):
         return _over_positions(product)
@@ -233,65 +234,68 @@ def _over_positions(product: Product) -> Node:
 
 def _weighted_mean(product: Product) -> Node:
     """Weights that are known: the mean over what is visible, times the sum of the weights."""
-    x, weights, operation = product.x, product.weights, product.operation
+    x, operation = product.x, product.operation
     if not all(x.of_positions(i) and not x.channel_dims(i) for i, _ in product.contracted):
         operation.fail("it sums over positions and channels at once")
     gone = {d for i, _ in product.contracted for d in x.grid_dims(i)}
     if 0 in gone:
         operation.fail("it sums over the batch, so images are mixed")
-    grid, place, of = [], {}, []
-    for d in range(len(x.grid)):
-        if d not in gone:
-            place[d] = len(grid)
-            grid.append(x.grid[d])
-            of.append(x.symbol.of[d])
+    weight = weight_over(x, gone)
+    inputs = (x, product.weights) if weight is None else (x, product.weights, weight.counts)
+    mask, axes = _layout_of_mean(product, gone)
+    result = Node(operation.aval, inputs, mask=mask, axes=axes, channels=x.channels)
+    result.run = functools.partial(_run_mean, product, result)
+    own = tuple(result.grid_dims(axis) for axis in range(len(result.shape)))
+    counts = Node(operation.aval, inputs, mask=result.mask, axes=own, channels=(1,))
+    counts.run = functools.partial(_run_counts, product, result)
+    pooled = x.symbol.sources(gone) | (frozenset() if weight is None else weight.pooled)
+    result.weight = Weight(counts, pooled)
+    return operation.trace.settled(result)
+
+
+def _layout_of_mean(product: Product, gone: set[int]) -> tuple[Symbol, Axes]:
+    """Mask and axes of the result: the positions that are left, then those the weights give."""
+    x, operation = product.x, product.operation
+    kept = [d for d in range(len(x.grid)) if d not in gone]
     new = [n for n, mine in zip(operation.aval.shape, product.free) if mine is None]
-    numbers = iter(range(len(grid), len(grid) + len(new)))
-    grid += new
-    of += [x.symbol.sources(gone)] * len(new)
-    shift = len(grid) - len(x.grid)
+    grid = [*(x.grid[d] for d in kept), *new]
+    of = [*(x.symbol.of[d] for d in kept), *(x.symbol.sources(gone) for _ in new)]
+    place = {d: i for i, d in enumerate(kept)}
+    numbers, shift = iter(range(len(kept), len(grid))), len(grid) - len(x.grid)
     axes = tuple(
         (next(numbers),)
         if mine is None
         else tuple(place[d] if d < len(x.grid) else d + shift for d in x.axes[mine])
         for mine in product.free
     )
-    weight = weight_over(x, gone)
-    inputs = (x, weights) if weight is None else (x, weights, weight.counts)
-    result = Node(
-        operation.aval,
-        inputs,
-        mask=x.symbol.other(("weighted", operation), grid, of),
-        axes=axes,
-        channels=x.channels,
-    )
-    narrow = _mask_layout(result)
+    return x.symbol.other(("weighted", operation), grid, of), axes
 
-    def run(value: Any, given: jax.Array, *counts: Any) -> Any:
-        value, given = full_size(value), jnp.broadcast_to(given, weights.shape)
-        count = _counted(value, *counts)
-        wide = value._replace(x=value.x * count[..., None] if counts else value.x)
-        y = product.bind(x.array(wide), given)
-        seen = product.multiply(x.mask_array(count), given.astype(count.dtype))
-        everywhere = jnp.ones(x.mask_array(value.mask).shape, count.dtype)
-        total = product.multiply(everywhere, given.astype(count.dtype))
-        mask = narrow.store(seen > 0)[..., 0]
-        y = (y * ratio(total, seen)).astype(operation.aval.dtype)
-        return layers.Masked(layers.select(mask, result.store(y)), mask)
 
-    def count(value: Any, given: jax.Array, *counts: Any) -> Any:
-        value, given = full_size(value), jnp.broadcast_to(given, weights.shape)
-        seen = _counted(value, *counts)
-        seen = product.multiply(x.mask_array(seen), given.astype(seen.dtype))
-        stored = narrow.store(seen)
-        return layers.Masked(stored, stored[..., 0] > 0)
+def _seen(product: Product, value: layers.Masked, given: jax.Array, *counts: Any) -> jax.Array:
+    """The sum of the weights of what is visible, in the traced layout."""
+    count = _counted(value, *counts)
+    return product.multiply(product.x.mask_array(count), given.astype(count.dtype))
 
-    result.run = run
-    own = tuple(result.grid_dims(axis) for axis in range(len(result.shape)))
-    counts = Node(operation.aval, inputs, count, mask=result.mask, axes=own, channels=(1,))
-    pooled = x.symbol.sources(gone) | (frozenset() if weight is None else weight.pooled)
-    result.weight = Weight(counts, pooled)
-    return operation.trace.settled(result)
+
+def _run_mean(product: Product, result: Node, value: Any, given: jax.Array, *counts: Any) -> Any:
+    x, value = product.x, full_size(value)
+    given = jnp.broadcast_to(given, product.weights.shape)
+    wide = value
+    if counts:
+        wide = value._replace(x=value.x * _counted(value, *counts)[..., None])
+    y = product.bind(x.array(wide), given)
+    seen = _seen(product, value, given, *counts)
+    everywhere = jnp.ones(x.mask_array(value.mask).shape, seen.dtype)
+    total = product.multiply(everywhere, given.astype(seen.dtype))
+    mask = mask_layout(result).store(seen > 0)[..., 0]
+    y = (y * ratio(total, seen)).astype(product.operation.aval.dtype)
+    return layers.Masked(layers.select(mask, result.store(y)), mask)
+
+
+def _run_counts(product: Product, result: Node, value: Any, given: jax.Array, *counts: Any) -> Any:
+    given = jnp.broadcast_to(given, product.weights.shape)
+    stored = mask_layout(result).store(_seen(product, full_size(value), given, *counts))
+    return layers.Masked(stored, stored[..., 0] > 0)
 
 
 def _counted(value: layers.Masked, counts: Any = None) -> jax.Array:
@@ -300,90 +304,3 @@ def _counted(value: layers.Masked, counts: Any = None) -> jax.Array:
     if counts is None:
         return jnp.asarray(value.mask, wide)
     return full_size(counts).x[..., 0].astype(wide)
-
-
-def _mask_layout(node: Node) -> Node:
-    """A node's layout with one channel: for masks in the traced layout."""
-    shape = [
-        math.prod(node.grid[d] for d in node.grid_dims(axis)) for axis in range(len(node.shape))
-    ]
-    axes = tuple(node.grid_dims(axis) for axis in range(len(node.shape)))
-    aval = jax.ShapeDtypeStruct(shape, jnp.bool_)
-    return Node(aval, mask=node.symbol, axes=axes, channels=(1,))
-
-
-# Attention: both operands have positions.
-
-
-def _between(operation: Operation, a: Node, b: Node) -> Node:
-    """A product of two values with positions: what is summed over positions counts visible ones."""
-    ((ca, cb), (ba, bb)) = operation.params["dimension_numbers"]
-    free_a = [(i, None) for i in range(len(a.shape)) if i not in (*ca, *ba)]
-    free_b = [(None, j) for j in range(len(b.shape)) if j not in (*cb, *bb)]
-    axes, grid, of, channels = _joint(operation, a, b, [*zip(ba, bb), *free_a, *free_b])
-    result = Node(
-        operation.aval,
-        (a, b),
-        mask=Symbol(grid, "other", (a.symbol, b.symbol), of=of),
-        axes=axes,
-        channels=channels,
-    )
-    narrow = _mask_layout(result)
-    total = math.prod(a.shape[i] for i, j in zip(ca, cb) if a.of_positions(i) or b.of_positions(j))
-    counted = any(a.of_positions(i) or b.of_positions(j) for i, j in zip(ca, cb))
-    pairs = [*zip(ca, cb), *zip(ba, bb)]
-
-    def run(first: Any, second: Any) -> Any:
-        first, second = full_size(first), full_size(second)
-        y = operation.bind(a.array(first), b.array(second))
-        count = _count(operation, pairs, a.mask_array(first.mask), b.mask_array(second.mask))
-        mask = narrow.store(count > 0)[..., 0]
-        if counted:
-            y = (y * ratio(total, count.astype(layers.wide_type(y)))).astype(y.dtype)
-        return layers.Masked(layers.select(mask, result.store(y)), mask)
-
-    result.run = run
-    return operation.trace.settled(result)
-
-
-def _count(operation: Operation, pairs, first: jax.Array, second: jax.Array) -> jax.Array:
-    """How many pairs of visible positions each sum is over."""
-    one, two = list(first.shape), list(second.shape)
-    for i, j in pairs:
-        one[i] = two[j] = max(one[i], two[j])
-    return lax.dot_general(
-        jnp.broadcast_to(first, one).astype(jnp.float32),
-        jnp.broadcast_to(second, two).astype(jnp.float32),
-        operation.params["dimension_numbers"],
-        precision=lax.Precision.HIGHEST,
-    )
-
-
-def _joint(operation: Operation, a: Node, b: Node, pairs: Sequence[tuple]):
-    """Axes, grid and channels of the result, from the axes of both operands."""
-    found, batch = [], 0
-    for (i, j), size in zip(pairs, operation.aval.shape):
-        mine = () if i is None else a.grid_dims(i)
-        theirs = () if j is None else b.grid_dims(j)
-        if mine and theirs and [a.grid[d] for d in mine] != [b.grid[d] for d in theirs]:
-            operation.fail("positions are merged into one axis in one operand alone")
-        sizes = [a.grid[d] for d in mine] or [b.grid[d] for d in theirs]
-        sources = [a.symbol.of[d] for d in mine] or [b.symbol.of[d] for d in theirs]
-        found.append((sizes, sources, 0 in mine or 0 in theirs, size // math.prod(sizes)))
-        batch += 0 in mine or 0 in theirs
-    if batch != 1:
-        operation.fail("it multiplies different images")
-    lead = next((sizes, sources) for sizes, sources, of_batch, _ in found if of_batch)
-    grid, of, axes, slots = [lead[0][0]], [lead[1][0]], [], []
-    for sizes, sources, of_batch, rest in found:
-        dims = [0] if of_batch else []
-        for n, source in list(zip(sizes, sources))[int(of_batch) :]:
-            dims.append(len(grid))
-            grid.append(n)
-            of.append(source)
-        axes.append((dims, rest))
-    channels: list[int] = []
-    for dims, rest in axes:
-        slots.append((*dims, *((len(grid) + len(channels),) if rest > 1 else ())))
-        channels += [rest] if rest > 1 else []
-    return tuple(slots), grid, of, channels or [1]

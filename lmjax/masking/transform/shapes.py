@@ -1,5 +1,6 @@
 """Transposes, broadcasts, squeezes and reshapes: most of them change only what axes stand for."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -38,7 +39,7 @@ def _transpose(operation: Operation, x: Node) -> Node:
 
     def fill(outside: Node) -> Node:
         stored = [outside.stored[a] for a in order]
-        run = lambda v: jnp.transpose(v, order)  # noqa: E731
+        run = functools.partial(jnp.transpose, axes=order)
         return operation.trace.plain(operation.aval, [outside], run, stored=stored)
 
     return relabelled(operation, x, tuple(x.axes[a] for a in order), fill)
@@ -61,7 +62,7 @@ def _broadcast(operation: Operation, x: Node, *sizes: Node) -> Node:
         stored = [1] * len(aval.shape)
         for n, to in zip(outside.stored, places):
             stored[to] = n
-        run = lambda v: jnp.reshape(v, stored)  # noqa: E731
+        run = functools.partial(jnp.reshape, shape=stored)
         return operation.trace.plain(aval, [outside], run, stored=stored)
 
     return relabelled(operation, x, tuple(axes), fill)
@@ -76,7 +77,7 @@ def _squeeze(operation: Operation, x: Node) -> Node:
 
     def fill(outside: Node) -> Node:
         stored = [outside.stored[a] for a in kept]
-        run = lambda v: jnp.reshape(v, stored)  # noqa: E731
+        run = functools.partial(jnp.reshape, shape=stored)
         return operation.trace.plain(operation.aval, [outside], run, stored=stored)
 
     return relabelled(operation, x, tuple(x.axes[a] for a in kept), fill)

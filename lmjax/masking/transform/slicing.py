@@ -1,6 +1,6 @@
 """Slices of positions and of channels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Outside, Slices
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.sliding import Sliding, part, uncut
-from lmjax.masking.transform.symbols import Slide
+from lmjax.masking.transform.symbols import Slide, still
 
 
 @rule("slice")
@@ -80,75 +80,60 @@ def sliced(
     return _sliced_positions(operation, x, aval, of_positions)
 
 
+def _index(cut: Mapping[int, Slide], shape: Sequence[int]) -> tuple[slice, ...]:
+    """What a slice takes of an array that may repeat one entry along some axes."""
+    return tuple(
+        slice(cut[a].first, cut[a].first + (cut[a].outputs - 1) * cut[a].stride + 1, cut[a].stride)
+        if a in cut and n > 1
+        else slice(None)
+        for a, n in enumerate(shape)
+    )
+
+
+def _outside(operation: Operation, x: Node, aval: Any, cut: Mapping[int, Slide], pads):
+    """What is outside the image in a slice of a padded one."""
+    assert x.outside is not None
+    fill = x.outside.fill
+    index = _index(cut, fill.stored)
+    stored = [m if n > 1 else 1 for n, m in zip(fill.stored, aval.shape)]
+    taken = operation.trace.plain(aval, [fill], lambda v: v[index], stored=stored)
+    return Outside(pads, taken)
+
+
 def _sliced_channels(operation: Operation, x: Node, cut: dict[int, Slide]) -> Node:
     index, channels = [slice(None)] * len(x.channels), list(x.channels)
     for axis, s in cut.items():
-        if not x.channel_dims(axis):  # it repeats one entry
-            continue
-        stop = s.first + (s.outputs - 1) * s.stride + 1
-        index[channel_of(x, axis)] = slice(s.first, stop, s.stride)
-        channels[channel_of(x, axis)] = s.outputs
+        if x.channel_dims(axis):  # else it repeats one entry
+            (index[channel_of(x, axis)],) = _index({0: s}, [x.shape[axis]])
+            channels[channel_of(x, axis)] = s.outputs
     shape = [cut[a].outputs if a in cut else n for a, n in enumerate(x.shape)]
     aval = jax.ShapeDtypeStruct(shape, x.dtype)
-    outside = None
-    if x.outside is not None:
-        fill = x.outside.fill
-        plain = tuple(
-            slice(
-                cut[a].first, cut[a].first + (cut[a].outputs - 1) * cut[a].stride + 1, cut[a].stride
-            )
-            if a in cut and n > 1
-            else slice(None)
-            for a, n in enumerate(fill.stored)
-        )
-        stored = [m if n > 1 else 1 for n, m in zip(fill.stored, shape)]
-        taken = operation.trace.plain(aval, [fill], lambda v: v[plain], stored=stored)
-        outside = Outside(x.pads, taken)
+    outside = None if x.outside is None else _outside(operation, x, aval, cut, x.pads)
     function = on_channels(x, lambda values: values[(..., *index)])
-    return pointwise(
-        operation.trace, aval, [x], function, like=x, channels=channels, outside=outside
-    )
+    known = {"channels": channels, "outside": outside}
+    return pointwise(operation.trace, aval, [x], function, like=x, **known)
 
 
 def _sliced_positions(operation: Operation, x: Node, aval: Any, cut: dict[int, Slide]) -> Node:
     sliding = Sliding(operation, x, cut)
     whole, parts = uncut(sliding.slides, x.grid)
     steps = tuple(s.stride for s in whole)
-    plainly = whole == sliding.slides and len(x.grid) == 3
-    plainly = plainly and jnp.issubdtype(x.dtype, jnp.floating)
-    cuts_end = any(p.stop < n for p, n in zip(parts, x.grid))
+    of_rows = whole == sliding.slides and len(x.grid) == 3
+    of_rows = of_rows and jnp.issubdtype(x.dtype, jnp.floating)
+    of_rows = of_rows and all(p.stop == n for p, n in zip(parts, x.grid))
 
     def run(value: Any) -> Any:
-        if plainly and not cuts_end:
+        if of_rows:  # which rows of visible positions can take too
             return layers.max_pool(value, window=1, stride=steps[1:])
-        step = [slice(p.start, p.stop, s) for p, s in zip(parts, steps)]
-        return part(value, step)
+        return part(value, [slice(p.start, p.stop, s) for p, s in zip(parts, steps)])
 
     outside = None
     if sliding.anything_outside:
-        assert x.outside is not None
-        fill = x.outside.fill
-        index = tuple(
-            slice(
-                cut[a].first, cut[a].first + (cut[a].outputs - 1) * cut[a].stride + 1, cut[a].stride
-            )
-            if a in cut and n > 1
-            else slice(None)
-            for a, n in enumerate(fill.stored)
-        )
-        stored = [m if n > 1 else 1 for n, m in zip(fill.stored, aval.shape)]
-        taken = operation.trace.plain(aval, [fill], lambda v: v[index], stored=stored)
-        outside = Outside(sliding.pads, taken)
-    node = operation.trace.masked(
-        aval,
-        (x,),
-        run,
-        mask=x.symbol.window(sliding.slides),
-        axes=x.axes,
-        channels=x.channels,
-        outside=outside,
-    )
-    windows = tuple(cut.get(a, Slide(1, 1, 0, 1, n)) for a, n in enumerate(x.shape))
+        outside = _outside(operation, x, aval, cut, sliding.pads)
+    known = {"axes": x.axes, "channels": x.channels, "outside": outside}
+    mask = x.symbol.window(sliding.slides)
+    node = operation.trace.masked(aval, (x,), run, mask=mask, **known)
     if node.masked:
+        windows = tuple(cut.get(a, still(n)) for a, n in enumerate(x.shape))
         node.slices = Slices(x, (windows,), None, (1.0,))
     return node

@@ -15,7 +15,7 @@ class Sliding:
     """Windows of an operation over the grid of its operand.
 
     Attributes:
-      slides: for each dimension of the grid; over what is inside, with all that is outside as `low`.
+      slides: for each dimension of the grid; over what is inside; all that is outside is `low`.
       pads: outputs that read nothing but what is outside: they are outside too.
       full: the same windows before those outputs were dropped.
     """

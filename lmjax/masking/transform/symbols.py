@@ -1,9 +1,9 @@
 """Symbolic masks: how a mask was made is known, its values are not.
 
-While a function is traced, every value with positions has a `Symbol` for its mask. Equal symbols are
-one object, and some can be proved to lie within others ("a window of odd size at stride 1 contains
-its centre"). So it is known before anything runs which rings of neighbor padding a kept output can
-read.
+While a function is traced, every value with positions has a `Symbol` for its mask. Equal symbols
+are one object, and some can be proved to lie within others ("a window of odd size at stride 1
+contains its centre"). So it is known before anything runs which rings of neighbor padding a kept
+output can read.
 """
 
 import math
@@ -175,9 +175,9 @@ def rings_needed(mask: Symbol, kept: Symbol, slides: Sequence[Slide]) -> int:
 def _visible_boxes(kept: Symbol, mask: Symbol, slides: Sequence[Slide]):
     """Masks and boxes: each kept output has a visible position of the mask in its box."""
     strides, outputs = [s.stride for s in slides], tuple(s.outputs for s in slides)
-    if kept.kind == "window" and kept.shape == outputs:
-        if [s.stride for s in kept.slides] == strides:
-            yield kept.parents[0], [(s.first, s.last) for s in kept.slides]
+    of_window = kept.kind == "window" and kept.shape == outputs
+    if of_window and [s.stride for s in kept.slides] == strides:
+        yield kept.parents[0], [(s.first, s.last) for s in kept.slides]
     if set(strides) == {1} and kept.shape == mask.shape == outputs:
         yield kept, [(0, 0)] * len(strides)
     if kept.kind == "both":

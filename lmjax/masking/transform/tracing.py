@@ -63,10 +63,9 @@ class Trace:
     def given(self, value: Any) -> Node:
         """Returns a node for a constant of the traced function."""
         node = Node(jax.typeof(value))
-        small = math.prod(node.shape) <= _WEIGHTS
-        if not isinstance(value, Tracer):
-            if small or not jnp.issubdtype(node.dtype, jnp.floating):
-                node.constant = np.asarray(value)
+        is_weight = math.prod(node.shape) > _WEIGHTS and jnp.issubdtype(node.dtype, jnp.floating)
+        if not isinstance(value, Tracer) and not is_weight:
+            node.constant = np.asarray(value)
         return node
 
     def literal(self, value: Any, aval: Any) -> Node:

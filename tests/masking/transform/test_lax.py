@@ -146,7 +146,8 @@ def check(function):
     try:
         jax.eval_shape(masked, (), IMAGES, MASKS)
     except LayerMaskError as error:
-        assert "layer_mask cannot go through" in str(error)
+        if "layer_mask cannot go through" not in str(error):
+            raise
         return False
     run = quick_jit(lambda x: masked((), x, MASKS))
     results, others = run(hidden_as(np.nan, IMAGES, MASKS)), run(IMAGES)

@@ -197,7 +197,7 @@ def counted(p, y):
 
 
 def body(layer):
-    """A network with a layer of `(p, y)` between stem and head, whose mean is not that of a norm."""
+    """A network with a layer of `(p, y)` between stem and head; the mean is not a norm's."""
 
     def network(p, x):
         y = layer(p, stem(p, x))
