@@ -134,7 +134,7 @@ def _depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Arra
     keeps XLA from padding the image again for every shift.
     """
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *window.pads, (0, 0))))
-    height, width = window.unpadded().outputs(x.shape[1:3])
+    height, width = window.unpadded().outputs(_size(x))
     (down, right), (rows, columns) = window.strides, window.dilations
     total: Any = 0
     for i, j in np.ndindex(window.shape):

@@ -56,7 +56,7 @@ class ImageRemoval:
 
     classifier: Any
     make: Callable = dataclasses.field(metadata={"static": True})
-    depth: int | None = dataclasses.field(default=None, metadata={"static": True})
+    depth: int | str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __call__(self, shown: KeyedImage, masks: jax.Array) -> jax.Array:
         """Returns logits `[N, K]` of the image under masks `[N, H, W]`."""

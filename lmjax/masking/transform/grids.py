@@ -259,10 +259,10 @@ def as_image(trace: Trace, node: Node, space: Sequence[int]) -> Node:
     shape = (*node.grid, *(1 for _ in range(new)))
 
     def run(value: Any) -> Any:
-        x, mask = layers.full_size(value)
+        x, mask = full_size(value)
         return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
 
-    of = (*node.symbol.of, *("single" for _ in range(new)))
+    of = (*node.symbol.of, *(frozenset[int]() for _ in range(new)))
     mask = node.symbol.other(("as image", new), shape, of)
     aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
     return Node(aval, (node,), run, mask=mask, axes=tuple(axes), channels=node.channels)
@@ -278,7 +278,7 @@ def _without_unused(node: Node) -> Node:
     place = {d: i for i, d in enumerate([*kept, *range(rank, rank + len(node.channels))])}
 
     def run(value: Any) -> Any:
-        x, mask = layers.full_size(value)
+        x, mask = full_size(value)
         return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
 
     mask = node.symbol.other(("used", *kept), shape, [node.symbol.of[d] for d in kept])
