@@ -254,8 +254,8 @@ class Network(nn.Module, kw_only=True):
         depth = self.masking.depth
         if isinstance(depth, str):
             raise ValueError(
-                f"depth is {depth!r}; in this network it is a number of blocks, 0 to {len(blocks)}, "
-                "or None to mask all the way"
+                f"depth is {depth!r}; in this network it is a number of blocks, 0 to "
+                f"{len(blocks)}, or None to mask all the way"
             )
         if depth is not None and depth > len(blocks):
             raise ValueError(
