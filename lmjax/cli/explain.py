@@ -29,7 +29,7 @@ def build() -> Callable[..., None]:
         """Explains an image, and prints a table of the results.
 
         Args:
-            image: a photograph, or scene:N for the N-th bundled digit scene; the first by default.
+            image: a photograph; photograph:NAME for one of scikit-image's (chelsea, a cat, by default), or scene:N for a digit scene.
             config: settings.
             output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
         """

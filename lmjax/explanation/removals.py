@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmjax import removals
-from lmjax.models import registry
+from lmjax.models import external, registry
 
 # By where masks travel in the network. A function that is no network in JAX has "input".
 _DEFAULTS = {
@@ -35,7 +35,9 @@ def removals_for(chosen: tuple[str, ...] | None, model: Any) -> tuple[str, ...]:
     Raises:
       ValueError: a removal inside the network that is for another kind of network.
     """
-    if isinstance(model, str):
+    if isinstance(model, str) and external.is_external(model):
+        model = None  # its masks go through layers
+    elif isinstance(model, str):
         model = registry.network(model).build()
     masking = getattr(model, "masking", None)
     if chosen is None:

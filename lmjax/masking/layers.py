@@ -112,9 +112,8 @@ def _plain_conv(
     if x.shape[-1] == 3 and groups == 1 and 16 < kernel.shape[-1] <= 32:
         # XLA on CPU is 2 to 7 times as fast with a fourth channel, of zeros, for 17 to 32 outputs.
         x, kernel = _zeros_behind(x, axis=3), _zeros_behind(kernel, axis=2)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
+    convolve = functools.partial(
+        lax.conv_general_dilated,
         window_strides=window.strides,
         padding=window.pads,
         rhs_dilation=window.dilations,
@@ -122,6 +121,29 @@ def _plain_conv(
         feature_group_count=groups,
         precision=precision,
     )
+    if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
+        shifted = functools.partial(_depthwise_conv, window=window)
+        return lax.platform_dependent(x, kernel, cpu=shifted, default=convolve)
+    return convolve(x, kernel)
+
+
+def _depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Convolves channel by channel, as a sum of shifted images times their weights.
+
+    XLA's convolution takes 4 to 33 times as long on CPU (3x3 and 5x5, 7 to 112 pixels). The barrier
+    keeps XLA from padding the image again for every shift.
+    """
+    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *window.pads, (0, 0))))
+    height, width = window.unpadded().outputs(x.shape[1:3])
+    (down, right), (rows, columns) = window.strides, window.dilations
+    total: Any = 0
+    for i, j in np.ndindex(window.shape):
+        start = (0, i * rows, j * columns, 0)
+        stop = start[1] + (height - 1) * down + 1, start[2] + (width - 1) * right + 1
+        part = lax.slice(x, start, (len(x), *stop, x.shape[3]), (1, down, right, 1))
+        weights = kernel[i, j].astype(wide_type(x))[None, None]  # [1, 1, 1, C]
+        total = total + part.astype(wide_type(x)) * weights
+    return total.astype(x.dtype)
 
 
 def _zeros_behind(x: jax.Array, *, axis: int) -> jax.Array:

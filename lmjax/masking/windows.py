@@ -196,6 +196,30 @@ def _pads(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
         ) from None
 
 
+def same_padding(
+    shape: tuple[int, int], size: Pair, stride: Pair = 1, dilation: Pair = 1
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns TensorFlow's `"SAME"` padding, `((top, bottom), (left, right))`.
+
+    As many outputs as the image has places for steps, and where padding is odd one more behind.
+
+    Args:
+      shape: (H, W) of the image.
+      size, stride, dilation: as in `Window.of`.
+    """
+    top, left = (
+        _same_pads(length, slide)
+        for length, slide in zip(shape, Window.of(size, stride, 0, dilation))
+    )
+    return top, left
+
+
+def _same_pads(length: int, slide: Slide) -> tuple[int, int]:
+    outputs = -(-length // slide.stride)
+    total = max((outputs - 1) * slide.stride + slide.reach - length, 0)
+    return total // 2, total - total // 2
+
+
 POINT = Window.of(1)
 NEIGHBOURS = Window.of(3, padding=1)
 

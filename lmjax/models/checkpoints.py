@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
+from lmjax.models import torch_files
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -374,12 +375,37 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    """Reads a file of torch: plain ones here, odd ones by torch, where it is installed."""
+    try:
+        content = torch_files.read(path)
+    except torch_files.NotPlainError as error:
+        content = _read_by_torch(path, error.name)
+    except ValueError as error:
+        raise ValueError(_damaged(path, error)) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(
+        isinstance(value, np.ndarray) for value in content.values()
+    ):
+        raise ValueError(
+            f"{path} holds no state dict (a dict of tensors, by itself or under one of the keys "
+            f"{', '.join(_WRAPPERS)}); save model.state_dict()"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _read_by_torch(path: Path, name: str) -> Any:
+    """Reads a file that holds more than tensors as torch does when it trusts nothing."""
+    refused = (
+        f"{path} holds {name} beside tensors, and restoring Python objects could run any code. "
+        "Where you trust the file, save its weights alone: torch.save(model.state_dict(), path)"
+    )
     try:
         import torch
     except ImportError as error:
         raise ValueError(
-            f'reading {path} needs torch: pip install "lmjax[torch]"; or convert it where torch is '
-            f"installed: lmjax convert {path.name} {path.stem}.safetensors"
+            f'{refused}; or try torch, which reads more: pip install "lmjax[torch]"'
         ) from error
     try:
         with warnings.catch_warnings():
@@ -387,31 +413,20 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         # torch's own message advises weights_only=False, which runs the file's code: not repeated.
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise ValueError(_damaged(path, "not a pickle of tensors alone")) from error
-        raise ValueError(
-            f"{path} holds {found[1]} beside tensors, and restoring Python objects could run any "
-            "code. Where you trust the file, save its weights alone: "
-            "torch.save(model.state_dict(), path)"
-        ) from error
+        raise ValueError(refused) from error
     except Exception as error:  # torch raises a dozen types on damaged bytes
         raise ValueError(_damaged(path, error)) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
-        raise ValueError(
-            f"{path} holds no state dict (a dict of tensors, by itself or under one of the keys "
-            f"{', '.join(_WRAPPERS)}); save model.state_dict()"
-        )
-    return {str(key): _to_numpy(tensor) for key, tensor in content.items()}
+    return _arrays(content)
 
 
-def _to_numpy(tensor) -> np.ndarray:
-    if tensor.is_floating_point():
-        tensor = tensor.float()  # NumPy alone has no bfloat16
-    return tensor.detach().numpy()
+def _arrays(content: Any) -> Any:
+    """NumPy arrays in the place of tensors."""
+    if isinstance(content, dict):
+        return {key: _arrays(value) for key, value in content.items()}
+    if hasattr(content, "is_floating_point"):
+        tensor = content.float() if content.is_floating_point() else content
+        return tensor.detach().numpy()  # NumPy alone has no bfloat16
+    return content
 
 
 def _strip_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ submodules as its checkpoint does, and it runs plain, layer-masked and under par
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
-from lmjax.masking.windows import Padding, Pair, Window
+from lmjax.masking.windows import Padding, Pair, Window, same_padding
 from lmjax.removals.masking import LayerMasking, PartialConvolution
 
 # He et al. 2015 (arXiv 1502.01852), fan out: torchvision's initialisation of most networks.
@@ -31,7 +32,7 @@ class Conv(nn.Module):
       size: kernel height and width: a number for both, or a pair.
       stride, dilation, groups: as in torch.
       padding: zeros around the image: a number, (rows, columns), or ((top, bottom), (left, right));
-        None takes `dilation * (size - 1) / 2` on every side.
+        None takes `dilation * (size - 1) / 2` on every side, `"same"` TensorFlow's padding.
       use_bias: whether a bias is added.
       fill: `"neighbor"`, `"none"` or `"partial"`.
       dtype: of the computation; weights are float32.
@@ -43,7 +44,7 @@ class Conv(nn.Module):
     features: int
     size: Pair
     stride: Pair = 1
-    padding: Padding | None = None
+    padding: Padding | Literal["same"] | None = None
     dilation: Pair = 1
     groups: int = 1
     use_bias: bool = False
@@ -72,7 +73,7 @@ class Conv(nn.Module):
             kernel,
             bias,
             stride=self.stride,
-            padding=window.centred if self.padding is None else self.padding,
+            padding=self._padding(inputs, window),
             dilation=self.dilation,
             groups=self.groups,
             fill=self.fill,
@@ -80,6 +81,15 @@ class Conv(nn.Module):
             keep=keep,
             precision=self.precision,
         )
+
+    def _padding(self, inputs: Any, window: Window) -> Padding:
+        if self.padding is None:
+            return window.centred
+        if self.padding != "same":
+            return self.padding
+        # Rows of visible positions know the shape of the images that they are of.
+        shape = inputs.x.shape[1:3] if inputs.x.ndim == 4 else inputs.mask.shape
+        return same_padding(shape, self.size, self.stride, self.dilation)
 
 
 class BatchNorm(nn.BatchNorm):

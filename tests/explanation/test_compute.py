@@ -18,7 +18,10 @@ from lmjax.explanation.compute import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
 
-FAST = {"samples": 40, "segments": "grid", "removal": ("layer", "black")}
+FAST = {
+    **{"model": "resnet18_digits", "samples": 40, "segments": "grid"},
+    "removal": ("layer", "black"),
+}
 FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
 
 
@@ -132,7 +135,7 @@ def test_what_is_saved_later_is_what_is_written_at_once(written, tmp_path):
 @pytest.mark.filterwarnings(FEW_SAMPLES)
 def test_a_classifier_takes_the_place_of_a_networks_name(written, classifier):
     _, by_name = written
-    explanation = lmjax.explain(model=classifier, **FAST)
+    explanation = lmjax.explain(**FAST | {"model": classifier})
     for pair, result in by_name.results.items():
         np.testing.assert_array_equal(
             explanation[pair].attribution.scores, result.attribution.scores
@@ -176,7 +179,9 @@ def _of_others():
 @pytest.mark.usefixtures("_of_others")
 def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     explanation = lmjax.explain(
-        method="bright", segments="halves", removal="grey", output=tmp_path / "a.png"
+        **{"model": "resnet18_digits", "method": "bright", "segments": "halves"},
+        removal="grey",
+        output=tmp_path / "a.png",
     )
     attribution = explanation["bright", "grey"].attribution
     pixels = explanation.image.pixels

@@ -15,7 +15,10 @@ from lmjax.explanation.images import InputImage
 from lmjax.explanation.metrics import HEADINGS
 from tests.support.small_classifier import SmallClassifier, small_classifier
 
-FAST = {"samples": 40, "segments": "grid", "removal": ("layer", "black")}
+FAST = {
+    **{"model": "resnet18_digits", "samples": 40, "segments": "grid"},
+    "removal": ("layer", "black"),
+}
 ASKED = [(m, r) for m in ("hsic", "leave_one_out") for r in ("layer", "black")]
 
 

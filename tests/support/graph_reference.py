@@ -39,7 +39,7 @@ class OverZeros(NamedTuple):
 
 class Tracer(torch.fx.Tracer):
     def is_leaf_module(self, module, name):
-        known = type(module) in MODULES
+        known = type(module) in MODULES or not list(module.children())
         return known or super().is_leaf_module(module, name)
 
 
@@ -88,6 +88,17 @@ def conv(module, inputs, *, fill):
     options = {key: getattr(module, key)[0] for key in ("stride", "padding", "dilation")}
     options["groups"] = module.groups
     return Value(*reference.conv(*inputs, array(module.weight), bias, fill=fill, **options))
+
+
+def same_conv(module, inputs, *, fill):
+    """With TensorFlow's padding: where it is odd, one more behind."""
+    options = {key: getattr(module, key)[0] for key in ("stride", "dilation", "kernel_size")}
+    size, stride = options.pop("kernel_size"), options["stride"]
+    totals = (max((-(-n // stride) - 1) * stride + size - n, 0) for n in inputs.mask.shape)
+    options["padding"] = tuple((total // 2, total - total // 2) for total in totals)
+    options["groups"] = module.groups
+    assert module.bias is None
+    return Value(*reference.conv(*inputs, array(module.weight), None, fill=fill, **options))
 
 
 def batch_norm(module, inputs):
@@ -198,7 +209,11 @@ def flatten(inputs, *axes):
 
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid)
-CONVOLUTIONS = {nn.Conv2d: conv, timm.layers.StdConv2d: standardised_conv}
+CONVOLUTIONS = {
+    nn.Conv2d: conv,
+    timm.layers.StdConv2d: standardised_conv,
+    timm.layers.Conv2dSame: same_conv,
+}
 MODULES = {
     **CONVOLUTIONS,
     nn.BatchNorm2d: batch_norm,

@@ -10,19 +10,23 @@ from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.transform import (  # noqa: F401  # noqa: F401
+    calls,
     control,
     convolutions,
+    joining,
     padding,
+    pieces,
     pools,
     products,
     reductions,
     shapes,
     slicing,
+    taking,
 )
+from lmjax.masking.transform.elementwise import elementwise
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Rule
 from lmjax.masking.transform.plan import Plan
-from lmjax.masking.transform.pointwise import elementwise
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
 

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.joining import concatenated, with_axis
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.pointwise import combine
-from lmjax.masking.transform.slicing import _with_axis as with_axis
-from lmjax.masking.transform.slicing import concatenated
 
 # Loops of more steps are not unrolled.
 _LONGEST = 1000

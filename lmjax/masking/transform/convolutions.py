@@ -11,10 +11,12 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.neighbor_padding import neighbor_padding
-from lmjax.masking.transform.nodes import Node, Outside
+from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.grids import one_dimension
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.pointwise import combine, normal, pointwise
-from lmjax.masking.transform.slicing import one_dimension
+from lmjax.masking.transform.origins import Outside
+from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.sliding import (
     Sliding,
     nothing,

@@ -9,45 +9,19 @@ stands for which stored dimensions. So transposes, squeezes and most reshapes co
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking.masked import Masked
+from lmjax.masking.transform.origins import Axes, Outside, Place, Share, Slices, Weight
 from lmjax.masking.transform.symbols import Symbol
-
-Axes = tuple[tuple[int, ...], ...]
 
 
 class LayerMaskError(TypeError):
     """Raised where a function touches masked positions in a way that has no rule."""
-
-
-class Outside(NamedTuple):
-    """Positions that a function itself put around an image: neither visible nor hidden.
-
-    Attributes:
-      pads: how many there are in front of and behind each dimension of the grid.
-      fill: a plain node that broadcasts to the array: the values there.
-    """
-
-    pads: tuple[tuple[int, int], ...]
-    fill: "Node"
-
-
-class Weight(NamedTuple):
-    """How many visible positions each value of a node stands for.
-
-    Attributes:
-      counts: a node of the same shape.
-      pooled: the axes of the image that were pooled: when they are pooled again, it is over
-        results, which count alike.
-    """
-
-    counts: "Node"
-    pooled: frozenset[Any]
 
 
 class Node:
@@ -64,8 +38,10 @@ class Node:
       outside: what the function put around the image, or None.
       stored: of a plain array its shape as it is held: 1 along axes that repeat one entry.
       constant: the value of a plain array where it is known while tracing, else None.
-      origin: how it was made, for rules that look further back than one operation.
+      slices: where it was made from slices of one value, which ones.
       weight: where values are sums over some positions, how many visible ones each stands for.
+      share: where positions were multiplied by numbers, how much each counts in a sum.
+      place: where it holds some positions of another value, which ones.
       number: nodes are numbered in the order in which they are made, inputs first.
     """
 
@@ -92,8 +68,10 @@ class Node:
         self.outside = outside
         self.stored = self.shape if stored is None else tuple(stored)
         self.constant = constant
-        self.origin: Any = None
+        self.slices: Slices | None = None
         self.weight: Weight | None = None
+        self.place: Place | None = None
+        self.share: Share | None = None
         self.number = next(Node._numbers)
 
     @property

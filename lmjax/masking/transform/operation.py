@@ -32,11 +32,12 @@ class Operation:
     Attributes:
       trace: the trace it belongs to.
       equation: of the jaxpr.
+      jaxpr: which the equation belongs to.
       scope: names of the modules it is in, outermost first, joined by `/`.
     """
 
-    def __init__(self, trace: Any, equation: jex.JaxprEqn, scope: str):
-        self.trace, self.equation, self.scope = trace, equation, scope
+    def __init__(self, trace: Any, equation: jex.JaxprEqn, jaxpr: jex.Jaxpr, scope: str = ""):
+        self.trace, self.equation, self.jaxpr, self.scope = trace, equation, jaxpr, scope
 
     @property
     def name(self) -> str:
@@ -58,7 +59,8 @@ class Operation:
         inputs = [v for v in self.equation.invars if not isinstance(v, jex.Literal)]
         given = [a for v, a in zip(self.equation.invars, arrays) if not isinstance(v, jex.Literal)]
         unique = list(dict.fromkeys(inputs))
-        jaxpr = jex.Jaxpr((), unique, self.equation.outvars, [self.equation])
+        debug_info = self.jaxpr.debug_info
+        jaxpr = jex.Jaxpr((), unique, self.equation.outvars, [self.equation], debug_info=debug_info)
         values = dict(zip(inputs, given))
         results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))(*(values[v] for v in unique))
         return results if self.equation.primitive.multiple_results else results[0]

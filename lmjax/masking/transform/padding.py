@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lmjax.masking.transform.nodes import Node, Outside
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
+from lmjax.masking.transform.origins import Outside
 from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.slicing import sliced
 from lmjax.masking.transform.tracing import realised

@@ -15,18 +15,6 @@ from lmjax.masking.transform.pointwise import Pointwise, apply_pointwise
 from lmjax.masking.transform.symbols import Symbol, rings_needed, still, within
 
 
-class Need(NamedTuple):
-    """What later operations read of a node.
-
-    Attributes:
-      mask: they read nothing beyond it.
-      like: a node that has this mask and can be computed before; None where there is none.
-    """
-
-    mask: Symbol
-    like: Node | None
-
-
 class Step(NamedTuple):
     """The computation of a node.
 
@@ -65,32 +53,22 @@ class Plan:
         """
         self.outputs, self._given = tuple(outputs), frozenset(given)
         nodes = _reachable(outputs, self._given)
-        self._ancestors = _ancestors(nodes)
-        needs = _needs(nodes, outputs, self._ancestors) if shortcuts else {}
-        keeps = {x: self._keep(x, needs) for x in nodes if isinstance(x, Convolution)}
+        needs = _needs(nodes, outputs) if shortcuts else {}
+        alike = _by_mask(nodes)
+        keeps = {x: _keep(x, needs, alike) for x in nodes if isinstance(x, Convolution)}
         chains = _chains(nodes, [*outputs, *(x for x in keeps.values() if x is not None)])
         steps = [self._step(node, needs, chains, keeps) for node in nodes if node in chains]
         self.steps = _with_seams(_scheduled(steps, outputs), self.outputs, self._given)
-
-    def _keep(self, node: Convolution, needs: Mapping[Node, Need]) -> Node | None:
-        """A node that has the positions which are read of a convolution, where they are fewer."""
-        need = needs.get(node)
-        if need is None or need.like is None or need.mask is node.mask:
-            return None
-        usable = node not in self._ancestors.get(need.like, ()) and len(node.grid) == 3
-        return need.like if usable and not _of_points(node) else None
 
     def _step(self, node: Node, needs, chains: Mapping[Node, Any], keeps) -> Step:
         if isinstance(node, Pointwise):
             return Step(node, *chains[node])
         if not isinstance(node, Convolution):
             return Step(node, node.inputs)
-        if _of_points(node):
-            return Step(node, node.inputs)
         if node not in needs:
             rings = max(s.dilation * (s.size - 1) for s in node.slides)
         else:
-            rings = rings_needed(node.inputs[0].symbol, needs[node].mask, node.slides)
+            rings = rings_needed(node.inputs[0].symbol, needs[node], node.slides)
         return Step(node, node.inputs, rings=rings, keep=keeps[node])
 
     def run(self, values: dict[Node, Any]) -> list[Any]:
@@ -138,43 +116,68 @@ def _reachable(outputs: Sequence[Node], given: frozenset[Node]) -> list[Node]:
     return sorted(found, key=lambda node: node.number)
 
 
-def _ancestors(nodes: Sequence[Node]) -> dict[Node, set[Node]]:
-    """All nodes that each node is computed from, itself among them."""
-    ancestors: dict[Node, set[Node]] = {}
-    for node in nodes:
-        ancestors[node] = {node}.union(*(ancestors.get(x, {x}) for x in node.inputs))
-    return ancestors
-
-
-def _needs(nodes: Sequence[Node], outputs: Sequence[Node], ancestors) -> dict[Node, Need]:
-    """What is read of each node with positions."""
-    needs = {x: Need(x.symbol, None) for x in outputs if x.masked}
+def _needs(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Symbol]:
+    """Of each node with positions the mask beyond which nothing is read of it."""
+    needs = {x: x.symbol for x in outputs if x.masked}
     for node in reversed(nodes):
         for x in node.inputs:
             if x.masked:
-                needs[x] = _merged(needs.get(x), _read(node, x, needs, ancestors), x)
+                needs[x] = _merged(needs.get(x), _read(node, x, needs), x)
     return needs
 
 
-def _read(node: Node, x: Node, needs: Mapping[Node, Need], ancestors) -> Need:
+def _read(node: Node, x: Node, needs: Mapping[Node, Symbol]) -> Symbol:
     """What a node reads of its input."""
     passes = isinstance(node, Pointwise) or (isinstance(node, Convolution) and _of_points(node))
     if not passes or not node.masked or node not in needs or node.grid != x.grid:
-        return Need(x.symbol, None)
-    need = needs[node]
-    if need.like is not None:
-        return need
-    others = [y for y in node.inputs if y.masked and y.mask is need.mask]
-    like = next((y for y in others if x not in ancestors.get(y, {y})), None)
-    return Need(need.mask, like)
+        return x.symbol
+    return needs[node]
 
 
-def _merged(one: Need | None, other: Need, x: Node) -> Need:
-    if one is None or within(one.mask, other.mask):
-        return other if one is None or one.mask is not other.mask or one.like is None else one
-    if within(other.mask, one.mask):
-        return one
-    return Need(x.symbol, None)
+def _merged(one: Symbol | None, other: Symbol, x: Node) -> Symbol:
+    if one is None or within(one, other):
+        return other
+    return one if within(other, one) else x.symbol
+
+
+def _by_mask(nodes: Sequence[Node]) -> dict[Symbol, list[Node]]:
+    """Nodes over rows and columns, by their masks, in the order in which they were made."""
+    found: dict[Symbol, list[Node]] = {}
+    for node in nodes:
+        if node.masked and len(node.grid) == 3:
+            found.setdefault(node.symbol, []).append(node)
+    return found
+
+
+def _keep(
+    node: Convolution, needs: Mapping[Node, Symbol], alike: Mapping[Symbol, list[Node]]
+) -> Node | None:
+    """A node that has the positions which are read of a convolution, where they are fewer.
+
+    The last one before it, which is read by what comes after, else the first one that does not
+    follow from it.
+    """
+    need = needs.get(node)
+    if need is None or need is node.mask or len(node.grid) != 3:
+        return None
+    candidates = alike.get(need, [])
+    before = [x for x in candidates if x.number < node.number]
+    if before:
+        return before[-1]
+    return next((x for x in candidates if not _follows(x, node)), None)
+
+
+def _follows(node: Node, from_: Node) -> bool:
+    """Whether a node is computed from another one."""
+    seen, left = set(), [node]
+    while left:
+        x = left.pop()
+        if x is from_:
+            return True
+        if x.number > from_.number and x not in seen:
+            seen.add(x)
+            left += x.inputs
+    return False
 
 
 def _chains(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Any]:

@@ -9,9 +9,11 @@ import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node, Outside
+from lmjax.masking.transform.elementwise import combine
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.pointwise import channel_of, combine, normal, on_channels, pointwise
+from lmjax.masking.transform.origins import Outside, Weight
+from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
 from lmjax.masking.transform.sliding import (
     Sliding,
     nothing,
@@ -21,6 +23,7 @@ from lmjax.masking.transform.sliding import (
     uncut,
 )
 from lmjax.masking.transform.symbols import Slide, still
+from lmjax.masking.transform.weights import ratio, weight_over
 
 _NEUTRAL = {"sum": 0.0, "max": -np.inf, "min": np.inf}
 _JOIN = {"sum": jnp.add, "max": jnp.maximum, "min": jnp.minimum}
@@ -64,11 +67,15 @@ def pool(operation: Operation, x: Node, windows: Mapping[int, Slide], how: str) 
     inner = [len(range(n)[p]) for n, p in zip(x.grid, parts)]
     options = {**options_of(whole, inner), "window": (whole[1].size, whole[2].size)}
     fills = _fills_inside(operation, x, windows, how)
+    weight = weight_over(x, sliding.moves()) if how == "sum" else None
+    inputs = (x,) if weight is None else (x, weight.counts)
 
-    def run(value: Any, *around: jax.Array) -> Any:
-        value = value if whole == list(sliding.slides) else part(value, parts)
+    def run(*values: Any) -> Any:
+        if whole != list(sliding.slides):
+            values = tuple(part(v, parts) for v in values)
+        value = values[0]
         if how == "sum":
-            return layers.window_sum(value, **options)
+            return _window_sum(*values, **options)
         if how == "min":
             value = layers.pointwise(value, jnp.negative)
         y = layers.max_pool(value, **options)
@@ -76,14 +83,46 @@ def pool(operation: Operation, x: Node, windows: Mapping[int, Slide], how: str) 
 
     node = operation.trace.masked(
         operation.aval,
-        (x,),
+        inputs,
         run,
         mask=x.symbol.window(sliding.slides),
         axes=x.axes,
         channels=x.channels,
         outside=outside,
     )
+    if how == "sum" and node.masked:
+        node.weight = _window_weight(operation, node, inputs, sliding, parts, options)
     return node if fills is None else _with_fill(operation, node, fills, how)
+
+
+def _window_sum(value: Any, counts: Any = None, **options: Any) -> Any:
+    """A sum over windows, where positions may count as often as they stand for visible ones."""
+    if counts is None:
+        return layers.window_sum(value, **options)
+    (x, mask), count = layers.full_size(value), layers.full_size(counts).x
+    count = count.astype(layers.wide_type(x))
+    total, of_counts = (
+        layers.window_sum(layers.Masked(v, mask), **options) for v in (x * count, count)
+    )
+    inside = layers.window_sum(layers.Masked(jnp.ones_like(count)), **options).x
+    y = (total.x * ratio(inside, of_counts.x)).astype(x.dtype)
+    return total._replace(x=y)
+
+
+def _window_weight(operation: Operation, node: Node, inputs, sliding, parts, options) -> Weight:
+    """How many visible positions each sum over a window is over."""
+    x = inputs[0]
+    axes = tuple(node.grid_dims(axis) for axis in range(len(node.shape)))
+
+    def run(*values: Any) -> Any:
+        value, *counts = (part(v, parts) for v in values)
+        count = counts[0].x if counts else value.mask[..., None].astype(jnp.float32)
+        y = layers.window_sum(layers.Masked(count), **options).x
+        return layers.Masked(y, y[..., 0] > 0)
+
+    counts = Node(operation.aval, inputs, run, mask=node.mask, axes=axes, channels=(1,))
+    pooled = x.symbol.sources(sliding.moves())
+    return Weight(counts, pooled | (x.weight.pooled if x.weight else frozenset()))
 
 
 def _fills_inside(operation: Operation, x: Node, windows, how: str) -> Node | None:

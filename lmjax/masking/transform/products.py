@@ -12,9 +12,11 @@ from lmjax.masking import layers
 from lmjax.masking.transform.convolutions import Convolution
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
+from lmjax.masking.transform.origins import Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, pointwise
 from lmjax.masking.transform.symbols import Symbol, still
 from lmjax.masking.transform.tracing import realised
+from lmjax.masking.transform.weights import ratio, weight_over
 
 
 class Product(NamedTuple):
@@ -41,7 +43,7 @@ class Product(NamedTuple):
         return self.operation.bind(*((x, weights) if self.masked_first else (weights, x)))
 
     def multiply(self, x: jax.Array, weights: jax.Array) -> jax.Array:
-        """Multiplies float32 arrays of other sizes, along the same axes."""
+        """Multiplies arrays of another type, along the same axes."""
         one = tuple(i for i, _ in self.contracted), tuple(j for _, j in self.contracted)
         two = tuple(i for i, _ in self.batch), tuple(j for _, j in self.batch)
         if self.masked_first:
@@ -123,7 +125,8 @@ def _convolution(product: Product) -> Node:
     def run(value: Any, weights: jax.Array, *, rings: int, keep: Any) -> Any:
         weights = jnp.broadcast_to(weights, full)
         kernel = weights if theirs == 0 else weights.T
-        return layers.conv(value, kernel[None, None].astype(value.x.dtype), precision=precision)
+        kernel = kernel[None, None].astype(value.x.dtype)
+        return layers.conv(value, kernel, keep=keep, precision=precision)
 
     node = Convolution(
         operation.aval,
@@ -245,8 +248,7 @@ def _weighted_mean(product: Product) -> Node:
     new = [n for n, mine in zip(operation.aval.shape, product.free) if mine is None]
     numbers = iter(range(len(grid), len(grid) + len(new)))
     grid += new
-    sources = {x.symbol.of[d] for d in gone}
-    of += [sources.copy().pop() if len(sources) == 1 else "mixed"] * len(new)
+    of += [x.symbol.sources(gone)] * len(new)
     shift = len(grid) - len(x.grid)
     axes = tuple(
         (next(numbers),)
@@ -254,31 +256,50 @@ def _weighted_mean(product: Product) -> Node:
         else tuple(place[d] if d < len(x.grid) else d + shift for d in x.axes[mine])
         for mine in product.free
     )
+    weight = weight_over(x, gone)
+    inputs = (x, weights) if weight is None else (x, weights, weight.counts)
     result = Node(
         operation.aval,
-        (x, weights),
+        inputs,
         mask=x.symbol.other(("weighted", operation), grid, of),
         axes=axes,
         channels=x.channels,
     )
     narrow = _mask_layout(result)
 
-    def run(value: Any, given: jax.Array) -> Any:
-        value = layers.full_size(value)
-        given = jnp.broadcast_to(given, weights.shape)
-        y = product.bind(x.array(value), given)
-        seen = product.multiply(
-            x.mask_array(value.mask).astype(jnp.float32), given.astype(jnp.float32)
-        )
-        total = product.multiply(
-            jnp.ones(x.mask_array(value.mask).shape, jnp.float32), given.astype(jnp.float32)
-        )
+    def run(value: Any, given: jax.Array, *counts: Any) -> Any:
+        value, given = layers.full_size(value), jnp.broadcast_to(given, weights.shape)
+        count = _counted(value, *counts)
+        wide = value._replace(x=value.x * count[..., None] if counts else value.x)
+        y = product.bind(x.array(wide), given)
+        seen = product.multiply(x.mask_array(count), given.astype(count.dtype))
+        everywhere = jnp.ones(x.mask_array(value.mask).shape, count.dtype)
+        total = product.multiply(everywhere, given.astype(count.dtype))
         mask = narrow.store(seen > 0)[..., 0]
-        scale = jnp.where(seen > 0, total / jnp.where(seen > 0, seen, 1), 0)
-        return layers.Masked(layers.select(mask, result.store((y * scale).astype(y.dtype))), mask)
+        y = (y * ratio(total, seen)).astype(operation.aval.dtype)
+        return layers.Masked(layers.select(mask, result.store(y)), mask)
+
+    def count(value: Any, given: jax.Array, *counts: Any) -> Any:
+        value, given = layers.full_size(value), jnp.broadcast_to(given, weights.shape)
+        seen = _counted(value, *counts)
+        seen = product.multiply(x.mask_array(seen), given.astype(seen.dtype))
+        stored = narrow.store(seen)
+        return layers.Masked(stored, stored[..., 0] > 0)
 
     result.run = run
+    own = tuple(result.grid_dims(axis) for axis in range(len(result.shape)))
+    counts = Node(operation.aval, inputs, count, mask=result.mask, axes=own, channels=(1,))
+    pooled = x.symbol.sources(gone) | (frozenset() if weight is None else weight.pooled)
+    result.weight = Weight(counts, pooled)
     return operation.trace.settled(result)
+
+
+def _counted(value: layers.Masked, counts: Any = None) -> jax.Array:
+    """How many visible positions each position stands for, `[*grid]`."""
+    wide = layers.wide_type(value.x)
+    if counts is None:
+        return jnp.asarray(value.mask, wide)
+    return layers.full_size(counts).x[..., 0].astype(wide)
 
 
 def _mask_layout(node: Node) -> Node:
@@ -318,7 +339,7 @@ def _between(operation: Operation, a: Node, b: Node) -> Node:
         count = _count(operation, pairs, a.mask_array(first.mask), b.mask_array(second.mask))
         mask = narrow.store(count > 0)[..., 0]
         if counted:
-            y = (y * (total / jnp.maximum(count, 1))).astype(y.dtype)
+            y = (y * ratio(total, count.astype(layers.wide_type(y)))).astype(y.dtype)
         return layers.Masked(layers.select(mask, result.store(y)), mask)
 
     result.run = run

@@ -14,16 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Node, Weight
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import Operation, rule
-from lmjax.masking.transform.pointwise import (
-    channel_of,
-    normal,
-    on_channels,
-    pointwise,
-)
+from lmjax.masking.transform.origins import Share, Weight
+from lmjax.masking.transform.pointwise import channel_of, normal, on_channels, pointwise
+from lmjax.masking.transform.shares import as_traced, numbers_of
 from lmjax.masking.transform.sliding import padded_axes
 from lmjax.masking.transform.tracing import realised
+from lmjax.masking.transform.weights import ratio, weight_over
 
 _NEUTRAL = {"max": -np.inf, "min": np.inf, "sum": 0.0}
 
@@ -32,10 +30,8 @@ _NEUTRAL = {"max": -np.inf, "min": np.inf, "sum": 0.0}
 def _reduce(operation: Operation, x: Node) -> Node:
     how, over = operation.name.removeprefix("reduce_"), operation.params["axes"]
     trace = operation.trace
-    weight, x = x.weight if how == "sum" else None, normal(trace, x)
-    sources = {x.symbol.of[d] for a in over for d in x.grid_dims(a)}
-    if weight is not None and weight.pooled & sources:
-        weight = None  # these positions were pooled before: what they are now are the results
+    dims = [d for a in over for d in x.grid_dims(a)]
+    weight, x = weight_over(x, dims) if how == "sum" else None, normal(trace, x)
     dims = [d for a in over for d in x.grid_dims(a)]
     if 0 in dims:
         operation.fail(
@@ -50,9 +46,10 @@ def _reduce(operation: Operation, x: Node) -> Node:
     if x.outside is not None:
         return _with_outside(operation, x, how, left)
     kept = any(d in x.axes[a] for d in left for a in range(len(x.shape)))
+    share = numbers_of(x, operation.where()) if how == "sum" else None
     if not left or not kept:
-        return _over_all(operation, x, how, weight and weight.counts)
-    return _over_some(operation, x, how, tuple(dims), weight)
+        return _over_all(operation, x, how, weight and weight.counts, share)
+    return _over_some(operation, x, how, tuple(dims), weight, share)
 
 
 def _over_channels(operation: Operation, x: Node, over: Sequence[int]) -> Node:
@@ -96,7 +93,13 @@ def _over_channels(operation: Operation, x: Node, over: Sequence[int]) -> Node:
     )
 
 
-def _over_all(operation: Operation, x: Node, how: str, weight: Node | None = None) -> Node:
+def _over_all(
+    operation: Operation,
+    x: Node,
+    how: str,
+    weight: Node | None = None,
+    share: np.ndarray | None = None,
+) -> Node:
     """Over all positions: what is left belongs to whole images."""
     over, trace = operation.params["axes"], operation.trace
     gone = tuple(channel_of(x, a) for a in over if x.channel_dims(a))
@@ -109,7 +112,10 @@ def _over_all(operation: Operation, x: Node, how: str, weight: Node | None = Non
     rest = [n for i, n in enumerate(stored) if i != batch]
 
     def run(value: Any, *counts: Any) -> jax.Array:
-        y = _weighted(value, *counts) if counts else _pooled(x, value, how)
+        if counts or share is not None:
+            y = _weighted(share, value, *counts)
+        else:
+            y = _pooled(x, value, how)
         y = y.reshape(-1, *x.channels)
         y = getattr(y, how)(axis=gone) if gone else y
         y = y * repeated if how == "sum" and repeated > 1 else y
@@ -129,12 +135,28 @@ def _pooled(x: Node, value: Any, how: str) -> jax.Array:
     return -layers.global_max_pool(layers.pointwise(value, jnp.negative))
 
 
-def _weighted(value: Any, counts: Any) -> jax.Array:
+def _weighted(share: np.ndarray | None, value: Any, counts: Any = None) -> jax.Array:
     """The sum over all positions where each counts as often as it has visible ones, `[N, C]`."""
-    (x, mask), count = layers.full_size(value), layers.full_size(counts).x
-    dims = tuple(range(1, mask.ndim))
-    total = (x * count.astype(x.dtype)).sum(axis=dims)
-    return total * (math.prod(mask.shape[1:]) / jnp.maximum(count.sum(axis=dims), 1))
+    x, mask = layers.full_size(value)
+    return _scaled_sum(x, mask, tuple(range(1, mask.ndim)), share, counts)
+
+
+def _scaled_sum(x: jax.Array, mask: jax.Array, dims: tuple[int, ...], share, counts) -> jax.Array:
+    """The sum over positions of what is visible, as if it stood for all of them.
+
+    Args:
+      x, mask: `[*grid, C]` and `[*grid]`.
+      dims: of the grid that are summed over.
+      share: how much positions count by what they were multiplied with, `[*grid, 1]`, or None.
+      counts: how many visible positions each stands for, or None.
+    """
+    wide = layers.wide_type(x)
+    count = _count(mask, counts).astype(wide)
+    numbers = jnp.ones((1,) * count.ndim, wide) if share is None else jnp.asarray(share, wide)
+    numbers = jnp.broadcast_to(numbers, count.shape)
+    values = jnp.where(mask[..., None], x, 0)
+    values = values if counts is None else values * count
+    return values.sum(axis=dims) * ratio(numbers.sum(dims), (count * numbers).sum(axis=dims))
 
 
 def _as_image(x: Node, value: Any) -> Any:
@@ -186,19 +208,16 @@ def _part(operation: Operation, x: Node, dims: tuple[int, ...]) -> _Part:
     )
 
 
-def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | None) -> Node:
+def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | None, share) -> Node:
     """Over part of the positions: what is left is known where one of them was visible."""
     part = _part(operation, x, dims)
-    grid, total = part.grid, math.prod(x.grid[d] for d in dims)
+    grid = part.grid
     inputs = [x] if weight is None else [x, weight.counts]
 
     def run(value: Any, *counts: Any) -> Any:
         values, mask = layers.full_size(value)
-        count = _count(mask, *counts).astype(layers.wide_type(values))
         if how == "sum":
-            y = jnp.where(mask[..., None], values, 0) * (count if counts else 1)
-            y = y.sum(axis=dims) * (total / jnp.maximum(count.sum(axis=dims), 1))
-            y = y.astype(values.dtype)
+            y = _scaled_sum(values, mask, dims, share, *(counts or (None,))).astype(values.dtype)
         else:
             neutral = jnp.asarray(_NEUTRAL[how], values.dtype)
             y = getattr(jnp.where(mask[..., None], values, neutral), how)(axis=dims)
@@ -210,9 +229,11 @@ def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | N
     known = {"mask": x.symbol.other(("any", dims), grid, part.of), "axes": part.axes}
     node = operation.trace.masked(operation.aval, inputs, run, channels=part.channels, **known)
     if how == "sum" and node.masked:
-        pooled = frozenset(x.symbol.of[d] for d in dims)
+        pooled = x.symbol.sources(dims)
         pooled |= frozenset() if weight is None else weight.pooled
-        node.weight = Weight(_counts(operation, inputs, part, known), pooled)
+        node.weight = Weight(_counts(operation, inputs, part, known, share), pooled)
+        if share is not None:
+            node.share = Share(as_traced(share.sum(axis=dims)[..., 0], node))
     return node
 
 
@@ -223,14 +244,23 @@ def _count(mask: jax.Array, counts: Any = None) -> jax.Array:
     return layers.full_size(counts).x
 
 
-def _counts(operation: Operation, inputs: Sequence[Node], part: _Part, known: Any) -> Node:
-    """The node of the counts of a sum over some positions."""
+def _counts(operation: Operation, inputs: Sequence[Node], part: _Part, known: Any, share) -> Node:
+    """The node of the counts of a sum over some positions.
+
+    Where positions count more or less, what is summed up to a number counts by its visible part.
+    """
+    dims = part.dims
     rank = len(part.grid)
     axes = tuple(tuple(d for d in own if d < rank) for own in part.axes)
 
     def run(value: Any, *counts: Any) -> Any:
         mask = layers.full_size(value).mask
-        return layers.Masked(_count(mask, *counts).sum(axis=part.dims), mask.any(axis=part.dims))
+        count = _count(mask, *counts)
+        if share is not None:
+            count = (
+                count * jnp.asarray(share) * ratio(1, jnp.asarray(share.sum(dims, keepdims=True)))
+            )
+        return layers.Masked(count.sum(axis=dims), mask.any(axis=dims))
 
     return Node(operation.aval, inputs, run, **{**known, "axes": axes}, channels=(1,))
 

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Axes, Node, Outside
+from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import Operation, rule
+from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.pointwise import pointwise
 from lmjax.masking.transform.tracing import Trace, realised
 
@@ -196,7 +197,7 @@ def _with_repeats(operation: Operation, x: Node, groups: list[list[Factor]]) -> 
         return layers.Masked(values, jnp.broadcast_to(jnp.expand_dims(mask, at), grid))
 
     mask = x.symbol.other(
-        ("repeated", tuple(sizes)), grid, (*x.symbol.of, *("repeated" for _ in sizes))
+        ("repeated", tuple(sizes)), grid, (*x.symbol.of, *(frozenset() for _ in sizes))
     )
     return Node(aval, (x,), run, mask=mask, axes=tuple(axes), channels=x.channels)
 
@@ -229,10 +230,8 @@ def _split_dims(trace: Trace, x: Node, groups: list[list[Factor]]) -> tuple[Node
     return _with_grid(trace, x, grid, channels, of), tuple(axes)
 
 
-def raise_batch():
+def raise_batch() -> NoReturn:
     """Raises the error for a batch that is cut in two."""
-    from lmjax.masking.transform.nodes import LayerMaskError
-
     raise LayerMaskError("it cuts the batch in two")
 
 

@@ -7,8 +7,8 @@ read.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class Slide(NamedTuple):
@@ -58,7 +58,7 @@ class Symbol:
       kind: how it was made: `"given"`, `"window"`, `"both"` or `"other"`.
       parents: the symbols it was made from.
       slides: for a window, one for each dimension.
-      of: for each dimension the axis of the image that its positions come from.
+      of: for each dimension the axes of the image that its positions come from.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Symbol:
         kind: str = "given",
         parents: tuple["Symbol", ...] = (),
         slides: tuple[Slide, ...] = (),
-        of: Sequence[Any] | None = None,
+        of: Sequence[frozenset[int]] | None = None,
     ):
         self.shape, self.kind, self.parents, self.slides = tuple(shape), kind, parents, slides
-        self.of: tuple[Any, ...] = tuple(range(len(self.shape)) if of is None else of)
+        own = [frozenset((d,)) for d in range(len(self.shape))]
+        self.of: tuple[frozenset[int], ...] = tuple(own if of is None else of)
         self._made: dict = {}
 
     def once(self, key, make):
@@ -78,6 +79,10 @@ class Symbol:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def sources(self, dims: Iterable[int]) -> frozenset[int]:
+        """Returns the axes of the image that the positions of some dimensions come from."""
+        return frozenset[int]().union(*(self.of[d] for d in dims))
 
     @property
     def positions(self) -> int:
@@ -104,7 +109,9 @@ class Symbol:
             ("both", other), lambda: Symbol(self.shape, "both", (self, other), of=self.of)
         )
 
-    def other(self, key, shape: Sequence[int], of: Sequence[Any] | None = None) -> "Symbol":
+    def other(
+        self, key, shape: Sequence[int], of: Sequence[frozenset[int]] | None = None
+    ) -> "Symbol":
         """Returns a mask of which nothing is known but that equal keys give equal masks.
 
         Args:

@@ -14,11 +14,13 @@ import numpy as np
 from jax.extend import core as jex
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import Axes, LayerMaskError, Node, Outside
+from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.plain import plain_operation
+from lmjax.masking.transform.shares import follow_shares
 from lmjax.masking.transform.symbols import Symbol
-from lmjax.masking.transform.weights import weigh
+from lmjax.masking.transform.weights import follow
 
 # Arrays of at most this many entries are computed while tracing, where their values are known.
 _FOLDED = 1 << 22
@@ -139,15 +141,13 @@ class Trace:
         for equation in jaxpr.eqns:
             operands = [read(v) for v in equation.invars]
             names = [scope, str(equation.source_info.name_stack)]
-            results = self._apply(equation, operands, "/".join(filter(None, names)))
+            operation = Operation(self, equation, jaxpr, "/".join(filter(None, names)))
+            results = self._apply(operation, operands)
             nodes.update(zip(equation.outvars, results))
         return [read(v) for v in jaxpr.outvars]
 
-    def _apply(
-        self, equation: jex.JaxprEqn, operands: Sequence[Node], scope: str
-    ) -> Sequence[Node]:
-        operation = Operation(self, equation, scope)
-        self._enter(scope)
+    def _apply(self, operation: Operation, operands: Sequence[Node]) -> Sequence[Node]:
+        self._enter(operation.scope)
         if self.ended:
             operands = [self.array(x) if x.masked else x for x in operands]
         if not any(x.masked for x in operands):
@@ -159,14 +159,16 @@ class Trace:
                     "lmjax.masking.register_rule, or write the network without it"
                 )
             results = RULES[operation.name](operation, *operands)
-            weigh(operation, operands, results)
+            results = results if isinstance(results, list) else [results]
+            follow(operation, operands, results)
+            follow_shares(operation, operands, results)
         except LayerMaskError as error:
             if getattr(error, "explained", False):
                 raise
             explained = LayerMaskError(operation.explain(operands, str(error)))
             explained.explained = True  # type: ignore[attr-defined]
             raise explained from None
-        return results if isinstance(results, list) else [results]
+        return results
 
     def _enter(self, scope: str) -> None:
         if self.until is None or self.ended:

@@ -6,10 +6,16 @@ everything that only moves or scales it, up to the sum over the others.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from lmjax.masking.transform.nodes import Node, Weight
+import jax
+import jax.numpy as jnp
+
+from lmjax.masking import layers
+from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.origins import Place, Weight
 
 _MOVES = frozenset(
     [
@@ -17,6 +23,7 @@ _MOVES = frozenset(
         "concatenate",
         "reshape",
         "slice",
+        "split",
         "squeeze",
         "stack",
         "transpose",
@@ -24,18 +31,95 @@ _MOVES = frozenset(
     ]
 )
 _SCALES = frozenset(["mul", "div", "neg", "convert_element_type", "copy"])
+_CUTS = frozenset(["slice", "split", "dynamic_slice"])
+_POOLS = frozenset(["reduce_sum", "reduce_max", "reduce_min"])
 
 
-def weigh(operation: Operation, operands: Sequence[Node], results: Node | list[Node]) -> None:
-    """Gives the result of an operation the weights of its operands, where it keeps them."""
+def ratio(total: float | jax.Array, count: jax.Array) -> jax.Array:
+    """Returns how often each visible position counts where they stand for all; 0 without any."""
+    return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0)
+
+
+def weight_over(x: Node, dims: Iterable[int]) -> Weight | None:
+    """Returns the weight of a node in a sum over dimensions of its grid.
+
+    None where they were pooled before: what is there now are the results, which count alike.
+    """
+    pooled_again = x.weight is not None and x.weight.pooled & x.symbol.sources(dims)
+    return None if pooled_again else x.weight
+
+
+def follow(operation: Operation, operands: Sequence[Node], results: Sequence[Node]) -> None:
+    """Gives the results of an operation the weights and places of its operands, if they keep them.
+
+    Args:
+      operation: it.
+      operands: its operands.
+      results: as its rule made them.
+    """
     masked = [x for x in operands if x.masked]
-    if isinstance(results, list) or not results.masked or any(x.weight is None for x in masked):
+    if operation.name == "squeeze" and results[0].masked:
+        results[0].slices = masked[0].slices
+    if all(y.masked for y in results):
+        _weigh(operation, operands, masked, results)
+        _locate(operation, operands, masked, results)
+
+
+def _weigh(operation: Operation, operands, masked: Sequence[Node], results) -> None:
+    if any(x.weight is None for x in masked):
         return
     if operation.name in _MOVES and len(masked) == len(operands):
-        result = RULES[operation.name](operation, *(x.weight.counts for x in operands))
+        counts = _moved(operation, [x.weight.counts for x in operands], operands)
+        if any(math.prod(count.channels) > 1 for count in counts if count.masked):
+            counts = _moved(operation, list(map(_for_each_channel, operands)), operands)
         pooled = frozenset().union(*(x.weight.pooled for x in operands))
-        results.weight = Weight(result, pooled) if isinstance(result, Node) else None
-    numbers = [x for x in operands if not x.masked]
-    if operation.name in _SCALES and len(masked) == 1:
-        if all(math.prod(x.stored) == 1 for x in numbers):
-            results.weight = masked[0].weight
+        for y, count in zip(results, counts):
+            y.weight = Weight(count, pooled) if count.masked else None
+    if operation.name in _SCALES and len(masked) == 1 and _are_numbers(operands):
+        results[0].weight = masked[0].weight
+
+
+def _moved(operation: Operation, counts: Sequence[Node], operands: Sequence[Node]) -> list[Node]:
+    for count, x in zip(counts, operands):
+        count.place = x.place
+    results = RULES[operation.name](operation, *counts)
+    return results if isinstance(results, list) else [results]
+
+
+def _for_each_channel(x: Node) -> Node:
+    """The counts of a node, for each channel: they are joined with others along channels."""
+    assert x.weight is not None
+    known = {"mask": x.mask, "axes": x.axes, "channels": x.channels}
+    number = math.prod(x.channels)
+
+    def run(counts: Any) -> Any:
+        y, mask = layers.full_size(counts)
+        return layers.Masked(jnp.broadcast_to(y, (*mask.shape, number)), mask)
+
+    return Node(jax.ShapeDtypeStruct(x.shape, x.dtype), [x.weight.counts], run, **known)
+
+
+def _locate(operation: Operation, operands, masked: Sequence[Node], results) -> None:
+    """Pieces of one value that are joined again are no branches: each has positions of its own."""
+    x = masked[0]
+    if operation.name in _CUTS | _POOLS and any(y.grid != x.grid for y in results):
+        pooled = operation.name in _POOLS
+        axes = operation.params["axes"] if pooled else range(len(x.shape))
+        changed = {d for axis in axes for d in x.grid_dims(axis)}
+        if not pooled:
+            changed = {d for d in changed if any(y.grid[d] != x.grid[d] for y in results)}
+        old = x.place or Place(x, frozenset())
+        place = Place(old.source, old.cut | x.symbol.sources(changed))
+        for y in results:
+            y.place = place
+    elif operation.name in _MOVES | _SCALES | _POOLS | _CUTS and _are_numbers(operands):
+        places = [x.place for x in masked]
+        if all(p is not None and p.source is places[0].source for p in places):
+            cut = frozenset[int]().union(*(p.cut for p in places))
+            for y in results:
+                y.place = Place(places[0].source, cut)
+
+
+def _are_numbers(operands: Sequence[Node]) -> bool:
+    """Whether all operands but those with positions are one number each."""
+    return all(x.masked or math.prod(x.stored) == 1 for x in operands)

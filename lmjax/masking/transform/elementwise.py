@@ -1,0 +1,132 @@
+"""Operations that work entry by entry on arrays of one shape: arithmetic, activations, gates."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.transform.grids import grid_axes, meet, placed
+from lmjax.masking.transform.nodes import LayerMaskError, Node
+from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.origins import Outside
+from lmjax.masking.transform.plain import ELEMENTWISE, bind_alike
+from lmjax.masking.transform.pointwise import Pointwise, pointwise
+from lmjax.masking.transform.tracing import Trace, realised
+
+_RISKY = frozenset(
+    [
+        "acos",
+        "acosh",
+        "asin",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "cosh",
+        "digamma",
+        "div",
+        "erf_inv",
+        "exp",
+        "exp2",
+        "expm1",
+        "integer_pow",
+        "lgamma",
+        "log",
+        "log1p",
+        "pow",
+        "rem",
+        "rsqrt",
+        "sinh",
+        "sqrt",
+        "tan",
+    ]
+)
+
+
+def elementwise(operation: Operation, *operands: Node) -> Node:
+    """Returns the node of an operation that works entry by entry."""
+    node = combine(operation.trace, operation.aval, operands, functools.partial(_bind, operation))
+    if isinstance(node, Pointwise):
+        node.risky = operation.name in _RISKY
+    return node
+
+
+def _bind(operation: Operation, *arrays: Any) -> jax.Array:
+    return bind_alike(operation, arrays)
+
+
+def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callable) -> Node:
+    """Returns the node of a function that works entry by entry on arrays of one shape.
+
+    Args:
+      trace: to add it to.
+      aval: shape and dtype of the result.
+      operands: nodes that broadcast to its shape, at least one with positions.
+      function: takes arrays that broadcast to each other.
+    """
+    operands, outside = around(trace, operands, aval, function)
+    operands, target = meet(trace, operands)
+    adapted = [target.spread(x) if x.masked else None for x in operands]
+    given = [x if x.masked else placed(trace, x, target) for x in operands]
+
+    def run(*arrays: jax.Array) -> jax.Array:
+        arrays = tuple(a if f is None else f(a) for f, a in zip(adapted, arrays))
+        y = function(*arrays)
+        lead = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+        return jnp.broadcast_to(y, (*lead, math.prod(target.channels)))
+
+    return pointwise(
+        trace,
+        aval,
+        given,
+        run,
+        mask=target.mask,
+        axes=target.axes,
+        channels=target.channels,
+        outside=outside,
+    )
+
+
+def _joint(
+    shapes: Sequence[Sequence[int]], full: Sequence[int], along: int | None
+) -> tuple[int, ...]:
+    """The shape that arrays broadcast to, or have when they are joined along an axis."""
+    rest = [[1 if a == along else n for a, n in enumerate(shape)] for shape in shapes]
+    return tuple(full[a] if a == along else n for a, n in enumerate(np.broadcast_shapes(*rest)))
+
+
+def _varies_over(plain: Node, masked: Sequence[Node]) -> bool:
+    """Whether a plain array differs between positions of padded operands."""
+    axes = {i for x in masked for i in range(len(x.shape)) if x.of_positions(i)}
+    return bool(plain.stored) and any(plain.stored[i] > 1 for i in axes)
+
+
+def around(
+    trace: Trace,
+    operands: Sequence[Node],
+    aval: Any,
+    function: Callable,
+    *,
+    along: int | None = None,
+) -> tuple[list[Node], Outside | None]:
+    """Operands that agree about what is outside the image, and what is there in the result."""
+    masked = [x for x in operands if x.masked]
+    if all(x.outside is None for x in masked):
+        return list(operands), None
+    pads = {x.pads for x in masked}
+    if any(not x.masked and _varies_over(x, masked) for x in operands):
+        return [realised(trace, x) if x.masked else x for x in operands], None
+    if len(pads) > 1 or len({grid_axes(x) for x in masked}) > 1:
+        if not any(x.outside is None for x in masked):
+            raise LayerMaskError("operands that were padded at different sides")
+        return [realised(trace, x) if x.masked else x for x in operands], None
+    fills = [x.outside.fill if x.masked else x for x in operands]
+    stored = _joint([x.stored for x in fills if x.shape], aval.shape, along)
+    fill = trace.plain(aval, fills, function, stored=stored)
+    return list(operands), Outside(pads.pop(), fill)
+
+
+RULES.update(dict.fromkeys(ELEMENTWISE, elementwise))

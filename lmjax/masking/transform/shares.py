@@ -1,0 +1,122 @@
+"""How much each position counts in a sum, where a network weighs positions by known numbers.
+
+A round crop, `where(circle, x, 0).sum() / circle.sum()`, is a mean over part of the image. Scaled
+by all over visible positions it would be wrong wherever the mask does not cut the circle as it cuts
+the image, and no identity would tell. So the numbers travel with the product, as far as operations
+leave it a product, and a sum over positions is scaled by all of them over those of the visible.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax.masking.transform.nodes import Node
+from lmjax.masking.transform.operation import Operation
+from lmjax.masking.transform.origins import Share
+
+_MOVES = frozenset(["broadcast_in_dim", "reshape", "slice", "squeeze", "transpose", "expand_dims"])
+# What is a product with a number still is one after these, if the number is 0 or 1.
+_KEEP_ZERO = frozenset(["abs", "sign", "sqrt", "square", "integer_pow"])
+_LINEAR = frozenset(["neg", "convert_element_type", "copy", "stop_gradient"])
+_LOSE = frozenset(["add", "sub", "max", "min", "exp", "tanh", "logistic", "pow", "log", "erf"])
+
+
+def follow_shares(operation: Operation, operands: Sequence[Node], results: Sequence[Node]) -> None:
+    """Says of an operation's result how much its positions count, where that is known to differ."""
+    if len(results) != 1 or not results[0].masked or operation.name == "reduce_sum":
+        return
+    shared = [x for x in operands if x.masked and x.share is not None]
+    made = _weighed(operation, operands)
+    if made is None and not shared:
+        return
+    results[0].share = _share(operation, operands, shared, made)
+
+
+def _share(operation: Operation, operands, shared: Sequence[Node], made) -> Share | None:
+    known = [x.share.numbers for x in shared]
+    if any(numbers is None for numbers in known):
+        return Share(None)
+    if made is not None or operation.name in ("mul", "div"):
+        alike = all(np.array_equal(known[0], k) for k in known[1:])
+        if not alike or (operation.name == "div" and shared and operands[0] is not shared[0]):
+            return Share(None)
+        numbers = made if not known else known[0] if made is None else np.asarray(known[0]) * made
+        return Share(np.broadcast_to(numbers, operation.aval.shape))
+    if operation.name in _LINEAR:
+        return shared[0].share
+    if operation.name in _KEEP_ZERO:
+        return shared[0].share if np.isin(known[0], (0, 1)).all() else Share(None)
+    if operation.name in _MOVES:
+        with jax.ensure_compile_time_eval():
+            return Share(np.asarray(operation.bind(jnp.asarray(known[0], operation.aval.dtype))))
+    return Share(None) if operation.name in _LOSE else None
+
+
+def _weighed(operation: Operation, operands: Sequence[Node]) -> np.ndarray | None:
+    """The numbers by which an operation multiplies positions, or None."""
+    if operation.name == "mul" and sum(x.masked for x in operands) == 1:
+        (plain,) = (x for x in operands if not x.masked)
+        (x,) = (x for x in operands if x.masked)
+        numbers = plain.constant if x.weight is None else None
+    elif operation.name == "select_n" and len(operands) == 3 and not operands[0].masked:
+        which, off, on = operands
+        numbers, x = which.constant, on if on.masked else off
+        plain = off if on.masked else on
+        if plain.masked or plain.constant is None or plain.constant.any():
+            return None
+        numbers = numbers if numbers is None or on.masked else ~numbers.astype(bool)
+    else:
+        return None
+    if numbers is None or numbers.ndim != len(x.shape) or (numbers < 0).any():
+        return None
+    varies = any(n > 1 and x.of_positions(axis) for axis, n in enumerate(numbers.shape))
+    return numbers.astype(np.float64) if varies else None
+
+
+def numbers_of(x: Node, where: str) -> np.ndarray | None:
+    """Returns how much the positions of a node count in a sum, `[N, *positions, 1]`, or None."""
+    if x.share is None:
+        return None
+    numbers = x.share.numbers
+    if numbers is None:
+        _warn(where)
+        return None
+    for axis, n in enumerate(x.shape):
+        if n > 1 and not x.grid_dims(axis):  # channels: those of the first count for all
+            first = np.take(numbers, [0], axis)
+            if (numbers != first).any():
+                _warn(where)
+                return None
+            numbers = first
+    groups = [x.grid_dims(axis) for axis in range(len(x.shape))]
+    if any(x.channel_dims(axis) and x.grid_dims(axis) for axis in range(len(x.shape))):
+        return None
+    order = [d for own in groups for d in own]
+    numbers = numbers.reshape([x.grid[d] for d in order])
+    missing = [d for d in range(len(x.grid)) if d not in order]
+    numbers = numbers.reshape((*numbers.shape, *(1 for _ in missing)))
+    numbers = np.transpose(numbers, np.argsort([*order, *missing]))
+    return np.broadcast_to(numbers, x.grid)[..., None] if math.prod(x.grid) else None
+
+
+def as_traced(numbers: np.ndarray, x: Node) -> np.ndarray:
+    """Returns numbers `[*grid]` in the layout of a traced array."""
+    groups = [x.grid_dims(axis) for axis in range(len(x.shape))]
+    order = [d for own in groups for d in own]
+    unused = tuple(d for d in range(len(x.grid)) if d not in order)
+    numbers = np.transpose(numbers, (*order, *unused))
+    sizes = [math.prod(x.grid[d] for d in own) for own in groups]
+    return np.broadcast_to(numbers.reshape(*sizes), x.shape)
+
+
+def _warn(where: str) -> None:
+    warnings.warn(
+        "layer_mask: a sum over positions of what was multiplied by numbers that differ between "
+        f"positions, at {where}. Each visible position counts alike in it, whatever those numbers "
+        "are; weigh with a product right before the sum to have them count.",
+        stacklevel=2,
+    )
