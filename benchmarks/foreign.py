@@ -71,7 +71,9 @@ def measure(network: Foreign) -> dict[str, Any]:
         "size": network.size,
         "everything visible": float(np.abs(logits[WHOLE] - plain[WHOLE]).max() / largest),
         "another batch size": float(np.abs(alone - logits[2]).max() / np.abs(logits[2]).max()),
-        "hidden is not read": bool(np.array_equal(np.asarray(run(params, poisoned, shown)), logits)),
+        "hidden is not read": bool(
+            np.array_equal(np.asarray(run(params, poisoned, shown)), logits)
+        ),
         "nothing visible": bool(
             np.isfinite(logits).all() and np.array_equal(logits[NOTHING], logits[NOTHING + 1])
         ),

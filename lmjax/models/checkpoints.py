@@ -268,9 +268,7 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     from flax.traverse_util import flatten_dict
 
     leaves = flatten_dict(variables)
-    return {
-        _torch_key(path): _to_torch(path, np.asarray(leaf)) for path, leaf in leaves.items()
-    }
+    return {_torch_key(path): _to_torch(path, np.asarray(leaf)) for path, leaf in leaves.items()}
 
 
 def weights_sha256(variables: Any) -> str:

@@ -343,7 +343,9 @@ def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> P
     """Writes the weights; their accuracy is that of what the file holds."""
     tensors = checkpoints.to_state_dict(jax.device_get(state.trained))
     if half_precision:
-        tensors = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in tensors.items()}
+        tensors = {
+            k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in tensors.items()
+        }
     metadata = {**job.identity, "class_names": job.class_names}
     if job.test is not None:
         read_back = functools.partial(checkpoints.to_variables, tensors, state.trained)

@@ -270,7 +270,7 @@ def test_weights_that_cannot_be_downloaded_can_be_given(monkeypatch):
             lmjax.models.load(name)
 
 
-def test_commands_take_such_names(file, small_crops, tmp_path, monkeypatch, capsys):
+def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     from PIL import Image
 
     from lmjax.cli.main import main
@@ -278,19 +278,23 @@ def test_commands_take_such_names(file, small_crops, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)
     Image.fromarray(pixels).save("photo.png")
+    weights = state_dict(build("test_byobnet", 0, num_classes=10))
+    checkpoints.save_safetensors("tiny.safetensors", weights)
     main(
         [
-            *("explain", "photo.png", "--model", "timm:resnet18", "--weights", str(file)),
-            *("--num-classes", "10", "--segments", "grid", "--samples", "500"),
-            *("--removal", "layer", "layer@layer3", "grey", "--output", "drawn.png"),
+            *("explain", "photo.png", "--model", "timm:test_byobnet", "--engine", "dense"),
+            *("--weights", "tiny.safetensors", "--num-classes", "10", "--segments", "grid"),
+            *("--method", "occlusion", "--removal", "layer", "grey", "--output", "drawn.png"),
         ]
     )
     assert (tmp_path / "drawn.png").is_file()
+    weights = state_dict(build("test_byobnet", 0))
+    checkpoints.save_safetensors("tiny.safetensors", weights)
     main(
         [
-            *("study", "removal", "--models", f"timm:resnet18={file}", "--images", "2"),
-            *("--removals", "layer", "layer@layer3", "--orders", "random", "--fractions", "0.5"),
+            *("study", "removal", "--models", "timm:test_byobnet=tiny.safetensors"),
+            *("--images", "2", "--removals", "layer", "grey", "--orders", "random"),
+            *("--fractions", "0.5", "--engine", "dense", "--grid-size", "16"),
         ]
     )
-    printed = capsys.readouterr().out
-    assert "layer3" in printed
+    assert "layer" in capsys.readouterr().out

@@ -80,7 +80,9 @@ STATISTICS = {
     "Linen": {"batch_stats.norm.mean", "batch_stats.norm.var"},
     "NNX": {f"block{i}.norm1.{name}" for i in (1, 2) for name in ("mean", "var")},
     "Haiku": {
-        f"1.norm/~/{which}_ema.{name}" for which in ("mean", "var") for name in ("average", "hidden")
+        f"1.norm/~/{which}_ema.{name}"
+        for which in ("mean", "var")
+        for name in ("average", "hidden")
     },
     "Equinox": {"1.1.0", "1.1.1"},
     "Keras": {"norm/moving_mean", "norm/moving_variance"},
@@ -214,7 +216,9 @@ def test_closed_over_weights_are_arguments(as_array):
     assert not any("5x5x3x32" in line for line in constants)
     close(run(classifier, masks), apply({"bias": jnp.arange(4.0)}, images))
     doubled = {**classifier.variables, "batch_stats": {name: 2 * kernel}}
-    other = run(lmjax.models.Classifier(doubled, classifier.module, classifier.preprocessing), masks)
+    other = run(
+        lmjax.models.Classifier(doubled, classifier.module, classifier.preprocessing), masks
+    )
     assert np.abs(other - run(classifier, masks)).max() > 0.01
     masked = classifier.apply(images, masks, masking=lmjax.LayerMasking(depth="after"))
     close(masked, run(classifier, masks))

@@ -77,7 +77,9 @@ def keras(name: str, *, most: float = 1.0) -> Callable[[int], tuple[Function, An
         import keras
 
         build = getattr(keras.applications, name)
-        model = build(input_shape=(size, size, 3), weights=None, classes=CLASSES, classifier_activation=None)
+        model = build(
+            input_shape=(size, size, 3), weights=None, classes=CLASSES, classifier_activation=None
+        )
         apply, params = keras_function(model)
         return lambda params, images: apply(params, most * images), params
 
@@ -302,7 +304,12 @@ def torch_function(module: Any, size: int) -> tuple[Function, Any]:
     """A PyTorch module as a function."""
     from tests.support.torch_reference import randomised
 
-    return import_module(randomised(module.eval(), 0), [1, 3, size, size], check=False)
+    randomised(module.eval(), 0)
+    for part in module.modules():  # gates that let the image through
+        gate = getattr(part, "conv_expand", getattr(part, "fc2", None))
+        if type(part).__name__ in ("SqueezeExcite", "SEModule") and gate is not None:
+            gate.bias.data += 3
+    return import_module(module, [1, 3, size, size], check=False)
 
 
 def u_net(upsample: str) -> Callable[[int], tuple[Function, Any]]:
@@ -356,7 +363,7 @@ def _by_name() -> dict[str, Foreign]:
         "residual, squeeze-and-excitation": Foreign("Flax NNX", nnx_residual, 64, quick=True),
         "depthwise, resize, flatten": Foreign("Flax NNX", nnx_dense, 64, quick=True),
         "U-Net, transposed convolutions": Foreign("PyTorch", u_net("transposed"), 32, "NCHW", True),
-        "U-Net, bilinear": Foreign("PyTorch", u_net("bilinear"), 32, "NCHW"),
+        "U-Net, bilinear": Foreign("PyTorch", u_net("bilinear"), 32, "NCHW", True),
     }
     for name in ("MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50V2", "ConvNeXtTiny"):
         most = 255 if name in ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny") else 1
@@ -365,7 +372,7 @@ def _by_name() -> dict[str, Foreign]:
         networks[name] = Foreign("Keras", keras(name), 64 if name == "DenseNet121" else 96)
     networks["ResNet18"] = Foreign("Haiku", haiku("ResNet18", CLASSES), 64)
     networks["MobileNetV1"] = Foreign("Haiku", haiku("MobileNetV1", num_classes=CLASSES), 64)
-    networks["ResNet18 "] = Foreign("flaxmodels", flaxmodels("ResNet18"), 64)
+    networks["ResNet18 "] = Foreign("flaxmodels", flaxmodels("ResNet18"), 64, quick=True)
     networks["VGG16"] = Foreign("flaxmodels", flaxmodels("VGG16"), 224)
     for name in ("shufflenet_v2_x0_5", "mnasnet0_5", "regnet_y_400mf", "efficientnet_b0"):
         networks[name] = Foreign("torchvision", torchvision(name), 64, "NCHW")
@@ -376,13 +383,16 @@ def _by_name() -> dict[str, Foreign]:
     networks["inception_v3"] = Foreign(
         "torchvision", torchvision("inception_v3", **options), 96, "NCHW"
     )
-    networks["squeezenet1_1"] = Foreign("torchvision", torchvision("squeezenet1_1"), 64, "NCHW")
+    networks["squeezenet1_1"] = Foreign(
+        "torchvision", torchvision("squeezenet1_1"), 64, "NCHW", True
+    )
     for name in _TIMM:
-        networks[name] = Foreign("timm", timm(name), 64, "NCHW", name in _QUICK_OF_TIMM)
-    return {name.strip() if name.strip() not in networks else name: n for name, n in networks.items()}
+        networks[name] = Foreign("timm", timm(name), 64, "NCHW")
+    return {
+        name.strip() if name.strip() not in networks else name: n for name, n in networks.items()
+    }
 
 
-_QUICK_OF_TIMM = ("lcnet_050", "repvgg_a0")
 _TIMM = (
     *("resnest14d", "dpn48b", "hrnet_w18_small", "cs3darknet_focus_s", "repvgg_a0", "ghostnet_050"),
     *("mixnet_s", "convmixer_768_32", "eca_nfnet_l0", "xception41", "pnasnet5large", "dla46x_c"),
