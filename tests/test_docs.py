@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,6 +41,15 @@ def test_snippets_on_adding_a_network_run():
     names = run_snippets("docs/adding_a_network.md", count=3)
     assert names["logits"].shape == (2, 10)
     assert np.ptp(names["expected"], axis=0).max() > 0  # images are seen
+
+
+def test_snippets_on_networks_run():
+    with jax.numpy_rank_promotion("allow"):
+        names = run_snippets("docs/models.md", count=2)
+    assert names["logits"].shape == (1, 10)
+    assert set(names["linen"].variables["batch_stats"]) == {
+        f"batch_stats.BatchNorm_0.{name}" for name in ("mean", "var")
+    }
 
 
 def test_snippets_on_removals_run():

@@ -239,7 +239,7 @@ def to_variables(
     flat: dict[Any, Any] = flatten_dict(target)
     leaves = {_torch_key(path): (path, leaf) for path, leaf in flat.items()}
     state_dict = {k: v for k, v in state_dict.items() if k.split(".")[-1] != _IGNORED}
-    wanted = {key: _torch_shape(path[-1], leaf.shape) for key, (path, leaf) in leaves.items()}
+    wanted = {key: _torch_shape(path, leaf.shape) for key, (path, leaf) in leaves.items()}
     missing = [key for key in wanted if key not in state_dict]
     surplus = [key for key in state_dict if key not in wanted]
     misshapen = {
@@ -250,11 +250,11 @@ def to_variables(
     if missing or surplus or misshapen:
         raise StateDictMismatch(str(source), missing, surplus, misshapen)
     for key, value in state_dict.items():
-        if not _is_floating(value):
+        if _is_floating(leaves[key][1]) and not _is_floating(value):
             raise ValueError(f"{key} in {source} is {value.dtype}: quantised weights are not read")
     return unflatten_dict(
         {
-            path: _to_flax(path[-1], state_dict[key]).astype(leaf.dtype)
+            path: _to_flax(path, state_dict[key]).astype(leaf.dtype)
             for key, (path, leaf) in leaves.items()
         }
     )
@@ -268,9 +268,7 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     from flax.traverse_util import flatten_dict
 
     leaves = flatten_dict(variables)
-    return {
-        _torch_key(path): _to_torch(path[-1], np.asarray(leaf)) for path, leaf in leaves.items()
-    }
+    return {_torch_key(path): _to_torch(path, np.asarray(leaf)) for path, leaf in leaves.items()}
 
 
 def weights_sha256(variables: Any) -> str:
@@ -309,33 +307,37 @@ def count_parameters(variables: Mapping[str, Any]) -> int:
 
 
 def _torch_key(path: tuple[str, ...]) -> str:
-    return ".".join((*path[1:-1], _TORCH_LEAVES.get(path[-1], path[-1])))
+    leaf = path[-1] if _is_as_in_torch(path) else _TORCH_LEAVES[path[-1]]
+    return ".".join((*path[1:-1], leaf))
 
 
-def _is_as_in_torch(name: str) -> bool:
-    """Whether a leaf has the same shape there; so do those of networks that are functions."""
-    return name in _AS_IN_TORCH or name not in _TORCH_LEAVES
+def _is_as_in_torch(path: tuple[str, ...]) -> bool:
+    """Whether a leaf keeps its name and shape.
+
+    So do those of networks that are functions, whose variables are not nested.
+    """
+    return len(path) == 2 or path[-1] in _AS_IN_TORCH or path[-1] not in _TORCH_LEAVES
 
 
-def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if _is_as_in_torch(name):
+def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if _is_as_in_torch(path):
         return shape
     return (*shape[:-3:-1], *shape[:-2])  # HWIO -> OIHW, IO -> OI, O -> O
 
 
-def _to_torch(name: str, leaf: np.ndarray) -> np.ndarray:
-    if _is_as_in_torch(name):
+def _to_torch(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
+    if _is_as_in_torch(path):
         return leaf
     return leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
 
 
-def _to_flax(name: str, value: np.ndarray) -> np.ndarray:
-    if _is_as_in_torch(name):
+def _to_flax(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+    if _is_as_in_torch(path):
         return value
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _is_floating(value: np.ndarray) -> bool:
+def _is_floating(value: Any) -> bool:
     return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
 
 

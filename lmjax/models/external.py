@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmjax._utils.checks import check_whole
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.functional import from_function
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("timm", "torchvision")
 
-_CHANNELS_AND_SIZE = (3, 224)
+_SIZE = 224
 
 
 def from_torch(
@@ -60,41 +61,46 @@ def from_torch(
         square image, or of another size than the preprocessing's.
       ImportError: torch is not installed.
     """
-    shape = _shape(example, preprocessing)
-    if preprocessing is None:
-        resize = math.floor(shape[2] * 8 / 7)
-        preprocessing = Preprocessing(resize, shape[2], mean=tuple(mean), std=tuple(std))
-    if preprocessing.crop != shape[2]:
+    channels = len(preprocessing.mean if preprocessing is not None else mean)
+    shape = _shape(example, channels, _SIZE if preprocessing is None else preprocessing.crop)
+    if preprocessing is not None and preprocessing.crop != shape[2]:
         raise ValueError(
-            f"preprocessing crops to {preprocessing.crop} pixels, and the example has {shape[2]}"
+            f"preprocessing crops to {preprocessing.crop} pixels, and the example has {shape[2]}; "
+            "the module takes images of the example's size, so both must be equal"
         )
     graph, params = import_module(module, shape if example is None else example)
-    classifier = from_function(
+    return from_function(
         graph,
         params,
+        mean=mean,
+        std=std,
         class_names=class_names,
         layout="NCHW",
+        image_size=shape[2],
         preprocessing=preprocessing,
     )
-    module: Any = dataclasses.replace(classifier.module, image_size=shape[2])
-    return dataclasses.replace(classifier, module=module)
 
 
-def _shape(example: Any, preprocessing: Preprocessing | None) -> tuple[int, ...]:
+def _shape(example: Any, channels: int, crop: int | None) -> tuple[int, ...]:
+    """The shape of the example, or of what takes its place."""
     if example is None:
-        channels, size = _CHANNELS_AND_SIZE
-        if preprocessing is not None:
-            channels, size = len(preprocessing.mean), preprocessing.crop or size
-        return 1, channels, size, size
-    shape = tuple(example.shape if hasattr(example, "shape") else example)
+        return 1, channels, crop or _SIZE, crop or _SIZE
+    shape = tuple(map(int, example.shape if hasattr(example, "shape") else example))
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise ValueError(f"example must be square images [N, C, H, W], or their shape; got {shape}")
-    return tuple(map(int, shape))
+        raise ValueError(
+            f"example must be square images [N, C, H, W], or their shape; got shape {list(shape)}"
+        )
+    if shape[1] != channels:
+        raise ValueError(
+            f"example has {shape[1]} channels, and the mean {channels} numbers; give mean= and "
+            "std= (or preprocessing=) with one for each channel"
+        )
+    return shape
 
 
 def is_external(name: str) -> bool:
     """Returns whether a network's name is that of another library, such as `"timm:resnet18"`."""
-    return isinstance(name, str) and name.partition(":")[0] in LIBRARIES and ":" in name
+    return isinstance(name, str) and name.startswith(tuple(f"{each}:" for each in LIBRARIES))
 
 
 def load(
@@ -116,18 +122,29 @@ def load(
       class_names: None takes ImageNet's where there are 1000 classes.
 
     Raises:
-      ValueError: no such network; weights that do not fit it; a network that cannot be imported.
+      ValueError: no such network, or none with published weights; weights that do not fit it, all
+        keys named; a network that cannot be imported.
+      FileNotFoundError: no such file.
+      OSError: published weights that cannot be downloaded.
       ImportError: the library is not installed, or cannot be imported.
     """
     library, _, network = name.partition(":")
     build = {"timm": _build_timm, "torchvision": _build_torchvision}[library]
-    module, stated = build(network, pretrained=weights is None, num_classes=num_classes)
-    if weights is not None:
+    options: dict[str, Any] = {}
+    if num_classes is not None:
+        options["num_classes"] = check_whole("num_classes", num_classes, least=1)
+    if weights is None:
+        module, stated = _published(name, build, network, options)
+    else:
+        module, stated = build(network, False, options)
         _load_weights(module, Path(weights), name)
-    found = class_names
-    if found is None and _count_classes(module, stated) == 1000:
-        found = registry.class_names("imagenet")
-    return from_torch(module.eval(), preprocessing=preprocessing or stated, class_names=found)
+    classifier = from_torch(
+        module.eval(), preprocessing=preprocessing or stated, class_names=class_names
+    )
+    imagenet = registry.class_names("imagenet")
+    if class_names is None and classifier.module.num_classes == len(imagenet):
+        return dataclasses.replace(classifier, class_names=imagenet)
+    return classifier
 
 
 def _import(library: str) -> Any:
@@ -135,7 +152,7 @@ def _import(library: str) -> Any:
         return importlib.import_module(library)
     except ImportError as error:
         raise ImportError(
-            f"networks of {library} need it installed: pip install torch {library}"
+            f"networks of {library} need it installed: pip install torch torchvision {library}"
         ) from error
     except RuntimeError as error:
         raise ImportError(
@@ -144,12 +161,30 @@ def _import(library: str) -> Any:
         ) from error
 
 
-def _build_timm(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Any, Any]:
+def _published(name: str, build: Any, network: str, options: dict[str, Any]) -> Any:
+    """The network with published weights."""
+    if options:
+        raise ValueError(
+            f"num_classes is for weights in a file; the published ones of {name} have their own. "
+            "Give weights= too, or leave num_classes out"
+        )
+    try:
+        return build(network, True, options)
+    except OSError as error:
+        raise OSError(
+            f"the published weights of {name} cannot be downloaded ({error}); download them "
+            "where there is a network, and give the file: weights=FILE, in commands --weights FILE"
+        ) from error
+
+
+def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     timm = _import("timm")
     if not timm.is_model(name.split(".")[0]):
         raise ValueError(f"timm has no network {name!r}; timm.list_models() lists them")
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    module = timm.create_model(name, pretrained=pretrained, **options)
+    try:
+        module = timm.create_model(name, pretrained=pretrained, **options)
+    except RuntimeError as error:  # an unknown tag, or no published weights
+        raise ValueError(f"timm cannot make {name!r}: {error}") from error
     stated = timm.data.resolve_model_data_config(module)
     crop = stated["input_size"][-1]
     preprocessing = Preprocessing(
@@ -162,18 +197,16 @@ def _build_timm(name: str, *, pretrained: bool, num_classes: int | None) -> tupl
     return module, preprocessing
 
 
-def _build_torchvision(name: str, *, pretrained: bool, num_classes: int | None):
+def _build_torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[Any, Any]:
     models = _import("torchvision").models
-    if name not in models.list_models():
+    if name not in models.list_models(module=models):  # without detection and segmentation
         raise ValueError(
-            f"torchvision has no network {name!r}; torchvision.models.list_models() lists them"
+            f"torchvision has no classifier {name!r}; "
+            "torchvision.models.list_models(module=torchvision.models) lists them"
         )
     published = models.get_model_weights(name).DEFAULT
-    options: dict[str, Any] = {"weights": published if pretrained else None}
     if name in ("googlenet", "inception_v3") and not pretrained:
-        options["init_weights"] = False  # which takes minutes
-    if num_classes is not None:
-        options["num_classes"] = num_classes
+        options = {**options, "init_weights": False}  # which takes minutes
     stated = published.transforms()
     preprocessing = Preprocessing(
         resize=stated.resize_size[0],
@@ -182,34 +215,26 @@ def _build_torchvision(name: str, *, pretrained: bool, num_classes: int | None):
         mean=tuple(stated.mean),
         std=tuple(stated.std),
     )
-    return models.get_model(name, **options), preprocessing
+    module = models.get_model(name, weights=published if pretrained else None, **options)
+    return module, preprocessing
 
 
 def _load_weights(module: Any, path: Path, name: str) -> None:
     import torch
 
-    state = checkpoints.read_state_dict(path)
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-    own = module.state_dict()
-    tensors = {
-        k: v for k, v in tensors.items() if k in own or not k.endswith("num_batches_tracked")
-    }
-    missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
-    surplus = [k for k in tensors if k not in own]
+    def counts(key: str) -> bool:
+        return not key.endswith("num_batches_tracked")  # evaluation does not use it
+
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items() if counts(key)}
+    state = {k: v for k, v in checkpoints.read_state_dict(path).items() if counts(k)}
+    missing = [key for key in own if key not in state]
+    surplus = [key for key in state if key not in own]
     misshapen = {
-        k: (tuple(v.shape), tuple(own[k].shape))
-        for k, v in tensors.items()
-        if k in own and v.shape != own[k].shape
+        key: (value.shape, own[key])
+        for key, value in state.items()
+        if key in own and value.shape != own[key]
     }
     if missing or surplus or misshapen:
         raise checkpoints.StateDictMismatch(f"{path} for {name}", missing, surplus, misshapen)
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
     module.load_state_dict(tensors, strict=False)
-
-
-def _count_classes(module: Any, preprocessing: Preprocessing) -> int:
-    import torch
-
-    size, channels = preprocessing.crop or _CHANNELS_AND_SIZE[1], len(preprocessing.mean)
-    with torch.no_grad():
-        logits = module.eval()(torch.zeros(1, channels, size, size))
-    return int(logits.shape[-1]) if hasattr(logits, "shape") else 0

@@ -1,5 +1,6 @@
 """Networks of other frameworks: a function of weights and images becomes a classifier."""
 
+import collections
 import dataclasses
 import hashlib
 import re
@@ -24,8 +25,11 @@ Variables = dict[str, dict[str, jax.Array]]
 # Closed-over arrays of more entries are weights, and become arguments.
 _LARGE = 1024
 _SIZE = 224
-# Names that frameworks give to statistics, which training leaves alone.
-_STATISTICS = ("batch_stats", "running_mean", "running_var", "state_index", "moving_")
+# What frameworks call statistics, which training leaves alone: parts of names, last parts of names,
+# and the types that hold them.
+_STATISTICS = ("batch_stats", "running_mean", "running_var", "moving_", "mean_ema", "var_ema")
+_LAST_OF_STATISTICS = ("mean", "var")
+_HOLDERS = {("flax", "BatchStat"), ("flax", "RngState"), ("equinox", "State")}
 
 
 def from_function(
@@ -60,8 +64,9 @@ def from_function(
       image_size: side of the square images that the network was trained on, in pixels: photographs
         are resized to 8/7 of it, and cropped. None keeps photographs as they are.
       preprocessing: in the place of `mean`, `std` and `image_size`.
-      fixed: function of a leaf's name that says what training leaves alone. None takes the names of
-        statistics in Flax, torch, Keras and Equinox, and everything that is not floating point.
+      fixed: function of a leaf's name that says what training leaves alone. None takes the
+        statistics of batch norms as Flax, Haiku, Equinox, Keras and torch keep them. What is not
+        floating point, and arrays that `apply` closes over, are always left alone.
 
     Returns:
       The classifier. Its weights are `variables["params"]` and, for what is fixed,
@@ -69,25 +74,39 @@ def from_function(
 
     Raises:
       ValueError: `apply` does not take `(params, images)` of this layout, or gives no logits;
-        class names of another number.
+        class names of another number; another layout.
+      TypeError: `apply` is no function.
     """
+    if not callable(apply):
+        raise TypeError(f"apply must be a function (params, images) -> logits, got {apply!r:.80}")
+    if layout not in ("NHWC", "NCHW"):
+        raise ValueError(f"layout must be 'NHWC' or 'NCHW', got {layout!r}")
     if preprocessing is None:
         resize = None if image_size is None else image_size * 8 // 7
         preprocessing = Preprocessing(resize, image_size, mean=tuple(mean), std=tuple(std))
-    call, variables = _bind(apply, params, fixed or _is_statistic)
-    size = preprocessing.crop or _SIZE
-    channels = len(preprocessing.mean)
-    shape = (2, size, size, channels) if layout == "NHWC" else (2, channels, size, size)
-    variables = call.hoist(variables, shape)
-    num_classes = _num_classes(call, variables, shape, layout)
+    call, variables = _bind(apply, params, fixed)
+    size, channels = preprocessing.crop or _SIZE, len(preprocessing.mean)
+    variables = call.hoist(variables, _shape(size, channels, layout))
+    num_classes = _num_classes(call, variables, _shape(size, channels, layout), layout)
     if class_names is not None and len(class_names) != num_classes:
-        raise ValueError(f"class_names has {len(class_names)} names for {num_classes} classes")
+        raise ValueError(
+            f"class_names has {len(class_names)} names, and apply gives {num_classes} logits; give "
+            "a name for each, in their order, or None"
+        )
+    one_size = not call.takes(variables, _shape(2 * size, channels, layout))
+    module: Any = TracedNetwork(
+        call, layout, num_classes, call.fingerprint, image_size=size if one_size else None
+    )
     return Classifier(
         variables=variables,
-        module=TracedNetwork(call, layout, num_classes, call.fingerprint),  # type: ignore[arg-type]
+        module=module,
         preprocessing=preprocessing,
         class_names=None if class_names is None else tuple(map(str, class_names)),
     )
+
+
+def _shape(size: int, channels: int, layout: Layout) -> tuple[int, ...]:
+    return (2, size, size, channels) if layout == "NHWC" else (2, channels, size, size)
 
 
 class Call:
@@ -103,7 +122,6 @@ class Call:
         self.apply, self.keys = apply, tuple(keys)
         self._leaves, self._structure = list(leaves), structure
         self.fingerprint = ""
-        self._hoisted: dict[int, str] = {}
         self._closed_over: list[Any] = []
         self._masked: dict[tuple, LayerMasked] = {}
 
@@ -120,32 +138,56 @@ class Call:
 
     def __call__(self, variables: Variables, images: jax.Array) -> Any:
         """Runs the network."""
-        params = self.params(variables)
-        if not self._hoisted:
-            return self.apply(params, images)
-        closed, results = jax.make_jaxpr(self.apply, return_shape=True)(params, images)
-        named = {**variables.get("batch_stats", {}), **variables.get("params", {})}
-        consts = [named.get(self._hoisted.get(id(c), ""), c) for c in closed.consts]
-        jaxpr = closed.jaxpr
-        free = jex.Jaxpr((), (*jaxpr.constvars, *jaxpr.invars), jaxpr.outvars, jaxpr.eqns)
-        function = jex.jaxpr_as_fun(jex.ClosedJaxpr(free, ()))
-        outputs = function(*consts, *jax.tree.leaves((params, images)))
+        if not self._closed_over:
+            return self._run(variables, images)
+        closed, results = jax.make_jaxpr(self._run, return_shape=True)(variables, images)
+        consts = [variables["batch_stats"].get(self._name(c), c) for c in closed.consts]
+        function = jex.jaxpr_as_fun(jex.ClosedJaxpr(closed.jaxpr, consts))
+        outputs = function(*jax.tree.leaves((variables, images)))
         return jax.tree.unflatten(jax.tree.structure(results), outputs)
 
+    def _run(self, variables: Variables, images: jax.Array) -> Any:
+        return self.apply(self.params(variables), images)
+
     def hoist(self, variables: Variables, shape: Sequence[int]) -> Variables:
-        """Returns the weights with large arrays that the function closes over among them."""
+        """Returns the weights with large arrays that the function closes over among them.
+
+        Args:
+          variables: the weights that the function is given.
+          shape: of the images that it is traced with.
+
+        Raises:
+          ValueError: the function cannot be traced so.
+        """
         images = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
         try:
-            closed = jax.make_jaxpr(self.apply)(self.params(variables), images)
+            closed = jax.make_jaxpr(self._run)(variables, images)
         except Exception as error:
             raise ValueError(_misfit(shape, error)) from error
         text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
-        large = [c for c in closed.consts if np.size(c) > _LARGE]
-        self._closed_over = large  # ids are theirs as long as they live
-        self._hoisted = {id(c): f"closed_over.{i}" for i, c in enumerate(large)}
-        found = {self._hoisted[id(c)]: jnp.asarray(c) for c in large}
+        self._closed_over = [c for c in closed.consts if np.size(c) > _LARGE]
+        found = {self._name(c): jnp.asarray(c) for c in self._closed_over}
         return {**variables, "batch_stats": {**variables.get("batch_stats", {}), **found}}
+
+    def takes(self, variables: Variables, shape: Sequence[int]) -> bool:
+        """Returns whether the function runs on images of another shape."""
+        try:
+            jax.eval_shape(self, variables, jax.ShapeDtypeStruct(tuple(shape), jnp.float32))
+        except Exception:
+            return False
+        return True
+
+    def _name(self, array: Any) -> str:
+        """The name of an array that the function closes over; none for any other.
+
+        NumPy arrays become new ones in each trace, so what is not the same object is compared.
+        """
+        if np.size(array) <= _LARGE:
+            return ""
+        same = [i for i, known in enumerate(self._closed_over) if known is array]
+        equal = same or [i for i, known in enumerate(self._closed_over) if _equal(known, array)]
+        return f"closed_over.{equal[0]}" if equal else ""
 
     def masked(self, masking: Masking, layout: Layout) -> LayerMasked:
         """Returns the function under layer masking."""
@@ -159,16 +201,20 @@ class Call:
 _ARRAY = object()
 
 
-def _bind(apply: Callable, params: Any, fixed: Callable[[str], bool]) -> tuple[Call, Variables]:
+def _bind(
+    apply: Callable, params: Any, fixed: Callable[[str], bool] | None
+) -> tuple[Call, Variables]:
     paths, structure = jax.tree_util.tree_flatten_with_path(params)
     names = _names([path for path, _ in paths])
+    held = _held_with_statistics(params)
     variables: Variables = {"params": {}, "batch_stats": {}}
     leaves, keys = [], []
-    for name, (_, leaf) in zip(names, paths):
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+    for name, (_, leaf), holds in zip(names, paths, held, strict=True):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or _is_key(leaf):
             leaves.append(leaf)
             continue
-        trained = jnp.issubdtype(leaf.dtype, jnp.floating) and not fixed(name)
+        stays = (holds or _is_statistic(name)) if fixed is None else fixed(name)
+        trained = jnp.issubdtype(leaf.dtype, jnp.floating) and not stays
         variables["params" if trained else "batch_stats"][name] = jnp.asarray(leaf)
         leaves.append(_ARRAY)
         keys.append(name)
@@ -176,13 +222,37 @@ def _bind(apply: Callable, params: Any, fixed: Callable[[str], bool]) -> tuple[C
 
 
 def _names(paths: Sequence[Any]) -> list[str]:
-    """Dotted names of leaves; the number of a leaf where names would be equal."""
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") or "weights" for path in paths]
-    return [n if names.count(n) == 1 else f"{n}.{i}" for i, n in enumerate(names)]
+    """Dotted names of leaves; with the leaf's number where names would be equal."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    names = [name.removesuffix(".value") or "weights" for name in names]  # so Flax NNX names leaves
+    counts = collections.Counter(names)
+    return [n if counts[n] == 1 else f"{n}.{i}" for i, n in enumerate(names)]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _is_statistic(name: str) -> bool:
-    return any(part in name for part in _STATISTICS)
+    return name.split(".")[-1] in _LAST_OF_STATISTICS or any(part in name for part in _STATISTICS)
+
+
+def _held_with_statistics(params: Any) -> list[bool]:
+    """Whether each leaf is in an object that holds statistics alone."""
+
+    def holds(node: Any) -> bool:
+        kinds = {(each.__module__.split(".")[0], each.__name__) for each in type(node).__mro__}
+        return bool(kinds & _HOLDERS)
+
+    def marks(node: Any) -> list[bool]:
+        return [holds(node)] * len(jax.tree.leaves(node))
+
+    return [mark for node in jax.tree.leaves(params, is_leaf=holds) for mark in marks(node)]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    alike = np.shape(one) == np.shape(other) and one.dtype == other.dtype
+    return alike and not isinstance(other, jax.core.Tracer) and np.array_equal(one, other)
 
 
 def _misfit(shape: Sequence[int], error: Exception) -> str:
@@ -217,7 +287,7 @@ class TracedNetwork:
       fingerprint: tells it from other functions in the records of studies.
       masking: how masks go through it. Its `depth` is the name of the module from which on the
         network is plain.
-      image_size: height and width of the images, where it takes one size only.
+      image_size: height and width of the images, where it takes one size only; else None.
       train: for training; the function stays as it is, so batch norms keep their statistics.
     """
 
@@ -225,7 +295,7 @@ class TracedNetwork:
     layout: Layout
     num_classes: int
     fingerprint: str
-    masking: Masking = LayerMasking()
+    masking: Masking = dataclasses.field(default_factory=LayerMasking)
     train: bool = False
     image_size: int | None = None
     dtype = jnp.float32
@@ -245,6 +315,7 @@ class TracedNetwork:
 
     def apply(self, variables: Variables, inputs: Any, *, mutable: Any = False) -> Any:
         """Returns logits `[N, K]`, float32; with `mutable`, the statistics as well."""
+        self._check_size(inputs.x.shape)
         if isinstance(inputs, Masked) and inputs.mask is None:
             images = inputs.x if self.layout == "NHWC" else jnp.moveaxis(inputs.x, -1, 1)
             logits = self.call(variables, images)
@@ -255,6 +326,15 @@ class TracedNetwork:
         logits = logits.astype(jnp.float32)
         kept = {"batch_stats": variables.get("batch_stats", {})}
         return (logits, kept) if mutable else logits
+
+    def _check_size(self, shape: Sequence[int]) -> None:
+        size = self.image_size
+        if size is not None and tuple(shape[1:3]) != (size, size):
+            raise ValueError(
+                f"images must be {size} x {size} pixels, the one size that this network takes; got "
+                f"{shape[1]} x {shape[2]}. classifier.preprocessing(photograph) makes them so; for "
+                "another size make the classifier again, with image_size= or an example of it"
+            )
 
     def _check_depth(self) -> None:
         assert isinstance(self.masking, LayerMasking | PartialConvolution)

@@ -72,6 +72,11 @@ def load(
       OSError: the weights cannot be downloaded; says which file to put where.
     """
     if external.is_external(name):
+        if in_channels != 3:
+            raise ValueError(
+                f"in_channels must be 3 for {name}, got {in_channels}; make a module with as many "
+                "channels and give it to lmjax.models.from_torch"
+            )
         return _load_external(
             name, weights, masking, num_classes, preprocessing, class_names, dtype
         )

@@ -206,7 +206,14 @@ def _given(classifier: Classifier, weights, num_classes: int, config: TrainingCo
         raise ValueError("weights must be None: the classifier that is given has its own")
     own = _own_classes(classifier)
     if own != num_classes:
-        raise ValueError(f"the classifier has {own} classes, and the source {num_classes}")
+        raise ValueError(
+            f"the classifier has {own} classes, and the source {num_classes}; both must be equal"
+        )
+    if not classifier.variables["params"]:
+        raise ValueError(
+            "the classifier has no weights to train: its function must be given them as params, "
+            "since arrays that it closes over stay as they are"
+        )
     return _GIVEN, classifier.module, classifier.preprocessing, classifier.variables
 
 
@@ -336,7 +343,9 @@ def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> P
     """Writes the weights; their accuracy is that of what the file holds."""
     tensors = checkpoints.to_state_dict(jax.device_get(state.trained))
     if half_precision:
-        tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
+        tensors = {
+            k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in tensors.items()
+        }
     metadata = {**job.identity, "class_names": job.class_names}
     if job.test is not None:
         read_back = functools.partial(checkpoints.to_variables, tensors, state.trained)

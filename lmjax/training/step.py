@@ -176,7 +176,12 @@ def _average(state: TrainState, variables, config: TrainingConfig):
         return None
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.ema, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, variables)
+
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        whole = not jnp.issubdtype(new.dtype, jnp.floating)  # such as a function's indices
+        return new if whole else old + (1 - decay) * (new - old)  # exact where nothing changed
+
+    return jax.tree.map(average, state.ema, variables)
 
 
 def _shrink(examples: Examples, size: int | None) -> Examples:

@@ -76,6 +76,11 @@ def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> ja
 @rule("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default")
 def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the product of matrices, or of stacks of them."""
+    stack = tuple(range(x.ndim - 2))
+    if x.ndim == y.ndim > 2 and x.shape[:-2] == y.shape[:-2]:
+        # jnp.matmul would drop axes of size 1, such as that of a single image.
+        dimensions = ((x.ndim - 1,), (x.ndim - 2,)), (stack, stack)
+        return lax.dot_general(x, y, dimensions, precision=_FULL)
     return jnp.matmul(x, y, precision=_FULL)
 
 

@@ -159,9 +159,20 @@ def slice_scatter(
     end: int | None = None,
     step: int = 1,
 ) -> jax.Array:
-    """Returns the value with another in the place of a slice."""
-    where = (slice(None),) * axis_of(axis, x.ndim) + (slice(start, end, step),)
-    return jnp.asarray(x).at[where].set(part)
+    """Returns the value with another in the place of a slice.
+
+    A slice without gaps is put between its neighbours, which other transformations see through.
+    """
+    axis = axis_of(axis, x.ndim)
+    first, last, _ = slice(start, end, step).indices(x.shape[axis])
+    if step != 1 or last <= first:
+        where = (slice(None),) * axis + (slice(start, end, step),)
+        return jnp.asarray(x).at[where].set(part)
+    size = (*x.shape[:axis], last - first, *x.shape[axis + 1 :])
+    part = jnp.broadcast_to(jnp.asarray(part, x.dtype), size)
+    before = [slice_axis(x, axis, 0, first)] if first else []
+    after = [slice_axis(x, axis, last)] if last < x.shape[axis] else []
+    return lax.concatenate([*before, part, *after], axis) if before or after else part
 
 
 @rule("aten.select_scatter.default")
