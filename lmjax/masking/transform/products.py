@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -147,17 +148,7 @@ def _products(product: Product) -> Node:
     trace, params = operation.trace, operation.params
     contracted = [channel_of(x, i) for i, _ in product.contracted]
     theirs = tuple(j for _, j in product.contracted)
-    kept = [d for d in range(-len(x.channels), 0) if d not in contracted]
-    result = _result(product)
-    # lax gives what is left of x first, then what is left of the weights, each in order.
-    order = [len(kept) if mine is None else None for mine in product.free]
-    new = iter(range(len(kept), len(kept) + order.count(len(kept))))
-    slots = []
-    for mine in product.free:
-        if mine is None:
-            slots.append(next(new))
-        elif x.channel_dims(mine):
-            slots.append(kept.index(channel_of(x, mine)))
+    result, slots = _result(product), _slots(product, contracted)
 
     def function(values: jax.Array, flat: jax.Array) -> jax.Array:
         lead = values.shape[:-1]
@@ -179,15 +170,21 @@ def _products(product: Product) -> Node:
         [weights],
         lambda w: jnp.broadcast_to(w, weights.shape).reshape(shape),
     )
-    return pointwise(
-        trace,
-        operation.aval,
-        [x, flat],
-        function,
-        mask=x.mask,
-        axes=result.axes,
-        channels=result.channels,
-    )
+    known = {"mask": x.mask, "axes": result.axes, "channels": result.channels}
+    return pointwise(trace, operation.aval, [x, flat], function, **known)
+
+
+def _slots(product: Product, contracted: Sequence[int]) -> list[int]:
+    """Where channels of the result are behind lax's product: first x's, then the weights'."""
+    x = product.x
+    kept = [d for d in range(-len(x.channels), 0) if d not in contracted]
+    new, slots = iter(range(len(kept), len(kept) + len(product.free))), []
+    for mine in product.free:
+        if mine is None:
+            slots.append(next(new))
+        elif x.channel_dims(mine):
+            slots.append(kept.index(channel_of(x, mine)))
+    return slots
 
 
 def _in_order(precision: Any, in_order: bool) -> Any:

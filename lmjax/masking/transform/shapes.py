@@ -171,23 +171,28 @@ def _with_repeats(operation: Operation, x: Node, groups: list[list[Factor]]) -> 
         for f in g
     )
     new = [a for a, n in enumerate(x.shape) if n > 1 and not x.axes[a]]
-    sizes = [x.shape[a] for a in new]
+    if of_positions:
+        return _repeated_positions(x, new)
+    return _repeated_channels(operation.trace, x, new)
+
+
+def _repeated_channels(trace: Trace, x: Node, new: Sequence[int]) -> Node:
+    axes, sizes = list(x.axes), [x.shape[a] for a in new]
+    for i, a in enumerate(new):
+        axes[a] = (len(x.grid) + len(x.channels) + i,)
+    channels = [*x.channels, *sizes]
+
+    def repeat(values: jax.Array) -> jax.Array:
+        wide = values.reshape(*values.shape, *(1 for _ in sizes))
+        wide = jnp.broadcast_to(wide, (*values.shape, *sizes))
+        return wide.reshape(*values.shape[:-1], math.prod(channels))
+
     aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    if not of_positions:
-        axes = list(x.axes)
-        for i, a in enumerate(new):
-            axes[a] = (rank + len(x.channels) + i,)
-        channels = [*x.channels, *sizes]
+    return pointwise(trace, aval, [x], repeat, like=x, axes=tuple(axes), channels=channels)
 
-        def repeat(values: jax.Array) -> jax.Array:
-            wide = jnp.broadcast_to(
-                values.reshape(*values.shape, *(1 for _ in sizes)), (*values.shape, *sizes)
-            )
-            return wide.reshape(*values.shape[:-1], math.prod(channels))
 
-        return pointwise(
-            operation.trace, aval, [x], repeat, like=x, axes=tuple(axes), channels=channels
-        )
+def _repeated_positions(x: Node, new: Sequence[int]) -> Node:
+    rank, sizes = len(x.grid), [x.shape[a] for a in new]
     axes = [tuple(d + len(new) if d >= rank else d for d in own) for own in x.axes]
     for i, a in enumerate(new):
         axes[a] = (rank + i,)
@@ -199,9 +204,9 @@ def _with_repeats(operation: Operation, x: Node, groups: list[list[Factor]]) -> 
         values = jnp.broadcast_to(jnp.expand_dims(values, at), (*grid, values.shape[-1]))
         return layers.Masked(values, jnp.broadcast_to(jnp.expand_dims(mask, at), grid))
 
-    mask = x.symbol.other(
-        ("repeated", tuple(sizes)), grid, (*x.symbol.of, *(frozenset() for _ in sizes))
-    )
+    of = (*x.symbol.of, *(frozenset[int]() for _ in sizes))
+    mask = x.symbol.other(("repeated", tuple(sizes)), grid, of)
+    aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return Node(aval, (x,), run, mask=mask, axes=tuple(axes), channels=x.channels)
 
 
