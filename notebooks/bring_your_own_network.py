@@ -14,39 +14,41 @@
 # %% [markdown]
 # # Bring your own network
 #
-# A network that is not one of ours, written in Flax NNX, is trained for a few seconds and explained
-# while parts of the image are painted over. Then it is written again in `lmjax.models.layers`, so
-# that it can also compute with the visible part alone.
+# Three networks that know nothing of masks, in Flax NNX, in Equinox and from timm, go through LIME,
+# deletion, a study and training with masks. None of them is changed.
 
 # %%
+import tempfile
+from typing import NamedTuple
+
+import equinox as eqx
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from flax import linen as nn
+import timm
 from flax import nnx
+from IPython.display import display
 from sklearn.datasets import load_digits
 
 import lmjax
-from lmjax.masking import Masked, layers
-from lmjax.models import Classifier, Preprocessing
-from lmjax.models.layers import Conv, relu
+from lmjax.training import TrainingConfig, train
 
 digits = load_digits()
 images = jax.image.resize(digits.images / 16, (len(digits.images), 32, 32), "linear")
 images = np.asarray(images, np.float32)[..., None]  # [N, H, W, C] in [0, 1]
 labels = digits.target
-train, test = slice(1400), slice(1400, None)
+names = tuple("0123456789")
 
 plt.figure(figsize=(8, 1.2))
-plt.imshow(np.hstack(images[test][:8]), cmap="gray")
+plt.imshow(np.hstack(images[1400:1408]), cmap="gray")
 plt.axis("off")
 plt.show()
 
 # %% [markdown]
-# ## A network of your own
+# ## Flax NNX
 #
-# Nothing in it knows about masks.
+# A network and its training, as anybody writes them.
 
 
 # %%
@@ -68,121 +70,204 @@ graph, weights = nnx.split(Net(nnx.Rngs(0)))
 optimiser = optax.adam(3e-3)
 
 
-def loss(weights, x, y):
-    logits = nnx.merge(graph, weights)(x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+def apply(weights, x):
+    return nnx.merge(graph, weights)(x)
 
 
 @jax.jit
 def step(weights, state, x, y):
-    updates, state = optimiser.update(jax.grad(loss)(weights, x, y), state)
+    def loss(weights):
+        logits = apply(weights, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    updates, state = optimiser.update(jax.grad(loss)(weights), state)
     return optax.apply_updates(weights, updates), state
 
 
 state, generator = optimiser.init(weights), np.random.default_rng(0)
 for _ in range(15):
     for batch in generator.permutation(1400).reshape(-1, 50):
-        weights, state = step(weights, state, images[train][batch], labels[train][batch])
-
-logits = nnx.merge(graph, weights)(images[test])
-print(f"accuracy on {len(logits)} digits: {(logits.argmax(axis=-1) == labels[test]).mean():.1%}")
+        weights, state = step(weights, state, images[batch], labels[batch])
 
 # %% [markdown]
-# ## Explained while parts are painted over
+# It becomes a classifier in one line. `mean` and `std` say how the network wants its images:
+# here as they are, from 0 to 1.
+
+# %%
+options = {"mean": (0.0,), "std": (1.0,), "class_names": names}
+classifiers = {"NNX": lmjax.models.from_function(apply, weights, image_size=32, **options)}
+print(classifiers["NNX"])
+
+# %% [markdown]
+# ## Equinox
 #
-# All that lmjax asks for is a pure function from image and masks to logits: `Replace.paint` gives
-# the pictures that the network gets to see. `Partial` makes the weights arguments of the compiled
-# program, not constants in it.
+# An Equinox model takes one image, channels first.
 
 
 # %%
-def answers(weights, removal, image, masks):
-    return nnx.merge(graph, weights)(removal.paint(image, masks))
+class Small(eqx.Module):
+    layers: list
+    head: eqx.nn.Linear
+
+    def __init__(self, key):
+        first, second, third = jax.random.split(key, 3)
+        self.layers = [
+            eqx.nn.Conv2d(1, 16, 3, 2, padding=1, key=first),
+            eqx.nn.GroupNorm(4, 16),
+            jax.nn.relu,
+            eqx.nn.Conv2d(16, 32, 3, 2, padding=1, key=second),
+            jax.nn.relu,
+        ]
+        self.head = eqx.nn.Linear(32, 10, key=third)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(axis=(1, 2)))
 
 
-image, label = images[test][0], labels[test][0]
-segments = lmjax.segments.grid(image, size=8)
-key = jax.random.key(0)
-found = {}
-for name in ("black", "white", "blur"):
-    predictor = jax.tree_util.Partial(answers, weights, lmjax.Replace(name))
-    found[name] = lmjax.attribution.kernelshap(predictor, image, segments, key=key)
-    curve = lmjax.metrics.deletion(predictor, image, found[name].heatmap, segments=segments)
-    print(f"{name:<6} {found[name].num_variants} variants, deletion {curve.normalised_auc:.2f}")
-
-# %% [markdown]
-# ## The same network in masked layers
-#
-# A mask cannot go through a network that does not know of it. In `lmjax.models.layers` every value
-# is a pair of activations and mask, `Masked`; apart from that a network is written as always. Named
-# as in the NNX network, its layers take those weights as they are.
+def over_images(model, x):
+    return jax.vmap(model)(x)
 
 
-# %%
-class MaskedNet(nn.Module):
-    masking: lmjax.LayerMasking = lmjax.LayerMasking()
-
-    @nn.compact
-    def __call__(self, inputs: Masked) -> jax.Array:
-        x = layers.mask_input(inputs)
-        for name, features in (("conv1", 16), ("conv2", 32)):
-            x = relu(self.conv(features, name)(x))
-            x = layers.max_pool(x, window=2, stride=2)
-        x = relu(self.conv(32, "conv3")(x))
-        return nn.Dense(10, name="fc")(layers.global_average_pool(x))
-
-    def conv(self, features, name):
-        return Conv(features, 3, use_bias=True, fill=self.masking.padding, name=name)
-
-
-classifier = Classifier(
-    variables={"params": nnx.to_pure_dict(weights)},
-    module=MaskedNet(),
-    preprocessing=Preprocessing(resize=None, crop=None, mean=(0.0,), std=(1.0,)),
-    class_names=tuple("0123456789"),
+model = Small(jax.random.key(0))
+classifiers["Equinox"] = lmjax.models.from_function(
+    over_images, model, layout="NCHW", image_size=32, **options
 )
-same = classifier.apply(images[test])
-print(f"largest difference of logits, nothing hidden: {np.abs(same - logits).max():.1e}")
-print(f"largest logit: {np.abs(logits).max():.1f}")
 
 # %% [markdown]
-# ## Explained without painting
+# ## timm
 #
-# What lies under a mask is never read.
+# A small network of timm with random weights, so that nothing is downloaded. One with published
+# weights is `lmjax.models.load("timm:resnest14d")`.
 
 # %%
-predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+module = timm.create_model("test_byobnet", num_classes=10, in_chans=1).eval()
+classifiers["timm"] = lmjax.models.from_torch(module, [1, 1, 32, 32], **options)
+
+# %% [markdown]
+# ## Training with masks
+#
+# `lmjax.training` trains such classifiers too: here the last two from random weights, and the first
+# a little further, with random patches hidden by layer masking itself. Batch norms keep their
+# statistics.
+
+
+# %%
+class Example(NamedTuple):
+    image: np.ndarray
+    label: int
+
+
+class Digits:
+    """The digits as a source of lmjax: uint8 images with labels."""
+
+    class_names = names
+    version = "sklearn digits at 32 x 32"
+
+    def __init__(self, part):
+        self.images = (255 * images[part]).round().astype(np.uint8)
+        self.labels = labels[part]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return Example(self.images[i], int(self.labels[i]))
+
+
+untrained = classifiers["NNX"]
+folder = tempfile.mkdtemp()
+for name, classifier in classifiers.items():
+    config = TrainingConfig(
+        epochs=1 if name == "NNX" else 5,
+        batch_size=50,
+        images_per_epoch=1400,
+        optimizer="adamw",
+        learning_rate=0.003,
+        augmentations=("patches:layer",),
+        small_share=0.0,
+    )
+    out = f"{folder}/{name}"
+    path = train(classifier, Digits(slice(1400)), config=config, out=out, progress=False)
+    classifiers[name] = classifier.with_weights(path)
+
+print("accuracy on digits not trained on:")
+for name, classifier in classifiers.items():
+    logits = classifier.apply(classifier.normalise(images[1400:]))
+    print(f"{name:<8} {np.mean(logits.argmax(-1) == labels[1400:]):.1%}")
+
+# %% [markdown]
+# ## What lies under a mask is never read
+
+# %%
+image, label = images[1400], labels[1400]
 masks = np.arange(32)[None, :, None] + np.zeros((1, 32, 32)) < 16  # the upper half
 poisoned = np.where(masks[0][..., None], image, np.nan)
-before = lmjax.evaluate(predictor, image, masks)
-after = lmjax.evaluate(predictor, poisoned, masks)
-print("equal with NaN in the lower half, bit for bit:", np.array_equal(before, after))
+for name, classifier in classifiers.items():
+    predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+    before, after = (lmjax.evaluate(predictor, x, masks) for x in (image, poisoned))
+    print(
+        f"{name:<8} equal with NaN in the lower half, bit for bit:", np.array_equal(before, after)
+    )
 
-found["layer masking"] = lmjax.attribution.kernelshap(predictor, image, segments, key=key)
+# %% [markdown]
+# ## LIME and deletion
+
+# %%
+segments = lmjax.segments.grid(image, size=8)
+key = jax.random.key(0)
+panels = []
+for name, classifier in classifiers.items():
+    predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+    found = lmjax.attribution.lime(predictor, image, segments, key=key)
+    curve = lmjax.metrics.deletion(predictor, image, found.heatmap, segments=segments)
+    panels.append(lmjax.plots.Panel(f"{name}, deletion {curve.normalised_auc:.2f}", found.heatmap))
+
 lmjax.plots.explanation(
     image,
     segments,
-    [lmjax.plots.Panel(name, each.heatmap) for name, each in found.items()],
-    title=f"What speaks for “{label}”? KernelSHAP, {found['black'].num_variants} variants each",
+    panels,
+    title=f"What speaks for “{label}”? LIME under layer masking",
     image_title="image",
-    colour_label="Shapley value of a segment",
+    colour_label="weight of a segment",
 )
 
 # %% [markdown]
-# ## What does the network answer when half of the image is missing?
+# ## A study
 #
-# Accuracy on 100 test digits, each under the same 16 masks that hide a random half of the segments.
-# The weights are the same in every line, and have never seen anything hidden.
+# How often do the networks keep their answer when random segments go? The first one before training
+# with masks is there as well.
+
+# %%
+study = lmjax.studies.SegmentRemoval(
+    removals=("layer", "black", "white"), orders=("random",), fractions=(0.25, 0.5), grid_size=8
+)
+rows = lmjax.studies.run(
+    study,
+    Digits(slice(1400, 1410)),
+    networks={"NNX before": untrained, **classifiers},
+    out=f"{folder}/study",
+    progress=False,
+)
+figure = next(iter(study.figures(study.tables(rows)).values()))
+display(figure)
+
+# %% [markdown]
+# ## Accuracy when half of the image is missing
+#
+# On 30 digits, each under the same 16 masks that hide a random half of the segments.
 
 # %%
 keep = lmjax.masks.random_keep(16, 16, key=key, first_all_visible=False)
 hidden = lmjax.Coalitions(segments, keep)
-removals = {name: lmjax.Replace(name) for name in ("black", "white", "blur")}
-removals["layer masking"] = lmjax.LayerMasking()
-for name, removal in removals.items():
-    predictor = lmjax.Predictor(classifier, removal)
-    right = [
-        lmjax.evaluate(predictor, image, hidden).argmax(axis=-1) == label
-        for image, label in zip(images[test][:100], labels[test][:100])
-    ]
-    print(f"{name:<14} {np.mean(right):.1%}")
+for name, classifier in {"NNX before": untrained, **classifiers}.items():
+    accuracy = {}
+    for removal in ("layer", "black", "white"):
+        predictor = lmjax.Predictor(classifier, removal)
+        right = [
+            lmjax.evaluate(predictor, image, hidden).argmax(axis=-1) == label
+            for image, label in zip(images[1400:1430], labels[1400:1430])
+        ]
+        accuracy[removal] = f"{np.mean(right):.1%}"
+    print(f"{name:<12}", accuracy)

@@ -76,14 +76,14 @@ def explain(
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
     """
     config = _configure(config, options)
-    image, model = choose(image, config.model)
+    chosen, model = choose(image, config.model)
     config = dataclasses.replace(config, model=model)
     removals = removals_for(config.removal, config.model)
     config = dataclasses.replace(config, removal=removals)
     file = image if isinstance(image, str | os.PathLike) else None
     files = () if output is None else check_output(output, file)
     classifier = _load(config)
-    explained = load_image(image, classifier)
+    explained = load_image(chosen, classifier)
     segments = segmenters.make(
         config.segments, explained.pixels, argument="segments", n_segments=config.n_segments
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _REMOVALS = ("LayerMasking", "PartialConvolution", "Replace", "ReplaceAverage", "TokenDropping")
 
-__getattr__, __dir__, _lazy = attach(
+__getattr__, __dir__, _ = attach(
     __name__,
     {
         "LayerMaskError": "lmjax.masking.transform",
@@ -25,4 +25,4 @@ __getattr__, __dir__, _lazy = attach(
     },
     replaced={name: f"lmjax.{name}" for name in _REMOVALS},
 )
-__all__ = ["Masked", "neighbor_padding", *_lazy]
+__all__ = ["LayerMaskError", "Masked", "layer_mask", "neighbor_padding", "register_rule"]

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from lmjax.masking import layers
+from lmjax.masking.checks import is_traced
 from lmjax.masking.masked import Masked
 from lmjax.masking.transform import LayerMasked, layer_mask
 from lmjax.models.classifier import Classifier
@@ -189,7 +190,7 @@ class Call:
         equal = same or [i for i, known in enumerate(self._closed_over) if _equal(known, array)]
         return f"closed_over.{equal[0]}" if equal else ""
 
-    def masked(self, masking: Masking, layout: Layout) -> LayerMasked:
+    def masked(self, masking: LayerMasking | PartialConvolution, layout: Layout) -> LayerMasked:
         """Returns the function under layer masking."""
         key = masking.padding, masking.depth, layout
         if key not in self._masked:
@@ -252,7 +253,7 @@ def _held_with_statistics(params: Any) -> list[bool]:
 
 def _equal(one: Any, other: Any) -> bool:
     alike = np.shape(one) == np.shape(other) and one.dtype == other.dtype
-    return alike and not isinstance(other, jax.core.Tracer) and np.array_equal(one, other)
+    return alike and not is_traced(other) and np.array_equal(one, other)
 
 
 def _misfit(shape: Sequence[int], error: Exception) -> str:
@@ -320,8 +321,7 @@ class TracedNetwork:
             images = inputs.x if self.layout == "NHWC" else jnp.moveaxis(inputs.x, -1, 1)
             logits = self.call(variables, images)
         else:
-            self._check_depth()
-            masked = self.call.masked(self.masking, self.layout)
+            masked = self.call.masked(self._through_layers(), self.layout)
             logits = masked.run(variables, layers.mask_input(inputs))
         logits = logits.astype(jnp.float32)
         kept = {"batch_stats": variables.get("batch_stats", {})}
@@ -336,10 +336,12 @@ class TracedNetwork:
                 "another size make the classifier again, with image_size= or an example of it"
             )
 
-    def _check_depth(self) -> None:
+    def _through_layers(self) -> LayerMasking | PartialConvolution:
+        """Its masking, with a depth that it can have."""
         assert isinstance(self.masking, LayerMasking | PartialConvolution)
         if isinstance(self.masking.depth, int):
             raise ValueError(
                 f"depth is {self.masking.depth}, a number of blocks; of a network that is a "
                 "function give the name of the module from which on it is plain, such as 'layer2'"
             )
+        return self.masking

@@ -185,8 +185,11 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
             raise ValueError(f"{name} has no examples")
     if config.images_per_epoch is None:
         config = dataclasses.replace(config, images_per_epoch=len(source))
-    choose = _given if isinstance(network, Classifier) else _named
-    name, module, preprocessing, start = choose(network, weights, num_classes, config)
+    if isinstance(network, Classifier):
+        begin = _given(network, weights, num_classes)
+    else:
+        begin = _named(network, weights, num_classes, config)
+    name, module, preprocessing, start = begin
     _check_fits(config, module, preprocessing, mesh)
     reader = Reader(source, preprocessing, num_classes, needs_objects(config.augmentations))
     of_test = None if test is None else Reader(test, preprocessing, num_classes)
@@ -200,7 +203,7 @@ def _own_classes(network: str | Classifier) -> int:
     return registry.network(network).num_classes
 
 
-def _given(classifier: Classifier, weights, num_classes: int, config: TrainingConfig):
+def _given(classifier: Classifier, weights, num_classes: int):
     """The name, module, preprocessing and first weights of a classifier that is given."""
     if weights is not None:
         raise ValueError("weights must be None: the classifier that is given has its own")

@@ -161,7 +161,7 @@ def test_modules_that_do_not_fit_are_refused(make, example, options, message):
 
 
 def test_images_of_another_size_are_refused(imported):
-    with pytest.raises(ValueError, match="images must be 64 x 64 pixels.*got 32 x 32"):
+    with pytest.raises(ValueError, match=r"images must be 64 x 64 pixels.*got 32 x 32"):
         imported.apply(images()[:, :32, :32])
     with pytest.raises(ValueError, match="images must be 64 x 64 pixels"):
         imported.apply(images()[:, :32, :32], masks()[:, :32, :32])

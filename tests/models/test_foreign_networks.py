@@ -78,9 +78,7 @@ def test_gradients_are_finite_and_zero_under_the_mask(quick):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_visible_positions_alone_give_the_same(name, request):
-    if "resize" in name or "U-Net" in name:
-        request.applymarker(pytest.mark.xfail(reason="resized values beside rows", strict=False))
+def test_visible_positions_alone_give_the_same(name):
     network = NETWORKS[name]
     apply, params = network.make(network.size)
     classifier = lmjax.models.from_function(

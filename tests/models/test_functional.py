@@ -400,11 +400,11 @@ def test_functions_that_do_not_fit_are_refused(apply, options, message):
 
 
 def test_other_mistakes_are_named(small, tmp_path):
-    with pytest.raises(TypeError, match="apply must be a function .params, images."):
+    with pytest.raises(TypeError, match=r"apply must be a function .params, images."):
         lmjax.models.from_function({"w": 1}, mean)  # pyright: ignore
     masks = np.ones((1, SIZE, SIZE), bool)
     images = jnp.zeros((1, SIZE, SIZE, 3))
-    with pytest.raises(ValueError, match="depth is 2, a number of blocks.*name of the module"):
+    with pytest.raises(ValueError, match=r"depth is 2, a number of blocks.*name of the module"):
         small.apply(images, masks, masking=lmjax.LayerMasking(depth=2))
     with pytest.raises(ValueError, match=r"until must be.*'layer9'.*it has .*stem.*block"):
         small.apply(images, masks, masking=lmjax.LayerMasking(depth="layer9"))
@@ -412,7 +412,7 @@ def test_other_mistakes_are_named(small, tmp_path):
         small.cut()
     with pytest.raises(ValueError, match=r"masks"):
         small.apply(images, masks[:, :16])
-    with pytest.raises(ValueError, match="layer masking|LayerMasking"):
+    with pytest.raises(ValueError, match=r"layer masking|LayerMasking"):
         lmjax.Predictor(small, lmjax.TokenDropping())(IMAGE, masks)
 
 

@@ -30,6 +30,7 @@ class Pointwise(Node):
 
 def apply_pointwise(inputs: Sequence[Node], function: Callable, values: Sequence[Any]) -> Any:
     """Runs a function of channels on stored values and arrays, in the order of the inputs."""
+    values = _alike(inputs, values)
     first = next(i for i, x in enumerate(inputs) if x.masked)
     order = [first, *(i for i in range(len(inputs)) if i != first)]
 
@@ -38,6 +39,14 @@ def apply_pointwise(inputs: Sequence[Node], function: Callable, values: Sequence
         return function(*(placed[i] for i in range(len(inputs))))
 
     return layers.pointwise(values[first], in_order, *(values[i] for i in order[1:]))
+
+
+def _alike(inputs: Sequence[Node], values: Sequence[Any]) -> list[Any]:
+    """The values, all at full size where one of them is, as behind a resize."""
+    masked = [v for x, v in zip(inputs, values) if x.masked]
+    if len({isinstance(v, layers.Masked) for v in masked}) < 2:
+        return list(values)
+    return [layers.full_size(v) if x.masked else v for x, v in zip(inputs, values)]
 
 
 def pointwise(

@@ -71,9 +71,7 @@ def by_platform(p, x):
 
     def shifted(y, kernel):
         padded = jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        parts = [
-            padded[:, i : i + H, j : j + W] @ kernel[i, j] for i in range(3) for j in range(3)
-        ]
+        parts = [padded[:, i : i + H, j : j + W] @ kernel[i, j] for i in range(3) for j in range(3)]
         return sum(parts[1:], parts[0])
 
     y = lax.platform_dependent(stem(p, x), p["k2"], cpu=shifted, default=conv)
