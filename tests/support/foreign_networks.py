@@ -396,7 +396,7 @@ def _by_name() -> dict[str, Foreign]:
 _TIMM = (
     *("resnest14d", "dpn48b", "hrnet_w18_small", "cs3darknet_focus_s", "repvgg_a0", "ghostnet_050"),
     *("mixnet_s", "convmixer_768_32", "eca_nfnet_l0", "xception41", "pnasnet5large", "dla46x_c"),
-    *("selecsls42", "ese_vovnet19b_slim", "lcnet_050", "tinynet_e", "mobileone_s0", "fbnetc_100"),
+    *("selecsls42", "ese_vovnet19b_slim", "tinynet_e", "mobileone_s0", "fbnetc_100"),
     *("rexnet_100", "semnasnet_050", "gernet_s", "skresnet18", "res2net50_14w_8s"),
     *("legacy_seresnet18", "edgenext_xx_small"),
 )
