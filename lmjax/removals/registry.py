@@ -114,7 +114,8 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str 
     """
     base, at, depth = str(name).partition("@")
     base = REGISTRY.check(canonical_spelling(base), argument=argument)
-    if at and not (depth and _has_depth(base)):
+    is_name = depth[:1].isalpha() or depth[:1] == "_"
+    if at and not ((depth.isdecimal() or is_name) and _has_depth(base)):
         examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))
         raise ValueError(
             f"{argument} must be one of {', '.join(names())}, or with a number of blocks to mask "

@@ -71,7 +71,7 @@ def test_options_show_what_they_take(help_of):
     ("arguments", "message"),
     [
         (["explain", "nowhere.png"], "nowhere.png"),
-        (["explain", "--target", "11"], "target"),
+        (["explain", "--model", "resnet18_digits", "--target", "11"], "target"),
         (["explain", "--method", "lime", "shap"], "kernelshap"),
         (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
         (["explain", "--batch-size", "0"], "batch_size must be a whole number, 1 or more"),

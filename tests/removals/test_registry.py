@@ -105,7 +105,7 @@ def test_what_fits_a_network(own, fits):
 
 @pytest.mark.parametrize(
     "name",
-    ["blak", "black@2", "masking@2", "token_dropping@2", "layer@", "layer@x", "layer@-1", ""],
+    ["blak", "black@2", "masking@2", "token_dropping@2", "layer@", "layer@-1", "layer@1.5", ""],
 )
 def test_other_names_are_errors(name):
     with pytest.raises(ValueError, match="removal must be one of layer, "):

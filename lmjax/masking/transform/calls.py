@@ -48,6 +48,17 @@ def _warn_of_lost(operation: Operation) -> None:
     )
 
 
+def _inner_jaxprs(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
+    """The functions that an equation calls."""
+    values = [v if isinstance(v, tuple | list) else (v,) for v in equation.params.values()]
+    found = [each for several in values for each in several]
+    return [
+        each.jaxpr if isinstance(each, jex.ClosedJaxpr) else each
+        for each in found
+        if isinstance(each, jex.ClosedJaxpr | jex.Jaxpr)
+    ]
+
+
 def _is_elementwise(closed: jex.ClosedJaxpr) -> bool:
     return len(closed.jaxpr.outvars) == 1 and _are_elementwise(closed)
 
@@ -59,7 +70,7 @@ def _are_elementwise(closed: jex.ClosedJaxpr) -> bool:
             return False
         name = equation.primitive.name
         scalar = name == "broadcast_in_dim" and not equation.invars[0].aval.shape
-        inner = list(jex.jaxprs_in_params(equation.params))
+        inner = _inner_jaxprs(equation)
         if inner:
             if not all(_is_elementwise(jex.ClosedJaxpr(x, ())) for x in inner):
                 return False
@@ -80,7 +91,7 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
         operation, given = Operation(None, equation, closed.jaxpr), list(map(read, equation.invars))
         if equation.primitive.name == "broadcast_in_dim":
             results = given
-        elif list(jex.jaxprs_in_params(equation.params)):
+        elif _inner_jaxprs(equation):
             results = evaluate_alike(inner_jaxpr(operation), *given)
         else:
             results = [bind_alike(operation, given)]

@@ -107,7 +107,7 @@ CALLS = {
     "named": lambda f, x: f(x, "name"),
     "precision": lambda f, x: f(x, 5, 7),
     "composite": lambda f, x: f(lambda y: y * 2, name="my.op")(x),
-    "platforms": lambda f, x: f(x, cpu=jnp.sin, default=jnp.cos),
+    "platforms": lambda f, x: f(x, cpu=jnp.sin, default=lambda x: jnp.sin(x)),
 }
 FUNCTIONS = sorted(
     name
