@@ -1,6 +1,7 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,8 @@ class Static(NamedTuple):
       is_array: which leaves are arrays.
       make: of the mask family.
       many: whether there are several images.
+      types: names of the types in the structure, which JAX does not compare: a subclass with the
+        fields of its parent has an equal structure, and may compute something else.
     """
 
     tree: Any
@@ -57,6 +60,7 @@ class Static(NamedTuple):
     is_array: tuple[bool, ...]
     make: Callable | None
     many: bool = False
+    types: tuple[str, ...] = ()
 
     def predictor(self, arrays: Sequence[Any]) -> Callable:
         """Returns the predictor with its arrays put back."""
@@ -246,7 +250,8 @@ def split(
     is_array = tuple(map(_is_array, leaves))
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
     others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
-    static = Static(tree, others, is_array, make, many)
+    types = tuple(re.findall(r"CustomNode\((\w+)", str(tree)))
+    static = Static(tree, others, is_array, make, many, types)
     try:
         hash(static)
     except TypeError as error:

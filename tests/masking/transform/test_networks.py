@@ -197,3 +197,13 @@ def test_visible_rows_through_run():
         jit=quick_jit,
     )
     assert distance(actual, quick_jit(masked)(variables, images, masks)) < 1e-5
+
+
+def test_classifiers_of_other_types_share_no_programs():
+    """A subclass with its parent's fields has a structure that JAX takes for equal."""
+    predictor, masks = random_predictor("squeezed", lmjax.LayerMasking()), random_masks(21)
+    options = {"batch_size": 2, "engine": "shared"}
+    expected = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine="dense")
+    for each in (traced(predictor), predictor):
+        actual = lmjax.evaluate(each, IMAGE, masks, **options)
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
