@@ -1,7 +1,6 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -51,8 +50,8 @@ class Static(NamedTuple):
       is_array: which leaves are arrays.
       make: of the mask family.
       many: whether there are several images.
-      types: names of the types in the structure, which JAX does not compare: a subclass with the
-        fields of its parent has an equal structure, and may compute something else.
+      types: of the nodes in the structure, which JAX does not compare: a subclass with its parent's
+        fields has an equal structure, and may compute something else.
     """
 
     tree: Any
@@ -60,7 +59,7 @@ class Static(NamedTuple):
     is_array: tuple[bool, ...]
     make: Callable | None
     many: bool = False
-    types: tuple[str, ...] = ()
+    types: tuple[type, ...] = ()
 
     def predictor(self, arrays: Sequence[Any]) -> Callable:
         """Returns the predictor with its arrays put back."""
@@ -250,8 +249,7 @@ def split(
     is_array = tuple(map(_is_array, leaves))
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
     others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
-    types = tuple(re.findall(r"CustomNode\((\w+)", str(tree)))
-    static = Static(tree, others, is_array, make, many, types)
+    static = Static(tree, others, is_array, make, many, _types(tree))
     try:
         hash(static)
     except TypeError as error:
@@ -260,6 +258,14 @@ def split(
             "register it as a pytree, or wrap the predictor in a function"
         ) from error
     return arrays, static
+
+
+def _types(tree: Any) -> tuple[type, ...]:
+    """The types of all nodes of a structure, outermost first."""
+    node = tree.node_data()
+    if node is None:  # a leaf
+        return ()
+    return node[0], *(each for child in tree.children() for each in _types(child))
 
 
 def _is_array(leaf) -> bool:
