@@ -238,17 +238,8 @@ def to_variables(
 
     flat: dict[Any, Any] = flatten_dict(target)
     leaves = {_torch_key(path): (path, leaf) for path, leaf in flat.items()}
-    state_dict = {k: v for k, v in state_dict.items() if k.split(".")[-1] != _IGNORED}
     wanted = {key: _torch_shape(path, leaf.shape) for key, (path, leaf) in leaves.items()}
-    missing = [key for key in wanted if key not in state_dict]
-    surplus = [key for key in state_dict if key not in wanted]
-    misshapen = {
-        key: (tuple(state_dict[key].shape), shape)
-        for key, shape in wanted.items()
-        if key in state_dict and tuple(state_dict[key].shape) != shape
-    }
-    if missing or surplus or misshapen:
-        raise StateDictMismatch(str(source), missing, surplus, misshapen)
+    state_dict = fitting(state_dict, wanted, source=source)
     for key, value in state_dict.items():
         if _is_floating(leaves[key][1]) and not _is_floating(value):
             raise ValueError(f"{key} in {source} is {value.dtype}: quantised weights are not read")
@@ -258,6 +249,40 @@ def to_variables(
             for key, (path, leaf) in leaves.items()
         }
     )
+
+
+def fitting(
+    state_dict: Mapping[str, Any],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    source: str | os.PathLike,
+) -> dict[str, Any]:
+    """Returns a state dict without torch's counters, once its keys and shapes are those wanted.
+
+    Args:
+      state_dict: torch's keys -> arrays.
+      wanted: keys -> shapes; counters in it are not asked for.
+      source: name of the state dict in errors.
+
+    Raises:
+      StateDictMismatch: (a ValueError) missing, surplus or misshapen keys, all of them at once.
+    """
+    found = {key: value for key, value in state_dict.items() if not _is_counter(key)}
+    wanted = {key: shape for key, shape in wanted.items() if not _is_counter(key)}
+    missing = [key for key in wanted if key not in found]
+    surplus = [key for key in found if key not in wanted]
+    misshapen = {
+        key: (tuple(found[key].shape), shape)
+        for key, shape in wanted.items()
+        if key in found and tuple(found[key].shape) != shape
+    }
+    if missing or surplus or misshapen:
+        raise StateDictMismatch(str(source), missing, surplus, misshapen)
+    return found
+
+
+def _is_counter(key: str) -> bool:
+    return key.split(".")[-1] == _IGNORED
 
 
 def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

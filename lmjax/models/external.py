@@ -222,19 +222,8 @@ def _build_torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> 
 def _load_weights(module: Any, path: Path, name: str) -> None:
     import torch
 
-    def counts(key: str) -> bool:
-        return not key.endswith("num_batches_tracked")  # evaluation does not use it
-
-    own = {key: tuple(value.shape) for key, value in module.state_dict().items() if counts(key)}
-    state = {k: v for k, v in checkpoints.read_state_dict(path).items() if counts(k)}
-    missing = [key for key in own if key not in state]
-    surplus = [key for key in state if key not in own]
-    misshapen = {
-        key: (value.shape, own[key])
-        for key, value in state.items()
-        if key in own and value.shape != own[key]
-    }
-    if missing or surplus or misshapen:
-        raise checkpoints.StateDictMismatch(f"{path} for {name}", missing, surplus, misshapen)
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    state = checkpoints.read_state_dict(path)
+    state = checkpoints.fitting(state, wanted, source=f"{path} for {name}")
     tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-    module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=False)  # without the counters
