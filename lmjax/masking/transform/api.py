@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from lmjax._utils.checks import check_choice
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
@@ -57,12 +58,8 @@ def layer_mask(
         raise ValueError(f"function must be callable as (params, images), got {function!r}")
     if until is not None and not isinstance(until, str):
         raise ValueError(f"until must be the name of a module, or None; got {until!r}")
-    for name, value, allowed in (
-        ("padding", padding, ("neighbor", "none", "partial")),
-        ("layout", layout, tuple(_IMAGE_AXES)),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    check_choice("padding", padding, ("neighbor", "none", "partial"))
+    check_choice("layout", layout, _IMAGE_AXES)
     return LayerMasked(function, padding, until, layout, shortcuts)
 
 

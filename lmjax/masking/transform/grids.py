@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size, inverse
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size, inverse, reshaped
 from lmjax.masking.transform.origins import Axes
 from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.symbols import Symbol
@@ -257,11 +257,7 @@ def as_image(trace: Trace, node: Node, space: Sequence[int]) -> Node:
     if not new:
         return _relabelled(trace, node, tuple(axes))
     shape = (*node.grid, *(1 for _ in range(new)))
-
-    def run(value: Any) -> Any:
-        x, mask = full_size(value)
-        return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
-
+    run = functools.partial(reshaped, grid=shape)
     of = (*node.symbol.of, *(frozenset[int]() for _ in range(new)))
     mask = node.symbol.other(("as image", new), shape, of)
     aval = jax.ShapeDtypeStruct(node.shape, node.dtype)
@@ -276,11 +272,7 @@ def _without_unused(node: Node) -> Node:
         return node
     shape = [node.grid[d] for d in kept]
     place = {d: i for i, d in enumerate([*kept, *range(rank, rank + len(node.channels))])}
-
-    def run(value: Any) -> Any:
-        x, mask = full_size(value)
-        return layers.Masked(x.reshape(*shape, x.shape[-1]), mask.reshape(shape))
-
+    run = functools.partial(reshaped, grid=shape)
     mask = node.symbol.other(("used", *kept), shape, [node.symbol.of[d] for d in kept])
     axes = tuple(tuple(place[d] for d in own) for own in node.axes)
     aval = jax.ShapeDtypeStruct(node.shape, node.dtype)

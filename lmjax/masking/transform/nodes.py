@@ -149,6 +149,12 @@ def inverse(order: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort(order))
 
 
+def reshaped(value: Any, grid: Sequence[int]) -> Masked:
+    """Returns a stored value at full size, on a grid of another shape."""
+    x, mask = full_size(value)
+    return Masked(x.reshape(*grid, x.shape[-1]), mask.reshape(*grid))
+
+
 def full_size(value: Any) -> Any:
     """Returns activations `[*grid, C]` with their mask, whatever held them."""
     return layers.full_size(value)

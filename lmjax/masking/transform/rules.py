@@ -17,20 +17,19 @@ from lmjax.masking.transform import (
 )
 from lmjax.masking.transform.operation import RULES
 
-FAMILIES = (
-    calls,
-    control,
-    convolutions,
-    elementwise,
-    joining,
-    padding,
-    pieces,
-    pools,
-    products,
-    reductions,
-    shapes,
-    slicing,
-    taking,
-)
-
-__all__ = ["FAMILIES", "RULES"]
+__all__ = [
+    "RULES",
+    "calls",
+    "control",
+    "convolutions",
+    "elementwise",
+    "joining",
+    "padding",
+    "pieces",
+    "pools",
+    "products",
+    "reductions",
+    "shapes",
+    "slicing",
+    "taking",
+]

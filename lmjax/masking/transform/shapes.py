@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.masking import layers
-from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size, reshaped
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.pointwise import pointwise
@@ -253,10 +253,7 @@ def _with_grid(trace: Trace, x: Node, grid: Sequence[int], channels: Sequence[in
         node = pointwise(trace, aval, [x], lambda v: v, like=x, channels=channels)
         return node
 
-    def run(value: Any) -> Any:
-        values, mask = full_size(value)
-        return layers.Masked(values.reshape(*grid, values.shape[-1]), mask.reshape(grid))
-
+    run = functools.partial(reshaped, grid=grid)
     mask = x.symbol.other("cut", grid, of)
     return Node(aval, (x,), run, mask=mask, axes=x.axes, channels=channels)
 

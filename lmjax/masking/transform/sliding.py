@@ -17,7 +17,6 @@ class Sliding:
     Attributes:
       slides: for each dimension of the grid; over what is inside; all that is outside is `low`.
       pads: outputs that read nothing but what is outside: they are outside too.
-      full: the same windows before those outputs were dropped.
     """
 
     def __init__(self, operation: Operation, node: Node, windows: Mapping[int, Slide]):
@@ -32,7 +31,6 @@ class Sliding:
             if dims == (0,):
                 operation.fail(f"a window slides over axis {axis}, the batch")
             full[dims[0]] = window._replace(low=window.low + node.pads[dims[0]][0])
-        self.full = full
         found = [_reached(s, n) for s, n in zip(full, node.grid)]
         reached = [r for r in found if r is not None]
         if len(reached) < len(found):
