@@ -1,5 +1,6 @@
 """Entries taken by indices, and axes reversed."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,11 +37,78 @@ def _reverse(operation: Operation, x: Node) -> Node:
 
 @rule("gather")
 def _gather(operation: Operation, x: Node, indices: Node) -> Node:
-    """Whole slices along one axis, by indices that are known (`jnp.take`)."""
-    params, numbers = operation.params, operation.params["dimension_numbers"]
-    sizes = params["slice_sizes"]
+    """Slices with steps, and whole slices along one axis by indices that are known."""
     if not x.masked or indices.constant is None:
         operation.fail("its indices are not known while tracing")
+    assert indices.constant is not None
+    index = np.broadcast_to(indices.constant, indices.shape)
+    slices = _as_slices(operation.params, index, x.shape)
+    if slices is None:
+        return _taken_along_one_axis(operation, x, index)
+    closed = jax.make_jaxpr(slices)(jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return operation.trace.evaluate(closed.jaxpr, (), [x], operation)[0]
+
+
+def _as_slices(
+    params: dict[str, Any], index: np.ndarray, shape: Sequence[int]
+) -> Callable[[jax.Array], jax.Array] | None:
+    """Returns a gather as a strided slice, as which NumPy's `x[:, ::2]` is meant, or None.
+
+    JAX before 0.7 traces such slices to gathers.
+
+    Args:
+      params: of the gather.
+      index: the first entries that are taken, `[..., K]`.
+      shape: of the array it takes from.
+    """
+    numbers, batch = params["dimension_numbers"], index.shape[:-1]
+    if getattr(numbers, "operand_batching_dims", ()):
+        return None
+    starts, steps = [0] * len(shape), [1] * len(shape)
+    counts = list(params["slice_sizes"])
+    along: dict[int, int] = {}  # axis of the array -> axis of the indices
+    for axis, first in zip(numbers.start_index_map, np.moveaxis(index, -1, 0)):
+        varies = [d for d, n in enumerate(batch) if n > 1 and (np.diff(first, axis=d) != 0).any()]
+        if len(varies) > (axis in numbers.collapsed_slice_dims):
+            return None
+        starts[axis] = int(first.flat[0])
+        if not varies:
+            continue
+        (along[axis],) = varies
+        line = np.moveaxis(first, varies[0], 0).reshape(batch[varies[0]], -1)[:, 0]
+        steps[axis], counts[axis] = int(line[1] - line[0]), len(line)
+        if steps[axis] < 1 or (np.diff(line) != steps[axis]).any():
+            return None
+    stops = [a + (n - 1) * step + 1 for a, step, n in zip(starts, steps, counts)]
+    used = list(along.values())
+    if len(set(used)) < len(used) or any(n > 1 and d not in used for d, n in enumerate(batch)):
+        return None
+    if min(starts, default=0) < 0 or any(stop > n for stop, n in zip(stops, shape)):
+        return None
+
+    axis_of = {d: axis for axis, d in along.items()}
+    dropped = [a for a in numbers.collapsed_slice_dims if a not in along]
+    offsets = iter(a for a in range(len(shape)) if a not in numbers.collapsed_slice_dims)
+    others = iter(range(len(batch)))
+    rank = len(batch) + len(numbers.offset_dims)
+    order = [
+        next(offsets) if d in numbers.offset_dims else axis_of.get(next(others))
+        for d in range(rank)
+    ]
+
+    def slices(x: jax.Array) -> jax.Array:
+        x = jax.lax.slice(x, starts, stops, steps)
+        kept = [a for a in range(len(shape)) if a not in dropped]
+        x = jax.lax.squeeze(x, dropped)
+        x = jnp.transpose(x, [kept.index(a) for a in order if a is not None])
+        return jnp.expand_dims(x, [d for d, a in enumerate(order) if a is None])
+
+    return slices
+
+
+def _taken_along_one_axis(operation: Operation, x: Node, index: np.ndarray) -> Node:
+    params, numbers = operation.params, operation.params["dimension_numbers"]
+    sizes = params["slice_sizes"]
     taken = [a for a, (k, n) in enumerate(zip(sizes, x.shape)) if k != n]
     single = tuple(numbers.start_index_map)
     if (
@@ -51,8 +119,7 @@ def _gather(operation: Operation, x: Node, indices: Node) -> Node:
     ):
         operation.fail("it takes more than whole slices along one axis")
     (axis,) = single
-    assert indices.constant is not None
-    index = np.broadcast_to(indices.constant, indices.shape)[..., 0]
+    index = index[..., 0]
     if numbers.collapsed_slice_dims != single or index.ndim != 1:
         operation.fail("it takes more than single slices by a list of indices")
     if ((index < 0) | (index >= x.shape[axis])).any():

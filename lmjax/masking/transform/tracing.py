@@ -151,7 +151,7 @@ class Trace:
                 return self.literal(variable.val, variable.aval)
             return nodes[variable]
 
-        for equation in jaxpr.eqns:
+        for equation in _used(jaxpr):
             operands = [read(v) for v in equation.invars]
             operation = Operation(self, equation, jaxpr, caller)
             results = self._apply(operation, operands)
@@ -188,6 +188,16 @@ class Trace:
         self.scopes[scope] = None
         # torch's modules are one name, with dots: "layer3.0" holds "layer3.0.conv1".
         self.ended = f"/{self.until}/" in f"/{scope}/" or f"/{self.until}." in f"/{scope}/"
+
+
+def _used(jaxpr: jex.Jaxpr) -> list[jex.JaxprEqn]:
+    """Returns the equations that results depend on; what nothing reads needs no rule."""
+    read, used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}, []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not read.isdisjoint(equation.outvars):
+            read.update(v for v in equation.invars if not isinstance(v, jex.Literal))
+            used.append(equation)
+    return used[::-1]
 
 
 def _clean(array: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Axes that hold several things, or one entry, on the way; and implementations by platform."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -289,6 +289,10 @@ LAYERS = {
     ),
     "rolled": lambda p, y: conv(jnp.roll(y, (2, 3), (1, 2)), p["k2"]),
     "flipped": lambda p, y: conv(y[:, ::-1, ::-1], p["k2"]),
+    "every other position, by indices": lambda p, y: conv(
+        y[:, np.arange(0, H, 2)[:, None], np.arange(1, W, 2)], p["k2"]
+    ),
+    "columns with a step, one row": lambda p, y: y[:, 3, np.arange(1, W, 3)][:, None],
     "taken rows": lambda p, y: jnp.take(y, np.array([0, 3, 3, 7]), axis=1),
     "space to depth": lambda p, y: space_to_depth(y),
     "blur pool": lambda p, y: conv(
@@ -323,6 +327,7 @@ LAYERS = {
     "switch on a number": lambda p, y: lax.switch(
         1, [lambda y: y, lambda y: conv(y, p["k2"]), lambda y: y * 2], y
     ),
+    "sorted, and read by nobody": lambda p, y: (jnp.sort(y, axis=1), y * p["s"])[1],
     "float16 inside": lambda p, y: y.astype(jnp.float16).astype(float),
 }
 
