@@ -70,10 +70,15 @@ def register_rule(primitive: str, rule: Rule | Literal["elementwise"]) -> None:
       primitive: its name, as in `jax.make_jaxpr`.
       rule: `"elementwise"` for one that works entry by entry; else a function of an
         `lmjax.masking.transform.operation.Operation` and a node for each operand, which returns a
-        node, or a list of them. The rules of `lmjax.masking.transform` are examples.
+        node, or a list of them. `operation.instead(function, *nodes)` masks a function of arrays in
+        the primitive's place; the rules of `lmjax.masking.transform` show what else there is.
 
     Raises:
-      ValueError: `rule` is none of both.
+      ValueError: `rule` is neither.
+
+    Example: a kernel of one's own that computes `jax.nn.silu`.
+
+      >>> register_rule("fused_silu", lambda operation, x: operation.instead(jax.nn.silu, x))
     """
     if rule != "elementwise" and not callable(rule):
         raise ValueError(f"rule must be a function or 'elementwise', got {rule!r}")

@@ -78,6 +78,18 @@ class Operation:
         """Runs a primitive that works entry by entry on arrays of other shapes."""
         return self.equation.primitive.bind(*arrays, **self.params)
 
+    def instead(self, function: Callable[..., Any], *operands: Node) -> list[Node]:
+        """Masks a function of arrays in the operation's place.
+
+        Args:
+          function: computes the results from arrays of the operands' shapes.
+          operands: its arguments.
+        """
+        avals = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
+        closed = jax.make_jaxpr(function)(*avals)
+        constants = [self.trace.given(c) for c in closed.consts]
+        return self.trace.evaluate(closed.jaxpr, constants, operands, self)
+
     def fail(self, reason: str) -> NoReturn:
         """Raises LayerMaskError with a reason; the trace adds where it happened."""
         raise LayerMaskError(reason)

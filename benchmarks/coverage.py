@@ -1,0 +1,145 @@
+"""Which of timm's convolutional classifiers `layer_mask` takes, unmodified.
+
+    python -m benchmarks.coverage coverage.csv
+
+Builds every network of `timm.list_models` whose family is no plain transformer with random weights
+at 64 pixels (96 or its own size where it takes no smaller one), imports it, and traces its masked
+function; nothing is computed. Goes on where an earlier run stopped. Then prints the table of
+docs/foreign_networks.md. One network takes 2 to 20 seconds, all of them hours.
+"""
+
+import collections
+import csv
+import gc
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.harness import show
+from lmjax.masking.transform import layer_mask
+from lmjax.models.pytorch import import_module
+from tests.support.torch_reference import timm
+
+# Modules of timm whose networks are transformers: tokens mixed by attention or dense layers.
+TRANSFORMERS = (
+    "beit cait coat convit crossvit csatv2 davit deepseek_vit deit efficientformer "
+    "efficientformer_v2 eva flexivit gcvit gemma4_vit hiera hieradet_sam2 levit mlp_mixer mvitv2 "
+    "naflexvit nest pit pvt_v2 qwen3_vit sequencer swin_transformer swin_transformer_v2 "
+    "swin_transformer_v2_cr tiny_vit tnt twins visformer vision_transformer "
+    "vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam vitamin volo xcit"
+)
+FAMILIES = {
+    name: family
+    for family in timm.list_modules()
+    if family not in TRANSFORMERS.split(" ")
+    for name in timm.list_models(module=family)
+}
+LARGEST = 150e6  # parameters
+SECONDS = 240  # for one network
+COLUMNS = ("network", "family", "size", "status", "reason")
+
+
+class _TooLate(BaseException):
+    """Not an Exception, so that no library takes it for an error of the network."""
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Ends what runs inside after some seconds."""
+
+    def stop(*_: Any) -> None:
+        raise _TooLate
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def size_of(module: torch.nn.Module) -> int:
+    """Side of the smallest images that a network takes, of those that are tried."""
+    config: Any = module.pretrained_cfg
+    channels, own = config["input_size"][:2]
+    for size in [own] if config.get("fixed_input_size") else (64, 96, 224, own):
+        try:
+            with torch.no_grad():
+                module(torch.zeros(1, channels, size, size))
+            return size
+        except Exception:
+            continue
+    return own
+
+
+def parameters(name: str) -> int:
+    """How many parameters a network has."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name).parameters())
+
+
+def trace(name: str) -> int:
+    """Traces a network's masked function; returns the side of its images."""
+    module = timm.create_model(name).eval()
+    channels, size = module.pretrained_cfg["input_size"][0], size_of(module)
+    graph, params = import_module(module, [1, channels, size, size], check=False)
+    images = jax.ShapeDtypeStruct((2, channels, size, size), np.float32)
+    masks = jax.ShapeDtypeStruct((2, size, size), bool)
+    jax.eval_shape(layer_mask(graph, layout="NCHW"), params, images, masks)
+    return size
+
+
+def attempt(name: str) -> dict[str, Any]:
+    """A row of the table."""
+    row: dict[str, Any] = {"network": name, "family": FAMILIES[name]}
+    try:
+        if parameters(name) > LARGEST:
+            return row | {"status": "skipped", "reason": f"over {LARGEST:.0g} parameters"}
+        with time_limit(SECONDS):
+            return row | {"size": trace(name), "status": "traced"}
+    except _TooLate:
+        return row | {"status": "late", "reason": f"{SECONDS} s"}
+    except Exception as error:
+        return row | {"status": type(error).__name__, "reason": " ".join(str(error).split())[:300]}
+    finally:
+        gc.collect()
+        jax.clear_caches()
+        torch.compiler.reset()
+
+
+def families(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many networks of each family were tried and traced."""
+    counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    for row in rows:
+        counts[row["family"]][row["status"]] += 1
+    return [
+        {"family": f, "networks": c.total(), "traced": c["traced"], "not tried": c["skipped"]}
+        for f, c in sorted(counts.items())
+    ]
+
+
+def main(output: tyro.conf.Positional[Path]) -> None:
+    """Traces the networks that the file does not hold yet, and prints the table."""
+    rows = list(csv.DictReader(output.open())) if output.exists() else []
+    done = {row["network"] for row in rows}
+    with output.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if not done:
+            writer.writeheader()
+        for name in sorted(FAMILIES.keys() - done):
+            rows.append(attempt(name))
+            writer.writerow(rows[-1])
+            file.flush()
+    show(families(rows))
+    show([r for r in rows if r["status"] not in ("traced", "skipped")])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
