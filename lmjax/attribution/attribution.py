@@ -27,7 +27,8 @@ class Attribution:
       segments: int32 `[H, W]`, the segments' labels; None where pixels are scored.
       standard_error: of the scores, in their shape, from methods that sample; else None.
       intercept: scalar or `[T]`, a surrogate's output with everything hidden; else None.
-      r2: scalar or `[T]`, weighted R^2 of a surrogate on its own samples, at most 1; else None.
+      r2: scalar or `[T]`, cross-validated R^2 of a surrogate, at most 1; NaN where outputs do not
+        vary or samples are too few for the segments; None from other methods.
       samples: the state from which methods that sample continue, as `previous=` of a later call;
         else None.
     """

@@ -51,7 +51,7 @@ def banzhaf(
         from 32 coalitions on. None takes all.
       previous: attribution of the same call with fewer coalitions, to continue. Not needed, and
         ignored, where all coalitions are evaluated.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.

@@ -11,9 +11,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import Game, Payoffs, as_output
+from lmjax.attribution.game import Game, Payoffs
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import Static, split
+from lmjax.evaluation.outputs import as_output
 from lmjax.masks.families import Masks
 
 

@@ -76,7 +76,7 @@ def extremal_perturbation(
       learning_rate: above 0.
       mirror: show the network the image flipped left to right at every other step, which finds
         masks that work for both, as TorchRay does. Unsuitable for digits and text.
-      output: what to raise: "logit" or "probability" (softmax over all classes).
+      output: what to raise: "logit" or "probability" (softmax; sigmoid of a single logit).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

@@ -9,19 +9,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.outputs import OUTPUTS, as_output, check_finite, probabilities
 from lmjax.evaluation.target import check_target, resolve_target
 from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst
 from lmjax.masks.segments import check_segments
-
-OUTPUTS = ("probability", "logit")
 
 
 class Prediction(NamedTuple):
@@ -64,7 +62,7 @@ class Game:
       segments: `[H, W]` ints, labels 0..S-1, none missing: the players. None where masks are not
         made of segments.
       target: class or classes; None takes the predicted class.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Raises:
       ValueError: another output, shapes that do not match, or bad labels.
@@ -120,27 +118,14 @@ class Game:
         return Payoffs(values[1:], values[0], _prediction(logits[0], target))
 
 
-def as_output(logits: jax.Array, output: str) -> jax.Array:
-    """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`."""
-    return jax.nn.softmax(logits) if output == "probability" else logits
-
-
 def _prediction(logits: np.ndarray, target: int | tuple[int, ...]) -> Prediction:
     """Returns the prediction that the logits `[K]` of the whole image make."""
-    probabilities, predicted = np.asarray(jax.nn.softmax(logits)), int(np.argmax(logits))
-    return Prediction(
-        target, probabilities[np.asarray(target)], predicted, probabilities[predicted]
-    )
+    shares, predicted = np.asarray(probabilities(jnp.asarray(logits))), int(np.argmax(logits))
+    return Prediction(target, shares[np.asarray(target)], predicted, shares[predicted])
 
 
 def _outputs(logits: np.ndarray, target: int | tuple[int, ...], output: str) -> np.ndarray:
     """Returns the targets' outputs, `[N]` or `[N, T]`; raises ValueError unless all are finite."""
     values = np.asarray(as_output(jnp.asarray(logits), output))[:, np.asarray(target)]
-    finite = np.isfinite(values)
-    if not finite.all():
-        count = (~finite.reshape(len(values), -1).all(axis=1)).sum()
-        raise ValueError(
-            f"predictor gave NaN or infinity for {count} of {len(values)} variants; check its "
-            "weights, and that its baseline reads no hidden NaN"
-        )
+    check_finite(values)
     return values

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective, jacobian, make_problem
-from lmjax.attribution.game import as_output
+from lmjax.evaluation.outputs import as_output
 
 
 def gradcam(

@@ -45,7 +45,7 @@ def gradient(
       channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute
         values, or "sum", with signs.
       output: what to explain: "logit", as is usual for gradients (where a probability is near 1 its
-        gradient vanishes), or "probability" (softmax over all classes).
+        gradient vanishes), or "probability" (softmax; sigmoid of a single logit).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

@@ -68,7 +68,7 @@ def hsic(
         small to rank them. None takes all.
       previous: attribution of the same call with fewer samples, to continue; the kernel's width may
         differ.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors

@@ -56,7 +56,7 @@ def lime(
         from 10 samples a segment on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. The regression is
         fitted again, and may be another one.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are due

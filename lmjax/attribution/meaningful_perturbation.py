@@ -93,8 +93,8 @@ def meaningful_perturbation(
       learning_rate: of Adam, above 0.
       jitter: number of rows, and of columns, among which the image is shifted at random under the
         mask at each step, about its place (border pixels are repeated). 1 does not shift.
-      output: what to lower: "probability" (softmax over all classes) or "logit". The default
-        penalty suits probabilities.
+      output: what to lower: "probability" (softmax; sigmoid of a single logit) or "logit". The
+        default penalty suits probabilities.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

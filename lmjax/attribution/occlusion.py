@@ -45,7 +45,7 @@ def occlusion(
       overlaps: "mean" or "sum" of the effects of all windows over a pixel.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

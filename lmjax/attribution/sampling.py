@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
       scores: `[T, S]` or `[T, H, W]`.
       standard_error: in the shape of the scores.
       intercept: `[T]`, of a surrogate.
-      r2: `[T]`, of a surrogate.
+      r2: `[T]`, cross-validated, of a surrogate.
     """
 
     scores: np.ndarray

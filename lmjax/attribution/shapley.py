@@ -44,7 +44,7 @@ def exact_shapley(
       segments: `[H, W]` ints, labels 0..S-1, none missing; S at most 12.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -98,7 +98,7 @@ def permutation_shapley(
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 8 orders on. None takes all orders.
       previous: attribution of the same call with fewer orders, to continue.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.

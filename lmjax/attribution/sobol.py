@@ -69,7 +69,7 @@ def sobol(
         of random designs, it stops late rather than early. None takes all.
       previous: attribution of the same call with fewer designs, to continue with further points of
         the sequence.
-      output: what to explain: "probability" (softmax over all classes) or "logit".
+      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is

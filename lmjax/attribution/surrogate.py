@@ -15,6 +15,9 @@ from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.attribution.sampling import Estimate
 
+# Outputs that differ by no more than this share of the largest are constant to their rounding.
+_ROUNDING = 1e-6
+
 DISTANCES = ("cosine", "euclidean")
 
 
@@ -105,8 +108,11 @@ def lime_regression(
       distance: "cosine" or "euclidean".
 
     Returns:
-      scores `[T, S]`, intercept `[T]` and weighted R^2 `[T]`; without the axis T for outputs `[N]`.
-      R^2 of constant outputs is 1.
+      scores `[T, S]`, intercept `[T]` and R^2 `[T]`; without the axis T for outputs `[N]`. R^2 is
+      cross-validated, leaving out one sample at a time (PRESS; Allen 1974, "The relationship
+      between variable selection and data augmentation and a method for prediction"): at most 1, and
+      below 0 where the mean predicts better. It is NaN where outputs do not vary, and for fewer
+      than S + 2 samples.
     """
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
@@ -142,8 +148,9 @@ def _ridge(x, outputs, weight, alpha, count):
     """Fits the regression to the first `count` samples; rows beyond them have weight 0.
 
     Returns:
-      scores `[T, S]`, intercept `[T]`, R^2 `[T]` and standard errors `[T, S]`.
+      scores `[T, S]`, intercept `[T]`, cross-validated R^2 `[T]` and standard errors `[T, S]`.
     """
+    unknowns = (x != 0).any(axis=0).sum() + 1  # segments left out are columns of zeros
     # Relative to the first output, constant outputs are exactly 0 and small effects keep digits.
     y = outputs - outputs[:1]
     with jax.default_matmul_precision("highest"):
@@ -155,10 +162,15 @@ def _ridge(x, outputs, weight, alpha, count):
         scores = jax.scipy.linalg.cho_solve(factor, weighted.T @ y)
         intercept = outputs[0] + y_mean - x_mean @ scores
         residual = y - x @ scores
-        left, total = weight @ residual**2, weight @ y**2
         influence = jax.scipy.linalg.cho_solve(factor, weighted.T)  # [S, N]
         variance = influence**2 @ residual**2
-    r2 = jnp.where(total > 0, 1 - left / jnp.where(total > 0, total, 1), 1)
+        share = weight / weight.sum()
+        leverage = share + (x * influence.T).sum(axis=1)
+        left = weight @ (residual / (1 - leverage)[:, None]) ** 2
+        total = weight @ (y / (1 - share)[:, None]) ** 2
+    rounding = _ROUNDING * jnp.abs(outputs).max(axis=0)
+    known = (count > unknowns) & (total > weight.sum() * rounding**2)
+    r2 = jnp.where(known, 1 - left / total, jnp.nan)
     free = jnp.maximum(count - x.shape[1] - 1, 1)
     return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
 

@@ -73,7 +73,7 @@ def deletion(
         falling mean of the heatmap, and `step` counts segments.
       step: regions to remove in each step. None: as many pixels as the image is wide (224 at
         224 x 224, the setting of RISE's code), or one segment.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Curve` from the whole image (fraction 0) to none of it (fraction 1); the metric is its
@@ -117,7 +117,7 @@ def insertion(
       segments: `[H, W]` ints, labels 0..S-1, none missing: whole segments are inserted.
       step: regions to insert in each step. None: as many pixels as the image is wide, or one
         segment.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Curve` from none of the image (fraction 0) to the whole (fraction 1); the metric is its

@@ -49,7 +49,7 @@ def mu_fidelity(
       share: of the cells or segments in a subset, above 0 and below 1; rounded to at least one.
       num_subsets: number of random subsets, 2 or more.
       correlation: "pearson" or "spearman".
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       A number in [-1, 1], or `[T]` for T targets; higher is better. NaN where all scores or all
@@ -121,7 +121,7 @@ def sensitivity_n(
       sizes: values of n, each below the number of regions; None takes ten from 1 to 80% of them, at
         equal distances.
       num_subsets: random subsets of each size, 2 or more.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `SensitivityN`.
@@ -172,7 +172,7 @@ def infidelity(
       target: class or classes; None takes the predicted class.
       rescale: multiply the heatmap by the factor that minimises the result, which makes it
         independent of the heatmap's scale.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       A number, 0 or more, or `[T]` for T targets; lower is better.
@@ -221,7 +221,7 @@ def sufficiency(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -262,7 +262,7 @@ def necessity(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.outputs import predicted_classes
 from lmjax.masking.checks import check_image
 from lmjax.masks.segments import grid
 from lmjax.metrics.curves import Curve, deletion, trace
@@ -47,7 +48,7 @@ def region_perturbation(
       size: side of the squares, in pixels. They form a grid from the upper left corner; those at
         the right and lower border may be smaller.
       steps: L, the largest number of regions to remove; None removes all.
-      output: "probability" (softmax over all classes) or "logit".
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.
@@ -182,8 +183,8 @@ def top_k_ablation(
       bool `[max_k + 1]`, for k = 0 (True), 1, ..., max_k.
 
     Raises:
-      ValueError: max_k not within 1..S, shapes that do not match, and all that `lmjax.evaluate`
-        raises.
+      ValueError: max_k not within 1..S, shapes that do not match, non-finite logits, a network with
+        a single logit, and all that `lmjax.evaluate` raises.
 
     References:
       Balasubramanian & Feizi 2022 (arXiv 2211.14646), the LIME experiments: their code hides with
@@ -194,5 +195,5 @@ def top_k_ablation(
     count = len(regions.scores)
     max_k = count if max_k is None else check_whole("max_k", max_k, least=1, most=count)
     logits = as_evaluator(predictor)(image, regions.removed(np.arange(max_k + 1)))
-    predicted = logits.argmax(axis=1)
+    predicted = predicted_classes(logits)
     return predicted == predicted[0]

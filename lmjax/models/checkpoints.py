@@ -182,8 +182,13 @@ def save_safetensors(
       path: of the file; its folder must exist.
       state_dict: torch's keys -> arrays, stored in their own precision.
       metadata: what JSON can hold; `read_metadata` gives it back.
+
+    Raises:
+      ValueError: NaN or infinity in a tensor.
     """
     from safetensors.numpy import save
+
+    check_finite(state_dict)
 
     # safetensors writes several metadata entries in random order, so they go into one.
     entry = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
@@ -193,6 +198,17 @@ def save_safetensors(
     }
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=entry))  # save_file would make it private
+
+
+def check_finite(state_dict: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError, with the names of tensors that hold NaN or infinity, if there are any."""
+    bad = [key for key, value in state_dict.items() if not np.isfinite(value).all()]
+    if bad:
+        named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise ValueError(
+            f"weights must be finite numbers, {len(bad)} of {len(state_dict)} tensors hold NaN or "
+            f"infinity: {named}; the training diverged, or float16 is too narrow for them"
+        )
 
 
 def rename(

@@ -45,36 +45,46 @@ def samples(num_samples=1000, num_segments=S):
 # -- the regression
 
 
+def cross_validated(keep, outputs, weight, alpha=1.0):
+    """R^2 of predictions for samples that were left out, one at a time."""
+    outputs, left, total = outputs.astype(float), 0.0, 0.0
+    for i in range(len(keep)):
+        rest = np.arange(len(keep)) != i
+        ridge = Ridge(alpha=alpha).fit(keep[rest], outputs[rest], weight[rest])
+        left += weight[i] * (outputs[i] - ridge.predict(keep[i : i + 1])[0]) ** 2
+        total += weight[i] * (outputs[i] - np.average(outputs[rest], weights=weight[rest])) ** 2
+    return 1 - left / total
+
+
 def test_regression_agrees_with_the_lime_package():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lime.lime_base import LimeBase
     keep, outputs = samples()
     distances = pairwise_distances(keep.astype(float), np.ones((1, S)), metric="cosine").ravel()
-    scores, intercept, r2 = lime_regression(keep, outputs)
+    scores, intercept, _ = lime_regression(keep, outputs)
     for target in range(outputs.shape[1]):
-        expected_intercept, features, expected_r2, _ = LimeBase(kernel).explain_instance_with_data(
+        expected_intercept, features, _, _ = LimeBase(kernel).explain_instance_with_data(
             keep.astype(float), outputs, distances, target, num_features=S
         )
         expected = np.array([weight for _, weight in sorted(features)])
         scale = abs(expected).max()
         np.testing.assert_allclose(scores[target], expected, atol=1e-4 * scale)
         np.testing.assert_allclose(intercept[target], expected_intercept, atol=1e-4 * scale)
-        np.testing.assert_allclose(r2[target], expected_r2, atol=1e-4)
 
 
 def lime_package(keep, outputs, target, distances, **options):
-    """Scores `[S]`, 0 for segments left out, and R^2."""
+    """Scores `[S]`, 0 for segments left out, and intercept."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lime.lime_base import LimeBase
 
-        intercept, features, r2, _ = LimeBase(options.pop("kernel")).explain_instance_with_data(
+        intercept, features, _, _ = LimeBase(options.pop("kernel")).explain_instance_with_data(
             keep.astype(float), outputs, distances, target, **options
         )
     scores = np.zeros(keep.shape[1])
     scores[[feature for feature, _ in features]] = [weight for _, weight in features]
-    return scores, intercept, r2
+    return scores, intercept
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -111,7 +121,7 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
     outputs = np.asarray(network(IMAGE, keep[:, SEGMENTS]))
     distances = pairwise_distances(keep.astype(float), np.ones((1, S)), metric=distance).ravel()
     for row, target in enumerate((1, 0)):
-        scores, intercept, r2 = lime_package(
+        scores, intercept = lime_package(
             keep,
             outputs,
             target,
@@ -124,7 +134,10 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
         np.testing.assert_array_equal(found.scores[row] != 0, scores != 0)
         np.testing.assert_allclose(found.scores[row], scores, atol=1e-4 * abs(scores).max())
         np.testing.assert_allclose(found.intercept[row], intercept, atol=1e-4 * abs(scores).max())
-        np.testing.assert_allclose(found.r2[row], r2, atol=1e-4)
+        left_out = cross_validated(
+            keep[:, scores != 0], outputs[:, target], kernel(distances, width)
+        )
+        np.testing.assert_allclose(found.r2[row], left_out, atol=1e-3)
 
 
 def test_selections_of_constant_answers_are_finite():
@@ -158,7 +171,7 @@ def test_standard_errors_are_those_of_other_keys():
 
 @pytest.mark.parametrize(
     ("num_samples", "num_segments", "width", "alpha"),
-    [(1000, 20, 0.25, 1.0), (1000, 60, 0.1, 1.0), (50, 80, 0.25, 0.1), (3000, 10, 1.0, 1e-3)],
+    [(1000, 20, 0.25, 1.0), (200, 60, 0.1, 1.0), (50, 80, 0.25, 0.1), (3000, 10, 1.0, 1e-3)],
 )
 def test_regression_agrees_with_scikit_learns_ridge(num_samples, num_segments, width, alpha):
     keep, outputs = samples(num_samples, num_segments)
@@ -172,8 +185,11 @@ def test_regression_agrees_with_scikit_learns_ridge(num_samples, num_segments, w
         scale = abs(ridge.coef_).max()
         np.testing.assert_allclose(scores[target], ridge.coef_, atol=1e-4 * scale)
         np.testing.assert_allclose(intercept[target], ridge.intercept_, atol=1e-4 * scale)
-        expected = ridge.score(keep, outputs[:, target], weight)
-        np.testing.assert_allclose(r2[target], expected, atol=1e-4)
+        if num_samples < num_segments + 2:
+            assert np.isnan(r2[target])
+        elif num_samples <= 200:
+            expected = cross_validated(keep, outputs[:, target], weight, alpha)
+            np.testing.assert_allclose(r2[target], expected, atol=1e-3)
 
 
 def test_one_target_is_a_column_of_several():
@@ -185,12 +201,12 @@ def test_one_target_is_a_column_of_several():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e4])
-def test_constant_outputs_have_no_scores_and_a_perfect_fit(value):
+def test_constant_outputs_have_no_scores_and_no_fit(value):
     keep, _ = samples()
     scores, intercept, r2 = lime_regression(keep, np.full(len(keep), value, np.float32))
     np.testing.assert_array_equal(scores, np.zeros(S))
     np.testing.assert_allclose(intercept, value)
-    assert r2 == 1
+    assert np.isnan(r2)
 
 
 # -- the attribution
@@ -233,7 +249,8 @@ def test_it_is_the_regression_on_its_own_coalitions():
     ridge = Ridge(alpha=1.0).fit(keep, probabilities[:, 2], weight)
     scale = abs(ridge.coef_).max()
     np.testing.assert_allclose(found.scores, ridge.coef_, atol=1e-3 * scale)
-    np.testing.assert_allclose(found.r2, ridge.score(keep, probabilities[:, 2], weight), atol=1e-3)
+    expected = cross_validated(keep, probabilities[:, 2], weight)
+    np.testing.assert_allclose(found.r2, expected, atol=1e-3)
     np.testing.assert_allclose(found.probability, probabilities[0, 2], atol=1e-5)
     np.testing.assert_allclose(found.predicted_probability, probabilities[0].max(), atol=1e-5)
     assert found.predicted_class == logits[0].argmax()
@@ -378,3 +395,21 @@ def test_more_segments_than_memory_allows_is_an_error(monkeypatch):
     pixels = np.arange(224 * 224).reshape(224, 224)
     with pytest.raises(ValueError, match=r"50,176 segments .* need about 31\.0 GB .* 1\.0 GB"):
         lime(predictor(), image, pixels, key=KEY)
+
+
+@pytest.mark.parametrize(("count", "segments"), [(1000, 30), (300, 100), (60, 256), (31, 30)])
+def test_noise_is_not_explained(count, segments):
+    """On its own samples the fit to noise has an R^2 of up to .998."""
+    keep = np.random.default_rng(0).random((count, segments)) < 0.5
+    noise = np.random.default_rng(1).normal(size=(count, 3)).astype(np.float32)
+    r2 = np.asarray(lime_regression(keep, noise, alpha=1e-3)[2])
+    if count < segments + 2:
+        assert np.isnan(r2).all()
+    else:
+        assert (r2 < 0).all()
+
+
+def test_outputs_that_vary_by_rounding_have_no_fit():
+    keep, _ = samples()
+    noise = np.random.default_rng(0).normal(size=len(keep)) * 1e-9
+    assert np.isnan(lime_regression(keep, (0.5 + noise).astype(np.float32))[2])

@@ -197,6 +197,15 @@ def test_prefix_of_some_keys_stays(tmp_path):
     same(checkpoints.read_state_dict(tmp_path / "weights.safetensors"), weights)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_written(tmp_path, bad):
+    """A training that diverged in its last step, or float16 too narrow for a weight."""
+    weights = {"a": np.ones(2), "b.weight": np.array([1.0, bad], np.float32)}
+    with pytest.raises(ValueError, match=r"1 of 2 tensors hold NaN or infinity: b\.weight"):
+        checkpoints.save_safetensors(tmp_path / "weights.safetensors", weights)
+    assert not list(tmp_path.iterdir())
+
+
 def test_safetensors_need_no_torch(model, tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails

@@ -1,0 +1,45 @@
+"""What is read off logits: probabilities, and predicted classes."""
+
+import jax
+import numpy as np
+
+OUTPUTS = ("probability", "logit")
+
+
+def probabilities(logits: jax.Array) -> jax.Array:
+    """Returns the probabilities of logits `[..., K]`: softmax, or sigmoid of a single logit."""
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+def as_output(logits: jax.Array, output: str) -> jax.Array:
+    """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`."""
+    return probabilities(logits) if output == "probability" else logits
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raises ValueError unless the values `[N, ...]` of all variants are finite."""
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"predictor gave NaN or infinity for {(~finite).sum()} of {len(values)} variants; "
+            "check its weights, and that its baseline reads no hidden NaN"
+        )
+
+
+def predicted_classes(logits: np.ndarray) -> np.ndarray:
+    """Returns the classes of highest logit, int `[N]`.
+
+    Args:
+      logits: `[N, K]`.
+
+    Raises:
+      ValueError: NaN or infinity, whose highest is no prediction; a single logit, which predicts
+        the same class for every image.
+    """
+    check_finite(np.asarray(logits))
+    if np.shape(logits)[-1] == 1:
+        raise ValueError(
+            "predicted classes need two logits or more; the network has one, so that its class is "
+            "always the same: explain its output, or append a logit of 0 for the other class"
+        )
+    return np.asarray(logits).argmax(axis=-1)
