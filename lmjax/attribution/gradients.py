@@ -273,7 +273,7 @@ def _point_of_path(path: jax.Array, image: jax.Array, distance: jax.Array) -> ja
 
 def _noisy_copy(std: jax.Array, image: jax.Array, key: jax.Array) -> jax.Array:
     """Returns the image with Gaussian noise."""
-    return image + std * jax.random.normal(key, image.shape)
+    return image + std * jax.random.normal(key, image.shape, np.float32)
 
 
 def _batch_size(predictor: Callable | Evaluator, number: int, shape: tuple[int, int, int]) -> int:

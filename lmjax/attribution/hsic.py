@@ -120,7 +120,7 @@ def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> n
     start, stop = first // _HYPERCUBE * _HYPERCUBE, -(-last // _HYPERCUBE) * _HYPERCUBE
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bits(key, (num_segments,))
+        return jax.random.bits(key, (num_segments,), np.uint32)
 
     bits = numbered(draw, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
     keep = (bits.argsort(axis=1) < _HYPERCUBE // 2).reshape(-1, num_segments)

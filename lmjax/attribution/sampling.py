@@ -28,6 +28,7 @@ from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
 from lmjax.masks.families import MaskFamily
+from lmjax.masks.keys import fingerprint
 
 # Tolerance for two runs of a predictor on the same image.
 _RTOL, _ATOL = 1e-3, 1e-4
@@ -58,6 +59,7 @@ class Samples:
       values: float32 `[N, T]`, of the variants.
       whole: `[T]`, of the whole image.
       key_data: of the random key.
+      draws: fingerprint of the key's draws.
       count: number of samples.
       settings: as in `Sampling`.
       sums: result of `Sampling.add`, where the method has it; a pytree of arrays.
@@ -66,6 +68,7 @@ class Samples:
     values: np.ndarray
     whole: np.ndarray
     key_data: np.ndarray
+    draws: str = dataclasses.field(metadata={"static": True})
     count: int = dataclasses.field(metadata={"static": True})
     settings: tuple = dataclasses.field(metadata={"static": True})
     sums: Any = None
@@ -180,7 +183,15 @@ def _extend(
         values, whole, sums = np.concatenate([samples.values, new]), samples.whole, samples.sums
     if sampling.add is not None:
         sums = sampling.add(sums, variants, new)
-    samples = Samples(values, whole, sampling.key_data, stop, sampling.settings, sums)
+    samples = Samples(
+        values,
+        whole,
+        sampling.key_data,
+        fingerprint(sampling.key),
+        stop,
+        sampling.settings,
+        sums,
+    )
     return samples, payoffs.prediction
 
 
@@ -219,6 +230,11 @@ def _resume(
         )
     if not np.array_equal(samples.key_data, sampling.key_data):
         raise ValueError("previous was sampled with another key; pass the same key=")
+    if samples.draws != fingerprint(sampling.key):
+        raise ValueError(
+            "previous was sampled where the same key gives other draws: by another JAX version or "
+            "configuration of its random numbers; sample again from the start"
+        )
     if not np.array_equal(np.asarray(previous.segments), np.asarray(game.segments)):
         raise ValueError("previous has other segments; pass the same segments")
     if samples.count > num_samples:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import core
+from jax.experimental import checkify
 
 _RANGE_TOLERANCE = 1e-5  # rounding of a resize in float32, not an overshoot
 _NAMED_VALUES = 5
@@ -60,10 +61,12 @@ def check_mask(masks, shape: tuple[int, ...], name: str = "masks", *, soft: bool
 
     Returns:
       bool `[N, H, W]` (floating point where `soft` and so given). NumPy stays NumPy. Under tracing,
-      where values cannot be checked, every value but 0 counts as visible.
+      where values cannot be checked, every value but 0 counts as visible; a function that goes
+      through `jax.experimental.checkify.checkify` reports values other than 0 and 1.
 
     Raises:
-      ValueError: another shape, or values other than 0 and 1; the text names them.
+      ValueError: another shape, or values other than 0 and 1; the text names them. A derivative
+        with respect to masks that must be 0 or 1: it would be 0 everywhere.
     """
     if not isinstance(masks, jax.Array):
         masks = np.asarray(masks)
@@ -82,7 +85,25 @@ def check_mask(masks, shape: tuple[int, ...], name: str = "masks", *, soft: bool
     soft = soft and jnp.issubdtype(masks.dtype, jnp.floating)
     if not is_traced(masks):
         _check_mask_values(np.asarray(masks), name, soft)
-    return masks if soft else masks.astype(bool)
+        return masks if soft else masks.astype(bool)
+    if soft:
+        return masks
+    checkify.debug_check(((masks == 0) | (masks == 1)).all(), f"{name} must hold only 0 and 1")
+    return _is_visible(masks)
+
+
+@jax.custom_jvp
+def _is_visible(masks: jax.Array) -> jax.Array:
+    return masks != 0
+
+
+@_is_visible.defjvp
+def _refuse_derivative(*_):
+    raise ValueError(
+        "masks must be 0 or 1 here, so a derivative with respect to them would be 0 everywhere; "
+        "take a removal that blends, such as lmjax.Replace('blur'), or stop the gradient: "
+        "jax.lax.stop_gradient(masks)"
+    )
 
 
 def _check_mask_values(masks: np.ndarray, name: str, soft: bool) -> None:

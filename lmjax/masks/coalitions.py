@@ -145,7 +145,8 @@ def random_keep(
     check_memory(9 * num_segments * last, num_segments, last)
 
     def draw(count: int) -> jax.Array:
-        return jax.random.bernoulli(threefry(key), keep_probability, (count, num_segments))
+        share = np.float32(keep_probability)
+        return jax.random.bernoulli(threefry(key), share, (count, num_segments))
 
     keep = draw_rows(draw, first, last)
     return keep.at[0].set(True) if first_all_visible and first == 0 else keep

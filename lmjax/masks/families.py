@@ -322,12 +322,12 @@ def random_grids(
     first = check_whole("first", first, least=0)
     check_number("keep_probability", keep_probability, above=0, below=1)
     grid = check_pair("grid", grid, most=spatial_shape, note="the image's height and width")
-    cell_key, shift_key = jax.random.split(threefry(key))
-    limit = jnp.asarray(_cell_size(grid, spatial_shape))
+    limit = np.asarray(_cell_size(grid, spatial_shape), np.int32)
 
     def draw(count: int) -> tuple[jax.Array, jax.Array]:
-        cells = jax.random.bernoulli(cell_key, keep_probability, (count, *grid))
-        return cells, jax.random.randint(shift_key, (count, 2), 0, limit[None])
+        cell_key, shift_key = jax.random.split(threefry(key))
+        cells = jax.random.bernoulli(cell_key, np.float32(keep_probability), (count, *grid))
+        return cells, jax.random.randint(shift_key, (count, 2), 0, limit[None], np.int32)
 
     cells, shifts = draw_rows(draw, first, first + num_samples)
     return Grids(spatial_shape, np.asarray(cells), np.asarray(shifts), soft=soft)

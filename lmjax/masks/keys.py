@@ -1,9 +1,11 @@
 """Draws that can be continued: row i depends on the key and on i alone."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from lmjax._utils.sizes import power_of_two
 
@@ -17,6 +19,19 @@ def threefry(key: jax.Array) -> jax.Array:
     if jax.random.key_impl(key) == "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), "uint32"), impl="threefry2x32")
+
+
+def fingerprint(key: jax.Array) -> str:
+    """Hashes a few draws of a key, to tell later whether the same key still gives the same draws.
+
+    They could change with JAX's version and configuration.
+    """
+    with jax.threefry_partitionable(True):
+        first, second = jax.random.split(threefry(jax.random.fold_in(key, 1)))
+        bits = jax.random.bits(first, (4,), np.uint32)
+        uniform = jax.random.uniform(second, (4,), np.float32)
+    drawn = np.asarray(bits).tobytes() + np.asarray(uniform).tobytes()
+    return hashlib.sha256(drawn).hexdigest()[:16]
 
 
 def draw_rows(draw: Callable[[int], Any], first: int, last: int) -> Any:

@@ -35,7 +35,7 @@ def random_orders(
     num_orders = check_whole("num_orders", num_orders, least=1)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bits(key, (num_segments,))
+        return jax.random.bits(key, (num_segments,), np.uint32)
 
     return np.argsort(numbered(draw, first, first + num_orders, key=key), axis=1)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -27,7 +26,8 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
     """Draws samples `first` to `last - 1` of an endless sequence: i is `draw(fold_in(key, i))`.
 
     Args:
-      draw: pure function key -> arrays of one shape (any pytree of them).
+      draw: pure function key -> arrays of one shape (any pytree of them), of dtypes that it states,
+        so that they do not change with `jax_enable_x64`.
       first: number of the first sample.
       last: number to stop before.
       key: random key.
@@ -36,9 +36,11 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
       The samples, as NumPy arrays with a leading axis of `last - first`.
     """
     key, blocks = threefry(key), []
-    for start in range(first, max(last, first + 1), _BLOCK):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(_BLOCK))
-        blocks.append(jax.tree.map(np.asarray, jax.vmap(draw)(keys)))
+    with jax.threefry_partitionable(True):
+        for start in range(first, max(last, first + 1), _BLOCK):
+            numbers = np.arange(start, start + _BLOCK, dtype=np.uint32)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+            blocks.append(jax.tree.map(np.asarray, jax.vmap(draw)(keys)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: last - first], *blocks)
 
 
@@ -71,7 +73,7 @@ def bernoulli_keep(
     check_number("keep_probability", keep_probability, above=0, below=1)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(key, keep_probability, (num_segments,))
+        return jax.random.bernoulli(key, np.float32(keep_probability), (num_segments,))
 
     return numbered(draw, first, first + num_samples, key=key)
 
@@ -134,7 +136,8 @@ def shapley_keep(
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         size_key, order_key = jax.random.split(key)
-        return jax.random.uniform(size_key), jax.random.bits(order_key, (num_segments,))
+        uniform = jax.random.uniform(size_key, dtype=np.float32)
+        return uniform, jax.random.bits(order_key, (num_segments,), np.uint32)
 
     uniform, bits = numbered(draw, first, first + num_samples, key=key)
     size = smallest + np.searchsorted(up_to, uniform, side="right")

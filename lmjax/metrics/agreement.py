@@ -168,7 +168,7 @@ def bootstrap_mean(
     count = check_whole("num_resamples", num_resamples, least=1)
     flat = values.reshape(len(values), -1)
     means = np.empty((count, flat.shape[1]))
-    draws = np.asarray(jax.random.randint(key, (count, len(values)), 0, len(values)))
+    draws = np.asarray(jax.random.randint(key, (count, len(values)), 0, len(values), np.int32))
     for mean, drawn in zip(means, draws):
         mean[:] = np.bincount(drawn, minlength=len(values)) @ flat / len(values)
     tail = (1 - confidence) / 2

@@ -317,7 +317,7 @@ def _random_subsets(
     check_memory(needed, count, len(sizes) * num_subsets)
     hidden = np.zeros((len(sizes), num_subsets, count), bool)
     for subsets, size, own in zip(hidden, sizes, jax.random.split(key, len(sizes))):
-        draws = np.asarray(jax.random.uniform(own, (num_subsets, count)))
+        draws = np.asarray(jax.random.uniform(own, (num_subsets, count), np.float32))
         chosen = np.argpartition(draws, size - 1, axis=1)[:, :size]
         np.put_along_axis(subsets, chosen, True, axis=1)
     return hidden

@@ -18,7 +18,7 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
     Args:
       scores: `[S]`, higher = more relevant.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
-      object_mask: `[H, W]` bool, True = object.
+      object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
 
     Returns:
       A number in [-1, 1]; 0 for scores that are all 0.
@@ -57,7 +57,7 @@ def top_k_iou(
 
     Args:
       heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
-      object_mask: `[H, W]` bool, True = object.
+      object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       k: number of regions. None takes the fewest that have as many pixels as the object. Of equal
         scores the first in reading order (segments: in the order of their labels) count.
@@ -87,7 +87,7 @@ def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: floa
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.
-      object_mask: `[H, W]` bool, True = object.
+      object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
       tolerance: distance to the object that still hits, in pixels between their centres; 0 requires
         the object itself.
 
@@ -118,7 +118,7 @@ def relevance_mass_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float
 
     Args:
       heatmap: `[H, W]`, higher = more relevant. Negative scores count as 0.
-      object_mask: `[H, W]` bool, True = object.
+      object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
 
     Returns:
       A share in [0, 1]; NaN where no score is positive.
@@ -145,7 +145,7 @@ def relevance_rank_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.
-      object_mask: `[H, W]` bool, True = object.
+      object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
 
     Returns:
       A share in [0, 1]. A constant heatmap gets the object's share of the image.
@@ -170,6 +170,13 @@ def _object(object_mask: ArrayLike) -> np.ndarray:
     object_mask = np.asarray(object_mask)
     if object_mask.ndim != 2:
         raise ValueError(f"object_mask must be [H, W], got shape {object_mask.shape}")
+    bad = object_mask[~((object_mask == 0) | (object_mask == 1))]
+    if bad.size:
+        named = ", ".join(map(str, np.unique(bad)[:5]))
+        raise ValueError(
+            f"object_mask must hold only True (object) and False, or 1 and 0; got {named}; make it "
+            "bool, for example object_mask > 0.5"
+        )
     object_mask = object_mask.astype(bool)
     if not object_mask.any():
         raise ValueError("object_mask has no object pixel; True = object")

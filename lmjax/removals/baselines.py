@@ -48,9 +48,9 @@ def segment_mean(image: jax.Array, segments: jax.Array) -> jax.Array:
 
 def gaussian_noise(shape: tuple[int, ...], *, key: jax.Array, std: float) -> jax.Array:
     """Draws independent N(0.5, std^2) for every pixel and channel, clipped to [0, 1]."""
-    return jnp.clip(0.5 + std * jax.random.normal(key, shape), 0, 1)
+    return jnp.clip(0.5 + std * jax.random.normal(key, shape, jnp.float32), 0, 1)
 
 
 def uniform_noise(shape: tuple[int, ...], *, key: jax.Array) -> jax.Array:
     """Draws independent uniform noise in [0, 1) for every pixel and channel."""
-    return jax.random.uniform(key, shape)
+    return jax.random.uniform(key, shape, jnp.float32)

@@ -335,7 +335,8 @@ class ImageBatch:
         """Returns `[M, 2]`: a key for the study's draws and one for noise, for each image."""
         indices = np.array([sample.index for sample in self.samples], np.uint32)
         split = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(self._key, index)))
-        return self._once("keys", lambda: split(indices))
+        with jax.threefry_partitionable(True):
+            return self._once("keys", lambda: split(indices))
 
     def _once(self, key: Any, make: Callable) -> Any:
         """Returns what `make` returned when it was called for this key first."""

@@ -18,6 +18,7 @@ from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
+from lmjax.masks.keys import fingerprint
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
 from lmjax.studies.images import ImageBatch
@@ -94,6 +95,7 @@ class Job:
             "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
+            "draws": fingerprint(jax.random.key(self.study.seed)),
         }
 
     def about(self) -> dict[str, Any]:

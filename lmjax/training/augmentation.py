@@ -207,7 +207,8 @@ def patches(
       fractions: shares of the cells, of which one is drawn and rounded to whole cells.
     """
     fraction_key, order_key = jax.random.split(key)
-    fraction = jax.random.choice(fraction_key, jnp.asarray(fractions))
+    which = jax.random.randint(fraction_key, (), 0, len(fractions), jnp.int32)
+    fraction = jnp.asarray(fractions, jnp.float32)[which]
     order = jax.random.permutation(order_key, grid**2).reshape(grid, grid)
     cells = order < jnp.round(fraction * grid**2)
     rows, columns = (jnp.arange(length) * grid // length for length in shape)
@@ -224,7 +225,7 @@ def cutout(shape: tuple[int, int], *, key: jax.Array, side: float = 0.5) -> jax.
       key: random key.
       side: of the square, as a share of H; the paper's for CIFAR-10.
     """
-    row, column = jax.random.randint(key, (2,), 0, jnp.array(shape))
+    row, column = jax.random.randint(key, (2,), 0, jnp.array(shape), jnp.int32)
     half = round(side * shape[0]) // 2
     return _box(shape, (row - half, column - half), (2 * half, 2 * half))
 
@@ -251,16 +252,18 @@ def erasing(
       attempts: at sides that fit; after that nothing is erased.
     """
     keys = jax.random.split(key, 4)
-    areas = jax.random.uniform(keys[0], (attempts,), minval=area[0], maxval=area[1])
+    areas = jax.random.uniform(keys[0], (attempts,), jnp.float32, area[0], area[1])
     low, high = jnp.log(jnp.asarray(aspect))
-    aspects = jnp.exp(jax.random.uniform(keys[1], (attempts,), minval=low, maxval=high))
+    aspects = jnp.exp(jax.random.uniform(keys[1], (attempts,), jnp.float32, low, high))
     areas = areas * shape[0] * shape[1]
     sides = jnp.stack([jnp.sqrt(areas * aspects), jnp.sqrt(areas / aspects)], axis=1)
     sides = jnp.round(sides).astype(int)
     fits = (sides < jnp.array(shape)[None]).all(axis=1)
     size = sides[fits.argmax()]
-    corner = jax.random.randint(keys[2], (2,), 0, jnp.maximum(jnp.array(shape) - size, 0) + 1)
-    there = jax.random.bernoulli(keys[3], probability) & fits.any()
+    corner = jax.random.randint(
+        keys[2], (2,), 0, jnp.maximum(jnp.array(shape) - size, 0) + 1, jnp.int32
+    )
+    there = jax.random.bernoulli(keys[3], jnp.float32(probability)) & fits.any()
     return _box(shape, corner, size) & there
 
 
@@ -275,9 +278,9 @@ def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
 
     def draw(key: jax.Array) -> jax.Array:
         share_key, place_key = jax.random.split(key)
-        comes = jax.random.uniform(share_key)
+        comes = jax.random.uniform(share_key, dtype=jnp.float32)
         half = (jnp.array(shape) * jnp.sqrt(comes)).astype(int) // 2
-        centre = jax.random.randint(place_key, (2,), 0, jnp.array(shape))
+        centre = jax.random.randint(place_key, (2,), 0, jnp.array(shape), jnp.int32)
         return _box(shape, centre - half, 2 * half)
 
     where = jax.vmap(draw)(jax.random.split(key, count))
@@ -295,7 +298,7 @@ def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
 
 def flip(examples: Examples, *, key: jax.Array) -> Examples:
     """Mirrors half of the images, left to right, with their masks."""
-    mirrored = jax.random.bernoulli(key, 0.5, examples.targets.shape[:1])
+    mirrored = jax.random.bernoulli(key, jnp.float32(0.5), examples.targets.shape[:1])
 
     def mirror(own: jax.Array | None) -> Any:
         if own is None:

@@ -173,6 +173,14 @@ def test_what_does_not_continue_is_an_error(change, message):
         mean(method, change.get("num_samples", 90), game, previous=previous)
 
 
+def test_draws_that_changed_are_not_continued(monkeypatch):
+    """The same key, but another version of JAX or configuration."""
+    previous = mean(mean_of_normals([]), 50)
+    monkeypatch.setattr("lmjax.attribution.sampling.fingerprint", lambda key: "another")
+    with pytest.raises(ValueError, match="the same key gives other draws"):
+        mean(mean_of_normals([]), 90, previous=previous)
+
+
 def test_every_portion_is_planned_for_the_whole_run():
     game = Identity()
     mean(mean_of_normals([]), 20, game, until=lambda *estimate: False)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 
 from lmjax.masking.checks import check_colours, check_image, check_mask
 
@@ -69,6 +70,32 @@ def test_under_jit_shapes_are_checked_and_values_are_not():
     np.testing.assert_array_equal(checked(0.5 * MASKS), MASKS == 1)
     with pytest.raises(ValueError, match="masks must be"):
         checked(MASKS[0])
+
+
+def _shown(masks):
+    return jnp.where(check_mask(masks, (2, 3)), 1.0, 0.0).sum()
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [jax.grad(_shown), jax.jit(jax.grad(_shown)), jax.grad(jax.jit(_shown))],
+    ids=["eager", "jit outside", "jit inside"],
+)
+def test_binary_masks_have_no_gradient(gradient):
+    with pytest.raises(ValueError, match="derivative with respect to them would be 0"):
+        gradient(jnp.asarray(MASKS, jnp.float32))
+    assert jax.grad(lambda m: _shown(jax.lax.stop_gradient(m)))(jnp.ones((1, 2, 3))).sum() == 0
+
+
+def test_soft_masks_have_a_gradient():
+    gradient = jax.grad(lambda m: check_mask(m, (2, 3), soft=True).sum())
+    assert (gradient(jnp.ones((1, 2, 3))) == 1).all()
+
+
+def test_checkify_reports_soft_masks_under_jit():
+    checked = checkify.checkify(jax.jit(_shown))
+    assert checked(jnp.asarray(MASKS, jnp.float32))[0].get() is None
+    assert "masks must hold only 0 and 1" in checked(jnp.full((1, 2, 3), 0.5))[0].get()
 
 
 def test_images_are_three_dimensional_floats():

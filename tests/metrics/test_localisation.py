@@ -188,3 +188,20 @@ def test_bad_input(metric, heatmap, object_mask, message):
 def test_bad_input_of_one_metric(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["1 and 2", "255 and -1", "soft", "NaN"])
+def test_masks_of_other_values_are_errors(name):
+    """Taken as bool, all of them mark every pixel."""
+    marks = {"1 and 2": (1, 2), "255 and -1": (-1, 255), "soft": (0.2, 1), "NaN": (0, np.nan)}[name]
+    mask = np.where(OBJECT, marks[1], marks[0])
+    for metric in (
+        lambda: pointing_game(HEATMAP, mask),
+        lambda: relevance_mass_accuracy(HEATMAP, mask),
+        lambda: relevance_rank_accuracy(HEATMAP, mask),
+        lambda: alignment(SCORES, SEGMENTS, mask),
+        lambda: top_k_iou(HEATMAP, mask),
+    ):
+        with pytest.raises(ValueError, match="object_mask must hold only True .* or 1 and 0; got"):
+            metric()
+    assert pointing_game(HEATMAP, OBJECT.astype(int)) == pointing_game(HEATMAP, OBJECT)

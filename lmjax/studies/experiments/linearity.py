@@ -129,7 +129,7 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
         )
 
     def draw(key):
-        return jax.random.bits(jax.random.fold_in(key, size), (high * wide,))
+        return jax.random.bits(jax.random.fold_in(key, size), (high * wide,), np.uint32)
 
     cells = np.argsort(np.asarray(jax.vmap(draw)(keys)), axis=1)[:, :count]
     cell_of = np.full(shape, -1)

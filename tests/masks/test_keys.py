@@ -1,0 +1,50 @@
+"""Draws depend on their key, not on JAX's configuration."""
+
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import pytest
+
+from lmjax.attribution.hsic import _half_visible
+from lmjax.attribution.sobol import designs
+from lmjax.masks.coalitions import random_keep
+from lmjax.masks.families import random_grids
+from lmjax.masks.keys import fingerprint
+from lmjax.masks.orders import random_orders
+from lmjax.masks.samplers import bernoulli_keep, shapley_keep
+
+SETTINGS = {"jax_enable_x64": True, "jax_threefry_partitionable": False}
+DRAWS = {
+    "random_keep": lambda key: random_keep(9, 70, key=key),
+    "bernoulli_keep": lambda key: bernoulli_keep(9, 70, key=key),
+    "shapley_keep": lambda key: shapley_keep(9, 70, key=key),
+    "random_orders": lambda key: random_orders(9, 70, key=key),
+    "random_grids": lambda key: random_grids((8, 8), 70, key=key, grid=3).masks(),
+    "hypercubes": lambda key: _half_visible(9, 0, 70, key),
+    "fingerprint": lambda key: np.frombuffer(fingerprint(key).encode(), np.uint8),
+}
+
+
+@contextmanager
+def configured(name, value):
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_a_key_gives_the_same_draws_under_any_configuration(draw, setting):
+    expected = np.asarray(draw(jax.random.key(3)))
+    with configured(setting, SETTINGS[setting]):
+        actual = np.asarray(draw(jax.random.key(3)))
+    np.testing.assert_array_equal(actual, expected)
+    assert (np.asarray(draw(jax.random.key(4))) != expected).any()
+
+
+def test_designs_of_sobol_indices():
+    expected = designs(5, 16, jax.random.key(3))
+    with configured("jax_enable_x64", True):
+        np.testing.assert_array_equal(designs(5, 16, jax.random.key(3)), expected)
