@@ -51,7 +51,9 @@ _TORCH_LEAVES = {
 }
 _AS_IN_TORCH = ("class_token", "encoder.pos_embedding")
 _IGNORED = "num_batches_tracked"
-_WRAPPERS = ("state_dict", "model")  # keys under which training scripts save a state dict
+# Keys under which training scripts save a state dict, and a moving average of it.
+_WRAPPERS = ("state_dict", "model")
+_AVERAGES = ("state_dict_ema", "model_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torch.compile
 # What stands beside `model.` in checkpoints of the `robustness` library (Engstrom et al. 2019): an
 # attacker's copy of the network, and statistics of the training set, for ImageNet the usual ones.
@@ -128,17 +130,19 @@ def _hint(missing, surplus, misshapen) -> str:
     return f"Everything else fits: load it with {' and '.join(options)}"
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike, *, ema: bool = True) -> dict[str, np.ndarray]:
     """Reads the state dict in a file.
 
-    A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped. A prefix
-    that all keys share (`module.`, `model.`, `_orig_mod.`) is removed; so is what the `robustness`
+    A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped; where a
+    moving average of the weights lies beside it (`"state_dict_ema"`, `"model_ema"`), that is taken,
+    as timm does, with a warning. A prefix that all keys share (`module.`, `model.`, `_orig_mod.`) is removed; so is what the `robustness`
     library saves beside the network (`attacker.`, a copy of it, and `normalizer.`). Half and double
     precision become float32; integers stay as they are.
 
     Args:
       path: a `.safetensors` file, read without torch; or a `.pth`, `.pt` or `.ckpt` file, read by
         `torch.load(weights_only=True)`, which never runs code from the file.
+      ema: take a moving average where there is one; False takes the last weights.
 
     Returns:
       torch's keys -> arrays in torch's layout.
@@ -149,8 +153,11 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         is needed and not installed.
     """
     path = _check_file(path)
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
-    return {key: _to_float32(value) for key, value in _strip_prefix(read(path)).items()}
+    if path.suffix == ".safetensors":
+        state_dict = _read_safetensors(path)
+    else:
+        state_dict = _read_torch(path, _AVERAGES if ema else ())
+    return {key: _to_float32(value) for key, value in _strip_prefix(state_dict).items()}
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -413,17 +420,25 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(_damaged(path, error)) from error
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Reads a file of torch: plain ones here, odd ones by torch, where it is installed."""
+def _read_torch(path: Path, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Reads a file of torch: plain ones here, odd ones by torch, where it is installed.
+
+    Args:
+      path: of the file.
+      averages: keys of moving averages, which are taken first.
+    """
     try:
         content = torch_files.read(path)
     except torch_files.NotPlainError as error:
         content = _read_by_torch(path, error.name)
     except ValueError as error:
         raise ValueError(_damaged(path, error)) from error
-    for wrapper in _WRAPPERS:
+    for wrapper in (*averages, *_WRAPPERS):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            others = [key for key in _WRAPPERS if isinstance(content.get(key), dict)]
             content = content[wrapper]
+            if wrapper in averages and others:
+                _say_averaged(path, wrapper, others[0])
     if not isinstance(content, dict) or not all(
         isinstance(value, np.ndarray) for value in content.values()
     ):
@@ -432,6 +447,15 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             f"{', '.join(_WRAPPERS)}); save model.state_dict()"
         )
     return {str(key): value for key, value in content.items()}
+
+
+def _say_averaged(path: Path, taken: str, other: str) -> None:
+    warnings.warn(
+        f"{path} holds a moving average of the weights ({taken}), which is taken, as timm does; for "
+        f"the last weights ({other}): lmjax convert {path} weights.safetensors --no-ema",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _read_by_torch(path: Path, name: str) -> Any:

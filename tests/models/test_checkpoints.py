@@ -197,6 +197,23 @@ def test_prefix_of_some_keys_stays(tmp_path):
     same(checkpoints.read_state_dict(tmp_path / "weights.safetensors"), weights)
 
 
+@pytest.mark.parametrize(
+    ("average", "last"), [("state_dict_ema", "state_dict"), ("model_ema", "model")]
+)
+def test_moving_averages_are_taken_as_timm_does(tmp_path, average, last):
+    path = tmp_path / "last.pth"
+    torch.save({"epoch": 3, last: {"a": torch.zeros(2)}, average: {"a": torch.ones(2)}}, path)
+    with pytest.warns(UserWarning, match=f"moving average .*{average}.* last weights .{last}"):
+        same(checkpoints.read_state_dict(path), {"a": np.ones(2, np.float32)})
+    same(checkpoints.read_state_dict(path, ema=False), {"a": np.zeros(2, np.float32)})
+
+
+def test_a_moving_average_that_is_none_is_none(tmp_path):
+    path = tmp_path / "last.pth"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "state_dict_ema": None}, path)
+    same(checkpoints.read_state_dict(path), {"a": np.zeros(2, np.float32)})
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_not_written(tmp_path, bad):
     """A training that diverged in its last step, or float16 too narrow for a weight."""
