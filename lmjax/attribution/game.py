@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
-from lmjax.evaluation.outputs import OUTPUTS, as_output, check_finite, probabilities
+from lmjax.evaluation.outputs import OUTPUTS, check_finite, output_values, probabilities
 from lmjax.evaluation.target import check_target, resolve_target
 from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst
@@ -126,6 +126,6 @@ def _prediction(logits: np.ndarray, target: int | tuple[int, ...]) -> Prediction
 
 def _outputs(logits: np.ndarray, target: int | tuple[int, ...], output: str) -> np.ndarray:
     """Returns the targets' outputs, `[N]` or `[N, T]`; raises ValueError unless all are finite."""
-    values = np.asarray(as_output(jnp.asarray(logits), output))[:, np.asarray(target)]
+    values = output_values(logits, output)[:, np.asarray(target)]
     check_finite(values)
     return values

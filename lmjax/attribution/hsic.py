@@ -19,7 +19,7 @@ from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
-from lmjax.masks.samplers import numbered
+from lmjax.masks.samplers import numbered_bits
 from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 100
@@ -118,11 +118,7 @@ def hsic(
 def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> np.ndarray:
     """Draws samples `first` to `last - 1` of consecutive Latin hypercubes, bool `[N, S]`."""
     start, stop = first // _HYPERCUBE * _HYPERCUBE, -(-last // _HYPERCUBE) * _HYPERCUBE
-
-    def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bits(key, (num_segments,), np.uint32)
-
-    bits = numbered(draw, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
+    bits = numbered_bits(num_segments, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
     keep = (bits.argsort(axis=1) < _HYPERCUBE // 2).reshape(-1, num_segments)
     return keep[first - start : last - start]
 

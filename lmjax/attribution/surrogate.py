@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
-from lmjax._utils.sizes import power_of_two
+from lmjax._utils.sizes import filled, power_of_two
 from lmjax.attribution.sampling import Estimate
 
 # Outputs that differ by no more than this share of the largest are constant to their rounding.
@@ -64,18 +64,19 @@ class Surrogate:
 
     def fit(self, keep: np.ndarray, outputs: np.ndarray) -> Estimate:
         """Fits coalitions `[N, S]` to outputs `[N, T]`."""
-        count, missing = len(keep), power_of_two(len(keep)) - len(keep)
-        # Padded to a power of two, so that a run that stops early compiles seldom.
+        (count, segments), missing = keep.shape, power_of_two(len(keep)) - len(keep)
+        # Filled up to powers of two: a run that stops early, and images of other numbers of
+        # segments, compile seldom. A column of zeros has coefficient 0.
         keep, outputs = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (keep, outputs))
-        weights = np.array(_weights(keep, self._width(keep.shape[1]), self.distance))
+        weights = _weights(keep, self._width(segments), self.distance)
         weights[count:] = 0
         used = None
         if self.num_features is not None:
             samples = keep[:count], outputs[:count], weights[:count]
-            used = _select(*samples, self.selection, self.num_features)
-        found = _fit(keep, used, outputs, weights, self.alpha, count)
+            used = filled(_select(*samples, self.selection, self.num_features), axis=1)
+        found = _fit(filled(keep, axis=1), used, outputs, weights, self.alpha, count, segments)
         scores, intercept, r2, errors = map(np.asarray, found)
-        return Estimate(scores, errors, intercept, r2)
+        return Estimate(scores[:, :segments], errors[:, :segments], intercept, r2)
 
     def _width(self, num_segments: int) -> float:
         """Returns the kernel's width for S segments."""
@@ -117,35 +118,36 @@ def lime_regression(
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)
-    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, len(keep))[:3]
+    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, *keep.shape)[:3]
     return results if outputs.ndim == 2 else jax.tree.map(lambda x: x[0], results)
 
 
-@functools.partial(jax.jit, static_argnames="distance")
-def _weights(keep: jax.Array, kernel_width: float, distance: str) -> jax.Array:
-    """Returns the weights `[N]` of coalitions `[N, S]`."""
-    x = keep.astype(jnp.float32)
-    cosine = distance == "cosine"
-    squared = (1 - jnp.sqrt(x.mean(axis=1))) ** 2 if cosine else (1 - x).sum(axis=1)
-    return jnp.sqrt(jnp.exp(-squared / kernel_width**2))
+def _weights(keep, kernel_width: float, distance: str):
+    """Returns the weights `[N]`, float32, of coalitions `[N, S]` of NumPy or JAX."""
+    xp = jnp if isinstance(keep, jax.Array) else np
+    shown = keep.astype(np.float32).mean(axis=1)
+    squared = (1 - xp.sqrt(shown)) ** 2 if distance == "cosine" else keep.shape[1] * (1 - shown)
+    return xp.exp(-squared / (2 * kernel_width**2)).astype(np.float32)
 
 
 @jax.jit
-def _fit(keep, used, outputs, weights, alpha, count):
+def _fit(keep, used, outputs, weights, alpha, count, segments):
     """Fits `_ridge` on all segments (`used` None), or on those of each target (bool `[T, S]`)."""
     x = keep.astype(jnp.float32)
     if used is None:
-        return _ridge(x, outputs, weights, alpha, count)
+        return _ridge(x, outputs, weights, alpha, count, segments)
 
     def fit_one(arguments):
         used, outputs = arguments  # a column of zeros has coefficient 0
-        return _ridge(x * used[None], outputs[:, None], weights, alpha, count)
+        return _ridge(x * used[None], outputs[:, None], weights, alpha, count, segments)
 
     return jax.tree.map(lambda each: each[:, 0], jax.lax.map(fit_one, (used, outputs.T)))
 
 
-def _ridge(x, outputs, weight, alpha, count):
+def _ridge(x, outputs, weight, alpha, count, segments):
     """Fits the regression to the first `count` samples; rows beyond them have weight 0.
+
+    Columns beyond the number of segments are 0.
 
     Returns:
       scores `[T, S]`, intercept `[T]`, cross-validated R^2 `[T]` and standard errors `[T, S]`.
@@ -171,7 +173,7 @@ def _ridge(x, outputs, weight, alpha, count):
     rounding = _ROUNDING * jnp.abs(outputs).max(axis=0)
     known = (count > unknowns) & (total > weight.sum() * rounding**2)
     r2 = jnp.where(known, 1 - left / total, jnp.nan)
-    free = jnp.maximum(count - x.shape[1] - 1, 1)
+    free = jnp.maximum(count - segments - 1, 1)
     return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
 
 

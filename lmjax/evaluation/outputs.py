@@ -1,7 +1,10 @@
 """What is read off logits: probabilities, and predicted classes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from lmjax._utils.sizes import power_of_two
 
 OUTPUTS = ("probability", "logit")
 
@@ -14,6 +17,13 @@ def probabilities(logits: jax.Array) -> jax.Array:
 def as_output(logits: jax.Array, output: str) -> jax.Array:
     """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`."""
     return probabilities(logits) if output == "probability" else logits
+
+
+def output_values(logits: np.ndarray, output: str) -> np.ndarray:
+    """Returns the logits `[N, K]` of variants as the output to explain, on the host."""
+    missing = power_of_two(len(logits)) - len(logits)  # few shapes compile
+    padded = np.pad(np.asarray(logits), ((0, missing), (0, 0)))
+    return np.asarray(as_output(jnp.asarray(padded), output))[: len(logits)]
 
 
 def check_finite(values: np.ndarray) -> None:

@@ -101,7 +101,7 @@ def _is_visible(masks: jax.Array) -> jax.Array:
 def _refuse_derivative(*_):
     raise ValueError(
         "masks must be 0 or 1 here, so a derivative with respect to them would be 0 everywhere; "
-        "take a removal that blends, such as lmjax.Replace('blur'), or stop the gradient: "
+        "take a removal that blends, such as lmjax.Replace('blur'), or stop the derivative: "
         "jax.lax.stop_gradient(masks)"
     )
 

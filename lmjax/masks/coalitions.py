@@ -1,6 +1,7 @@
 """Coalitions: which segments stay visible in each variant."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.sizes import filled
 from lmjax.masks.families import MaskFamily, _paint
 from lmjax.masks.keys import draw_rows, threefry
 from lmjax.masks.segments import check_segments
@@ -45,10 +47,16 @@ class Coalitions(MaskFamily):
         """(H, W)."""
         return self.segments.shape
 
-    @property
+    @functools.cached_property
     def rows(self) -> np.ndarray:
-        """The coalitions `[N, S]`."""
-        return self.keep
+        """The coalitions, `[N, S]` filled up with columns of labels that no pixel has.
+
+        Images with different numbers of segments then share compiled programs.
+        """
+        return filled(self.keep, axis=1)
+
+    def __len__(self) -> int:
+        return len(self.keep)
 
     @property
     def shared(self) -> np.ndarray:
@@ -116,7 +124,7 @@ def random_keep(
     keep_probability: float = 0.5,
     first_all_visible: bool = True,
     first: int = 0,
-) -> jax.Array:
+) -> np.ndarray:
     """Draws coalitions in which every segment stays visible independently of the others.
 
     Coalitions are numbered: each depends on the key and on its number alone.
@@ -145,11 +153,14 @@ def random_keep(
     check_memory(9 * num_segments * last, num_segments, last)
 
     def draw(count: int) -> jax.Array:
-        share = np.float32(keep_probability)
-        return jax.random.bernoulli(threefry(key), share, (count, num_segments))
+        return jax.random.bernoulli(threefry(key), np.float32(keep_probability), (count,))
 
-    keep = draw_rows(draw, first, last)
-    return keep.at[0].set(True) if first_all_visible and first == 0 else keep
+    # Entry (i, j) is bit i S + j, of which as many are drawn as few shapes allow.
+    flat = np.asarray(draw_rows(draw, first * num_segments, last * num_segments))
+    keep = flat.reshape(num_samples, num_segments)
+    if not first_all_visible or first > 0:
+        return keep
+    return np.concatenate([np.ones_like(keep[:1]), keep[1:]])
 
 
 def check_memory(needed: int, num_segments: int, num_samples: int) -> None:

@@ -45,4 +45,4 @@ def draw_rows(draw: Callable[[int], Any], first: int, last: int) -> Any:
     """
     with jax.threefry_partitionable(True):  # bits depend on their position only, not on the shape
         rows = draw(power_of_two(last))
-    return jax.tree.map(lambda array: array[first:last], rows)
+    return jax.tree.map(lambda array: np.asarray(array)[first:last], rows)

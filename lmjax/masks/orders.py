@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax.masks.coalitions import check_memory
-from lmjax.masks.samplers import numbered
+from lmjax.masks.samplers import numbered_bits
 from lmjax.masks.segments import check_segments
 
 REDUCTIONS = ("mean", "sum")
@@ -33,11 +33,7 @@ def random_orders(
     """
     num_segments = check_whole("num_segments", num_segments, least=1)
     num_orders = check_whole("num_orders", num_orders, least=1)
-
-    def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bits(key, (num_segments,), np.uint32)
-
-    return np.argsort(numbered(draw, first, first + num_orders, key=key), axis=1)
+    return np.argsort(numbered_bits(num_segments, first, first + num_orders, key=key), axis=1)
 
 
 def salience_order(

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
-from lmjax._utils.sizes import power_of_two
+from lmjax._utils.sizes import power_of_two, segments_size
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.keys import threefry
 
@@ -42,6 +42,19 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             blocks.append(jax.tree.map(np.asarray, jax.vmap(draw)(keys)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: last - first], *blocks)
+
+
+def numbered_bits(num_segments: int, first: int, last: int, *, key: jax.Array) -> np.ndarray:
+    """Draws 32 random bits for each segment of the samples `first` to `last - 1`.
+
+    Returns:
+      uint32 `[last - first, S]`; entry (i, j) depends on the key, on i and on j alone.
+    """
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.bits(key, (segments_size(num_segments),), np.uint32)
+
+    return numbered(draw, first, last, key=key)[:, :num_segments]
 
 
 def bernoulli_keep(
@@ -73,9 +86,10 @@ def bernoulli_keep(
     check_number("keep_probability", keep_probability, above=0, below=1)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(key, np.float32(keep_probability), (num_segments,))
+        shape = (segments_size(num_segments),)
+        return jax.random.bernoulli(key, np.float32(keep_probability), shape)
 
-    return numbered(draw, first, first + num_samples, key=key)
+    return numbered(draw, first, first + num_samples, key=key)[:, :num_segments]
 
 
 def shapley_kernel(num_segments: int) -> np.ndarray:
@@ -137,9 +151,10 @@ def shapley_keep(
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         size_key, order_key = jax.random.split(key)
         uniform = jax.random.uniform(size_key, dtype=np.float32)
-        return uniform, jax.random.bits(order_key, (num_segments,), np.uint32)
+        return uniform, jax.random.bits(order_key, (segments_size(num_segments),), np.uint32)
 
     uniform, bits = numbered(draw, first, first + num_samples, key=key)
+    bits = bits[:, :num_segments]
     size = smallest + np.searchsorted(up_to, uniform, side="right")
     return np.argsort(bits, axis=1) < size[:, None]
 

@@ -135,9 +135,9 @@ def read_state_dict(path: str | os.PathLike, *, ema: bool = True) -> dict[str, n
 
     A dict under `"state_dict"` or `"model"`, as training scripts save it, is unwrapped; where a
     moving average of the weights lies beside it (`"state_dict_ema"`, `"model_ema"`), that is taken,
-    as timm does, with a warning. A prefix that all keys share (`module.`, `model.`, `_orig_mod.`) is removed; so is what the `robustness`
-    library saves beside the network (`attacker.`, a copy of it, and `normalizer.`). Half and double
-    precision become float32; integers stay as they are.
+    as timm does, with a warning. A prefix that all keys share (`module.`, `model.`, `_orig_mod.`)
+    is removed; so is what the `robustness` library saves beside the network (`attacker.`, a copy of
+    it, and `normalizer.`). Half and double precision become float32; integers stay as they are.
 
     Args:
       path: a `.safetensors` file, read without torch; or a `.pth`, `.pt` or `.ckpt` file, read by
@@ -451,8 +451,8 @@ def _read_torch(path: Path, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 def _say_averaged(path: Path, taken: str, other: str) -> None:
     warnings.warn(
-        f"{path} holds a moving average of the weights ({taken}), which is taken, as timm does; for "
-        f"the last weights ({other}): lmjax convert {path} weights.safetensors --no-ema",
+        f"{path} holds a moving average of the weights ({taken}), which is taken, as timm does; "
+        f"for the last weights ({other}): lmjax convert {path} weights.safetensors --no-ema",
         UserWarning,
         stacklevel=2,
     )

@@ -235,9 +235,11 @@ def test_removals_without_half_hidden_pixels_are_refused(name):
     layer_masking = Predictor(CLASSIFIER, lmjax.LayerMasking())
     with pytest.raises(ValueError, match="takes binary masks only"):
         ALL[name](layer_masking, IMAGE)
-    # A plain function does not say; its gradient does.
-    with pytest.raises(ValueError, match="no gradient with respect to its masks"):
+    # Plain functions do not say; their gradients do.
+    with pytest.raises(ValueError, match="masks must be 0 or 1 here"):
         ALL[name](lambda image, masks: layer_masking(image, masks), IMAGE, target=0)
+    with pytest.raises(ValueError, match="no gradient with respect to its masks"):
+        ALL[name](lambda image, masks: layer_masking(image, masks > 0.5), IMAGE, target=0)
 
 
 def test_a_map_made_binary_can_be_asked_about_under_layer_masking():
