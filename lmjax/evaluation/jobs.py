@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmjax._utils import sharding
+from lmjax._utils.processes import check_not_forked
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
 from lmjax.masking.checks import check_colours, check_image, check_mask
@@ -129,6 +130,7 @@ class Job(NamedTuple):
 
 def job_of_image(predictor: Callable, image, masks, options: Options) -> Job:
     """Returns the job for variants of one image; arguments as in `lmjax.Evaluator`."""
+    check_not_forked()
     check_image(image)
     image = np.asarray(image)
     shape = image.shape[0], image.shape[1]
@@ -142,9 +144,10 @@ def job_of_image(predictor: Callable, image, masks, options: Options) -> Job:
 
 def job_of_images(predictor: Callable, images, masks, image_of, options: Options) -> Job:
     """Returns the job for variants of several images; as in `lmjax.Evaluator.images`."""
+    check_not_forked()
     shared = None
     if isinstance(masks, ImageCoalitions):
-        make, rows, shared, shape = masks.make, masks.keep, masks.segments, masks.spatial_shape
+        make, rows, shared, shape = masks.make, masks.rows, masks.segments, masks.spatial_shape
     else:
         family = Masks(np.asarray(check_mask(masks, np.shape(masks)[1:])))
         make, rows, shape = family.make, family.rows, family.spatial_shape

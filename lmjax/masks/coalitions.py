@@ -110,6 +110,11 @@ class ImageCoalitions:
     def __len__(self) -> int:
         return len(self.keep)
 
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """The coalitions, filled up as those of `Coalitions`."""
+        return filled(self.keep, axis=1)
+
     @property
     def make(self) -> Callable:
         """The function (label map, coalitions) -> masks, of one image."""

@@ -235,10 +235,12 @@ def _last_with_positions(classifier: Classifier) -> str:
             found.extend(context.module.path)
         return output
 
+    def run(variables, image):  # a new function is traced anew, where others' traces are cached
+        with nn.intercept_methods(note):
+            return classifier.module.apply(variables, Masked(image))
+
     shape = 1, *_ANY_SIZE, len(classifier.preprocessing.mean)
-    image: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
-    with nn.intercept_methods(note):
-        jax.eval_shape(classifier.module.apply, classifier.variables, Masked(image))
+    jax.eval_shape(run, classifier.variables, jax.ShapeDtypeStruct(shape, jnp.float32))
     return next(name for name in reversed(found) if not name.startswith("classifier"))
 
 

@@ -202,6 +202,6 @@ def test_masks_of_other_values_are_errors(name):
         lambda: alignment(SCORES, SEGMENTS, mask),
         lambda: top_k_iou(HEATMAP, mask),
     ):
-        with pytest.raises(ValueError, match="object_mask must hold only True .* or 1 and 0; got"):
+        with pytest.raises(ValueError, match="object_mask must hold only True"):
             metric()
     assert pointing_game(HEATMAP, OBJECT.astype(int)) == pointing_game(HEATMAP, OBJECT)

@@ -1,5 +1,7 @@
 """What `Classifier` checks before its network runs."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,6 +112,12 @@ def test_gradcam_behind_the_last_block_is_cam(deeper):
 def test_a_layer_that_is_not_there(deeper):
     with pytest.raises(ValueError, match=r"layer must be one of .*layer2\.1.*; got 'layer4'"):
         deeper.cut("layer4")
+
+
+def test_threads_cut_at_once(deeper):
+    with ThreadPoolExecutor(4) as threads:
+        layers = [f.result()[0].layer for f in [threads.submit(deeper.cut) for _ in range(8)]]
+    assert layers == [deeper.cut()[0].layer] * 8
 
 
 # -- in words
