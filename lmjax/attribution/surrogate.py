@@ -68,7 +68,7 @@ class Surrogate:
         # Filled up to powers of two: a run that stops early, and images of other numbers of
         # segments, compile seldom. A column of zeros has coefficient 0.
         keep, outputs = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (keep, outputs))
-        weights = _weights(keep, self._width(segments), self.distance)
+        weights = np.asarray(_weights(keep, self._width(segments), self.distance))
         weights[count:] = 0
         used = None
         if self.num_features is not None:
