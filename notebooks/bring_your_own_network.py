@@ -214,7 +214,7 @@ for name, classifier in classifiers.items():
 
 print("accuracy on digits not trained on:")
 for name, classifier in classifiers.items():
-    logits = classifier.apply(classifier.normalise(images[1400:]))
+    logits = classifier.logits(images[1400:])
     print(f"{name:<8} {np.mean(logits.argmax(-1) == labels[1400:]):.1%}")
 
 # %% [markdown]

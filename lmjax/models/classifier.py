@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from lmjax.masking.checks import check_mask
+from lmjax.masking.checks import check_colours, check_mask, is_traced
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels
@@ -60,6 +61,35 @@ class Classifier:
         """Takes display colours `[..., H, W, C]` in [0, 1] to the network's input range."""
         return self.preprocessing.normalise(images)
 
+    def logits(
+        self,
+        images: jax.Array,
+        masks: jax.Array | None = None,
+        *,
+        masking: Masking | None = None,
+    ) -> jax.Array:
+        """Returns the logits of images in display colours, each under its mask.
+
+        Args:
+          images: `[N, H, W, C]` in [0, 1], of the size that the network takes, as
+            `preprocessing(photograph)` gives it. Hidden pixels are never read.
+          masks, masking: as in `apply`.
+
+        Returns:
+          Logits `[N, K]`, float32.
+
+        Raises:
+          ValueError: colours outside [0, 1], and all that `apply` raises.
+        """
+        images = self._check_images(images)
+        if not is_traced(images) and not is_traced(masks):
+            shown = images
+            if masks is not None:
+                visible = np.asarray(check_mask(masks, images.shape[:3]))
+                shown = np.where(visible[..., None], images, 0)
+            check_colours(shown, "images")
+        return self.apply(self.normalise(images), masks, masking=masking)
+
     def apply(
         self,
         images: jax.Array,
@@ -67,7 +97,9 @@ class Classifier:
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
-        """Returns the logits of images, each under its mask.
+        """Returns the logits of normalised images, each under its mask.
+
+        Takes what `normalise` gives; `logits` takes display colours.
 
         Args:
           images: `[N, H, W, C]`, normalised. Hidden pixels are never read.

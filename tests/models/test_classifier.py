@@ -59,6 +59,23 @@ def test_removals_that_paint_are_no_masking(classifier):
         lmjax.Predictor(classifier, lmjax.TokenDropping())(IMAGES[0], np.ones((1, 20, 24)))
 
 
+def test_logits_take_display_colours(classifier):
+    colours = np.random.default_rng(2).random((2, 20, 24, 3)).astype(np.float32)
+    masks = colours[..., 0] > 0.3
+    expected = classifier.apply(classifier.normalise(colours))
+    np.testing.assert_array_equal(classifier.logits(colours), expected)
+    hidden = np.where(masks[..., None], colours, np.nan)
+    expected = classifier.apply(classifier.normalise(colours), masks)
+    np.testing.assert_array_equal(classifier.logits(hidden, masks), expected)
+    np.testing.assert_allclose(jax.jit(classifier.logits)(colours, masks), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [255, -1, np.nan])
+def test_other_colours_are_errors(classifier, scale):
+    with pytest.raises(ValueError, match="images (must hold display colours|holds NaN)"):
+        classifier.logits(np.full((2, 20, 24, 3), scale, np.float32))
+
+
 def test_weights_are_leaves_and_the_rest_is_static(classifier):
     assert len(jax.tree.leaves(classifier)) == len(jax.tree.leaves(classifier.variables))
     masks = np.ones((2, 20, 24), bool)
