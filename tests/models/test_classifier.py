@@ -72,7 +72,7 @@ def test_logits_take_display_colours(classifier):
 
 @pytest.mark.parametrize("scale", [255, -1, np.nan])
 def test_other_colours_are_errors(classifier, scale):
-    with pytest.raises(ValueError, match="images (must hold display colours|holds NaN)"):
+    with pytest.raises(ValueError, match=r"images (must hold display colours|holds NaN)"):
         classifier.logits(np.full((2, 20, 24, 3), scale, np.float32))
 
 

@@ -8,10 +8,12 @@ Importing this module imports tensorflow-datasets.
 
 import functools
 import hashlib
+import json
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +45,7 @@ _MASKS = {
 """Values of masks that are on the object, where these are not all values but 0."""
 
 
+_TRUSTED = ("tensorflow_datasets.", "lmjax.")
 _RANDOM_ACCESS = ("array_record", "parquet")  # that tensorflow-datasets has itself
 
 
@@ -289,9 +292,12 @@ class TfdsSource:
 
 def _info(name: str, data_dir: str | os.PathLike | None):
     builders = tfds.core.read_only_builder
+    family = re.split("[/:]", name)[0]
     if _is_prepared(name):
+        check_features(name)
         return builders.builder_from_directory(os.path.abspath(name)).info
     options = {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
+    check_features(Path(data_dir or default_data_dir()).expanduser() / family)
     try:
         return builders.builder_from_files(name, **options).info
     except tfds.core.registered.DatasetNotFoundError:
@@ -301,7 +307,6 @@ def _info(name: str, data_dir: str | os.PathLike | None):
             f"TFDS dataset {name!r} must be NAME, NAME/CONFIG or either with :VERSION, or a folder "
             "with a features.json"
         ) from error
-    family = re.split("[/:]", name)[0]
     found = [each.name for each in prepared(data_dir) if each.name.split("/")[0] == family]
     if found:
         raise ValueError(
@@ -312,6 +317,40 @@ def _info(name: str, data_dir: str | os.PathLike | None):
         f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it: "
         f"{build_command(name, data_dir)}"
     )
+
+
+def check_features(folder: str | os.PathLike) -> None:
+    """Raises ValueError where a features.json names a class of another package.
+
+    tensorflow-datasets imports the modules of the classes that such a file names, and importing
+    runs code.
+
+    Args:
+      folder: of a prepared dataset, or one above; one that does not exist has no such files.
+    """
+    for path in sorted(Path(folder).rglob("features.json")):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); prepare the dataset again") from error
+        for name in _classes_named(content):
+            if not name.startswith(_TRUSTED):
+                raise ValueError(
+                    f"{path} names the class {name!r}; reading it would run code of its module, and "
+                    f"features may be of {' and '.join(t.rstrip('.') for t in _TRUSTED)} only"
+                )
+
+
+def _classes_named(content: Any) -> Iterator[str]:
+    """Yields the Python classes that a features.json names."""
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key in ("pythonClassName", "type") and isinstance(value, str) and "." in value:
+            yield value
+        yield from _classes_named(value)
 
 
 def _parts(info, split: str | None) -> list[Part]:

@@ -1,6 +1,7 @@
 """Prepared datasets, as tensorflow-datasets writes them; without TensorFlow."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -203,3 +204,28 @@ def test_digit_scenes_come_back_without_tensorflow(tmp_path):
     scene = DigitScenes("test")[1]
     expected = [str(scene.object_mask.sum()), str(scene.tight_mask.sum()), scene.id]
     assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_features_of_other_packages_are_not_imported(folder, tmp_path, by_name):
+    """Importing the module that a features.json names would run its code."""
+    shutil.copytree(folder / "fake_pets", tmp_path / "fake_pets")
+    path = tmp_path / "fake_pets" / "1.0.0" / "features.json"
+    text = path.read_text().replace("tensorflow_datasets.core.features.image_feature", "hostile")
+    assert "hostile" in text
+    path.write_text(text)
+    (tmp_path / "hostile.py").write_text("raise SystemExit('the code ran')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        name = (
+            {"name": "fake_pets", "data_dir": tmp_path} if by_name else {"name": str(path.parent)}
+        )
+        with pytest.raises(ValueError, match=r"features\.json names the class 'hostile\."):
+            from_tfds(**name, split="train")
+
+
+def test_damaged_features_are_named(folder, tmp_path):
+    shutil.copytree(folder / "fake_pets", tmp_path / "fake_pets")
+    (tmp_path / "fake_pets" / "1.0.0" / "features.json").write_text("{")
+    with pytest.raises(ValueError, match=r"features\.json is damaged .* prepare the dataset again"):
+        from_tfds("fake_pets", split="train", data_dir=tmp_path)
