@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lmjax._utils.atomic import atomic_write
 
 _CHUNK = 1 << 20  # bytes
+_LARGEST = 4 << 30  # bytes; the largest published weights of a registered network have 1.2e9
 
 
 class DownloadError(OSError):
@@ -54,7 +55,8 @@ def fetch(
 
     Raises:
       DownloadError: (an OSError) no network, time out, an answer such as 404, a truncated file, a
-        wrong hash, or a folder that cannot be written.
+        wrong hash, more than 4 GiB, a redirect from https to http, or a folder that cannot be
+        written.
       ValueError: a file already at `target` has the wrong hash.
     """
     target = Path(target)
@@ -80,12 +82,14 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 class _KeepDeclaredHash(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and keeps the hash that one of them declares of the file."""
+    """Follows redirects, and keeps the hash that the first of them declares of the file."""
 
     declared: str | None = None
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        self.declared = _hash_in(headers) or self.declared
+        self.declared = self.declared or _hash_in(headers)
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise urllib.error.URLError(f"the server redirects from https to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -104,18 +108,34 @@ def _stream(url: str, path: Path, timeout: float) -> tuple[str, str | None]:
     request = urllib.request.Request(url, headers={"User-Agent": f"lmjax/{version('lmjax')}"})
     digest = hashlib.sha256()
     with opener.open(request, timeout=timeout) as answer, open(path, "xb") as file:
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length else None
+        total = _length(answer.headers)
         # disable=None: no bar where the output is not a terminal
         bar = tqdm(total=total, unit="B", unit_scale=True, desc=url.split("/")[-1], disable=None)
         with bar:
             while chunk := answer.read(_CHUNK):
+                _check_size(file.tell() + len(chunk))
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
         if total is not None and file.tell() != total:
             raise OSError(f"the connection broke off after {file.tell()} of {total} bytes")
         return digest.hexdigest(), redirects.declared or _hash_in(answer.headers)
+
+
+def _length(headers) -> int | None:
+    """Returns the number of bytes that the server announces, if it does."""
+    length = headers.get("Content-Length")
+    if length is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", length.strip()):
+        raise OSError(f"the server announces a file of {length[:40]!r} bytes")
+    _check_size(int(length))
+    return int(length)
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST:
+        raise OSError(f"the file has more than {_LARGEST >> 30} GiB, which no known weights have")
 
 
 def _check_arrived(actual: str, expected: str | None) -> None:

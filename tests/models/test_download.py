@@ -4,10 +4,13 @@ import hashlib
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lmjax.models import download
 from lmjax.models.download import DownloadError, cache_dir, fetch, file_sha256
 
 BODY = bytes(range(256)) * 12_000  # 3 MB, several chunks
@@ -57,6 +60,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_etag(self):
         self.answer(ETag=f'"{SHA256}"')
+
+    def get_hub_twice(self):
+        self.answer(b"", code=302, Location="/hub_again", X_Linked_Etag='"' + "0" * 64 + '"')
+
+    def get_hub_again(self):
+        self.answer(b"", code=302, Location="/cdn.bin", X_Linked_Etag=f'"{SHA256}"')
+
+    def get_odd_length(self):
+        self.answer(b"", length="12,000")
+
+    def get_huge(self):
+        self.answer(b"", length=1 << 40)
 
     def get_silent(self):
         self.server.released.wait(10)
@@ -121,6 +136,9 @@ def test_hash_declared_as_etag(server, target):
         ("/hub_replaced", None, "expected 0000"),
         ("/good.bin", None, "declares no sha256"),
         ("/html", None, "declares no sha256"),
+        ("/hub_twice", None, "expected 0000"),
+        ("/odd_length", SHA256[:8], "announces a file of '12,000' bytes"),
+        ("/huge", SHA256[:8], "more than 4 GiB"),
         ("/nowhere.bin", SHA256[:8], "the server answered 404 Not Found"),
         ("/silent.bin", SHA256[:8], "did not answer in time"),
     ],
@@ -134,6 +152,24 @@ def test_failures_explain_themselves_and_leave_nothing(server, target, path, sha
     assert f"put it at {target}" in message
     assert sha256 is None or sha256 in message
     assert leftovers(target) == []
+
+
+def test_a_file_that_grows_beyond_the_limit(server, target, monkeypatch):
+    """Where the server announces no length."""
+    monkeypatch.setattr(download, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(download, "_length", lambda headers: None)
+    with pytest.raises(DownloadError, match="the file has more than"):
+        fetch(server.url + "/good.bin", target, sha256=SHA256)
+    assert leftovers(target) == []
+
+
+def test_https_is_not_left():
+    request = urllib.request.Request("https://weights.example/a.bin")
+    redirects = download._KeepDeclaredHash()
+    with pytest.raises(urllib.error.URLError, match="from https to http://"):
+        redirects.redirect_request(request, None, 302, "", {}, "http://weights.example/a.bin")
+    kept = redirects.redirect_request(request, None, 302, "", {}, "https://cdn.example/a.bin")
+    assert kept.full_url == "https://cdn.example/a.bin"
 
 
 def test_no_connection(target, monkeypatch):

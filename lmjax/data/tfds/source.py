@@ -336,7 +336,7 @@ def check_features(folder: str | os.PathLike) -> None:
         for name in _classes_named(content):
             if not name.startswith(_TRUSTED):
                 raise ValueError(
-                    f"{path} names the class {name!r}; reading it would run code of its module, and "
+                    f"{path} names the class {name!r}; reading it would run its module's code, and "
                     f"features may be of {' and '.join(t.rstrip('.') for t in _TRUSTED)} only"
                 )
 
