@@ -42,6 +42,8 @@ Args:
     models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the folder of a training or a
         tag.
     images: how many, from the first; all by default (500 digit scenes).
+    already_sized: images have the size that networks are to see: they are neither resized nor
+        cropped.
     out: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
     engine: how variants are evaluated, see docs/speed.md; auto takes the way that is expected to be
         fastest.
@@ -77,6 +79,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         source: str = "digit-scenes",
         models: tuple[str, ...] = DEFAULT_NETWORKS,
         images: OptionalInt = None,
+        already_sized: bool = False,
         out: Annotated[Path | None, arg(metavar="DIR")] = None,
         engine: Engine = "auto",
         batch_size: OptionalInt = None,
@@ -93,7 +96,8 @@ def _command(kind: type[Study]) -> Callable[..., None]:
                 "--shard or --distributed shares it among several"
             )
         given = study, open_source(source, images)
-        how = {"images": images, "engine": engine, "batch_size": batch_size}
+        how: dict[str, Any] = {"images": images, "already_sized": already_sized}
+        how |= {"engine": engine, "batch_size": batch_size}
         how["networks"] = load_networks(models)
         if dry_run:
             print(describe(estimate(*given, processes=devices or 1, **how)))
