@@ -49,7 +49,7 @@ class SegmentRemoval(Study):
         heatmap; or the name of a network, for the gradient of its prediction: the mean over a
         segment.
       grid_size: side of the squares of "grid", in pixels.
-      n_segments: about how many segments "slic" makes.
+      n_segments: about how many segments "slic" and "slic_near" make.
       similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
         lmjax.metrics.wordnet_similarity gives, for the metric of that name.
 
