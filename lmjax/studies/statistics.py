@@ -14,6 +14,7 @@ from lmjax._utils.atomic import atomic_write
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+_CLASSES = ("label", "whole_prediction", "prediction")
 
 
 class Group(NamedTuple):
@@ -180,6 +181,12 @@ def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
 def equal(column: pa.ChunkedArray, other: Any) -> pa.ChunkedArray:
     """Compares a column with a value, or with another column row by row."""
     return pc.call_function("equal", [column, other])
+
+
+def number_of_classes(rows: pa.Table) -> int:
+    """Returns how many classes there are at least: labels and predictions count from 0."""
+    columns = [name for name in _CLASSES if name in rows.column_names]
+    return 1 + max(int(pc.call_function("max", [rows.column(name)]).as_py()) for name in columns)
 
 
 def correctly_classified(rows: pa.Table) -> pa.Table:

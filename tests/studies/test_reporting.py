@@ -41,6 +41,18 @@ def test_rows_tables_and_figures_are_written(tmp_path):
     assert (tmp_path / "means.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_figures_are_written_in_several_formats(tmp_path):
+    rows = run(tmp_path)
+    files = studies.write(fakes.Brightness(), rows, tmp_path, formats=("pdf", "svg"))
+    assert [file.name for file in files[2:]] == ["means.pdf", "means.svg"]
+    assert files[2].read_bytes().startswith(b"%PDF")
+    assert b"<svg" in files[3].read_bytes()
+    assert not (tmp_path / "means.png").exists()
+    for formats in (("jpg",), ()):
+        with pytest.raises(ValueError, match="formats must be one or more of png, pdf, svg"):
+            studies.write(fakes.Brightness(), rows, tmp_path, formats=formats)
+
+
 class Page(html.parser.HTMLParser):
     """What a page refers to, and whether its tags close."""
 
