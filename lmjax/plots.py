@@ -52,11 +52,19 @@ _REMOVALS = {
     "blur": "#1597a5",
     "gaussian_noise": "#7b4fb5",
     "uniform_noise": "#c08fdc",
+    "ring": "#f2b705",
+    "harmonic": "#7cb518",
+    "noisy_linear": "#2f6b3c",
+    "histogram": "#f29ac0",
+    "biharmonic": "#00c2a0",
+    "telea": "#4b1d6f",
+    "navier_stokes": "#7fb3f0",
+    "samples": "#8c1c2b",
     "red": "#d62728",
     "green": "#2ca02c",
     "blue": "#2352d8",
 }
-_EMPHASISED = ("layer", "masking")
+_EMPHASISED = ("layer", "token_dropping", "masking")
 _OTHERS = ("#1f3f66", "#c0563a", "#4f8f6f", "#8a6bb8", "#b59b3a", "#5aa3c9", "#7d3c50", "#6f6f6f")
 
 
@@ -195,9 +203,12 @@ def removal_colour(name: str) -> str:
     return to_hex((red, green, blue))
 
 
-def is_emphasised(name: str) -> bool:
-    """Returns whether figures put a removal first, on top and in thicker lines."""
-    return name in _EMPHASISED
+def is_emphasised(removal: str | None) -> bool:
+    """Returns whether figures put a removal first, on top and in thicker lines.
+
+    They do so with a network's own masking, through all layers.
+    """
+    return removal in _EMPHASISED
 
 
 def _own_colour(name: str) -> str:
@@ -268,14 +279,14 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
             if not (below and below.x_label == chart.x_label):
                 ax.set_xlabel(chart.x_label)
             if i == 0 or chart.title != grid[0][j].title:
-                ax.set_title(_wrapped(chart.title, size[0] / columns, 12))
+                ax.set_title(_wrapped(chart.title, _letters(size[0] / columns, 12)))
             if j == 0 or not alike:
                 ax.set_ylabel(textwrap.fill(chart.y_label, _Y_LABEL_WIDTH))
         _from_zero(row, line_of_axes, alike)
         for ax in line_of_axes[len(row) :]:
             ax.set_axis_off()
     _legend(figure, axes, free=axes[-1, len(grid[-1]) :])
-    figure.suptitle(_wrapped(title, size[0], 12))
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
     return figure
 
 
@@ -309,7 +320,7 @@ def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
 
 def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) -> None:
     """Draws a curve, moved aside by a share of the distance between points."""
-    emphasised = line.removal is not None and is_emphasised(line.removal)
+    emphasised = is_emphasised(line.removal)
     style: dict[str, Any] = {"color": colour, "label": line.label}
     style |= {"linewidth": 2.6 if emphasised else 1.3, "zorder": 4 if emphasised else 3}
     if line.removal is not None and "@" in line.removal:
@@ -442,7 +453,7 @@ def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
     colours = _colours_of([each for panel in panels for each in panel.dots])
     for panel, ax in zip(panels, axes):
         _draw_panel(ax, panel, colours)
-        ax.set_title(_wrapped(panel.title, 2.4, 11), size=11)
+        ax.set_title(_wrapped(panel.title, _letters(2.4, 11)), size=11)
         ax.set_xlabel(textwrap.fill(panel.x_label, 26))
     axes[0].set_yticks(range(len(names)), [textwrap.fill(name, _LABEL_WIDTH) for name in names])
     for tick, removal in zip(axes[0].get_yticklabels(), panels[0].removals or ()):
@@ -450,7 +461,7 @@ def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     if count > 1:
         _legend(figure, axes[:1])
-    figure.suptitle(_wrapped(title, size[0], 12))
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
     return figure
 
 
@@ -521,7 +532,7 @@ def matrices(
             axes.append(ax)
     if colour_label is not None:
         figure.colorbar(axes[0].images[0], ax=axes, label=colour_label, shrink=0.8)
-    figure.suptitle(_wrapped(title, size[0], 12))
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
     return figure
 
 
@@ -541,7 +552,7 @@ def _draw_matrix(ax: Axes, matrix: Matrix, width: float) -> None:
     ax.set_yticks(range(len(matrix.rows)), [*map(_short, matrix.rows)])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(_wrapped(matrix.title, width, 10), size="medium")
+    ax.set_title(_wrapped(matrix.title, _letters(width, 10)), size="medium")
 
 
 def _short(name: str) -> str:
@@ -549,10 +560,14 @@ def _short(name: str) -> str:
     return textwrap.fill(name, 24)
 
 
-def _wrapped(text: str, inches: float, points: float) -> str:
-    """Returns a text whose lines are no wider than some inches at a size of letters."""
-    letters = max(int(inches * 72 / (0.56 * points)), 12)
-    return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+def _letters(inches: float, points: float) -> int:
+    """Returns about how many letters of a size fit in a width."""
+    return max(int(inches * 72 / (0.6 * points)), 8)
+
+
+def _wrapped(text: str, letters: int) -> str:
+    """Wraps each line of a text by itself."""
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def _axes(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from skimage.color import rgb2lab
 
 from lmjax import plots, removals
 
@@ -71,11 +72,12 @@ def test_there_are_no_blank_cells(name):
 
 
 def test_every_removal_has_a_colour_of_its_own():
-    colours = {name: plots.removal_colour(name) for name in removals.names()}
+    """Colours are 12 or more apart in CIELAB, where 2 can just be told apart."""
+    colours = {name: plots.removal_colour(name) for name in (*removals.names(), *plots._REMOVALS)}
     assert colours.pop("masking") == colours["layer"]  # what it is in convolutional networks
-    for (one, first), (other, second) in itertools.combinations(colours.items(), 2):
-        apart = np.abs(np.subtract(to_rgb(first), to_rgb(second))).sum()
-        assert apart > 0.12, (one, other)
+    places = {name: rgb2lab(np.reshape(to_rgb(colour), (1, 3))) for name, colour in colours.items()}
+    for one, other in itertools.combinations(places, 2):
+        assert np.linalg.norm(places[one] - places[other]) > 12, (one, other)
     assert colours["black"] == "#000000"
     assert not {*colours.values()} & {*plots._OTHERS}
 
