@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 FORMATS = ("png", "pdf", "svg")
-"""Formats that `save` writes."""
+"""Formats of the figures of studies."""
 
 _MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
@@ -616,12 +616,16 @@ def _draw_heatmaps(
 
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
-    """Writes a figure; `format` ("png", "pdf", "svg") defaults to the suffix of a path.
+    """Writes a figure; `format` ("png", "jpg", "pdf", "svg") defaults to the suffix of a path.
 
     The same figure gives the same bytes.
     """
     if format is None and isinstance(file, str | os.PathLike):
         format = os.path.splitext(file)[1][1:].lower() or None
-    undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    options: dict[str, Any] = {
+        "jpg": {"pil_kwargs": {"quality": 80}},
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}},
+    }.get(format or "", {})
     with rc_context({"svg.hashsalt": "lmjax", "pdf.fonttype": 42}):
-        figure.savefig(file, format=format, dpi=_DPI, metadata=undated.get(format or ""))
+        figure.savefig(file, format=format, dpi=_DPI, **options)

@@ -165,12 +165,12 @@ class LimeQuality(ExplanationStudy):
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
                 [[_chart(found["curves"], under) for under in self.evaluated_under]],
-                title=f"Accuracy without LIME's top segments: {about}",
+                title=f"Accuracy without LIME's top segments\n{about}",
             )
             if len(found["means"]) > 1:
                 shown[f"{network} wins"] = plots.matrices(
                     _matrices(found["wins"]),
-                    title=f"Share of images on which the row beats the column: {about}",
+                    title=f"Share of images on which the row beats the column\n{about}",
                 )
         return shown
 
