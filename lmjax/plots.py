@@ -325,9 +325,9 @@ def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) 
     style |= {"linewidth": 2.6 if emphasised else 1.3, "zorder": 4 if emphasised else 3}
     if line.removal is not None and "@" in line.removal:
         style["linestyle"] = "--"
-    x = np.asarray(line.x, float)
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     if len(x) > _MOST_BARS:
-        ax.plot(x, line.y, **style)
+        ax.plot(x, y, **style)
         if line.low is not None and line.high is not None:
             band = ax.fill_between(x, line.low, line.high, color=colour, alpha=0.12, lw=0)
             band.set_zorder(2)
@@ -337,10 +337,10 @@ def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) 
     x = 2**moved if doubling else moved
     style |= {"marker": _marker(line.removal), "markersize": 5 if emphasised else 3.5}
     if line.low is None or line.high is None:
-        ax.plot(x, line.y, **style)
+        ax.plot(x, y, **style)
         return
-    bars = _bars(line.y, line.low, line.high)
-    ax.errorbar(x, line.y, yerr=bars, elinewidth=1.8 if emphasised else 0.9, **style)
+    bars = _bars(y, line.low, line.high)
+    ax.errorbar(x, y, yerr=bars, elinewidth=1.8 if emphasised else 0.9, **style)
 
 
 def _distance(places: np.ndarray) -> float:

@@ -133,12 +133,12 @@ def test_curves_of_many_points_have_bands_at_their_places():
 
 
 def test_references_are_dotted_and_the_last_of_the_legend():
-    with_chance = chart(line("a"), reference=("chance, 1 of 10 classes", 0.1))
+    with_chance = chart(line("a"), reference=("chance", 0.1))
     figure = plots.charts([[with_chance, chart(line("b"))]], title="")
     dotted = [each for each in figure.axes[0].lines if each.get_linestyle() == ":"]
     assert [each.get_ydata()[0] for each in dotted] == [0.1]
     (legend,) = figure.legends
-    assert [each.get_text() for each in legend.get_texts()] == ["a", "b", "chance, 1 of 10 classes"]
+    assert [each.get_text() for each in legend.get_texts()] == ["a", "b", "chance"]
 
 
 def test_pairs_without_a_number_have_a_dash():

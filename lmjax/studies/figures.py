@@ -39,7 +39,7 @@ def layer_masking_first(rows: Rows) -> Rows:
 def chance(rows: Rows) -> tuple[str, float] | None:
     """Returns the reference of accuracies, `lmjax.plots.Chart`; None for rows without `classes`."""
     classes = rows[0].get("classes")
-    return classes and (f"chance, 1 of {round(classes)} classes", 1 / classes)
+    return ("chance", 1 / classes) if classes else None
 
 
 def line(label: str, rows: Rows, x: str, y: str, *, removal: str | None = None):

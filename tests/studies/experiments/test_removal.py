@@ -217,7 +217,7 @@ def test_figures_show_every_curve(rows):
         (chance,) = (each for each in accuracy.lines if each.get_linestyle() == ":")
         assert chance.get_ydata()[0] == 0.1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [*titles, "chance, 1 of 10 classes"]
+    assert labels == [*titles, "chance"]
 
 
 def test_figures_show_layer_masking_first_and_tables_what_was_named_first(rows):
