@@ -1,15 +1,22 @@
 """Figures of heatmaps, curves and tables: the only module that imports matplotlib."""
 
+import colorsys
+import hashlib
+import itertools
 import os
 import textwrap
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+
+FORMATS = ("png", "pdf", "svg")
+"""Formats of the figures of studies."""
 
 _MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
@@ -22,7 +29,43 @@ _DIVERGING = "RdBu"  # blue: above 1/2
 _SHARES = "Blues"
 _OBJECT = "#00b050"
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
-_LABEL_WIDTH = 28  # letters beside the colour bar of a row of small panels
+_LABEL_WIDTH = 28  # letters, of labels in legends and beside colour bars and rows
+_Y_LABEL_WIDTH = 27
+_LEAST_WIDTH = 6.0  # inches, of figures with a legend
+_MOST_BARS = 16  # points of curves that have error bars
+_MARKERS = "osD^vPX*"
+_NOTHING = "#e6e6e6"
+_REFERENCE = "#555555"
+# Paints have their own colours.
+_REMOVALS = {
+    "layer": "#e8710a",
+    "masking": "#e8710a",
+    "token_dropping": "#a84300",
+    "no_padding": "#d63384",
+    "partial": "#9a8b00",
+    "black": "#000000",
+    "white": "#b8b39a",
+    "grey": "#808080",
+    "grey_smooth": "#5b7083",
+    "image_mean": "#7a4a21",
+    "segment_mean": "#b08d57",
+    "blur": "#1597a5",
+    "gaussian_noise": "#7b4fb5",
+    "uniform_noise": "#c08fdc",
+    "ring": "#f2b705",
+    "harmonic": "#7cb518",
+    "noisy_linear": "#2f6b3c",
+    "histogram": "#f29ac0",
+    "biharmonic": "#00c2a0",
+    "telea": "#4b1d6f",
+    "navier_stokes": "#7fb3f0",
+    "samples": "#8c1c2b",
+    "red": "#d62728",
+    "green": "#2ca02c",
+    "blue": "#2352d8",
+}
+_EMPHASISED = ("layer", "token_dropping", "masking")
+_OTHERS = ("#1f3f66", "#c0563a", "#4f8f6f", "#8a6bb8", "#b59b3a", "#5aa3c9", "#7d3c50", "#6f6f6f")
 
 
 class Panel(NamedTuple):
@@ -143,6 +186,37 @@ def comparison(
     return figure
 
 
+def removal_colour(name: str) -> str:
+    """Returns the colour of a removal, the same in all figures and all processes.
+
+    Args:
+      name: of the removal (`lmjax.removals.names()`), also with a depth, whose colour is lighter.
+        Removals of other packages have colours that follow from their names.
+    """
+    base, _, depth = name.partition("@")
+    colour = _REMOVALS.get(base) or _own_colour(base)
+    if not depth:
+        return colour
+    blocks = int(depth) if depth.isdecimal() else 0
+    white = max(0.68 - 0.07 * blocks, 0.05)
+    red, green, blue = (part * (1 - white) + white for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def is_emphasised(removal: str | None) -> bool:
+    """Returns whether figures put a removal first, on top and in thicker lines.
+
+    They do so with a network's own masking, through all layers.
+    """
+    return removal in _EMPHASISED
+
+
+def _own_colour(name: str) -> str:
+    """Returns a colour, neither pale nor dark, whose hue is a hash of a name."""
+    hue = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+    return to_hex(colorsys.hls_to_rgb(hue, 0.42, 0.6))
+
+
 class Line(NamedTuple):
     """A curve of a chart.
 
@@ -150,6 +224,7 @@ class Line(NamedTuple):
       label: in the legend; curves with the same label have one colour in all charts of a figure.
       x, y: `[n]`.
       low, high: `[n]`, the ends of its interval, or None.
+      removal: the removal whose colour it has; None takes a colour that no removal has.
     """
 
     label: str
@@ -157,6 +232,7 @@ class Line(NamedTuple):
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+    removal: str | None = None
 
 
 class Chart(NamedTuple):
@@ -167,6 +243,7 @@ class Chart(NamedTuple):
       x_label, y_label: along the axes.
       lines: the curves.
       doubling: whether x has a logarithmic scale of base 2, with ticks at the curves' points.
+      reference: label and height of a dotted line, such as what chance gives; or None.
     """
 
     title: str
@@ -174,10 +251,13 @@ class Chart(NamedTuple):
     y_label: str
     lines: Sequence[Line]
     doubling: bool = False
+    reference: tuple[str, float] | None = None
 
 
 def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
     """Draws charts in rows, with one legend; a row with a single y label has one scale.
+
+    Curves of few points have error bars side by side, others have bands.
 
     Args:
       grid: rows of charts, none longer than the first.
@@ -187,42 +267,137 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
       A figure, for `save`.
     """
     columns = len(grid[0])
-    figure = Figure(figsize=(3.0 * columns + 1.6, 2.3 * len(grid) + 0.6), layout="constrained")
+    size = (max(3.4 * columns, _LEAST_WIDTH), 2.4 * len(grid) + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
     alike = all(len({chart.y_label for chart in row}) == 1 for row in grid)
     axes = figure.subplots(len(grid), columns, squeeze=False, sharey="row" if alike else False)
-    labels = list(
-        dict.fromkeys(line.label for row in grid for chart in row for line in chart.lines)
-    )
-    for row, line_of_axes in zip(grid, axes):
-        for chart, ax in zip(row, line_of_axes):
-            for line in chart.lines:
-                colour = f"C{labels.index(line.label)}"
-                ax.plot(line.x, line.y, color=colour, label=line.label, marker="o", markersize=3)
-                if line.low is not None:
-                    ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
-            ax.set(title=chart.title, xlabel=chart.x_label)
-            ax.grid(alpha=0.3)
-            if chart.doubling:
-                ticks = sorted({x for line in chart.lines for x in line.x})
-                ax.set_xscale("log", base=2)
-                ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
-            if ax is line_of_axes[0] or not alike:
-                ax.set_ylabel(chart.y_label)
-        # After all curves: axes may be shared, and setting a limit fixes it.
-        lowest = [min(min(line.y) for line in chart.lines) for chart in row]
-        for low, ax in zip(lowest, line_of_axes):
-            if (min(lowest) if alike else low) >= 0:
-                ax.set_ylim(bottom=0)
+    colours = _colours_of([line for row in grid for chart in row for line in chart.lines])
+    for i, (row, line_of_axes) in enumerate(zip(grid, axes)):
+        for j, (chart, ax) in enumerate(zip(row, line_of_axes)):
+            _draw_chart(ax, chart, colours)
+            below = grid[i + 1][j] if i + 1 < len(grid) and j < len(grid[i + 1]) else None
+            if not (below and below.x_label == chart.x_label):
+                ax.set_xlabel(chart.x_label)
+            if i == 0 or chart.title != grid[0][j].title:
+                ax.set_title(_wrapped(chart.title, _letters(size[0] / columns, 12)))
+            if j == 0 or not alike:
+                ax.set_ylabel(textwrap.fill(chart.y_label, _Y_LABEL_WIDTH))
+        _from_zero(row, line_of_axes, alike)
         for ax in line_of_axes[len(row) :]:
             ax.set_axis_off()
+    _legend(figure, axes, free=axes[-1, len(grid[-1]) :])
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
+    return figure
+
+
+def _colours_of(lines: Sequence["Line | Dots"]) -> dict[str, str]:
+    """Returns a colour for each label: that of its removal, or one that no removal has."""
+    found = {}
+    others = [line.label for line in lines if line.removal is None]
+    others = list(dict.fromkeys(others))
+    for line in lines:
+        if line.removal is not None:
+            found[line.label] = removal_colour(line.removal)
+        else:
+            found[line.label] = _OTHERS[others.index(line.label) % len(_OTHERS)]
+    return found
+
+
+def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
+    """Draws the curves of a chart and its scale."""
+    ax.grid(alpha=0.3)
+    if chart.doubling:
+        ticks = sorted({x for line in chart.lines for x in line.x})
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.minorticks_off()
+    for line, shift in zip(chart.lines, _shifts(len(chart.lines))):
+        _draw_line(ax, line, colours[line.label], shift, chart.doubling)
+    if chart.reference is not None:
+        label, height = chart.reference
+        ax.axhline(height, color=_REFERENCE, linestyle=":", linewidth=1.4, label=label, zorder=1)
+
+
+def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) -> None:
+    """Draws a curve, moved aside by a share of the distance between points."""
+    emphasised = is_emphasised(line.removal)
+    style: dict[str, Any] = {"color": colour, "label": line.label}
+    style |= {"linewidth": 2.6 if emphasised else 1.3, "zorder": 4 if emphasised else 3}
+    if line.removal is not None and "@" in line.removal:
+        style["linestyle"] = "--"
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    if len(x) > _MOST_BARS:
+        ax.plot(x, y, **style)
+        if line.low is not None and line.high is not None:
+            band = ax.fill_between(x, line.low, line.high, color=colour, alpha=0.12, lw=0)
+            band.set_zorder(2)
+        return
+    scale = np.log2(x) if doubling else x
+    moved = scale + shift * _distance(scale)
+    x = 2**moved if doubling else moved
+    style |= {"marker": _marker(line.removal), "markersize": 5 if emphasised else 3.5}
+    if line.low is None or line.high is None:
+        ax.plot(x, y, **style)
+        return
+    bars = _bars(y, line.low, line.high)
+    ax.errorbar(x, y, yerr=bars, elinewidth=1.8 if emphasised else 0.9, **style)
+
+
+def _distance(places: np.ndarray) -> float:
+    """Returns the least distance of points along an axis, or a tenth of its length if less."""
+    steps = np.diff(np.unique(places))
+    return min(steps.min(), 0.1 * steps.sum()) if len(steps) else 0.1
+
+
+def _marker(removal: str | None) -> str:
+    """Returns the marker of a removal, which says the depth where it has one."""
+    depth = (removal or "").partition("@")[2]
+    return _MARKERS[1 + int(depth) % (len(_MARKERS) - 1)] if depth.isdecimal() else "o"
+
+
+def _shifts(count: int) -> np.ndarray:
+    """Returns how far series stand aside, so that their error bars do not cover each other."""
+    return (np.arange(count) - (count - 1) / 2) * 0.6 / max(count, 3)
+
+
+def _bars(values, low, high) -> np.ndarray:
+    """Returns lengths of error bars, `[2, n]`."""
+    values = np.asarray(values, float)
+    return np.maximum([values - low, np.asarray(high) - values], 0)
+
+
+def _from_zero(row: Sequence[Chart], axes: np.ndarray, alike: bool) -> None:
+    """Lets scales begin at 0 where no value is below it."""
+    # After all curves: axes may be shared, and setting a limit fixes it.
+    lowest = [min(min(line.y) for line in chart.lines) for chart in row]
+    for low, ax in zip(lowest, axes):
+        if (min(lowest) if alike else low) >= 0:
+            ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # markers at 0 are whole
+            if alike:
+                return
+
+
+def _legend(figure: Figure, axes: np.ndarray, *, free: Sequence[Axes] | np.ndarray = ()) -> None:
+    """Puts one legend for all axes where there is room: in a free cell, or below them."""
     handles = {
         label: handle
         for ax in axes.ravel()
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
-    figure.suptitle(title)
-    return figure
+    handles = dict(sorted(handles.items(), key=lambda each: _is_reference(each[1])))
+    shown = list(handles.values()), [textwrap.fill(label, _LABEL_WIDTH) for label in handles]
+    if len(free):
+        free[0].legend(*shown, loc="upper left", frameon=False)
+        return
+    widest = max(len(line) for label in shown[1] for line in label.split("\n"))
+    fitting = int(figure.get_figwidth() / (0.085 * widest + 0.55))
+    rows = -(-len(handles) // max(fitting, 1))
+    figure.legend(*shown, loc="outside lower center", ncols=-(-len(handles) // rows), frameon=False)
+
+
+def _is_reference(handle: Any) -> bool:
+    """Returns whether a handle of a legend is that of a reference, which comes last."""
+    return getattr(handle, "get_linestyle", str)() == ":"
 
 
 class Dots(NamedTuple):
@@ -231,12 +406,14 @@ class Dots(NamedTuple):
     Attributes:
       label: in the legend; dots with the same label have one colour in all panels of a figure.
       values, low, high: `[names]`; NaN draws nothing.
+      removal: as in `Line`.
     """
 
     label: str
     values: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    removal: str | None = None
 
 
 class DotPanel(NamedTuple):
@@ -247,12 +424,15 @@ class DotPanel(NamedTuple):
       x_label: along the axis.
       names: of the lines, from the top.
       dots: the values; several are drawn side by side.
+      removals: the removals that the lines are of, where they are: dots without a removal of their
+        own have their colours.
     """
 
     title: str
     x_label: str
     names: Sequence[str]
     dots: Sequence[Dots]
+    removals: Sequence[str] | None = None
 
 
 def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
@@ -265,32 +445,42 @@ def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
     Returns:
       A figure, for `save`.
     """
-    names, labels = panels[0].names, [each.label for each in panels[0].dots]
-    height = 0.34 * len(names) * max(len(labels), 2) ** 0.5 + 1.4
-    figure = Figure(figsize=(3.0 * len(panels) + 2.6, height), layout="constrained")
+    names, count = panels[0].names, len(panels[0].dots)
+    size = (2.5 * len(panels) + 1.8, 0.2 * len(names) * max(count, 2) ** 0.8 + 1.7)
+    size = (max(size[0], _LEAST_WIDTH), size[1])
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    places = np.arange(len(names))
-    shifts = (np.arange(len(labels)) - (len(labels) - 1) / 2) * 0.7 / max(len(labels), 2)
+    colours = _colours_of([each for panel in panels for each in panel.dots])
     for panel, ax in zip(panels, axes):
-        for shift, each in zip(shifts, panel.dots):
-            values, ends = np.array(each.values), np.array([each.low, each.high])
-            ax.errorbar(
-                values,
-                places + shift,
-                xerr=np.maximum((ends - values) * [[-1], [1]], 0),
-                fmt="o",
-                markersize=4,
-                color=f"C{labels.index(each.label)}",
-                label=each.label,
-            )
-        ax.set(title=panel.title, xlabel=panel.x_label)
-        ax.grid(alpha=0.3)
-    axes[0].set_yticks(places, names)
+        _draw_panel(ax, panel, colours)
+        ax.set_title(_wrapped(panel.title, _letters(2.4, 11)), size=11)
+        ax.set_xlabel(textwrap.fill(panel.x_label, 26))
+    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, _LABEL_WIDTH) for name in names])
+    for tick, removal in zip(axes[0].get_yticklabels(), panels[0].removals or ()):
+        tick.set_weight("bold" if is_emphasised(removal) else "normal")
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    if len(labels) > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    figure.suptitle(title)
+    if count > 1:
+        _legend(figure, axes[:1])
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
     return figure
+
+
+def _draw_panel(ax: Axes, panel: DotPanel, colours: dict[str, str]) -> None:
+    """Draws the values of a panel, the lines of names on stripes."""
+    for place in range(0, len(panel.names), 2):
+        ax.axhspan(place - 0.5, place + 0.5, color="#f4f4f4", zorder=0)
+    ax.grid(alpha=0.3, axis="x")
+    shifts = _shifts(len(panel.dots)) * (1.2 if len(panel.dots) > 2 else 1)
+    for each, shift, marker in zip(panel.dots, shifts, itertools.cycle(_MARKERS)):
+        own = each.removal is None and panel.removals is not None
+        of_names = [*map(removal_colour, panel.removals)] if own and panel.removals else None
+        style: dict[str, Any] = {"fmt": marker, "markersize": 4.5, "elinewidth": 1.4}
+        bars = _bars(each.values, each.low, each.high)
+        for i, value in enumerate(each.values):
+            colour = of_names[i] if of_names else colours[each.label]
+            ax.errorbar(value, i + shift, xerr=bars[:, i : i + 1], color=colour, **style)
+        shown = "#444444" if of_names else colours[each.label]
+        ax.plot([], [], marker, color=shown, markersize=4.5, label=each.label)
 
 
 class Matrix(NamedTuple):
@@ -313,7 +503,7 @@ class Matrix(NamedTuple):
 def matrices(
     grid: Sequence[Sequence[Matrix]], *, title: str, colour_label: str | None = None
 ) -> Figure:
-    """Draws matrices in rows, all of one size.
+    """Draws matrices in rows, all of one size; shorter rows stand in the middle.
 
     Args:
       grid: rows of matrices.
@@ -325,37 +515,59 @@ def matrices(
     """
     columns = max(map(len, grid))
     largest = grid[0][0]
-    side = (0.5 * len(largest.columns) + 1.1, 0.42 * len(largest.rows) + 1.4)
-    size = (max(side[0], 2.8) * columns + 1.0, side[1] * len(grid) + 0.4)
-    figure, axes = _axes(size, len(grid), columns)
-    for row, line_of_axes in zip(grid, axes):
-        for matrix, ax in zip(row, line_of_axes):
-            ax.set_axis_on()
-            _draw_matrix(ax, matrix)
-            if ax is not line_of_axes[0]:
+    names = max(len(line) for name in largest.rows for line in _short(name).split("\n"))
+    width = max(0.5 * len(largest.columns) + 0.5, 2.4)
+    height = 0.5 * len(largest.rows) + 0.06 * names + 0.7
+    size = (width * columns + 0.08 * names + 1.2, height * len(grid) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    cells = figure.add_gridspec(len(grid), 2 * columns)
+    axes = []
+    for i, row in enumerate(grid):
+        before = columns - len(row)
+        for j, matrix in enumerate(row):
+            ax = figure.add_subplot(cells[i, before + 2 * j : before + 2 * j + 2])
+            _draw_matrix(ax, matrix, width)
+            if j:
                 ax.set_yticklabels([])
+            axes.append(ax)
     if colour_label is not None:
-        colours = axes[0, 0].images[0]
-        figure.colorbar(colours, ax=axes.ravel().tolist(), label=colour_label, shrink=0.8)
-    figure.suptitle(title)
+        figure.colorbar(axes[0].images[0], ax=axes, label=colour_label, shrink=0.8)
+    figure.suptitle(_wrapped(title, _letters(size[0], 12)))
     return figure
 
 
-def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
-    """Draws a matrix with its numbers."""
+def _draw_matrix(ax: Axes, matrix: Matrix, width: float) -> None:
+    """Draws a matrix with its numbers, and a dash where there is none."""
     values = np.asarray(matrix.values, float)
-    drawn = ax.imshow(values, cmap=_DIVERGING if matrix.diverging else _SHARES, vmin=0, vmax=1)
+    colours = colormaps[_DIVERGING if matrix.diverging else _SHARES].with_extremes(bad=_NOTHING)
+    drawn = ax.imshow(values, cmap=colours, vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            dark = np.dot(drawn.cmap(value)[:3], (0.299, 0.587, 0.114)) < 0.5
-            colour = "white" if dark else "black"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+        known = np.isfinite(value)
+        shown = f"{value:.2f}" if known else "-"
+        dark = known and np.dot(drawn.cmap(value)[:3], (0.299, 0.587, 0.114)) < 0.5
+        colour = "white" if dark else "black"
+        ax.text(j, i, shown, ha="center", va="center", color=colour, fontsize=8)
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(matrix.columns)), matrix.columns, **slanted)
-    ax.set_yticks(range(len(matrix.rows)), matrix.rows)
+    ax.set_xticks(range(len(matrix.columns)), [*map(_short, matrix.columns)], **slanted)
+    ax.set_yticks(range(len(matrix.rows)), [*map(_short, matrix.rows)])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(matrix.title, size="medium")
+    ax.set_title(_wrapped(matrix.title, _letters(width, 10)), size="medium")
+
+
+def _short(name: str) -> str:
+    """Returns a name in lines of at most 24 letters."""
+    return textwrap.fill(name, 24)
+
+
+def _letters(inches: float, points: float) -> int:
+    """Returns about how many letters of a size fit in a width."""
+    return max(int(inches * 72 / (0.6 * points)), 8)
+
+
+def _wrapped(text: str, letters: int) -> str:
+    """Wraps each line of a text by itself."""
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def _axes(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, np.ndarray]:
@@ -404,5 +616,16 @@ def _draw_heatmaps(
 
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
-    """Writes a figure; `format` ("png", "pdf", "svg") defaults to the suffix of a path."""
-    figure.savefig(file, format=format, dpi=_DPI)
+    """Writes a figure; `format` ("png", "jpg", "pdf", "svg") defaults to the suffix of a path.
+
+    The same figure gives the same bytes.
+    """
+    if format is None and isinstance(file, str | os.PathLike):
+        format = os.path.splitext(file)[1][1:].lower() or None
+    options: dict[str, Any] = {
+        "jpg": {"pil_kwargs": {"quality": 80}},
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}},
+    }.get(format or "", {})
+    with rc_context({"svg.hashsalt": "lmjax", "pdf.fonttype": 42}):
+        figure.savefig(file, format=format, dpi=_DPI, **options)

@@ -149,7 +149,7 @@ def public_names():
     yield from (
         (f"segments.{name}", getattr(segments, name))
         for name in (
-            *("grid", "slic", "quickshift", "felzenszwalb", "from_labels"),
+            *("grid", "slic", "slic_near", "quickshift", "felzenszwalb", "from_labels"),
             *("contours", "boxes", "merge"),
         )
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -34,6 +34,8 @@ LESS_MEMORY = "use fewer segments, masks or samples, as far as the study has opt
 # The first process to finish waits this long for the others, seconds.
 _LONGEST_STUDY = 30 * 24 * 3600
 
+Formats = tuple[Literal["png", "pdf", "svg"], ...]
+
 _HELP = """Runs a study.
 
 Args:
@@ -42,7 +44,10 @@ Args:
     models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the folder of a training or a
         tag.
     images: how many, from the first; all by default (500 digit scenes).
+    already_sized: images have the size that networks are to see: they are neither resized nor
+        cropped.
     out: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
+    formats: of figures: png, pdf or svg, one or more.
     engine: how variants are evaluated, see docs/speed.md; auto takes the way that is expected to be
         fastest.
     batch_size: variants computed together; chosen by default.
@@ -77,7 +82,9 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         source: str = "digit-scenes",
         models: tuple[str, ...] = DEFAULT_NETWORKS,
         images: OptionalInt = None,
+        already_sized: bool = False,
         out: Annotated[Path | None, arg(metavar="DIR")] = None,
+        formats: Formats = ("png",),
         engine: Engine = "auto",
         batch_size: OptionalInt = None,
         shard: OptionalStr = None,
@@ -86,6 +93,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         dry_run: bool = False,
         devices: OptionalInt = None,
     ) -> None:
+        reporting.check_formats(formats)
         part = which_part(shard, distributed)
         if devices is not None and not dry_run:
             raise ValueError(
@@ -93,7 +101,8 @@ def _command(kind: type[Study]) -> Callable[..., None]:
                 "--shard or --distributed shares it among several"
             )
         given = study, open_source(source, images)
-        how = {"images": images, "engine": engine, "batch_size": batch_size}
+        how: dict[str, Any] = {"images": images, "already_sized": already_sized}
+        how |= {"engine": engine, "batch_size": batch_size}
         how["networks"] = load_networks(models)
         if dry_run:
             print(describe(estimate(*given, processes=devices or 1, **how)))
@@ -104,7 +113,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
             print(describe_missing(missing))
             return
         # All rows, read again: those that `run` returned lack what another process has just done.
-        for file in reporting.write(study, open_run(out)[1], out):
+        for file in reporting.write(study, open_run(out)[1], out, formats=formats):
             print(f"wrote {file}")
 
     command.__doc__ = help_text(_HELP)
@@ -123,16 +132,23 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
 
 
 @documented
-def seeds(runs: Positional[tuple[Path, ...]], /, *, kinds: tuple[str, ...]) -> None:
+def seeds(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    kinds: tuple[str, ...],
+    formats: Formats = ("png",),
+) -> None:
     """Writes tables and figures of kinds of training: means over the seeds of each.
 
     Args:
         runs: folders of studies; the files (seeds_...) are written there.
         kinds: KIND=NETWORK for each network of the studies, in the order of seeds. Kinds are
             compared seed by seed: the first network of one with the first of the other, and so on.
+        formats: of figures: png, pdf or svg, one or more.
     """
     for run_folder in runs:
-        for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds)):
+        for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds), formats=formats):
             print(f"wrote {file}")
 
 

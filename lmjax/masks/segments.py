@@ -20,6 +20,8 @@ from lmjax._utils.registry import Registry
 from lmjax.masks.region_merging import merge_regions
 
 _NAMED_LABELS = 5
+_MOST_SLIC = 8  # times that `slic_near` asks
+_NEAR = 0.1
 
 Segmenter = Callable[..., np.ndarray]
 _REGISTRY: Registry[Segmenter] = Registry("segmenter", "lmjax.segmenters")
@@ -139,6 +141,9 @@ def slic(
 ) -> np.ndarray:
     """Computes SLIC superpixels (Achanta et al. 2012) with scikit-image.
 
+    Photographs get fewer than are asked for, 26 to 46 of 50 on those of scikit-image; `slic_near`
+    asks again.
+
     Args:
       image: `[H, W, C]`.
       n_segments: approximate number of segments.
@@ -160,6 +165,45 @@ def slic(
         channel_axis=-1,
     )
     return from_labels(labels)
+
+
+def slic_near(
+    image: ArrayLike, *, n_segments: int = 50, compactness: float = 10.0, sigma: float = 1.0
+) -> np.ndarray:
+    """Computes SLIC superpixels, asking for more or fewer until about `n_segments` come out.
+
+    It stops within a tenth of the number, or after 8 times with the nearest; there are images,
+    such as plain ones, that SLIC does not divide into any number.
+
+    Args:
+      image, compactness, sigma: as in `slic`.
+      n_segments: number of segments.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    n_segments = check_whole("n_segments", n_segments, least=1)
+    options = {"compactness": compactness, "sigma": sigma}
+    asked, too_few, too_many = n_segments, 0, np.inf
+    nearest, least = None, np.inf
+    for _ in range(_MOST_SLIC):
+        segments = slic(image, n_segments=asked, **options)
+        count = int(segments.max()) + 1
+        if abs(count - n_segments) < least:
+            nearest, least = segments, abs(count - n_segments)
+        if least <= _NEAR * n_segments:
+            break
+        if count < n_segments:
+            too_few = max(too_few, asked)
+        else:
+            too_many = min(too_many, asked)
+        # In proportion, but strictly between what was too few and what was too many.
+        asked = max(round(asked * n_segments / count), too_few + 1)
+        asked = int(min(asked, too_many - 1))
+        if asked <= too_few:
+            break
+    assert nearest is not None
+    return nearest
 
 
 def quickshift(
@@ -374,7 +418,7 @@ def _as_float(image: ArrayLike) -> np.ndarray:
     return image
 
 
-for _segmenter in (slic, grid, quickshift, felzenszwalb):
+for _segmenter in (slic, grid, quickshift, felzenszwalb, slic_near):
     _name = _segmenter.__name__
     _description = (_segmenter.__doc__ or _name).splitlines()[0]
     _REGISTRY.register(_name, _segmenter, description=_description, builtin=True)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lmjax.models.loading import convert as convert
     from lmjax.models.loading import load as load
     from lmjax.models.preprocessing import Preprocessing as Preprocessing
+    from lmjax.models.recognition import Fit as Fit
+    from lmjax.models.recognition import recognise as recognise
     from lmjax.models.registry import NetworkInfo as NetworkInfo
     from lmjax.models.registry import WeightSource as WeightSource
     from lmjax.models.registry import description as description
@@ -28,6 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "layers": "lmjax.models.layers",
         "BlackBox": "lmjax.models.blackbox",
         "Classifier": "lmjax.models.classifier",
+        "Fit": "lmjax.models.recognition",
         "NetworkInfo": "lmjax.models.registry",
         "Preprocessing": "lmjax.models.preprocessing",
         "WeightSource": "lmjax.models.registry",
@@ -39,6 +42,7 @@ __getattr__, __dir__, __all__ = attach(
         "load": "lmjax.models.loading",
         "names": "lmjax.models.registry",
         "pytorch": "lmjax.models.pytorch",
+        "recognise": "lmjax.models.recognition",
         "register": "lmjax.models.registry",
         "tags": "lmjax.models.registry",
     },

@@ -261,8 +261,7 @@ def to_variables(
 
     flat: dict[Any, Any] = flatten_dict(target)
     leaves = {_torch_key(path): (path, leaf) for path, leaf in flat.items()}
-    wanted = {key: _torch_shape(path, leaf.shape) for key, (path, leaf) in leaves.items()}
-    state_dict = fitting(state_dict, wanted, source=source)
+    state_dict = fitting(state_dict, shapes(target), source=source)
     for key, value in state_dict.items():
         if _is_floating(leaves[key][1]) and not _is_floating(value):
             raise ValueError(f"{key} in {source} is {value.dtype}: quantised weights are not read")
@@ -272,6 +271,18 @@ def to_variables(
             for key, (path, leaf) in leaves.items()
         }
     )
+
+
+def shapes(target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a network's state dict by key, in torch's layout.
+
+    Args:
+      target: as in `to_variables`.
+    """
+    from flax.traverse_util import flatten_dict
+
+    leaves: dict[Any, Any] = flatten_dict(target)
+    return {_torch_key(path): _torch_shape(path, leaf.shape) for path, leaf in leaves.items()}
 
 
 def fitting(

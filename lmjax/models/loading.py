@@ -1,9 +1,7 @@
 """Networks with weights: `load` builds a classifier, `convert` turns a `.pth` into safetensors."""
 
-import contextlib
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax._utils.checks import check_whole
-from lmjax.models import checkpoints, download, external, registry
+from lmjax.models import checkpoints, download, external, recognition, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Network
 from lmjax.models.preprocessing import Preprocessing
@@ -299,27 +297,4 @@ def _port(state_dict, target, path: Path, network: NetworkInfo) -> dict[str, Any
 
 def _whose(state_dict, *, except_for: NetworkInfo) -> str | None:
     """The first other network of the registry that a state dict fits, classifier apart."""
-    for name in registry.names():
-        network = registry.network(name)
-        if network.parameters is None:
-            continue
-        renamed = checkpoints.rename(state_dict, network.renamed)
-        surplus = _count_parameters(renamed) - network.parameters
-        # Counting first: to trace all networks takes minutes.
-        sizes = {value.shape for key, value in renamed.items() if key.endswith("weight")}
-        possible = {
-            size[0]
-            for size in sizes
-            if surplus == (size[0] - network.num_classes) * (math.prod(size[1:]) + 1)
-        }
-        for num_classes in possible if name != except_for.name else ():
-            target = checkpoints.abstract_variables(network.build(num_classes=num_classes))
-            with contextlib.suppress(checkpoints.StateDictMismatch):
-                checkpoints.to_variables(renamed, target)
-                return name
-    return None
-
-
-def _count_parameters(state_dict) -> int:
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(value.size for key, value in state_dict.items() if not key.endswith(statistics))
+    return next((name for name, _ in recognition.fits(state_dict) if name != except_for.name), None)

@@ -24,7 +24,7 @@ class ExplanationStudy(Study):
     Attributes:
       segmenter: one of `lmjax.segments.names()`, such as "grid" or "slic".
       grid_size: side of the squares of "grid", in pixels.
-      n_segments: about how many segments "slic" makes.
+      n_segments: about how many segments "slic" and "slic_near" make.
       samples: coalitions in a matrix, the whole image among them.
       ks: numbers of segments of highest score, rising from 1; of an image that has fewer segments,
         all.

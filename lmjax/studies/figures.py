@@ -29,24 +29,49 @@ def by_network(tables: dict[str, Rows]) -> dict[str, dict[str, Rows]]:
     return found
 
 
-def line(label: str, rows: Rows, x: str, y: str):
+def layer_masking_first(rows: Rows) -> Rows:
+    """Returns rows, those of removals that figures emphasise first."""
+    from lmjax import plots
+
+    return sorted(rows, key=lambda row: not plots.is_emphasised(row["removal"]))
+
+
+def chance(rows: Rows) -> tuple[str, float] | None:
+    """Returns the reference of accuracies, `lmjax.plots.Chart`; None for rows without `classes`."""
+    classes = rows[0].get("classes")
+    return ("chance", 1 / classes) if classes else None
+
+
+def line(label: str, rows: Rows, x: str, y: str, *, removal: str | None = None):
     """Returns a line through estimates with their intervals, `lmjax.plots.Line`."""
     from lmjax import plots
 
-    return plots.Line(label, *_columns(rows, x, y, *ends(y)))
+    return plots.Line(label, *_columns(rows, x, y, *ends(y)), removal=removal)
 
 
-def lines_of_removals(rows: Rows, x: str, y: str) -> list:
-    """Returns a line for each removal."""
-    by_removal = group_rows(rows, "removal").items()
-    return [line(removal_title(removal), chosen, x, y) for removal, chosen in by_removal]
+def lines_of_removals(rows: Rows, x: str, y: str, *, prefix: str = "") -> list:
+    """Returns a line for each removal, labelled by a prefix and its title."""
+    by_removal = group_rows(layer_masking_first(rows), "removal").items()
+    return [
+        line(prefix + removal_title(removal), chosen, x, y, removal=removal)
+        for removal, chosen in by_removal
+    ]
 
 
-def dots(label: str, rows: Rows, name: str):
-    """Returns estimates with their intervals as dots, `lmjax.plots.Dots`."""
+def dots(label: str, rows: Rows, name: str, *, removal: str | None = None):
+    """Returns estimates with their intervals as dots, `lmjax.plots.Dots`, by `removal`'s rows."""
     from lmjax import plots
 
-    return plots.Dots(label, *_columns(rows, name, *ends(name)))
+    rows = layer_masking_first(rows)
+    return plots.Dots(label, *_columns(rows, name, *ends(name)), removal=removal)
+
+
+def dot_panel(title: str, x_label: str, rows: Rows, shown: list):
+    """Returns a panel with a line for each removal, `lmjax.plots.DotPanel`."""
+    from lmjax import plots
+
+    removals = list(group_rows(layer_masking_first(rows), "removal"))
+    return plots.DotPanel(title, x_label, [*map(removal_title, removals)], shown, removals)
 
 
 def _columns(rows: Rows, *names: str) -> list[list]:

@@ -29,6 +29,7 @@ from lmjax.studies.predictors import (
     under_removal,
 )
 from lmjax.studies.samples import Sample
+from lmjax.studies.sizes import check_size
 
 # Variants of a call that `SampledBatch` evaluates: whole batches.
 _SAMPLED_VARIANTS = 256
@@ -85,12 +86,24 @@ class ImageBatch:
         return self._two_keys()[:, 0]
 
     def images(self, network: str) -> np.ndarray:
-        """Returns float32 `[M, H, W, C]` in [0, 1], the images as a network sees them."""
+        """Returns float32 `[M, H, W, C]` in [0, 1], the images as a network sees them.
+
+        Raises:
+          ValueError: an image that cannot be preprocessed; or, where the network's preprocessing
+            keeps the size of images, images of several sizes, or of one that it does not take.
+        """
         preprocessing = self.networks[network].preprocessing
-        return self._once(
+        images = self._once(
             ("images", geometry(preprocessing)),
             lambda: _stack([preprocessing(sample.image) for sample in self.samples]),
         )
+        if preprocessing.resize is None and preprocessing.crop is None:
+            shape, first = images.shape[1:], self.samples[0].id
+            self._once(
+                ("size", network),
+                lambda: check_size(network, self.networks[network], shape, first),
+            )
+        return images
 
     def object_masks(self, network: str, *, tight: bool = False) -> np.ndarray:
         """Returns bool `[M, H, W]`, the objects in the images as a network sees them.

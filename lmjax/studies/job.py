@@ -25,6 +25,7 @@ from lmjax.studies.images import ImageBatch
 from lmjax.studies.run_folder import Range, ranges
 from lmjax.studies.samples import Sample, read_sample
 from lmjax.studies.settings import row_settings, settings
+from lmjax.studies.sizes import as_they_are
 from lmjax.studies.study import Study
 
 DEFAULT_NETWORKS = ("resnet18_digits",)
@@ -41,8 +42,8 @@ class Job:
     """The checked arguments of a run.
 
     Args:
-      study, source, networks, images, images_per_shard, engine, batch_size, mesh: as in
-        `lmjax.studies.run`.
+      study, source, networks, already_sized, images, images_per_shard, engine, batch_size, mesh: as
+        in `lmjax.studies.run`.
 
     Attributes:
       study, source, images, engine: as given.
@@ -60,6 +61,7 @@ class Job:
         *,
         networks: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
+        already_sized: bool = False,
         images_per_shard: int = IMAGES_PER_SHARD,
         engine: Engine = "auto",
         batch_size: int | None = None,
@@ -77,9 +79,9 @@ class Job:
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
         self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
-        self.networks = {
-            name: _copied(network, mesh) for name, network in _check_networks(networks).items()
-        }
+        checked = _check_networks(networks)
+        checked = as_they_are(checked) if already_sized else checked
+        self.networks = {name: _copied(network, mesh) for name, network in checked.items()}
         study.check(self.networks)
         self.images = _check_images(images, source)
         self.shards = ranges(self.images, self.images_per_shard)

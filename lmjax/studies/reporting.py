@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.checks import check_choices
 from lmjax.studies import registry, seeds
 from lmjax.studies.runner import open_run
 from lmjax.studies.settings import from_settings
@@ -31,26 +33,37 @@ code { overflow-wrap: anywhere }
 """
 
 
-def write(study: Study, rows: pa.Table, out: str | os.PathLike) -> list[Path]:
-    """Writes the rows (`rows.parquet`), each table (`.csv`) and each figure (`.png`) to a folder.
+def write(
+    study: Study, rows: pa.Table, out: str | os.PathLike, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Writes the rows (`rows.parquet`), each table (`.csv`) and each figure to a folder.
 
     Args:
       study: that the rows are of.
       rows: as `run` returns them.
       out: the folder; must exist.
+      formats: of figures, one or more of "png", "pdf" and "svg".
 
     Returns:
       The files.
+
+    Raises:
+      ValueError: another format, or none.
     """
-    out = Path(out)
+    formats, out = check_formats(formats), Path(out)
     path = out / "rows.parquet"
     with atomic_write(path) as temporary:
         pq.write_table(rows, temporary)
     tables = study.tables(rows)
-    return [path, *_write(tables, study.figures(tables), out)]
+    return [path, *_write(tables, study.figures(tables), out, formats)]
 
 
-def write_seeds(out: str | os.PathLike, *, kinds: Mapping[str, Sequence[str]]) -> list[Path]:
+def write_seeds(
+    out: str | os.PathLike,
+    *,
+    kinds: Mapping[str, Sequence[str]],
+    formats: Sequence[str] = ("png",),
+) -> list[Path]:
     """Writes tables and figures over seeds of training (`seeds_...`) beside those of a study.
 
     Example:
@@ -62,21 +75,37 @@ def write_seeds(out: str | os.PathLike, *, kinds: Mapping[str, Sequence[str]]) -
       kinds: kinds of training by name, and for each the names of its networks in the run, one for
         each seed. Kinds are compared seed by seed, in this order: give networks that share initial
         weights or images the same place.
+      formats: of figures, as in `write`.
 
     Returns:
       The files.
 
     Raises:
       ValueError: a folder that is none of a study, or has no rows yet; a kind with fewer than two
-        networks, or one that is not in the run.
+        networks, or one that is not in the run; another format.
     """
+    formats = check_formats(formats)
     manifest, rows, _, study = _open(Path(out))
     seeds.check_kinds(kinds, [each["name"] for each in manifest["identity"]["networks"]])
     tables = seeds.over_seeds(study.tables(rows), kinds)
-    return _write(tables, seeds.figures(tables), Path(out), "seeds_")
+    return _write(tables, seeds.figures(tables), Path(out), formats, prefix="seeds_")
 
 
-def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix="") -> list[Path]:
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Returns formats of figures, each of which is known and there once."""
+    from lmjax import plots
+
+    return tuple(check_choices("formats", formats, plots.FORMATS))
+
+
+def _write(
+    tables: dict[str, Any],
+    figures: dict[str, Any],
+    out: Path,
+    formats: Sequence[str],
+    *,
+    prefix: str = "",
+) -> list[Path]:
     """Writes tables and figures; returns the files."""
     from lmjax import plots
 
@@ -84,10 +113,10 @@ def _write(tables: dict[str, Any], figures: dict[str, Any], out: Path, prefix=""
     for name, table in tables.items():
         files.append(out / f"{prefix}{name}.csv")
         write_csv(files[-1], table)
-    for name, figure in figures.items():
-        files.append(out / f"{prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png")
+    for (name, figure), format in itertools.product(figures.items(), formats):
+        files.append(out / f"{prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}.{format}")
         with atomic_write(files[-1]) as temporary:
-            plots.save(figure, temporary, format="png")
+            plots.save(figure, temporary, format=format)
     return files
 
 

@@ -37,6 +37,7 @@ def run(
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     out: str | os.PathLike | None = None,
     images: int | None = None,
+    already_sized: bool = False,
     images_per_shard: int = IMAGES_PER_SHARD,
     shard: tuple[int, int] = (0, 1),
     retry_errors: bool = False,
@@ -64,6 +65,8 @@ def run(
       out: folder for the rows, `runs/NAME` by default. A run goes on where an earlier one ended,
         and refuses a folder whose rows depend on anything else.
       images: how many, from the first; None takes all. A later run with more images keeps the rows.
+      already_sized: images have the size that networks are to see: they are neither resized nor
+        cropped. An image of a size that a network does not take has no rows.
       images_per_shard: images that are stored together; a kill costs no more than these.
       shard: (i, n) does every n-th shard, from the i-th: n processes share the work.
       retry_errors: compute shards with images that could not be measured again, such as after a
@@ -88,6 +91,7 @@ def run(
         source,
         networks=networks,
         images=images,
+        already_sized=already_sized,
         images_per_shard=images_per_shard,
         engine=engine,
         batch_size=batch_size,
@@ -153,6 +157,7 @@ def estimate(
     *,
     networks: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,
+    already_sized: bool = False,
     engine: Engine = "auto",
     batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -161,7 +166,7 @@ def estimate(
     """Estimates the evaluations and the time of a run; nothing is written.
 
     Args:
-      study, source, networks, images, engine, batch_size, mesh: as in `run`.
+      study, source, networks, images, already_sized, engine, batch_size, mesh: as in `run`.
       processes: how many share the run (`shard`), each on a machine like this one and with devices
         like those of `mesh`. Each compiles; the time is that of the one with the most shards.
 
@@ -174,6 +179,7 @@ def estimate(
         source,
         networks=networks,
         images=images,
+        already_sized=already_sized,
         engine=engine,
         batch_size=batch_size,
         mesh=mesh,

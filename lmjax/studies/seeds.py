@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.studies.figures import X_LABELS, Rows, group_rows, line
+from lmjax.studies.figures import X_LABELS, Rows, chance, group_rows, layer_masking_first, line
 from lmjax.studies.statistics import CONFIDENCE, ends, estimated_columns, interval
 
 Kinds = Mapping[str, Sequence[str]]
 """Kinds of training by name: the names of their networks, one for each seed, in the same order."""
 
-_COUNTS = ("images", "visible", "hidden", "removed")  # measured; no part of a row's key
+_COUNTS = ("images", "visible", "hidden", "removed", "classes")  # measured; no part of a row's key
+_ACCURACIES = ("accuracy", "object", "swapped")
 
 
 def over_seeds(tables: Mapping[str, Rows], kinds: Kinds) -> dict[str, Rows]:
@@ -96,10 +97,12 @@ def _row_of_charts(rows: Rows, x: str, metric: str) -> Iterator[Any]:
     from lmjax import plots
     from lmjax.removals import title as removal_title
 
-    for removal, chosen in group_rows(rows, "removal").items():
+    reference = chance(rows) if metric in _ACCURACIES else None
+    for removal, chosen in group_rows(layer_masking_first(rows), "removal").items():
         by_kind = group_rows(chosen, "network").items()
         lines = [line(kind, each, x, metric) for kind, each in by_kind]
-        yield plots.Chart(removal_title(removal), X_LABELS[x], metric, lines)
+        title = removal_title(removal)
+        yield plots.Chart(title, X_LABELS[x], metric, lines, reference=reference)
 
 
 def _table(table: Rows, kinds: Kinds) -> tuple[Rows, Rows]:

@@ -180,7 +180,7 @@ def test_modules_are_imported_before_options_are_read(run, first):
     given, own = ("explain", "--help"), ("--import", "own_segments")
     status, out, _ = run(*(own + given if first else given + own))
     assert status == 0
-    assert re.search(r"felzenszwalb,[\s│]+own", out)
+    assert re.search(r"slic_near,[\s│]+own", out)
 
 
 @pytest.mark.usefixtures("own_module")

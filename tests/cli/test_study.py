@@ -64,6 +64,8 @@ def test_a_study_runs_goes_on_and_is_reported(study, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("rows-*/*")}
     with pytest.raises(SystemExit, match=r"holds rows .* settings.grid_size is 16"):
         study("removal", *FEW, "--grid-size", "8")
+    study("removal", *FEW, "--formats", "svg", "pdf")
+    assert {path.suffix for path in folder.glob("a-grid.*")} == {".png", ".svg", ".pdf"}
     assert study("report", "runs/removal") == "wrote report.html\n"
     assert "data:image/png" in (tmp_path / "report.html").read_text()
 

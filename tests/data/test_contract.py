@@ -20,7 +20,7 @@ FIELDS = ("image", "object_mask", "tight_mask", "saliency")
 
 def write_pictures(root):
     """Two classes with masks and heatmaps, some of which are missing; and a table of them."""
-    rng, lines = np.random.default_rng(0), ["image,label,mask,saliency"]
+    rng, lines = np.random.default_rng(0), ["image,label,mask,tight_mask,saliency"]
     for i, name in enumerate(("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png", "dog/e.png")):
         for kind in ("images", "masks", "maps"):
             if (kind, i) in (("masks", 1), ("maps", 3)):
@@ -31,13 +31,14 @@ def write_pictures(root):
             Image.fromarray(pixels if kind == "images" else pixels[..., 0]).save(path)
         masks = "" if i == 1 else f"masks/{name}"
         maps = "" if i == 3 else f"maps/{name}"
-        lines.append(f"images/{name},{name.split('/')[0]},{masks},{maps}")
+        lines.append(f"images/{name},{name.split('/')[0]},{masks},{masks},{maps}")
     (root / "pets.csv").write_text("\n".join(lines))
 
 
 SOURCES = {
     "digit-scenes": "digit-scenes,seed=3",
-    "folder": "folder:{root}/images,masks={root}/masks,saliency={root}/maps",
+    "folder": "folder:{root}/images,masks={root}/masks,tight_masks={root}/masks,"
+    "saliency={root}/maps",
     "csv": "csv:{root}/pets.csv",
     "imagenet": "imagenet:{root}/ILSVRC2012_img_val",
     "pixel-imagenet": "pixel-imagenet:{root}/pixel-imagenet-v2,images={root}/ILSVRC2012/train",

@@ -127,7 +127,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ("pixel-imagenet:masks", "must be pixel-imagenet:PATH,images=PATH$"),
         (
             "folder:masks,colour=red",
-            "no option colour; folder has masks, saliency, classes, background",
+            "no option colour; folder has masks, tight_masks, saliency, classes",
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
         ("digit-scenes,spurious=often", "spurious must be a probability, 0..1, got 'often'"),

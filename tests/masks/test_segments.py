@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lmjax.data import DigitScenes
 from lmjax.masks import segments
 
 RNG = np.random.default_rng(0)
@@ -9,7 +10,8 @@ QUADRANTS = np.kron(np.arange(4).reshape(2, 2), np.ones((20, 16), int))
 COLOURS = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1]])
 IMAGE = np.clip(COLOURS[QUADRANTS] + RNG.normal(0, 0.01, (40, 32, 3)), 0, 1).astype(np.float32)
 SEGMENTERS = [
-    *(segments.grid, segments.slic, segments.quickshift, segments.felzenszwalb, segments.boxes)
+    *(segments.grid, segments.slic, segments.slic_near, segments.quickshift),
+    *(segments.felzenszwalb, segments.boxes),
 ]
 
 
@@ -30,7 +32,7 @@ def test_uint8_images_give_the_same_segments_as_floats(segmenter):
     np.testing.assert_array_equal(segmenter(image), segmenter(image.astype(np.float32) / 255))
 
 
-@pytest.mark.parametrize("segmenter", SEGMENTERS[1:4])
+@pytest.mark.parametrize("segmenter", SEGMENTERS[1:5])
 def test_segments_follow_the_colours(segmenter):
     labels = segmenter(IMAGE)
     assert labels.max() > 0
@@ -61,6 +63,42 @@ def test_options_reach_the_segmenters():
     assert fine > 2 * segments.quickshift(IMAGE).max()
     whole = segments.felzenszwalb(IMAGE, min_size=1000).max()
     assert whole < segments.felzenszwalb(IMAGE, scale=1, min_size=5).max()
+
+
+def scene(number=0):
+    return DigitScenes("test", length=9)[number].image
+
+
+@pytest.mark.parametrize("wanted", [20, 50, 100])
+def test_slic_is_asked_until_the_number_is_near(wanted):
+    near = segments.slic_near(scene(), n_segments=wanted).max() + 1
+    assert abs(near - wanted) <= 0.1 * wanted
+    assert abs(segments.slic(scene(), n_segments=wanted).max() + 1 - wanted) > 0.1 * wanted
+
+
+def test_slic_is_asked_once_where_it_is_near_at_once_and_eight_times_at_most(monkeypatch):
+    asked, counts = [], {50: 52, 150: 20}
+
+    def slic(image, *, n_segments, **options):
+        asked.append(n_segments)
+        count = counts.get(n_segments, 20)
+        return np.arange(1000).reshape(20, 50) % count
+
+    monkeypatch.setattr(segments, "slic", slic)
+    assert segments.slic_near(IMAGE, n_segments=50).max() + 1 == 52
+    assert asked == [50]
+    counts[200], counts[160] = 260, 170
+    assert segments.slic_near(IMAGE, n_segments=150).max() + 1 == 20
+    assert len(asked) == 1 + 8
+    assert len({*asked}) == len(asked)
+
+
+def test_the_nearest_number_is_taken_where_none_is_near():
+    """Below a dozen segments, one more asked for is three more that come."""
+    found = {segments.slic(scene(5), n_segments=n).max() + 1 for n in range(1, 31)}
+    assert not found & {9, 10, 11}
+    near = segments.slic_near(scene(5), n_segments=10).max() + 1
+    assert near in found
 
 
 def test_quickshift_is_the_lime_packages():
@@ -316,7 +354,7 @@ def halves():
 
 
 def test_segmenters_go_by_name(halves):
-    assert segments.names()[:4] == ("slic", "grid", "quickshift", "felzenszwalb")
+    assert segments.names()[:5] == ("slic", "grid", "quickshift", "felzenszwalb", "slic_near")
     assert segments.get("halves") is halves
     assert "halves" in segments.names()
     assert segments.description("halves") == "Divides an image into two halves."

@@ -41,6 +41,18 @@ def test_rows_tables_and_figures_are_written(tmp_path):
     assert (tmp_path / "means.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_figures_are_written_in_several_formats(tmp_path):
+    rows = run(tmp_path)
+    files = studies.write(fakes.Brightness(), rows, tmp_path, formats=("pdf", "svg"))
+    assert [file.name for file in files[2:]] == ["means.pdf", "means.svg"]
+    assert files[2].read_bytes().startswith(b"%PDF")
+    assert b"<svg" in files[3].read_bytes()
+    assert not (tmp_path / "means.png").exists()
+    for formats in (("jpg",), ()):
+        with pytest.raises(ValueError, match="formats must be one or more of png, pdf, svg"):
+            studies.write(fakes.Brightness(), rows, tmp_path, formats=formats)
+
+
 class Page(html.parser.HTMLParser):
     """What a page refers to, and whether its tags close."""
 
@@ -103,21 +115,63 @@ def test_what_cannot_be_reported_is_an_error(tmp_path, monkeypatch):
 
 def test_bootstrap_against_a_plain_loop():
     rng = np.random.default_rng(3)
-    values, predictions = rng.random((20, 2)), rng.integers(4, size=(20, 2))
-    bootstrap = Bootstrap(20, seed=5)
+    values = rng.random((20, 2))
+    means = Bootstrap(20, seed=5).means(values)
     draws = np.random.default_rng(5).integers(20, size=(1000, 20))
-    means, entropies = bootstrap.means(values), bootstrap.entropies(predictions)
-    for statistic, plain, data in (
-        (means, lambda x: x.mean(axis=0), values),
-        (entropies, lambda x: class_entropy(x.T), predictions),
-    ):
-        np.testing.assert_allclose(statistic[0], plain(data))
-        for i in (0, 17, 999):
-            np.testing.assert_allclose(statistic[1 + i], plain(data[draws[i]]), atol=1e-12)
+    np.testing.assert_allclose(means[0], values.mean(axis=0))
+    for i in (0, 17, 999):
+        np.testing.assert_allclose(means[1 + i], values[draws[i]].mean(axis=0), atol=1e-12)
     found = estimate("mean", means[:, 0])
     resampled = [values[draw, 0].mean() for draw in draws]
     np.testing.assert_allclose(found["mean_low"], np.quantile(resampled, 0.025))
     np.testing.assert_allclose(found["mean_high"], np.quantile(resampled, 0.975))
+
+
+def test_entropies_against_a_jackknife_that_leaves_one_out():
+    predictions = np.random.default_rng(3).integers(4, size=(20, 2))
+    entropies = Bootstrap(20, seed=5).entropies(predictions)
+    draws = np.random.default_rng(5).integers(20, size=(1000, 20))
+    for found, column in zip(entropies.T, predictions.T, strict=True):
+        entropy = class_entropy(column)
+        without = np.array([class_entropy(np.delete(column, i)) for i in range(20)])
+        effects = 19 * (without.mean() - without)  # pseudo-values, less their mean
+        assert found[0] == pytest.approx(entropy)
+        np.testing.assert_allclose(found[1:], entropy + effects[draws].mean(axis=1), atol=1e-12)
+
+
+def test_entropies_of_one_class_and_of_one_image_are_0():
+    for predictions in (np.full((5, 1), 7), np.array([[3]])):
+        np.testing.assert_allclose(Bootstrap(len(predictions)).entropies(predictions), 0)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(10, 60), (300, 128)])
+def test_intervals_of_entropies_cover_what_as_many_images_have(classes, images):
+    """400 simulations gave 0.97 and 0.96 (a difference) with 10 classes, 0.99 and 0.95 with 300.
+
+    Percentiles of entropies of resamples gave 0.82 and 0.96, and 0.00 and 0.53.
+    """
+    rng = np.random.default_rng(0)
+    chances = [
+        np.cumsum(p / p.sum()) for p in (np.arange(1, 1 + classes) ** -k for k in (0.3, 1.2))
+    ]
+
+    def draw():
+        """Returns predictions `[images, 2]` under two removals, half of them drawn together."""
+        place, other = rng.random((2, images))
+        together = np.where(rng.random(images) < 0.5, place, other)
+        return np.stack([np.searchsorted(*each) for each in zip(chances, (place, together))], 1)
+
+    expected = np.mean([class_entropy(draw().T) for _ in range(500)], axis=0)
+    covered = np.zeros(2)
+    for i in range(100):
+        first, second = Bootstrap(images, seed=i).entropies(draw()).T
+        for j, (statistic, truth) in enumerate(
+            [(first, expected[0]), (first - second, expected[0] - expected[1])]
+        ):
+            found = estimate("x", statistic)
+            covered[j] += found["x_low"] <= truth <= found["x_high"]
+            assert found["x_low"] <= found["x"] <= found["x_high"]
+    assert (covered >= 85).all(), covered
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say():

@@ -35,6 +35,20 @@ def interval(values):
     return stats.ttest_1samp(values, 0).confidence_interval(0.95)
 
 
+def test_figures_have_a_line_for_each_kind_and_chance():
+    rows = [row | {"classes": 10 + i % 2} for i, row in enumerate(table())]
+    tables = seeds.over_seeds({"curves": rows}, KINDS)
+    assert tables["curves"][0]["classes"] == 10.5
+    figure = seeds.figures(tables)["curves"]
+    (ax,) = figure.axes
+    kinds, (chance,) = ax.lines[:2], ax.lines[2:]
+    for line, kind in zip(kinds, KINDS, strict=True):
+        expected = [row["accuracy"] for row in tables["curves"] if row["network"] == kind]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert chance.get_ydata()[0] == pytest.approx(1 / 10.5)
+    assert ax.get_title() == "layer masking"
+
+
 def test_means_over_seeds():
     rows = seeds.over_seeds({"curves": table()}, KINDS)["curves"]
     assert [(row["network"], row["fraction"]) for row in rows] == [

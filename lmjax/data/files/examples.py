@@ -17,7 +17,8 @@ class Row(NamedTuple):
 
     Attributes:
       id: id of the example.
-      files: names of files by content: `image`, and where known `object_mask` and `saliency`.
+      files: names of files by content: `image`, and where known `object_mask`, `tight_mask` and
+        `saliency`.
       label: the class, where known.
     """
 
@@ -33,7 +34,7 @@ class Files:
     Attributes:
       kind: how the files were found, for `version`.
       rows: the examples.
-      folders: folder of the files of each kind, `image`, `object_mask`, `saliency`.
+      folders: folder of the files of each kind, `image`, `object_mask`, `tight_mask`, `saliency`.
       class_names: in the order of labels, where known.
       mask_rule: options of `lmjax.data.files.images.read_mask`.
     """

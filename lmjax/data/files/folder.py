@@ -11,11 +11,14 @@ from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.images import SUFFIXES, mask_rule
 from lmjax.data.imagenet import synsets
 
+_KINDS = {"masks": "object_mask", "tight_masks": "tight_mask", "saliency": "saliency"}
+
 
 def from_folder(
     path: str | os.PathLike,
     *,
     masks: str | os.PathLike | None = None,
+    tight_masks: str | os.PathLike | None = None,
     saliency: str | os.PathLike | None = None,
     classes: str | os.PathLike | None = None,
     background: int | str | None = None,
@@ -37,6 +40,7 @@ def from_folder(
       path: a folder of class folders, in which images may lie in folders again; or of images.
       masks: a folder of object masks under the same names and subfolders, with any suffix. An image
         may have none.
+      tight_masks: a folder of masks of the objects without a soft edge, laid out in the same way.
       saliency: a folder of heatmaps, laid out in the same way.
       classes: a text file with the names of class folders, one a line, in the order of labels; by
         default WordNet ids have ImageNet's numbers, numbers their own, other names those of the
@@ -53,8 +57,9 @@ def from_folder(
         or no WordNet id among ImageNet's.
       OSError: a folder that cannot be read.
     """
-    given = {"object_mask": masks, "saliency": saliency}
-    folders = {"image": path} | {kind: each for kind, each in given.items() if each is not None}
+    given = {"masks": masks, "tight_masks": tight_masks, "saliency": saliency}
+    given = {option: each for option, each in given.items() if each is not None}
+    folders = {"image": path} | {_KINDS[option]: each for option, each in given.items()}
     folders = {kind: os.path.abspath(each) for kind, each in folders.items()}
     besides = {os.path.realpath(each) for kind, each in folders.items() if kind != "image"}
     names, class_folders = _images(folders["image"], besides)
@@ -64,11 +69,7 @@ def from_folder(
         else synsets.validation_classes(names)
     )
     numbers, class_names = number([*class_folders, *class_of.values()], classes=classes)
-    beside = {
-        kind: _partners(names, folders[kind], option)
-        for kind, option in (("object_mask", "masks"), ("saliency", "saliency"))
-        if kind in folders
-    }
+    beside = {_KINDS[option]: _partners(names, folders[_KINDS[option]], option) for option in given}
     rows = tuple(
         Row(
             _text(name),

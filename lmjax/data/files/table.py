@@ -7,7 +7,12 @@ from lmjax.data.files.classes import number
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.images import mask_rule
 
-_COLUMNS = {"image": "image", "mask": "object_mask", "saliency": "saliency"}
+_COLUMNS = {
+    "image": "image",
+    "mask": "object_mask",
+    "tight_mask": "tight_mask",
+    "saliency": "saliency",
+}
 
 
 def from_csv(
@@ -25,8 +30,8 @@ def from_csv(
 
     Args:
       path: a .csv file whose first line names columns: `image`, and where known `label`, `mask`,
-        `saliency` and `id`; others are ignored. Names of files are relative to its folder. Unknown
-        values are left empty.
+        `tight_mask` (the object without a soft edge), `saliency` and `id`; others are ignored.
+        Names of files are relative to its folder. Unknown values are left empty.
       classes: a text file with the labels, one a line, in their order; by default WordNet ids have
         ImageNet's numbers, numbers their own, other names those of the alphabet
         (`lmjax.data.files.classes.number`).

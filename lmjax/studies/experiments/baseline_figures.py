@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax.removals import title as removal_title
-from lmjax.studies.figures import by_network, dots, group_rows, lines_of_removals
+from lmjax.studies.figures import by_network, dot_panel, dots, group_rows, lines_of_removals
 
 MEASURES = {
     "spearman": "Spearman's correlation",
@@ -44,12 +44,11 @@ def _settings(rows: list[dict], about: str):
     """Draws how similar heatmaps of two settings are, by removal."""
     from lmjax import plots
 
-    removals = list(map(removal_title, group_rows(rows, "removal")))
     by_generator = group_rows(rows, "generator").items()
     panels = []
     for measure, label in MEASURES.items():
         shown = [dots(_GENERATORS[each], chosen, measure) for each, chosen in by_generator]
-        panels.append(plots.DotPanel("", label, removals, shown))
+        panels.append(dot_panel("", label, rows, shown))
     return plots.dots(panels, title=f"{about}\nheatmaps of different settings, by removal")
 
 
@@ -93,6 +92,7 @@ def _matrix(title: str, names: Sequence[str], pairs: dict[tuple[str, str], float
     """Makes a symmetric matrix of removals from values of pairs."""
     from lmjax import plots
 
+    names = sorted(names, key=lambda name: not plots.is_emphasised(name))
     values = np.full((len(names), len(names)), np.nan)
     for (first, second), value in pairs.items():
         i, j = names.index(first), names.index(second)
@@ -120,13 +120,12 @@ def _scores(rows: list[dict], about: str):
     """Draws scores of heatmaps by the removal that made them, for each scorer."""
     from lmjax import plots
 
-    removals = list(map(removal_title, group_rows(rows, "removal")))
     panels = []
     for metric, chosen in group_rows(rows, "metric").items():
         shown = [
-            dots(f"scored under {removal_title(scorer)}", of_scorer, "score")
+            dots(f"scored under {removal_title(scorer)}", of_scorer, "score", removal=scorer)
             for scorer, of_scorer in group_rows(chosen, "scorer").items()
         ]
-        heading = f"{_METRICS[metric]} ({_BETTER[metric]} is better)"
-        panels.append(plots.DotPanel(heading, "area under the curve", removals, shown))
+        heading = f"{_METRICS[metric]}\n{_BETTER[metric]} is better"
+        panels.append(dot_panel(heading, "area under the curve", chosen, shown))
     return plots.dots(panels, title=f"{about}\nscores of heatmaps, by the removal that made them")

@@ -148,19 +148,20 @@ class Consistency(ExplanationStudy):
         from lmjax import plots
 
         shown = {}
+        in_order = tuple(sorted(self.removals, key=lambda name: not plots.is_emphasised(name)))
         for network, found in by_network(tables).items():
             images = f"{found['ablation'][0]['images']} images"
             if "pairs" in found:
                 shown[f"{network} agreement"] = plots.charts(
-                    [_agreement_charts(found["agreement_curves"])],
+                    [_agreement_charts(found["agreement_curves"], self.removals)],
                     title=f"Agreement of explanations of {network}, {images}",
                 )
                 shown[f"{network} pairs"] = plots.matrices(
-                    [_matrices(found["pairs"], self.removals)],
+                    [_matrices(found["pairs"], in_order)],
                     title=f"Agreement of explanations of {network}, {images}\n"
                     "(diagonal: from another matrix of coalitions)",
                 )
-            charts = [_ablation_chart(found["ablation_curves"], name) for name in self.removals]
+            charts = [_ablation_chart(found["ablation_curves"], name) for name in in_order]
             columns = -(-len(charts) // -(-len(charts) // _CHARTS_BESIDE))
             shown[f"{network} ablation"] = plots.charts(
                 [charts[i : i + columns] for i in range(0, len(charts), columns)],
@@ -275,18 +276,20 @@ def _steps(group: Group) -> list[int]:
     return np.unique(group.columns["k"]).tolist()
 
 
-def _agreement_charts(rows: list[dict]) -> list:
+def _agreement_charts(rows: list[dict], removals: tuple[str, ...]) -> list:
     """Makes a chart for pairs that share a matrix of coalitions, and one for the other pairs."""
     from lmjax import plots
 
-    charts = []
+    charts, again = [], {_set(name, name): name for name in removals}
     for redrawn, chosen in group_rows(rows, "redrawn").items():
         by_set = group_rows(chosen, "set")
-        lines = [line(name, of_set, "k", "jaccard") for name, of_set in by_set.items()]
+        lines = [
+            line(name, of_set, "k", "jaccard", removal=again.get(name))
+            for name, of_set in by_set.items()
+        ]
         of_set = next(iter(by_set.values()))  # chance is the same for all
-        lines.append(
-            plots.Line("random orders", *([row[c] for row in of_set] for c in ("k", "chance")))
-        )
+        ks, chance = ([row[column] for row in of_set] for column in ("k", "chance"))
+        lines.append(plots.Line("random orders", ks, chance))
         title = f"{'other' if redrawn else 'same'} coalitions"
         charts.append(plots.Chart(title, "k", "Jaccard index of the top k", lines))
     return charts

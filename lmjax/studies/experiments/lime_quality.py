@@ -13,7 +13,7 @@ from lmjax.metrics import alignment, top_k_iou
 from lmjax.removals import check_name
 from lmjax.removals import title as removal_title
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
-from lmjax.studies.figures import by_network, group_rows, line
+from lmjax.studies.figures import by_network, chance, group_rows, lines_of_removals
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit, check_removals
 from lmjax.studies.statistics import (
@@ -24,6 +24,7 @@ from lmjax.studies.statistics import (
     estimates,
     groups,
     means,
+    number_of_classes,
     paired_differences,
 )
 
@@ -131,10 +132,11 @@ class LimeQuality(ExplanationStudy):
         return predictions
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        classes = number_of_classes(rows)
         rows = correctly_classified(rows)
         curves, found, wins, values = [], [], [], {}
         for group in groups(rows, _CURVE):
-            curves += _curve(group)
+            curves += [row | {"classes": classes} for row in _curve(group)]
             network, under, removal = group.key.values()
             measured = values.setdefault(network, {}).setdefault(removal, {})
             for name in _LOCALISATION:
@@ -163,12 +165,12 @@ class LimeQuality(ExplanationStudy):
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
                 [[_chart(found["curves"], under) for under in self.evaluated_under]],
-                title=f"Accuracy without LIME's top segments: {about}",
+                title=f"Accuracy without LIME's top segments\n{about}",
             )
             if len(found["means"]) > 1:
                 shown[f"{network} wins"] = plots.matrices(
                     _matrices(found["wins"]),
-                    title=f"Share of images on which the row beats the column: {about}",
+                    title=f"Share of images on which the row beats the column\n{about}",
                 )
         return shown
 
@@ -208,12 +210,11 @@ def _chart(rows: list[dict], under: str):
     """Makes the chart of an evaluation, with a line for each removal that was explained."""
     from lmjax import plots
 
-    by_removal = group_rows(group_rows(rows, "evaluated_under")[under], "removal").items()
-    lines = [
-        line(f"explained by {removal_title(removal)}", chosen, "k", "accuracy")
-        for removal, chosen in by_removal
-    ]
-    return plots.Chart(_title(under), "top segments removed", "accuracy", lines)
+    chosen = group_rows(rows, "evaluated_under")[under]
+    lines = lines_of_removals(chosen, "k", "accuracy", prefix="explained by ")
+    return plots.Chart(
+        _title(under), "top segments removed", "accuracy", lines, reference=chance(chosen)
+    )
 
 
 def _title(under: str) -> str:
@@ -228,7 +229,8 @@ def _matrices(rows: list[dict]) -> list[list]:
     grid = [[], []]
     for metric in dict.fromkeys(row["metric"] for row in rows):
         wins = {(r["removal"], r["against"]): r["wins"] for r in rows if r["metric"] == metric}
-        removals = list(dict.fromkeys(removal for removal, _ in wins))
+        removals = dict.fromkeys(removal for removal, _ in wins)
+        removals = sorted(removals, key=lambda removal: not plots.is_emphasised(removal))
         values = [[wins.get((a, b), np.nan) for b in removals] for a in removals]
         labels = [removal_title(removal) for removal in removals]
         title = _LOCALISATION.get(metric) or f"lower accuracy {_title(metric.partition('_')[2])}"

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_whole
 from lmjax.metrics import cosine_similarity
-from lmjax.removals import title as removal_title
-from lmjax.studies.figures import dots, group_rows
+from lmjax.studies.figures import dot_panel, dots, group_rows
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers
 from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
@@ -170,9 +169,6 @@ def _nothing(batch: ImageBatch, shape: tuple[int, int]) -> np.ndarray:
 
 def _panel(rows: list[dict], measure: str):
     """Makes the panel of a measure, with dots for each size and removal."""
-    from lmjax import plots
-
-    removals = [removal_title(removal) for removal in group_rows(rows, "removal")]
     by_size = group_rows(rows, "size").items()
-    panel = [dots(f"{size} x {size} pixels", chosen, measure) for size, chosen in by_size]
-    return plots.DotPanel("", _MEASURES[measure], removals, panel)
+    shown = [dots(f"{size} x {size} pixels", chosen, measure) for size, chosen in by_size]
+    return dot_panel("", _MEASURES[measure], rows, shown)

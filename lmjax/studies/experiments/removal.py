@@ -13,10 +13,16 @@ from lmjax._utils.sizes import power_of_two
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
 from lmjax.metrics import class_similarity
-from lmjax.studies.figures import X_LABELS, group_rows, lines_of_removals
+from lmjax.studies.figures import X_LABELS, chance, group_rows, lines_of_removals
 from lmjax.studies.images import ImageBatch, random_order
 from lmjax.studies.settings import check_removals, for_tables
-from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
+from lmjax.studies.statistics import (
+    bootstrap,
+    estimates,
+    groups,
+    number_of_classes,
+    paired_differences,
+)
 from lmjax.studies.study import Study
 
 ORDERS = ("random", "most_salient", "least_salient")
@@ -49,7 +55,7 @@ class SegmentRemoval(Study):
         heatmap; or the name of a network, for the gradient of its prediction: the mean over a
         segment.
       grid_size: side of the squares of "grid", in pixels.
-      n_segments: about how many segments "slic" makes.
+      n_segments: about how many segments "slic" and "slic_near" make.
       similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
         lmjax.metrics.wordnet_similarity gives, for the metric of that name.
 
@@ -153,6 +159,7 @@ class SegmentRemoval(Study):
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         similarity = None if self.similarity is None else _matrix(self.similarity)
         curves, means, found = [], [], []
+        classes = number_of_classes(rows)
         for group in groups(rows, _CURVE):
             fractions = np.unique(group.columns["fraction"])
             statistics = _statistics(group, similarity)
@@ -160,6 +167,7 @@ class SegmentRemoval(Study):
             visible = group.matrix("visible", "fraction").mean(axis=0)
             for i, fraction in enumerate(fractions):
                 row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
+                row["classes"] = classes
                 curves.append(row | estimates({k: x[:, i] for k, x in statistics.items()}))
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
             found.append(({**group.key, "images": images}, overall))
@@ -243,9 +251,11 @@ def _chart(rows: list[dict], metric: str, order: str):
     """Makes the chart of a metric for one order, with a line for each removal."""
     from lmjax import plots
 
+    chosen = group_rows(rows, "order")[order]
     return plots.Chart(
         title=f"{order.replace('_', ' ')}{'' if order == 'random' else ' first'}",
         x_label=X_LABELS["fraction"],
         y_label=_METRICS[metric],
-        lines=lines_of_removals(group_rows(rows, "order")[order], "fraction", metric),
+        lines=lines_of_removals(chosen, "fraction", metric),
+        reference=chance(chosen) if metric == "accuracy" else None,
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax.studies.figures import X_LABELS, group_rows, lines_of_removals
+from lmjax.studies.figures import X_LABELS, chance, group_rows, lines_of_removals
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers, for_tables
 from lmjax.studies.statistics import (
@@ -16,6 +16,7 @@ from lmjax.studies.statistics import (
     correctly_classified,
     estimate,
     groups,
+    number_of_classes,
     paired_differences,
 )
 from lmjax.studies.study import Study
@@ -80,15 +81,16 @@ class MaskShape(Study):
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+        classes = number_of_classes(rows)
         rows = correctly_classified(rows)
         overall, found = [], []
         for group in groups(rows, ("network", "margin", "removal")):
             object_removed, swapped = _accuracies(group)
-            overall.append(_summary(group, object_removed, swapped))
+            overall.append(_summary(group, object_removed, swapped) | {"classes": classes})
             ratio = _ratio(object_removed, swapped)
             statistics = {"object": object_removed, "swapped": swapped, "ratio": ratio}
             found.append((group.key, statistics))
-        classes = [
+        of_classes = [
             _summary(group, *_accuracies(group))
             for group in groups(rows, ("network", "margin", "removal", "label"))
             if len(group.columns["image"]) > len(HOLES) * self.least_images
@@ -96,7 +98,7 @@ class MaskShape(Study):
         tables = {
             "accuracies": overall,
             "differences": paired_differences(found),
-            "classes": classes,
+            "classes": of_classes,
         }
         return {name: table for name, table in tables.items() if table}
 
@@ -156,4 +158,5 @@ def _chart(rows: list[dict], metric: str):
 
     title, y_label = _LABELS[metric]
     lines = lines_of_removals(rows, "margin", metric)
-    return plots.Chart(title, X_LABELS["margin"], y_label, lines)
+    reference = None if metric == "ratio" else chance(rows)
+    return plots.Chart(title, X_LABELS["margin"], y_label, lines, reference=reference)

@@ -10,6 +10,7 @@ from PIL import Image
 from lmjax.data import from_csv, from_folder
 from lmjax.data.files import classes
 from lmjax.data.imagenet import synsets
+from lmjax.studies.samples import read_sample
 
 BOX = (slice(2, 5), slice(3, 7))
 
@@ -66,6 +67,23 @@ def test_heatmaps_lie_beside_too(pets):
     for example in by_id(source).values():
         assert (example.saliency is None) == (example.object_mask is None)
         assert example.saliency is None or example.saliency[BOX].all()
+
+
+def test_folders_and_tables_have_tight_masks(pets):
+    inner = np.zeros((8, 10), np.uint8)
+    inner[BOX][1:, 1:] = 255
+    (pets / "tight" / "cat").mkdir(parents=True)
+    Image.fromarray(inner).save(pets / "tight" / "cat" / "a.png")
+    folders = from_folder(pets / "images", masks=pets / "masks", tight_masks=pets / "tight")
+    lines = "image,mask,tight_mask\nimages/cat/a.png,masks/cat/a.png,tight/cat/a.png\n"
+    table = from_csv(write_table(pets, lines + "images/cat/b.png,,\n"))
+    for example in (by_id(folders)["cat/a.png"], table[0]):
+        np.testing.assert_array_equal(example.tight_mask, inner > 0)
+        assert example.object_mask.sum() > example.tight_mask.sum() > 0
+    assert by_id(folders)["cat/b.png"].tight_mask is None
+    assert table[1].tight_mask is None
+    sample = read_sample(table, 0)
+    np.testing.assert_array_equal(sample.tight_mask, inner > 0)
 
 
 def test_masks_may_mean_something_else(pets):

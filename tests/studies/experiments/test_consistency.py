@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import lmjax
+from lmjax import plots
 from lmjax.evaluation import evaluate
 from lmjax.metrics import spearman, top_k_jaccard
 from lmjax.studies.experiments.consistency import Consistency, _chance, _jaccards
@@ -221,8 +222,10 @@ def test_figures_show_every_set_pair_and_removal(rows):
         assert ax.get_ylim()[1] >= max(line.get_ydata().max() for line in ax.lines)
     labels = [text.get_text() for text in figures["a agreement"].legends[0].get_texts()]
     assert "layer masking again" in labels
+    assert plots.removal_colour("layer") in {line.get_color() for line in redrawn.lines}
     for ax in figures["a pairs"].axes:
-        assert len(ax.texts) == 3 * 2 + 1  # of the diagonal, what was redrawn
+        numbers = [text for text in ax.texts if text.get_text() != "-"]
+        assert len(numbers) == 3 * 2 + 1  # of the diagonal, what was redrawn
     assert [len(ax.lines) for ax in figures["a ablation"].axes] == [3, 3, 3]
 
 

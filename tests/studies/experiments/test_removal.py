@@ -11,6 +11,7 @@ import pytest
 
 import lmjax
 from lmjax.metrics import bootstrap_mean, class_entropy
+from lmjax.plots import removal_colour
 from lmjax.removals import title as removal_title
 from lmjax.studies.experiments.removal import SegmentRemoval
 from lmjax.studies.images import ImageBatch
@@ -208,10 +209,25 @@ def test_figures_show_every_curve(rows):
     ((name, figure),) = SMALL.figures(tables).items()
     assert name == "a grid"
     assert len(figure.axes) == 3 * 3
+    titles = [removal_title(name) for name in SMALL.removals]
     for ax in figure.axes:
-        assert len(ax.lines) == len(SMALL.removals)
+        drawn = [each for each in ax.lines if each.get_linestyle() != ":"]
+        assert [each.get_color() for each in drawn] == [*map(removal_colour, SMALL.removals)]
+    for accuracy in figure.axes[:3]:
+        (chance,) = (each for each in accuracy.lines if each.get_linestyle() == ":")
+        assert chance.get_ydata()[0] == 0.1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [removal_title(name) for name in SMALL.removals]
+    assert labels == [*titles, "chance"]
+
+
+def test_figures_show_layer_masking_first_and_tables_what_was_named_first(rows):
+    study = dataclasses.replace(SMALL, removals=("black", "layer"))
+    of_study = [row for name in study.removals for row in rows if row["removal"] == name]
+    tables = study.tables(pa.Table.from_pylist(of_study))
+    assert tables["differences"][0]["against"] == "black"
+    ((_, figure),) = study.figures(tables).items()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["layer masking", "black"]
 
 
 @pytest.mark.parametrize(
