@@ -1,9 +1,9 @@
 """The ImageNet classes that stamps show: a table, made by looking at each stamp.
 
 Listed are photographs, not drawings, of what ImageNet has a class for. Where it has one class for a
-family of animals (king penguin, crane bird, little blue heron, great grey owl, Arabian camel), the
-others of the family count as that class. Where a stamp shows what several classes mean (frogs
-without a species, a trunk with tusks), all of them are right, the likeliest first.
+family of animals (king penguin, crane bird, great grey owl, Arabian camel, ox, ram), the others of
+the family count as that class. Where a stamp shows what several classes mean (frogs without a
+species, an elephant with tusks), all of them are right, the likeliest first.
 """
 
 CLASSES: dict[str, tuple[str, ...]] = {

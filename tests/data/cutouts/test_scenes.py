@@ -1,6 +1,7 @@
 """Cut-out scenes: what they show, what their masks say, and that they stay what they are."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -140,6 +141,15 @@ def test_the_table_is_sorted_and_names_classes_that_there_are():
         assert len(set(classes)) == len(classes), stamp
     number = {each.name: each.index for each in imagenet_classes()}
     assert stamps.labels()["animals/mammals/cats/tiger"] == (number["tiger"],)
+
+
+@pytest.mark.skipif(not os.path.isdir(stamps.FOLDER), reason="tuxpaint-stamps-default")
+def test_the_package_has_all_stamps_of_the_table():
+    found = stamps.find()
+    assert set(found) == set(CLASSES)
+    for name, path in found.items():
+        opacity = stamps.enlarge(path, 40)[..., 3]
+        assert (opacity >= 128).sum() > 40, name
 
 
 def test_photographs_are_those_of_the_packages_and_wallpapers_that_are_there(tmp_path, monkeypatch):
