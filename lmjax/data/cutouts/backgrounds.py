@@ -18,7 +18,7 @@ KINDS = (PHOTOGRAPHS, *COLOURS)
 
 WALLPAPERS_FOLDER = "/usr/share/backgrounds"
 WALLPAPERS = (
-    # lomiri-wallpapers-16.04 and -20.04
+    # lomiri-wallpapers-16.04
     "Bridge_by_Sander_Klootwijk.jpg",
     "aitzgorri_by_Aitzol_Berasategi.jpg",
     "analogpattern_by_Peter_Nerlich.jpg",

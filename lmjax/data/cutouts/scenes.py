@@ -78,8 +78,7 @@ class CutoutScenes:
       size: height and width in pixels, 32 or more. Stamps have 60 to 900 pixels, most of them 200,
         so that much larger scenes are blurred.
       backgrounds: "photographs", those of scikit-image and scikit-learn, and Debian's wallpapers
-        where they are installed (lomiri-wallpapers-16.04, lomiri-wallpapers-20.04,
-        mate-backgrounds); "grey"; "white"; or a folder of pictures.
+        where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a folder of pictures.
       stamps: a folder laid out as /usr/share/tuxpaint/stamps, which None takes.
 
     Attributes:
