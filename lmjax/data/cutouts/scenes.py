@@ -75,10 +75,11 @@ class CutoutScenes:
     Args:
       length: number of scenes.
       seed: another seed has other places, sizes and backgrounds.
-      size: height and width in pixels, 32 or more. Stamps have 60 to 900 pixels, most of them 200,
+      size: height and width in pixels, 32 or more. Half of the stamps have less than 200 pixels,
         so that much larger scenes are blurred.
       backgrounds: "photographs", those of scikit-image and scikit-learn, and Debian's wallpapers
-        where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a folder of pictures.
+        where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a
+        folder of pictures.
       stamps: a folder laid out as /usr/share/tuxpaint/stamps, which None takes.
 
     Attributes:
