@@ -64,7 +64,7 @@ class CutoutScene:
 
 
 class CutoutScenes:
-    """A sequence of `CutoutScene`, each made on demand (in about 30 milliseconds).
+    """A sequence of `CutoutScene`, each made on demand (in about 10 milliseconds).
 
     Scenes go through the stamps in turn, in an order that is drawn from their names: with S stamps,
     scene `i` is number `i // S` of stamp `i % S`. A longer sequence only adds scenes.
