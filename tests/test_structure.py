@@ -45,7 +45,7 @@ ONLY_IN = {
     "torch": {"models/checkpoints.py", "models/external.py", "models/pytorch/export.py"},
     "matplotlib": {"plots.py"},
     "tensorflow_datasets": {
-        *("data/digits/builder.py", "data/imagenet/builders.py"),
+        *("data/cutouts/builder.py", "data/digits/builder.py", "data/imagenet/builders.py"),
         *("data/tfds/building.py", "data/tfds/source.py"),
     },
 }

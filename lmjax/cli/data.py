@@ -6,11 +6,14 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from lmjax.cli.options import OptionalStr, documented
+
 
 def build() -> tyro.extras.SubcommandApp:
     """Returns the commands by name."""
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(list_datasets)
+    app.command(name="cutout-scenes")(documented(cutout_scenes))
     app.command(wordnet)
     return app
 
@@ -24,6 +27,47 @@ def list_datasets(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     from lmjax.data import catalogue
 
     print(catalogue.listing(data_dir))
+
+
+def cutout_scenes(
+    *,
+    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None,
+    length: int = 300,
+    per_stamp: int = 3,
+    network: OptionalStr = None,
+    seed: int = 0,
+    size: int = 256,
+    backgrounds: str = "photographs",
+    stamps: Annotated[Path | None, arg(metavar="DIR")] = None,
+) -> None:
+    """Writes scenes of cut-out objects of ImageNet's classes, with exact masks (docs/data.md).
+
+    Needs the stamps of a Debian package: apt-get install tuxpaint-stamps-default.
+
+    Args:
+        data_dir: folder of tensorflow-datasets; its own default otherwise.
+        length: number of scenes.
+        per_stamp: most scenes of one stamp.
+        network: takes only scenes that this network recognises, NAME or NAME=WEIGHTS; their label
+            is the class that it gives.
+        seed: another seed has other places, sizes and backgrounds.
+        size: height and width in pixels.
+        backgrounds: photographs, grey, white, or a folder of pictures.
+        stamps: folder of the stamps, if it is not /usr/share/tuxpaint/stamps.
+    """
+    from lmjax.data import catalogue, prepare_cutout_scenes
+
+    builder = prepare_cutout_scenes(
+        catalogue.default_data_dir() if data_dir is None else data_dir,
+        length=length,
+        per_stamp=per_stamp,
+        network=network,
+        seed=seed,
+        size=size,
+        backgrounds=backgrounds,
+        stamps=stamps,
+    )
+    print(f'prepared; take it with --source "{builder.source}"')
 
 
 def wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:

@@ -1,10 +1,14 @@
-"""Sources of images with ground truth: folders, tables, ImageNet, TFDS datasets, digit scenes."""
+"""Sources of images with ground truth: folders, tables, ImageNet, TFDS datasets, made scenes."""
 
 from typing import TYPE_CHECKING
 
 from lmjax._utils.lazy import attach
 
 if TYPE_CHECKING:
+    from lmjax.data.cutouts.builder import prepare_cutout_scenes as prepare_cutout_scenes
+    from lmjax.data.cutouts.recognition import recognised as recognised
+    from lmjax.data.cutouts.scenes import CutoutScene as CutoutScene
+    from lmjax.data.cutouts.scenes import CutoutScenes as CutoutScenes
     from lmjax.data.digits.builder import prepare_digit_scenes as prepare_digit_scenes
     from lmjax.data.digits.cues import Cue as Cue
     from lmjax.data.digits.scenes import DigitScenes as DigitScenes
@@ -32,6 +36,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Cue": "lmjax.data.digits.cues",
+        "CutoutScene": "lmjax.data.cutouts.scenes",
+        "CutoutScenes": "lmjax.data.cutouts.scenes",
         "DigitScenes": "lmjax.data.digits.scenes",
         "Example": "lmjax.data.source",
         "Scene": "lmjax.data.digits.scenes",
@@ -50,8 +56,10 @@ __getattr__, __dir__, __all__ = attach(
         "imagenet_classes": "lmjax.data.imagenet.synsets",
         "names": "lmjax.data.opening",
         "open_source": "lmjax.data.opening",
+        "prepare_cutout_scenes": "lmjax.data.cutouts.builder",
         "prepare_digit_scenes": "lmjax.data.digits.builder",
         "prepare_imagenet": "lmjax.data.imagenet.builders",
+        "recognised": "lmjax.data.cutouts.recognition",
         "register": "lmjax.data.opening",
     },
 )

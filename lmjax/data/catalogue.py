@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from lmjax.data.cutouts.stamps import FOLDER, INSTALL
+
 
 class Dataset(NamedTuple):
     """A dataset, its terms, and how to get it.
@@ -17,6 +19,7 @@ class Dataset(NamedTuple):
       citation: the work to cite.
       name: its name in tensorflow-datasets, if that prepares it.
       get: how to get it otherwise; None where it is generated.
+      folder: where it is once it is installed, if that is always the same place.
     """
 
     source: str
@@ -25,6 +28,7 @@ class Dataset(NamedTuple):
     citation: str
     name: str | None = None
     get: str | None = None
+    folder: str | None = None
 
 
 DATASETS = (
@@ -33,6 +37,17 @@ DATASETS = (
         "digits on photographs, 10 classes, exact object masks; made on demand",
         "scans: CC BY 4.0 (UCI optical digits); photographs: as scikit-image and scikit-learn say",
         "Alpaydin & Kaynak 1998, doi 10.24432/C50P49",
+    ),
+    Dataset(
+        "cutout-scenes",
+        "cut-outs of animals and things on photographs, 121 classes of ImageNet, exact object "
+        "masks; made on demand",
+        "stamps: GPL 2, as their package says; photographs: as scikit-image and scikit-learn say; "
+        "wallpapers: CC BY, CC BY-SA, CC0 and GPL 2+, as their packages say",
+        "Tux Paint stamps, tuxpaint.org/stamps",
+        get=f"{INSTALL}; more backgrounds: apt-get install lomiri-wallpapers-16.04 "
+        "mate-backgrounds",
+        folder=FOLDER,
     ),
     Dataset(
         "imagenet:ILSVRC2012_img_val",
@@ -139,6 +154,8 @@ def build_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
     family = re.split("[/:]", name)[0]
     if family == "digit_scenes":
         return f"python -c \"import lmjax; lmjax.data.prepare_digit_scenes('{where}')\""
+    if family == "cutout_scenes":
+        return f"lmjax data cutout-scenes --data-dir {where}"
     if family in PREPARED_HERE:
         call = f"prepare_imagenet('{name.split(':')[0]}', 'DOWNLOADS', data_dir='{where}')"
         return f'python -c "import lmjax; lmjax.data.{call}"'
@@ -168,6 +185,7 @@ def listing(data_dir: str | os.PathLike | None = None) -> str:
     lines = []
     for dataset in DATASETS:
         made = dataset.name is None and dataset.get is None
+        made = made or (dataset.folder is not None and os.path.isdir(dataset.folder))
         ready = made or any(each.name.startswith(f"{dataset.name}/") for each in here)
         lines += [f"{dataset.source}{'  (here)' if ready else ''}", f"    {dataset.about}"]
         if not ready:

@@ -151,10 +151,10 @@ def open_source(source: str, *, length: int | None = None) -> Source:
       >>> open_source("tfds:oxford_iiit_pet[test]")
 
     Args:
-      source: its kind, a colon, its place, and options of `DigitScenes`, `from_folder`, `from_csv`,
-        `from_imagenet` and its like, or `from_tfds` as `,name=value`.
-      length: number of examples of sources that have none of their own (digit scenes; 500 by
-        default).
+      source: its kind, a colon, its place, and options of `DigitScenes`, `CutoutScenes`,
+        `from_folder`, `from_csv`, `from_imagenet` and its like, or `from_tfds` as `,name=value`.
+      length: number of examples of sources that have none of their own (digit scenes and cut-out
+        scenes; 500 by default).
 
     Raises:
       ValueError: no such kind or option, or what the source itself refuses.
@@ -208,6 +208,24 @@ def _digit_scenes(
     )
 
 
+def _cutout_scenes(
+    *,
+    seed: str = "0",
+    size: str = "256",
+    backgrounds: str = "photographs",
+    stamps: str | None = None,
+    length: int = _SCENES,
+) -> Source:
+    from lmjax.data.cutouts.scenes import CutoutScenes
+
+    for name, value in (("seed", seed), ("size", size)):
+        if not value.isdecimal():
+            raise ValueError(f"{name} must be a number, got {value!r}")
+    return CutoutScenes(
+        length=length, seed=int(seed), size=int(size), backgrounds=backgrounds, stamps=stamps
+    )
+
+
 def _probability(spurious: str) -> float:
     try:
         return float(spurious)
@@ -220,6 +238,10 @@ _BUILTIN = {
     "digit-scenes[,split=SPLIT][,seed=N][,spurious=P][,cue=KIND]...": (
         _digit_scenes,
         "Handwritten digits on photographs, made on demand, with exact masks.",
+    ),
+    "cutout-scenes[,backgrounds=KIND][,stamps=PATH][,seed=N][,size=N]": (
+        _cutout_scenes,
+        "Cut-outs of ImageNet's classes on photographs, made on demand, with exact masks.",
     ),
     "folder:PATH[,masks=PATH][,saliency=PATH][,classes=FILE]": (
         "lmjax.data.files.folder:from_folder",

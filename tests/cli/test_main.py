@@ -32,6 +32,7 @@ def test_help_imports_nothing_heavy():
     "command",
     [
         *(["explain"], ["convert"], ["models"], ["data", "list"], ["data", "wordnet"]),
+        ["data", "cutout-scenes"],
         *(["train", "network"], ["train", "digit-scenes"], ["study", "report"], ["study"]),
     ],
 )
@@ -78,6 +79,7 @@ def test_options_show_what_they_take(help_of):
         (["convert", "x.pth", "x.safetensors"], "x.pth"),
         (["train", "digit-scenes", "--epochs", "0"], "epochs"),
         (["train", "network", "resnet17", "--source", "digit-scenes"], "resnet18"),
+        (["data", "cutout-scenes", "--stamps", "none"], "apt-get install tuxpaint-stamps-default"),
         (["bench"], "bench is gone; use python -m benchmarks"),
         (["--import"], "--import needs the name of a module"),
         (["explain", "--import", "no.such"], "--import no.such failed: ModuleNotFoundError"),

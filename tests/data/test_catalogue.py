@@ -51,6 +51,16 @@ def test_the_command_says_what_is_here_and_how_to_get_the_rest(data_dir, capsys)
     assert "tfds:coco/2017_panoptic:1.1.0[SPLIT] with train (tfrecord)" in printed
 
 
+def test_cutout_scenes_are_here_once_the_stamps_are(tmp_path, monkeypatch):
+    (scenes,) = (each for each in catalogue.DATASETS if each.source == "cutout-scenes")
+    for folder, expected in ((tmp_path, "  (here)\n"), (tmp_path / "none", "\n")):
+        monkeypatch.setattr(catalogue, "DATASETS", (scenes._replace(folder=str(folder)),))
+        assert catalogue.listing(tmp_path).startswith(f"cutout-scenes{expected}")
+    assert "get: apt-get install tuxpaint-stamps-default" in catalogue.listing(tmp_path)
+    command = catalogue.build_command("cutout_scenes", tmp_path)
+    assert command == f"lmjax data cutout-scenes --data-dir {tmp_path}"
+
+
 def test_digit_scenes_are_prepared_here(tmp_path):
     command = catalogue.build_command("digit_scenes", tmp_path)
     assert command.endswith(f"lmjax.data.prepare_digit_scenes('{tmp_path}')\"")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lmjax.data import open_source
-from tests.support import imagenet_files
+from tests.support import imagenet_files, stamps
 from tests.support.prepared import Coco, Fake, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -37,6 +37,7 @@ def write_pictures(root):
 
 SOURCES = {
     "digit-scenes": "digit-scenes,seed=3",
+    "cutout-scenes": "cutout-scenes,stamps={root}/stamps,backgrounds={root}/images/dog,size=40",
     "folder": "folder:{root}/images,masks={root}/masks,tight_masks={root}/masks,"
     "saliency={root}/maps",
     "csv": "csv:{root}/pets.csv",
@@ -54,6 +55,7 @@ SOURCES = {
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("sources")
     write_pictures(root)
+    stamps.write(root / "stamps")
     imagenet_files.validation(root)
     imagenet_files.pixel_imagenet(root)
     for name in FORMATS:

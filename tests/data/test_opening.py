@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from lmjax import data
-from lmjax.data import DigitScenes, Source, SourceSpec, open_source, opening
+from lmjax.data import CutoutScenes, DigitScenes, Source, SourceSpec, open_source, opening
+from tests.support import stamps
 
 
 @pytest.fixture
@@ -28,6 +29,15 @@ def test_digit_scenes_have_options():
     source = open_source("digit-scenes,spurious=0.9,cue=colour,reverse=no")
     expected = DigitScenes("test", spurious=0.9, cue="colour", reverse=False)
     assert source.version == expected.version == "digit_scenes/test/0/1/colour=0.9"
+
+
+def test_cutout_scenes_have_options(tmp_path):
+    source = open_source(
+        f"cutout-scenes,backgrounds=white,stamps={stamps.write(tmp_path)},seed=3,size=64", length=7
+    )
+    expected = CutoutScenes(seed=3, size=64, backgrounds="white", stamps=tmp_path)
+    assert source.version == expected.version
+    assert len(source) == 7
 
 
 @pytest.mark.usefixtures("pets")
@@ -130,6 +140,8 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
             "no option colour; folder has masks, tight_masks, saliency, classes",
         ),
         ("digit-scenes,seed=a", "seed must be a number"),
+        ("cutout-scenes,size=big", "size must be a number, got 'big'"),
+        ("cutout-scenes,stamps=masks", "no stamps in masks: .*apt-get install tuxpaint-stamps"),
         ("digit-scenes,spurious=often", "spurious must be a probability, 0..1, got 'often'"),
         ("digit-scenes,spurious=2", r"spurious must be .* at most 1 \(a probability\); got 2\.0"),
         ("digit-scenes,cue=colour", "give spurious=0.9"),
@@ -137,6 +149,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     ],
     ids=[
         *("kind", "path", "place", "begins-alike", "no-place", "required", "option", "seed"),
+        *("size", "stamps"),
         *("probability", "above-1", "cue-alone", "reverse"),
     ],
 )

@@ -135,6 +135,30 @@ def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
     return _read(file, name, grey)
 
 
+def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
+    """Reads a picture with its opacity.
+
+    Args:
+      file, name: as in `read_image`.
+
+    Returns:
+      uint8 `[H, W, 4]`: red, green and blue, and opacity from 0 to 255.
+
+    Raises:
+      ValueError: as in `read_image`; a picture without opacity, or transparent all over.
+    """
+
+    def with_opacity(picture: Image.Image, kind: str) -> np.ndarray:
+        if picture.mode not in _OPACITY and "transparency" not in picture.info:
+            raise ValueError("it has no opacity, so that its object cannot be told from the rest")
+        pixels = np.asarray(picture.convert("RGBA"))
+        if not pixels[..., 3].any():
+            raise ValueError("it is transparent all over")
+        return pixels
+
+    return _read(file, name, with_opacity)
+
+
 def is_turned(path: str | os.PathLike) -> bool:
     """Returns whether an EXIF orientation turns a picture, so that it is not read as stored."""
     with Image.open(path) as picture:
