@@ -17,17 +17,24 @@ def build() -> Callable[..., None]:
     return convert
 
 
-def convert(source: Positional[Path], target: Positional[Path], *, tag: str | None = None) -> None:
+def convert(
+    source: Positional[Path],
+    target: Positional[Path],
+    *,
+    tag: str | None = None,
+    ema: bool = True,
+) -> None:
     """Converts a checkpoint, and prints what was recorded of its source and which networks it fits.
 
     Args:
         source: the .pth, .pt, .ckpt or .safetensors file.
         target: the .safetensors file to write.
         tag: the published weights that the source is, if its file name does not tell.
+        ema: take a moving average of the weights where the file has one, as timm does.
     """
     from lmjax import models
 
-    recorded = models.convert(source, target, tag=tag)
+    recorded = models.convert(source, target, tag=tag, ema=ema)
     print(f"wrote {target}")
     for name, value in recorded.items():
         print(f"  {name}: {value}")

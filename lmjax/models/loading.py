@@ -128,7 +128,11 @@ def _load_external(name, weights, masking, num_classes, preprocessing, class_nam
 
 
 def convert(
-    source: str | os.PathLike, target: str | os.PathLike, *, tag: str | None = None
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    tag: str | None = None,
+    ema: bool = True,
 ) -> dict[str, Any]:
     """Converts a checkpoint into a `.safetensors` file that records where it came from.
 
@@ -141,6 +145,7 @@ def convert(
       tag: the published weights that `source` is, in full (`"torchvision/resnet50.IMAGENET1K_V2"`),
         so that `load` knows their preprocessing. None takes the tag whose file has the name and the
         hash of `source`, if there is one.
+      ema: take a moving average of the weights where the file has one; False takes the last ones.
 
     Returns:
       What was recorded: the source's file name (`source`) and `sha256`, the version of lmjax
@@ -156,7 +161,7 @@ def convert(
         raise ValueError(f"target must be a .safetensors file, got {target}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"target's folder {target.parent} does not exist; create it first")
-    state_dict = checkpoints.read_state_dict(source)
+    state_dict = checkpoints.read_state_dict(source, ema=ema)
     sha256 = download.file_sha256(source)
     metadata = {"source": source.name, "sha256": sha256, "lmjax": version("lmjax")}
     published = _published(source, sha256, tag)

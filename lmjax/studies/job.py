@@ -22,6 +22,7 @@ from lmjax.masks.keys import fingerprint
 from lmjax.models import load
 from lmjax.models.checkpoints import weights_sha256
 from lmjax.studies.images import ImageBatch
+from lmjax.studies.labels import check_classes
 from lmjax.studies.run_folder import Range, ranges
 from lmjax.studies.samples import Sample, read_sample
 from lmjax.studies.settings import row_settings, settings
@@ -82,6 +83,8 @@ class Job:
         checked = _check_networks(networks)
         checked = as_they_are(checked) if already_sized else checked
         self.networks = {name: _copied(network, mesh) for name, network in checked.items()}
+        for name, network in self.networks.items():
+            check_classes(source, name, network)
         study.check(self.networks)
         self.images = _check_images(images, source)
         self.shards = ranges(self.images, self.images_per_shard)

@@ -1,8 +1,9 @@
 """The folder of a study: its rows in Parquet shards that appear whole or not at all.
 
     OUT/manifest.json                             what the rows depend on
-    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, their errors, and the
-                                                  software, device and engine that made them
+    OUT/rows-KEY/00000000-00000016.parquet        rows of images 0 to 15, their errors, the
+                                                  software, device and engine that made them, and a
+                                                  hash of all this, which reading compares
     OUT/rows-KEY/...
 
 KEY is a hash of the manifest's `identity`. A shard is written under a hidden temporary name,
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, wr
 
 _ERRORS = b"errors"
 _MADE_BY = b"made_by"
+_SHA256 = b"sha256"
 _REMEDY = "delete it and run again"
 # Hidden files of killed runs. A file that another process is writing is seconds old.
 _TEMPORARIES = ".*-" + 8 * "[0-9a-f]" + ".part"
@@ -105,6 +107,7 @@ class Results:
         """
         table = pa.Table.from_pylist(rows)
         notes = {_ERRORS: json.dumps(errors), _MADE_BY: json.dumps(made_by)}
+        notes[_SHA256] = _hash(table, notes)
         try:
             with atomic_write(self.path(images)) as temporary:
                 pq.write_table(table.replace_schema_metadata(notes), temporary)
@@ -122,14 +125,13 @@ class Results:
 
     def errors(self, images: Range) -> list[dict]:
         """Reads the errors of a finished shard."""
-        return json.loads(_notes(self.path(images))[_ERRORS])
+        return json.loads(_shard(self.path(images)).schema.metadata[_ERRORS])
 
     def made_by(self, shards: Sequence[Range]) -> list[dict[str, Any]]:
         """Reads `made_by` of the finished shards, each different one once."""
         paths = (self.path(images) for images in shards if self.has(images))
-        return [
-            json.loads(each) for each in dict.fromkeys(_notes(path)[_MADE_BY] for path in paths)
-        ]
+        notes = dict.fromkeys(_shard(path).schema.metadata[_MADE_BY] for path in paths)
+        return [json.loads(each) for each in notes]
 
 
 def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
@@ -150,8 +152,7 @@ def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
     """Reads the rows and errors of shards."""
     tables, errors = [], []
     for path in paths:
-        with naming_damaged(path, _REMEDY):
-            table = pq.read_table(path)
+        table = _shard(path)
         errors += json.loads(table.schema.metadata[_ERRORS])
         if table.num_rows:
             tables.append(table.replace_schema_metadata(None))
@@ -160,10 +161,26 @@ def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
     return pa.concat_tables(tables, promote_options="permissive").combine_chunks(), errors
 
 
-def _notes(path: Path) -> dict[bytes, bytes]:
-    """Reads the metadata of a shard."""
-    with naming_damaged(path, _REMEDY):
-        return pq.read_schema(path).metadata
+def _shard(path: Path) -> pa.Table:
+    """Reads a shard; raises ValueError where it does not hold what was written."""
+    content = pa.BufferReader(path.read_bytes())
+    try:
+        table = pq.read_table(content)
+        notes = dict(table.schema.metadata or {})
+        if notes.pop(_SHA256).decode() != _hash(table, notes):
+            raise ValueError("its rows are not those that were written")
+    except Exception as error:  # pyarrow raises half a dozen types on damaged bytes
+        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    return table
+
+
+def _hash(table: pa.Table, notes: Mapping[bytes, str | bytes]) -> str:
+    """Hashes rows and notes."""
+    digest = hashlib.sha256(json.dumps(table.to_pylist(), default=repr).encode())
+    for name in (_ERRORS, _MADE_BY):
+        note = notes[name]
+        digest.update(note if isinstance(note, bytes) else note.encode())
+    return digest.hexdigest()
 
 
 def _sweep(folder: Path) -> None:

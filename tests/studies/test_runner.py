@@ -395,6 +395,22 @@ def test_damaged_files_are_named(tmp_path):
         run(tmp_path)
 
 
+def test_a_flipped_bit_is_seen_or_changes_nothing(tmp_path):
+    whole = run(tmp_path)
+    path = next(tmp_path.glob("rows-*/*03.parquet"))
+    content, seen = path.read_bytes(), 0
+    for place in np.random.default_rng(0).integers(8 * len(content), size=80):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        try:
+            assert run(tmp_path).equals(whole)
+        except ValueError as error:
+            assert "03.parquet is damaged" in str(error)
+            seen += 1
+    assert seen > 40
+
+
 def test_estimates_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)

@@ -38,7 +38,8 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
 
     Raises:
       ValueError: a name that `classes` does not list, or that it lists twice; other names among
-        ImageNet's WordNet ids; numbers that are negative or not whole.
+        ImageNet's WordNet ids or among numbers, which would renumber them; numbers that are
+        negative or not whole.
       OSError: `classes` cannot be read.
     """
     names = sorted(set(names))
@@ -48,8 +49,16 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     if names and set(names) <= set(ids):
         return Classes({name: i for i, name in enumerate(ids)}, ids)
     _check_mixture(names, ids)
-    if all(_NUMBER.fullmatch(name) for name in names):
+    others = [name for name in names if not _NUMBER.fullmatch(name)]
+    if not others:
         return Classes({name: _whole(name) for name in names}, None)
+    if len(others) < len(names):
+        shown = next(name for name in names if name not in others)
+        raise ValueError(
+            f"class {others[0]!r} is among classes that are numbers, such as {shown}; take it away, "
+            "leave labels that are not known empty, or list all classes in the order of their "
+            "numbers: classes=FILE"
+        )
     return Classes({name: i for i, name in enumerate(names)}, tuple(names))
 
 

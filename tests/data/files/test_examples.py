@@ -386,13 +386,27 @@ def test_validation_images_of_imagenet_have_its_labels(tmp_path):
     assert from_folder(tmp_path)[0].label is None
 
 
+@pytest.mark.parametrize("stranger", ["@eaDir", "unlabeled", "nan"])
+def test_a_stranger_does_not_renumber_classes(tmp_path, stranger):
+    """In the order of the alphabet, 10 would be class 2."""
+    for name in ("0", "1", "2", "10", stranger):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "a.png", 0)
+    with pytest.raises(ValueError, match=f"class '{stranger}' is among classes that are numbers"):
+        from_folder(tmp_path)
+    table = "image,label\n" + "".join(f"{n}/a.png,{n}\n" for n in ("0", "2", "10", stranger))
+    (tmp_path / "table.csv").write_text(table)
+    with pytest.raises(ValueError, match=f"class '{stranger}' is among classes that are numbers"):
+        from_csv(tmp_path / "table.csv")
+
+
 def test_classes_by_number_and_by_name(tmp_path):
     assert classes.number(["10", "9", "2"]) == ({"10": 10, "9": 9, "2": 2}, None)
     assert classes.number(["7.0", "12.", "0"]).numbers == {"7.0": 7, "12.": 12, "0": 0}
     for unknown in ("-1", "0.5"):
         with pytest.raises(ValueError, match=rf"class {unknown} must be a whole number from 0"):
             classes.number(["3", unknown])
-    assert classes.number(["9", "b", "a"]) == ({"9": 0, "a": 1, "b": 2}, ("9", "a", "b"))
+    assert classes.number(["b", "a"]) == ({"a": 0, "b": 1}, ("a", "b"))
     listed = tmp_path / "classes.txt"
     listed.write_text("b\nc\na\n")
     assert classes.number(["a", "b"], classes=listed).numbers == {"b": 0, "c": 1, "a": 2}

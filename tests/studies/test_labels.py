@@ -1,0 +1,48 @@
+"""Labels of a source that are, or are not, classes of a network."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import lmjax
+from lmjax import studies
+from lmjax.data.imagenet.synsets import synsets
+from lmjax.studies.labels import check_classes
+from tests.studies import fakes
+
+IMAGENET = SimpleNamespace(class_names=tuple(f"thing {i}" for i in range(1000)))
+
+
+def named(*names):
+    return SimpleNamespace(class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("source", "network"),
+    [
+        (named("cat", "dog"), named("cat", "dog")),
+        (named("Great_White_Shark", "cat"), named("great white shark", "cat")),
+        (named("a", "b", "c"), named("a", "b", "z")),
+        (SimpleNamespace(class_names=synsets()), IMAGENET),
+        (SimpleNamespace(class_names=None), IMAGENET),
+        (SimpleNamespace(), IMAGENET),
+        (named("cat", "dog"), SimpleNamespace()),
+    ],
+)
+def test_classes_that_fit(source, network):
+    check_classes(source, "net", network)
+
+
+@pytest.mark.parametrize("network", [IMAGENET, named("cup", "cat", "person")])
+def test_classes_of_folders_are_not_those_of_a_network_by_their_order(network):
+    with pytest.raises(ValueError, match=r"not classes of net: class 0 of the source is 'cat' "):
+        check_classes(named("cat", "cup", "person"), "net", network)
+
+
+def test_studies_ask_before_they_run():
+    source: Any = fakes.Source(2)
+    source.class_names = ("cat", "cup")
+    network = lmjax.models.load("resnet18_digits")
+    with pytest.raises(ValueError, match="labels of the source are not classes of net"):
+        studies.estimate(fakes.Brightness(), source, networks={"net": network})
