@@ -55,9 +55,9 @@ def number(names: Iterable[str], *, classes: str | os.PathLike | None = None) ->
     if len(others) < len(names):
         shown = next(name for name in names if name not in others)
         raise ValueError(
-            f"class {others[0]!r} is among classes that are numbers, such as {shown}; take it away, "
-            "leave labels that are not known empty, or list all classes in the order of their "
-            "numbers: classes=FILE"
+            f"class {others[0]!r} is among classes that are numbers, such as {shown}; take it "
+            "away, leave labels that are not known empty, or list all classes in the order of "
+            "their numbers: classes=FILE"
         )
     return Classes({name: i for i, name in enumerate(names)}, tuple(names))
 
