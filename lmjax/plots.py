@@ -1,12 +1,13 @@
 """Figures of heatmaps, curves and tables: the only module that imports matplotlib."""
 
 import colorsys
+import functools
 import hashlib
 import itertools
 import os
 import textwrap
-from collections.abc import Sequence
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple, ParamSpec
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -14,6 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
+
+from lmjax._utils.text import printable
+
+_Given = ParamSpec("_Given")
 
 FORMATS = ("png", "pdf", "svg")
 """Formats of the figures of studies."""
@@ -96,6 +102,22 @@ class Row(NamedTuple):
     signed: bool = True
 
 
+def _plain_text(draw: Callable[_Given, Figure]) -> Callable[_Given, Figure]:
+    """Makes a function draw all text as it is: names may hold what matplotlib takes for markup."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _Given.args, **kwargs: _Given.kwargs) -> Figure:
+        with rc_context({"text.parse_math": False, "text.usetex": False}):
+            figure = draw(*args, **kwargs)
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_text(printable(text.get_text()))
+        return figure
+
+    return drawn
+
+
+@_plain_text
 def explanation(
     image: np.ndarray,
     segments: np.ndarray,
@@ -136,6 +158,7 @@ def explanation(
     return figure
 
 
+@_plain_text
 def comparison(
     image: np.ndarray,
     segments: np.ndarray,
@@ -213,7 +236,7 @@ def is_emphasised(removal: str | None) -> bool:
 
 def _own_colour(name: str) -> str:
     """Returns a colour, neither pale nor dark, whose hue is a hash of a name."""
-    hue = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+    hue = int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 2**32
     return to_hex(colorsys.hls_to_rgb(hue, 0.42, 0.6))
 
 
@@ -254,6 +277,7 @@ class Chart(NamedTuple):
     reference: tuple[str, float] | None = None
 
 
+@_plain_text
 def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
     """Draws charts in rows, with one legend; a row with a single y label has one scale.
 
@@ -321,7 +345,7 @@ def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
 def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) -> None:
     """Draws a curve, moved aside by a share of the distance between points."""
     emphasised = is_emphasised(line.removal)
-    style: dict[str, Any] = {"color": colour, "label": line.label}
+    style: dict[str, Any] = {"color": colour, "label": _label(line.label)}
     style |= {"linewidth": 2.6 if emphasised else 1.3, "zorder": 4 if emphasised else 3}
     if line.removal is not None and "@" in line.removal:
         style["linestyle"] = "--"
@@ -435,6 +459,7 @@ class DotPanel(NamedTuple):
     removals: Sequence[str] | None = None
 
 
+@_plain_text
 def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
     """Draws named values with their intervals, in panels side by side with the same names.
 
@@ -455,7 +480,9 @@ def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
         _draw_panel(ax, panel, colours)
         ax.set_title(_wrapped(panel.title, _letters(2.4, 11)), size=11)
         ax.set_xlabel(textwrap.fill(panel.x_label, 26))
-    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, _LABEL_WIDTH) for name in names])
+    axes[0].set_yticks(
+        range(len(names)), [textwrap.fill(printable(name), _LABEL_WIDTH) for name in names]
+    )
     for tick, removal in zip(axes[0].get_yticklabels(), panels[0].removals or ()):
         tick.set_weight("bold" if is_emphasised(removal) else "normal")
     axes[0].set_ylim(len(names) - 0.5, -0.5)
@@ -480,7 +507,7 @@ def _draw_panel(ax: Axes, panel: DotPanel, colours: dict[str, str]) -> None:
             colour = of_names[i] if of_names else colours[each.label]
             ax.errorbar(value, i + shift, xerr=bars[:, i : i + 1], color=colour, **style)
         shown = "#444444" if of_names else colours[each.label]
-        ax.plot([], [], marker, color=shown, markersize=4.5, label=each.label)
+        ax.plot([], [], marker, color=shown, markersize=4.5, label=_label(each.label))
 
 
 class Matrix(NamedTuple):
@@ -500,6 +527,7 @@ class Matrix(NamedTuple):
     diverging: bool = False
 
 
+@_plain_text
 def matrices(
     grid: Sequence[Sequence[Matrix]], *, title: str, colour_label: str | None = None
 ) -> Figure:
@@ -557,7 +585,12 @@ def _draw_matrix(ax: Axes, matrix: Matrix, width: float) -> None:
 
 def _short(name: str) -> str:
     """Returns a name in lines of at most 24 letters."""
-    return textwrap.fill(name, 24)
+    return textwrap.fill(printable(name), 24)
+
+
+def _label(name: str) -> str:
+    """Returns a label for a legend: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _letters(inches: float, points: float) -> int:

@@ -2,15 +2,18 @@
 
 import io
 import itertools
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from skimage.color import rgb2lab
 
 from lmjax import plots, removals
+from lmjax._utils.text import printable
 
 LONG = "German short-haired pointer, explained by masking without any padding"
 NETWORK = "tf_efficientnet_lite0=trained-for-a-long-time-with-grey-patches"
@@ -155,3 +158,44 @@ def test_the_same_figure_gives_the_same_bytes(format):
         files.append(file.getvalue())
     assert files[0] == files[1]
     assert files[0].startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[format])
+
+
+ODD = ["$x$ or $y", r"$\frac{$", "_hidden", "a\x1b[1mb\x00\udcff"]
+
+
+def odd_figures(name):
+    image, segments = np.zeros((8, 8, 3)), np.arange(64).reshape(8, 8) // 32
+    heatmap = plots.Panel(name, np.ones((8, 8)))
+    row = plots.Row(name, [heatmap], name)
+    titles = {"title": name, "image_title": name}
+    return [
+        plots.explanation(image, segments, [heatmap], colour_label=name, **titles),
+        plots.comparison(image, segments, [row, row], columns=[name], **titles),
+        plots.charts(
+            [[plots.Chart(name, name, name, [line(name)], reference=(name, 0.5))]], title=name
+        ),
+        plots.dots([panel(name, "b", series=(name, "c"))], title=name),
+        plots.matrices([[matrix([name, "b"], name)]], title=name, colour_label=name),
+    ]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_are_drawn_as_they_are(name):
+    for figure in odd_figures(name):
+        contents = io.BytesIO()
+        plots.save(figure, contents, format="svg")
+        ElementTree.fromstring(contents.getvalue())
+        texts = [text for text in figure.findobj(Text) if text.get_text()]
+        assert not any("$" in text.get_text() and text.get_parse_math() for text in texts)
+        assert any(printable(name).strip() in text.get_text() for text in texts)
+
+
+def test_a_users_setting_does_not_make_names_markup():
+    with rc_context({"text.usetex": True}):
+        figures = odd_figures("100% $")
+    assert not any(t.get_usetex() for figure in figures for t in figure.findobj(Text))
+
+
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend():
+    (legend,) = plots.charts([[chart(line("_a"), line("b"))]], title="").legends
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["_a", "b"]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from lmjax.cli.terminal import say
+
 if TYPE_CHECKING:
     from lmjax.models import Fit
 
@@ -35,11 +37,11 @@ def convert(
     from lmjax import models
 
     recorded = models.convert(source, target, tag=tag, ema=ema)
-    print(f"wrote {target}")
+    say(f"wrote {target}")
     for name, value in recorded.items():
-        print(f"  {name}: {value}")
+        say(f"  {name}: {value}")
     if "tag" not in recorded:
-        print(describe_fits(models.recognise(target), recorded["sha256"], target))
+        say(describe_fits(models.recognise(target), recorded["sha256"], target))
 
 
 def describe_fits(fits: "Sequence[Fit]", sha256: str, weights: Path) -> str:

@@ -7,6 +7,7 @@ import tyro
 from tyro.conf import arg
 
 from lmjax.cli.options import OptionalStr, documented
+from lmjax.cli.terminal import say
 
 
 def build() -> tyro.extras.SubcommandApp:
@@ -26,7 +27,7 @@ def list_datasets(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     """
     from lmjax.data import catalogue
 
-    print(catalogue.listing(data_dir))
+    say(catalogue.listing(data_dir))
 
 
 def cutout_scenes(
@@ -67,7 +68,7 @@ def cutout_scenes(
         backgrounds=backgrounds,
         stamps=stamps,
     )
-    print(f'prepared; take it with --source "{builder.source}"')
+    say(f'prepared; take it with --source "{builder.source}"')
 
 
 def wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
@@ -81,4 +82,4 @@ def wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) 
     from lmjax.data.imagenet.wordnet import write_similarity
 
     write_similarity(out)
-    print(f"wrote {out}")
+    say(f"wrote {out}")

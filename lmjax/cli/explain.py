@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 import lmjax
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
+from lmjax.cli.terminal import say
 from lmjax.explanation import ExplanationConfig
 
 LESS_MEMORY = "use a smaller --batch-size or fewer segments"
@@ -35,8 +36,8 @@ def build() -> Callable[..., None]:
             output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
         """
         explanation = lmjax.explain(image, config=config, output=output)
-        print(f"{explanation.summary()}\n")
+        say(f"{explanation.summary()}\n")
         for file in explanation.files:
-            print(f"wrote {file}")
+            say(f"wrote {file}")
 
     return explain

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import tyro
 
+from lmjax._utils.text import printable
+
 COMMANDS = {
     "explain": "Shows which parts of an image a network uses, as a figure.",
     "convert": "Turns a .pth checkpoint into safetensors, and records where it came from.",
@@ -119,7 +121,7 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def _one_line(message) -> str:
-    return " ".join(str(message).split())
+    return printable(" ".join(str(message).split()))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lmjax.cli.terminal import say
 from lmjax.models import registry
 
 
@@ -19,9 +20,9 @@ def models(*, tags: bool = False) -> None:
     for name in registry.names():
         network, weights = registry.network(name), registry.tags(name)
         size = network.preprocessing.crop
-        print(
+        say(
             f"{name:<20}{network.num_parameters:>12,}{size:>6} x {size}{len(weights):>4} weights  "
             f"{', '.join(network.engines)}"
         )
         for tag in weights if tags else ():
-            print(f"  {tag}")
+            say(f"  {tag}")

@@ -11,8 +11,10 @@ from tyro.conf import Positional, arg
 from lmjax import data
 from lmjax._utils.checks import check_whole
 from lmjax._utils.sharding import join
+from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
+from lmjax.cli.terminal import say
 from lmjax.data import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
@@ -105,16 +107,16 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         how |= {"engine": engine, "batch_size": batch_size}
         how["networks"] = load_networks(models)
         if dry_run:
-            print(describe(estimate(*given, processes=devices or 1, **how)))
+            say(describe(estimate(*given, processes=devices or 1, **how)))
             return
         out = default_out(study) if out is None else out
         run(*given, out=out, shard=part, retry_errors=retry_errors, progress=True, **how)
         if missing := unfinished(out):
-            print(describe_missing(missing))
+            say(describe_missing(missing))
             return
         # All rows, read again: those that `run` returned lack what another process has just done.
         for file in reporting.write(study, open_run(out)[1], out, formats=formats):
-            print(f"wrote {file}")
+            say(f"wrote {file}")
 
     command.__doc__ = help_text(_HELP)
     return compilation_cache()(command)
@@ -128,7 +130,7 @@ def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report
         runs: their folders.
         output: the file.
     """
-    print(f"wrote {reporting.report(runs, output)}")
+    say(f"wrote {reporting.report(runs, output)}")
 
 
 @documented
@@ -149,7 +151,7 @@ def seeds(
     """
     for run_folder in runs:
         for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds), formats=formats):
-            print(f"wrote {file}")
+            say(f"wrote {file}")
 
 
 def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
@@ -192,8 +194,8 @@ def load_networks(specs: Sequence[str]) -> Mapping[str, Any]:
 def _label(weights: str) -> str:
     path = Path(weights)
     if path.is_dir():
-        return path.resolve().name
-    return path.stem if path.is_file() else weights
+        return printable(path.resolve().name)
+    return printable(path.stem) if path.is_file() else weights
 
 
 def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from lmjax import data
 from lmjax._utils.sharding import join, mesh_of
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, options_of
+from lmjax.cli.terminal import say
 from lmjax.data import Source, SourceSpec
 from lmjax.training.config import TrainingConfig
 from lmjax.training.loop import train
@@ -147,7 +148,7 @@ def _join_cluster() -> Mesh:
 
 def _print_written(path: Path) -> None:
     if jax.process_index() == 0:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _test_split(spec: SourceSpec) -> SourceSpec:

@@ -5,7 +5,6 @@ import html
 import io
 import itertools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.checks import check_choices
+from lmjax._utils.text import file_stems, printable
 from lmjax.studies import registry, seeds
 from lmjax.studies.runner import open_run
 from lmjax.studies.settings import from_settings
@@ -110,11 +110,13 @@ def _write(
     from lmjax import plots
 
     files = []
+    stems = file_stems(tables)
     for name, table in tables.items():
-        files.append(out / f"{prefix}{name}.csv")
+        files.append(out / f"{prefix}{stems[name]}.csv")
         write_csv(files[-1], table)
+    stems = file_stems(figures)
     for (name, figure), format in itertools.product(figures.items(), formats):
-        files.append(out / f"{prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}.{format}")
+        files.append(out / f"{prefix}{stems[name]}.{format}")
         with atomic_write(files[-1]) as temporary:
             plots.save(figure, temporary, format=format)
     return files
@@ -263,5 +265,5 @@ def _png(figure: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Escapes a value for HTML."""
-    return html.escape(str(value))
+    """Returns a value as text in HTML, never as markup."""
+    return html.escape(printable(value))

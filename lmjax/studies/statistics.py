@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.text import cell
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -224,8 +225,14 @@ def paired_differences(
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes a table as text; the file appears whole or not at all."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    """Writes a table as text; the file appears whole or not at all.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(map(cell, rows[0]))
+        writer.writerows([*map(cell, row.values())] for row in rows)

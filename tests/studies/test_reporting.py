@@ -2,15 +2,17 @@
 
 import base64
 import csv
+import dataclasses
 import html.parser
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lmjax import studies
+from lmjax import plots, studies
 from lmjax.metrics import class_entropy
 from lmjax.studies import registry
 from lmjax.studies.statistics import Bootstrap, estimate
@@ -197,3 +199,36 @@ def test_the_study_of_the_documentation_runs(tmp_path):
     with open(tmp_path / "accuracies.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["shown"] for line in lines] == ["left", "right"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OddNames(fakes.Brightness):
+    """Tables and figures whose names and cells come from outside."""
+
+    name: ClassVar[str] = "odd_names"
+    title: ClassVar[str] = "<script>$x$ \x1b[1m"
+
+    def tables(self, rows):
+        return {"means": [{"network": "=cmd()", "mean": -0.5, "colour": 1}]}
+
+    def figures(self, tables):
+        def figure(name):
+            line = plots.Line(name, [0, 1], [0, 1])
+            return plots.charts([[plots.Chart(name, name, name, [line])]], title=name)
+
+        return {name: figure(name) for name in ("a b $", "a:b $", "<b>&\x1b")}
+
+
+def test_names_lose_no_figure_and_are_no_markup(tmp_path):
+    with fakes.registered(OddNames):
+        rows = studies.run(OddNames(), fakes.Source(2), networks=NETWORKS, out=tmp_path)
+        files = studies.write(OddNames(), rows, tmp_path)
+        page = studies.report([tmp_path], tmp_path / "report.html").read_text()
+    figures = {file.name for file in files if file.suffix == ".png"}
+    assert len(figures) == 3
+    assert all(re.fullmatch("[A-Za-z0-9._-]+", name) for name in figures)
+    with open(tmp_path / "means.csv", newline="") as file:
+        assert [*csv.DictReader(file)] == [{"network": "'=cmd()", "mean": "-0.5", "colour": "1"}]
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "\x1b" not in page
