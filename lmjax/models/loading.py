@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.outputs import check_output
 from lmjax.models import checkpoints, download, external, recognition, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Network
@@ -141,7 +142,7 @@ def convert(
 
     Args:
       source: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file.
-      target: the `.safetensors` file to write; replaced if it is there.
+      target: the `.safetensors` file to write; replaced if it is there and was written by this.
       tag: the published weights that `source` is, in full (`"torchvision/resnet50.IMAGENET1K_V2"`),
         so that `load` knows their preprocessing. None takes the tag whose file has the name and the
         hash of `source`, if there is one.
@@ -152,15 +153,20 @@ def convert(
       (`lmjax`), and the `tag` if there is one.
 
     Raises:
-      ValueError: unknown tag, or a source that is not the tag's; a target that is no .safetensors;
-        a source that is no checkpoint.
+      ValueError: unknown tag, or a source that is not the tag's; a target that is no .safetensors,
+        or is there and was not converted; a source that is no checkpoint.
       OSError: files that cannot be read or written.
     """
     source, target = Path(source), Path(target)
-    if target.suffix != ".safetensors":
-        raise ValueError(f"target must be a .safetensors file, got {target}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"target's folder {target.parent} does not exist; create it first")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"target {target} is the source itself; give another name")
+    check_output(
+        target,
+        suffixes=(".safetensors",),
+        ours=lambda path: "sha256" in checkpoints.read_metadata(path),
+        what="a converted checkpoint",
+        argument="target",
+    )
     state_dict = checkpoints.read_state_dict(source, ema=ema)
     sha256 = download.file_sha256(source)
     metadata = {"source": source.name, "sha256": sha256, "lmjax": version("lmjax")}

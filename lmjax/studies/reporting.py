@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.checks import check_choices
+from lmjax._utils.outputs import check_output
+from lmjax._utils.run_folder import MANIFEST, naming_damaged
 from lmjax._utils.text import file_stems, printable
 from lmjax.studies import registry, seeds
 from lmjax.studies.runner import open_run
@@ -23,6 +25,7 @@ from lmjax.studies.study import Study
 
 _ROWS_AT_ONCE = 40  # longer tables are folded
 _OLD_ENGINE = "dense"  # of shards that record none: there was no other in studies
+_GENERATOR = '<meta name="generator" content="lmjax study report">'
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-size: 13px; margin: .6em 0 1.4em }
@@ -128,25 +131,36 @@ def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path
     The file needs no other. Of an unfinished run it shows the rows that there are.
 
     Args:
-      outs: folders of runs.
-      output: the file to write.
+      outs: folders of runs, one or more.
+      output: the file to write, `.html`; a report that is there is replaced.
 
     Returns:
       The file.
 
     Raises:
-      ValueError: a folder that is none of a study, or has no rows yet.
+      ValueError: no folder; a folder that is none of a study, or has no rows yet; an output of
+        another suffix, or that is there and no report.
+      OSError: the output cannot be written.
     """
-    output, runs = Path(output), [_run(Path(out)) for out in outs]
+    if not outs:
+        raise ValueError("runs must be one or more folders of studies, got none")
+    output = check_output(output, suffixes=(".html", ".htm"), ours=_is_report, what="a report")
+    runs = [_run(Path(out)) for out in outs]
     title = ", ".join(dict.fromkeys(title for title, _ in runs))
     body = "\n".join(section for _, section in runs)
     page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{_GENERATOR}'
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return output
+
+
+def _is_report(path: Path) -> bool:
+    """Returns whether a file is a report."""
+    with open(path, "rb") as file:
+        return _GENERATOR.encode() in file.read(1000)
 
 
 def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
@@ -160,7 +174,9 @@ def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
         )
     if rows.num_rows == 0:
         raise ValueError(f"{out} has no rows yet")
-    return manifest, rows, errors, from_settings(registry.get(name), manifest["settings"])
+    with naming_damaged(out / MANIFEST, "or was made by another version; run the study again"):
+        study = from_settings(registry.get(name), manifest["settings"])
+    return manifest, rows, errors, study
 
 
 def _run(out: Path) -> tuple[str, str]:

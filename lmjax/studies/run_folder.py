@@ -22,16 +22,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lmjax._utils import run_folder
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.identity import plain
-from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, write_json
+from lmjax._utils.run_folder import MANIFEST, check_free, check_identity, is_temporary, write_json
 
 _ERRORS = b"errors"
 _MADE_BY = b"made_by"
 _SHA256 = b"sha256"
 _REMEDY = "delete it and run again"
-# Hidden files of killed runs. A file that another process is writing is seconds old.
-_TEMPORARIES = ".*-" + 8 * "[0-9a-f]" + ".part"
+_KIND = "study"
+# Of hidden files of killed runs. A file that another process is writing is seconds old.
 _STALE_SECONDS = 24 * 3600
 
 
@@ -64,24 +65,32 @@ class Results:
     def claim(self, about: dict[str, Any]) -> None:
         """Makes the folder, or checks that the rows in it depend on the same identity.
 
+        A folder without rows, such as a run leaves that could not start, is as good as a new one.
+
         Args:
           about: further entries of the manifest.
 
         Raises:
-          ValueError: the folder holds rows that depend on something else; says what.
+          ValueError: the folder holds rows that depend on something else, and says what; or files
+            that are not of a study.
           OSError: the folder cannot be made or written.
         """
-        path = self.out / MANIFEST
-        if path.exists():
-            found = plain(read_manifest(self.out)["identity"])
-            check_identity(self.out, found, self.identity, holds="rows of something else")
+        check_free(self.out, _KIND)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"identity": self.identity, **about})
+            if any(self.out.glob("rows-*/*.parquet")):
+                self._check_identity("rows of something else")
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(self.out / MANIFEST, {"identity": self.identity, **about})
+            self.folder.mkdir(exist_ok=True)
             for folder in (self.out, self.folder):
                 _sweep(folder)
         except OSError as error:
-            raise OSError(f"out {self.out} cannot be written: {error.strerror}") from error
+            reason = error.strerror or error
+            raise OSError(f"out {self.out} cannot be written: {reason}") from error
+
+    def _check_identity(self, holds: str) -> None:
+        found = plain(read_manifest(self.out)["identity"])
+        check_identity(self.out, found, self.identity, holds=holds)
 
     def path(self, images: Range) -> Path:
         """Returns the file of a shard."""
@@ -103,8 +112,10 @@ class Results:
           made_by: software, device and engine, for the record.
 
         Raises:
+          ValueError: another run has taken the folder, before this one had rows.
           OSError: it cannot be written.
         """
+        self._check_identity("another run by now")
         table = pa.Table.from_pylist(rows)
         notes = {_ERRORS: json.dumps(errors), _MADE_BY: json.dumps(made_by)}
         notes[_SHA256] = _hash(table, notes)
@@ -138,14 +149,9 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Raises:
-      ValueError: there is none, or it is damaged.
+      ValueError: there is none, or it is damaged; names file and field.
     """
-    path = Path(out) / MANIFEST
-    if not path.is_file():
-        raise ValueError(f"{out} is no folder of a study: it has no {MANIFEST}")
-    with naming_damaged(path, _REMEDY):
-        manifest = json.loads(path.read_text())
-        return {"identity": manifest.pop("identity"), **manifest}
+    return run_folder.read_manifest(Path(out), _KIND)
 
 
 def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
@@ -185,7 +191,7 @@ def _hash(table: pa.Table, notes: Mapping[bytes, str | bytes]) -> str:
 
 def _sweep(folder: Path) -> None:
     """Removes temporary files of killed runs."""
-    for path in folder.glob(_TEMPORARIES):
+    for path in filter(lambda path: is_temporary(path.name), folder.iterdir()):
         with contextlib.suppress(FileNotFoundError):  # another process may be sweeping too
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()

@@ -30,7 +30,15 @@ def row_settings(study: Any) -> dict[str, Any]:
 
 
 def from_settings(study: type[T], found: Mapping[str, Any]) -> T:
-    """Makes a study from settings that were stored as JSON, whose lists become tuples."""
+    """Makes a study from settings that were stored as JSON, whose lists become tuples.
+
+    Raises:
+      ValueError: a setting that the study does not have, or a value that it does not take.
+    """
+    known = {field.name for field in dataclasses.fields(study)}  # type: ignore[arg-type]
+    for name in found:
+        if name not in known:
+            raise ValueError(f"settings.{name} is no setting of this study")
     return study(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
 

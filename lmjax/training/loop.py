@@ -1,7 +1,9 @@
 """Training runs, which go on from the last checkpoint after a kill."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
@@ -104,10 +106,10 @@ def train(
         check_whole("checkpoint_steps", checkpoint_steps, least=1)
     same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
     sharding.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
-    folder = RunFolder(out)
-    state = _begin(job, folder)
-    state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
-    return _export(job, folder.out / f"{job.name}.safetensors", state, half_precision)
+    with RunFolder(out) as folder:
+        state = _begin(job, folder)
+        state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
+        return _export(job, folder.out / f"{job.name}.safetensors", state, half_precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +134,8 @@ class _Job:
             "network": self.name if self.name != _GIVEN else repr(self.module),
             "classes": self.module.num_classes,
             "start": start,
-            "source": source_version(self.reader.source),
-            "test": None if self.test is None else source_version(self.test.source),
+            **_identify("source", self.reader),
+            **_identify("test", self.test),
             "settings": dataclasses.asdict(self.config),
             "lmjax": __version__,
         }
@@ -164,6 +166,25 @@ class _Job:
             return None
         classifier = Classifier(variables, self.module, self.preprocessing, self.class_names)
         return measure(classifier, self.test, mesh=self.mesh)
+
+
+def _identify(name: str, reader: Reader | None) -> dict[str, Any]:
+    """Returns version and length of a source; without a version, a hash of its first example."""
+    if reader is None:
+        return {name: None, f"{name}_examples": 0}
+    source = reader.source
+    version = source_version(source)
+    if not hasattr(source, "version"):
+        with contextlib.suppress(Exception):  # of the user's code; reading it says so in time
+            version += f"/{_sha256(source[0])}"
+    return {name: version, f"{name}_examples": len(source)}
+
+
+def _sha256(example: Any) -> str:
+    """Hashes the image and label of an example."""
+    image = np.ascontiguousarray(example.image)
+    about = f"{image.shape} {image.dtype} {example.label}"
+    return hashlib.sha256(about.encode() + image.tobytes()).hexdigest()[:12]
 
 
 @functools.partial(jax.jit, static_argnames=("module", "preprocessing"))

@@ -6,12 +6,13 @@
     OUT/NETWORK.safetensors                        the trained weights, at the end
 
 All appear whole or not at all. Metrics up to a checkpoint are there before the checkpoint is, and a
-run that goes on from it makes the later ones again.
+run that goes on from it makes the later ones again. While a process trains, no other can use the
+folder.
 """
 
 import contextlib
-import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,22 @@ import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.identity import plain
-from lmjax._utils.run_folder import MANIFEST, check_identity, naming_damaged, write_json
+from lmjax._utils.run_folder import (
+    MANIFEST,
+    alone,
+    check_free,
+    check_identity,
+    is_temporary,
+    read_manifest,
+    write_json,
+)
 from lmjax.training.step import TrainState
 
 _KEPT = 2  # checkpoints: should the disk damage the last, there is another
+_KIND = "training"
+_CHECKPOINT = re.compile("[0-9]{8,}")
+_UNFINISHED = re.compile(r"[0-9]{8,}\.orbax-checkpoint-tmp.*")
+_METRICS = re.compile(r"[0-9]{8,}-([0-9]{8,})\.parquet")
 _COLUMNS = pa.schema(
     [
         *(("step", pa.int64()), ("epoch", pa.int64()), ("seconds", pa.float64())),
@@ -46,27 +59,46 @@ class RunFolder:
     def __init__(self, out: str | os.PathLike):
         self.out = Path(out).absolute()
         self._checkpoints, self._metrics = self.out / "checkpoints", self.out / "metrics"
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._held.close()
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Makes the folder if needed.
+        """Makes the folder if needed, and keeps other processes out until the context ends.
+
+        A folder without checkpoints and weights, such as a run leaves that could not start, is as
+        good as a new one.
 
         Args:
           identity: what the run depends on, as JSON can hold it.
 
         Raises:
-          ValueError: the folder holds a run that depends on something else; says what.
+          ValueError: the folder holds a run that depends on something else, and says what; files
+            that are not of a training; or another process trains in it.
           OSError: it cannot be written.
         """
-        manifest, identity = self.out / MANIFEST, plain(identity)
-        if manifest.exists():
-            check_identity(self.out, _read_json(manifest), identity, holds="another run")
-        for folder in (self._checkpoints, self._metrics):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_json(manifest, identity)
+        check_free(self.out, _KIND)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(alone(self.out))
+            if self.checkpoints() or any(self.out.glob("*.safetensors")):
+                found = plain(read_manifest(self.out, _KIND))
+                check_identity(self.out, found, plain(identity), holds="another run")
+            write_json(self.out / MANIFEST, plain(identity))
+            for folder in (self._checkpoints, self._metrics):
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"out {self.out} cannot be written: {reason}") from error
 
     def checkpoints(self) -> list[int]:
         """Returns the steps that have a checkpoint, without the leftovers of killed runs."""
-        return sorted(int(path.name) for path in self._checkpoints.glob("*") if path.name.isdigit())
+        names = (path.name for path in self._checkpoints.glob("*"))
+        return sorted(int(name) for name in names if _CHECKPOINT.fullmatch(name))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """Restores the state of the last checkpoint, or returns None where there is none.
@@ -85,10 +117,11 @@ class RunFolder:
         steps = self.checkpoints()
         last = steps[-1] if steps else 0
         for path in self._metrics.iterdir():
-            if path.suffix != ".parquet" or int(path.stem.split("-")[1]) > last:
+            written = _METRICS.fullmatch(path.name)
+            if is_temporary(path.name) or (written and int(written[1]) > last):
                 path.unlink()
         for path in self._checkpoints.iterdir():
-            if not path.name.isdigit():
+            if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path)
         if not steps:
             return None
@@ -135,12 +168,21 @@ def read_metrics(out: str | os.PathLike) -> pa.Table:
       out: folder of the run.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are none, or a file is damaged.
     """
-    paths = sorted((Path(out) / "metrics").glob("*.parquet"))
+    paths = [
+        path for path in sorted((Path(out) / "metrics").glob("*")) if _METRICS.fullmatch(path.name)
+    ]
     if not paths:
         raise ValueError(f"{out} has no metrics yet, or is no folder of a training run")
-    return pa.concat_tables(pq.read_table(path) for path in paths)
+    return pa.concat_tables(map(_read_metrics, paths))
+
+
+def _read_metrics(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read([*_COLUMNS.names]).cast(_COLUMNS)
+    except Exception as error:  # pyarrow raises half a dozen types on damaged bytes
+        raise ValueError(f"{path} is damaged ({error}); its steps are lost") from error
 
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -155,8 +197,3 @@ def _checkpointer():
     alone = orbax.checkpoint.options.MultiprocessingOptions(active_processes={0})
     with orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         yield checkpointer
-
-
-def _read_json(path: Path) -> Any:
-    with naming_damaged(path, "delete the folder to start anew"):
-        return json.loads(path.read_text())

@@ -261,6 +261,20 @@ def test_convert_records_the_source(published, folder, tmp_path):
         np.testing.assert_array_equal(converted[key], value)
 
 
+def test_convert_replaces_only_what_it_wrote(folder, tmp_path):
+    target = tmp_path / "trained.safetensors"
+    checkpoints.save_safetensors(target, {"a": np.ones(2)}, metadata={"network": "resnet18"})
+    before = target.read_bytes()
+    with pytest.raises(ValueError, match="exists and is not a converted checkpoint"):
+        convert(folder / "resnet18.pth", target)
+    with pytest.raises(ValueError, match="is the source itself"):
+        convert(target, target)
+    assert target.read_bytes() == before
+    target.unlink()
+    for _ in range(2):
+        assert "sha256" in convert(folder / "resnet18.pth", target)
+
+
 def test_convert_checks_before_it_writes(published, folder, tmp_path):
     source, target = folder / "resnet18.pth", tmp_path / "weights.safetensors"
     damaged = tmp_path / "damaged.pth"
@@ -273,7 +287,7 @@ def test_convert_checks_before_it_writes(published, folder, tmp_path):
         convert(folder / "ten.pth", target, tag="timm/resnet18.a1_in1k")
     with pytest.raises(ValueError, match="no tag 'V1'"):
         convert(source, target, tag="V1")
-    with pytest.raises(ValueError, match=r"must be a .safetensors file"):
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         convert(source, tmp_path / "weights.pth")
     with pytest.raises(FileNotFoundError, match="missing does not exist"):
         convert(source, tmp_path / "missing" / "weights.safetensors")

@@ -232,3 +232,23 @@ def test_names_lose_no_figure_and_are_no_markup(tmp_path):
     assert "<script>" not in page
     assert "<b>" not in page
     assert "\x1b" not in page
+
+
+def test_no_file_of_something_else_becomes_a_report(tmp_path):
+    run(tmp_path)
+    manifest, page = tmp_path / "manifest.json", tmp_path / "page.html"
+    before = manifest.read_bytes()
+    with pytest.raises(ValueError, match=r"output must end in \.html, \.htm; got .*manifest\.json"):
+        studies.report([tmp_path], manifest)
+    assert manifest.read_bytes() == before
+    page.write_text("<p>my page")
+    with pytest.raises(ValueError, match="exists and is not a report; it was left as it is"):
+        studies.report([tmp_path], page)
+    assert page.read_text() == "<p>my page"
+    page.unlink()
+    for _ in range(2):  # a report is replaced
+        assert studies.report([tmp_path], page).read_bytes().startswith(b"<!DOCTYPE html>")
+    before = page.read_bytes()
+    with pytest.raises(ValueError, match="runs must be one or more folders"):
+        studies.report([], page)
+    assert page.read_bytes() == before

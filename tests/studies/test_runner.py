@@ -395,6 +395,33 @@ def test_damaged_files_are_named(tmp_path):
         run(tmp_path)
 
 
+def test_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / "rows.parquet").write_text("mine")
+    with pytest.raises(ValueError, match=r"not of a study run: rows\.parquet; nothing was changed"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+def test_a_failed_start_claims_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="none of the first 3 images can be evaluated"):
+        run(tmp_path, fakes.Source(3, broken=(0, 1, 2)), study=fakes.Brightness(seed=1))
+    assert run(tmp_path).num_rows == 30
+
+
+def test_of_two_runs_that_start_together_one_goes_on(tmp_path, monkeypatch):
+    rows = fakes.Brightness.rows
+
+    def while_another_starts(self, batch):
+        if self.seed == 0:
+            run(tmp_path, study=fakes.Brightness(seed=1))
+        return rows(self, batch)
+
+    monkeypatch.setattr(fakes.Brightness, "rows", while_another_starts)
+    with pytest.raises(ValueError, match=r"another run by now: settings\.seed is 1 there"):
+        run(tmp_path)
+    assert open_run(tmp_path)[1].num_rows == 30
+
+
 def test_a_flipped_bit_is_seen_or_changes_nothing(tmp_path):
     whole = run(tmp_path)
     path = next(tmp_path.glob("rows-*/*03.parquet"))

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 import lmjax
+from lmjax._utils.run_folder import read_manifest
 from lmjax.cli.main import main
 from lmjax.data import DigitScenes
 from lmjax.data.source import Example
@@ -21,6 +23,7 @@ from lmjax.models import load, registry
 from lmjax.models.checkpoints import read_metadata, read_state_dict
 from lmjax.training import TrainingConfig, accuracy, read_metrics, train
 from lmjax.training.batches import Reader, ahead, indices
+from lmjax.training.run_folder import RunFolder
 from tests.support.several_devices import run_tests
 from tests.training import a_run
 
@@ -118,6 +121,86 @@ def test_a_folder_of_another_run_is_an_error(finished):
         ValueError, match=r"ema is 0\.9 there and 0\.5 here; settings\.seed is 0 there and 1 here"
     ):
         a_run.run(finished, config=other, test=_test())
+
+
+class _Unversioned:
+    """Digit scenes without a version."""
+
+    def __init__(self, length, seed=0):
+        self.scenes = DigitScenes("train", length=length, seed=seed)
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        return self.scenes[index]
+
+
+def test_other_images_are_another_run(finished):
+    with pytest.raises(ValueError, match="test_examples is 20 there and 30 here"):
+        a_run.run(finished, test=DigitScenes("test", length=30))
+    with pytest.raises(ValueError, match=r"test is .*test.* there and null here"):
+        a_run.run(finished)
+
+
+def test_a_source_without_a_version_is_told_by_length_and_first_image(tmp_path):
+    config = dataclasses.replace(a_run.CONFIG, epochs=1, images_per_epoch=8, ema=0.0)
+    train("resnet18_digits", _Unversioned(8), config=config, out=tmp_path)
+    for source, message in (
+        (_Unversioned(9), "source_examples is 8 there and 9 here"),
+        (_Unversioned(8, seed=1), "source is .* there"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train("resnet18_digits", source, config=config, out=tmp_path)
+
+
+def test_files_of_others_are_left_alone(finished, tmp_path):
+    others = [tmp_path / name for name in ("checkpoints/best", "metrics/mine.csv", "notes.txt")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    with pytest.raises(ValueError, match="holds files that are not of a training run"):
+        a_run.run(tmp_path, test=_test())
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*others}
+    # Also in a folder of a training, but for names that a training writes.
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    unfinished = tmp_path / "checkpoints" / "00000032.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (tmp_path / "metrics" / "00000024-00000032.parquet").write_text("")
+    a_run.run(tmp_path, test=_test())
+    assert all(path.read_text() == "mine" for path in others)
+    assert not unfinished.exists()
+    assert rows(tmp_path) == rows(finished)
+
+
+def test_a_failed_start_claims_no_folder(tmp_path):
+    config = dataclasses.replace(a_run.CONFIG, epochs=1, images_per_epoch=8, augmentations=())
+    with pytest.raises(ValueError, match="label of image"):
+        train("resnet18_digits", _Labelled([10]), config=config, out=tmp_path)
+    other = dataclasses.replace(config, seed=3)
+    assert train("resnet18_digits", _Labelled([3]), config=other, out=tmp_path).exists()
+
+
+def test_one_training_in_a_folder_at_a_time(finished):
+    with RunFolder(finished) as folder:
+        folder.claim(read_manifest(finished, "training"))
+        with pytest.raises(ValueError, match="another process trains in it"):
+            a_run.run(finished, test=_test())
+
+
+def test_damaged_metrics_are_named(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    path = out / "metrics" / "00000008-00000016.parquet"
+    table = pq.read_table(path)
+    for damage in (
+        lambda: path.write_bytes(path.read_bytes()[:80]),
+        lambda: path.write_text(""),
+        lambda: pq.write_table(table.drop_columns(["loss"]), path),
+    ):
+        damage()
+        with pytest.raises(ValueError, match=r"00000008-00000016\.parquet is damaged"):
+            read_metrics(out)
 
 
 def test_a_damaged_checkpoint_is_an_error(finished, tmp_path):

@@ -1,10 +1,12 @@
 """Similarity of ImageNet's classes: the file that `lmjax study removal --similarity` takes."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.outputs import check_output
 from lmjax.data.imagenet import synsets
 
 
@@ -16,19 +18,24 @@ def write_similarity(path: str | os.PathLike) -> None:
 
     Raises:
       ImportError: NLTK or its WordNet corpus is missing.
-      ValueError: a path of another suffix, or a corpus that gives no similarities.
+      ValueError: a path of another suffix or file, or a corpus that gives no similarities.
       OSError: the file cannot be written.
     """
     from lmjax.metrics import wordnet_similarity
 
-    path = os.fspath(path)
-    if not path.endswith(".npy"):
-        raise ValueError(f"out must be a .npy file, got {path}")
-    if not os.path.isdir(os.path.dirname(path) or "."):  # before minutes of work
-        raise OSError(f"out: there is no folder {os.path.dirname(path)}")
+    # Before minutes of work.
+    check_output(
+        path, suffixes=(".npy",), ours=_is_similarity, what="a table of similarity", argument="out"
+    )
     matrix = check_similarity(wordnet_similarity(synsets.synsets()))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.save(file, matrix)
+
+
+def _is_similarity(path: Path) -> bool:
+    """Returns whether a file holds a square matrix."""
+    shape = np.load(path, mmap_mode="r").shape
+    return len(shape) == 2 and shape[0] == shape[1]
 
 
 def check_similarity(matrix: np.ndarray) -> np.ndarray:

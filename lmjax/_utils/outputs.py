@@ -1,0 +1,56 @@
+"""Files that commands are told to write: no file of something else is overwritten."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def check_output(
+    path: str | os.PathLike,
+    *,
+    suffixes: Sequence[str],
+    ours: Callable[[Path], bool],
+    what: str,
+    argument: str = "output",
+) -> Path:
+    """Returns the path of a file to write, once it is known to be writable and free.
+
+    Args:
+      path: of the file.
+      suffixes: that it may have, in lower case.
+      ours: whether a file that is there was written for the same purpose, so that it is replaced;
+        may raise ValueError or OSError where it was not.
+      what: such files are, with an article, for the error.
+      argument: what the path is called, for the error.
+
+    Raises:
+      ValueError: another suffix, or a file of something else.
+      OSError: a folder that does not exist or cannot be written, or a path that is a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{argument} must end in {', '.join(suffixes)}; got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{argument} folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{argument} {path} is a folder; give another name")
+    if path.exists() and not _says(ours, path):
+        raise ValueError(
+            f"{argument} {path} exists and is not {what}; it was left as it is. Give another name, "
+            "or move it away"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{argument} {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _says(ours: Callable[[Path], bool], path: Path) -> bool:
+    """Returns whether a file is ours; one that cannot be read as such is not."""
+    try:
+        return not path.stat().st_size or ours(path)
+    except (ValueError, OSError):
+        return False
