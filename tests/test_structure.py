@@ -261,3 +261,10 @@ def test_names_that_are_gone_say_what_replaced_them(module, name, instead):
     subject = module("grey") if module is lmjax.Replace else module
     with pytest.raises(AttributeError, match=f"{name} is gone.*{instead}"):
         getattr(subject, name)
+
+
+def test_pillow_is_told_which_formats_to_open():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func).endswith("Image.open"):
+                assert any(each.arg == "formats" for each in call.keywords), path

@@ -302,7 +302,7 @@ def _photograph(name: str) -> tuple[np.ndarray, ...]:
             f"the photograph {name} is in neither scikit-image nor scikit-learn as installed; "
             "reinstall both: pip install --force-reinstall scikit-image scikit-learn"
         )
-    with file.open("rb") as stream, Image.open(stream) as photograph:
+    with file.open("rb") as stream, Image.open(stream, formats=("PNG", "JPEG")) as photograph:
         scales = [np.array(photograph.convert("RGB"))]
     while min(scales[-1].shape[:2]) >= 3 * SIZE:
         scales.append(_halve(scales[-1]))

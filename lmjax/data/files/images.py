@@ -8,12 +8,22 @@ All are turned by their EXIF orientation, as viewers display them; of animations
 read.
 """
 
-import io
 import os
 from collections.abc import Callable
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from lmjax.data.files.levels import (
+    OPACITY,
+    Source,
+    content_of,
+    in_halves,
+    levels,
+    opened,
+    palette,
+    source_of,
+)
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"),
@@ -21,7 +31,11 @@ SUFFIXES = (
 )
 """Suffixes of files that are taken for pictures, in lower case."""
 
-_HALF = 128
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that are read, by Pillow's names; what a file holds counts, not its suffix."""
+
+_KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM"
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,7 +45,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OPACITY = ("LA", "La", "PA", "RGBA", "RGBa")
+_BLURRED_BLACK = 32
 File = str | os.PathLike | bytes
 
 
@@ -61,29 +75,38 @@ def read_mask(
 
     Args:
       file, name: as in `read_image`.
-      background: the value of pixels outside the object; all others are on it. In pictures with a
+      background: the value of pixels outside the object; all others are on it. Values are the
+        numbers in the file, whatever its depth; those of one bit are 0 and 255. In pictures with a
         palette it is an index; in colours the largest channel counts, and transparent pixels are
-        outside the object. JPEG blurs its values: there, the threshold is half of 255.
+        outside the object; where all others are black, these are the object. JPEG and other lossy
+        compression blurs values: there, the threshold is half of 255.
       at_least: the least value on the object, instead of `background`.
 
     Returns:
       bool `[H, W]`, True on the object.
 
     Raises:
-      ValueError: as in `read_image`.
+      ValueError: as in `read_image`; values that may mean one mask or another: blurred ones that
+        are not black and white, numbers that the file cannot hold, parts of one, a palette whose
+        order is not that of its colours.
     """
 
-    def mask(picture: Image.Image, kind: str) -> np.ndarray:
-        values, opaque = _levels(picture)
-        least = at_least
-        if kind in ("JPEG", "MPO") and at_least is None:
+    def mask(picture: Image.Image, source: Source) -> np.ndarray:
+        values, opaque = levels(picture, source)
+        usual = at_least is None and background == 0
+        if usual and not opaque.all() and _is_black(values[opaque], source):
+            return opaque
+        _check_rule(source.largest, background=background, at_least=at_least)
+        if picture.mode == "P" and source.format != "GIF":
+            _check_palette(picture, values, background=background, at_least=at_least)
+        if source.lossy and at_least is None:
             if background:
                 raise ValueError(
-                    f"JPEG blurs values, so background={background} cannot be told from others; "
-                    "save masks as PNG, or say at_least"
+                    f"its compression blurs values, so background={background} cannot be told from "
+                    "others; save masks as PNG, or say at_least"
                 )
-            least = _HALF
-        return opaque & mask_of_values(values, background=background, at_least=least)
+            return opaque & in_halves(values)
+        return opaque & mask_of_values(values, background=background, at_least=at_least)
 
     return _read(file, name, mask, masks=True)
 
@@ -129,8 +152,10 @@ def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
       ValueError: as in `read_image`.
     """
 
-    def grey(picture: Image.Image, kind: str) -> np.ndarray:
-        return np.asarray(_eight_bits(picture, kind).convert("L"), np.float32) / np.float32(255)
+    def grey(picture: Image.Image, source: Source) -> np.ndarray:
+        return np.asarray(
+            _eight_bits(picture, source.format).convert("L"), np.float32
+        ) / np.float32(255)
 
     return _read(file, name, grey)
 
@@ -148,8 +173,8 @@ def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
       ValueError: as in `read_image`; a picture without opacity, or transparent all over.
     """
 
-    def with_opacity(picture: Image.Image, kind: str) -> np.ndarray:
-        if picture.mode not in _OPACITY and "transparency" not in picture.info:
+    def with_opacity(picture: Image.Image, source: Source) -> np.ndarray:
+        if picture.mode not in OPACITY and "transparency" not in picture.info:
             raise ValueError("it has no opacity, so that its object cannot be told from the rest")
         pixels = np.asarray(picture.convert("RGBA"))
         if not pixels[..., 3].any():
@@ -161,28 +186,30 @@ def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
 
 def is_turned(path: str | os.PathLike) -> bool:
     """Returns whether an EXIF orientation turns a picture, so that it is not read as stored."""
-    with Image.open(path) as picture:
+    with Image.open(path, formats=FORMATS) as picture:
         return _turn(picture) is not None
 
 
 def _read(
     file: File,
     name: str | None,
-    use: Callable[[Image.Image, str], np.ndarray],
+    use: Callable[[Image.Image, Source], np.ndarray],
     *,
     masks: bool = False,
 ) -> np.ndarray:
-    """Opens a picture and turns it; returns `use(picture, format)`."""
+    """Opens a picture and turns it; returns `use(picture, source)`."""
     if name is None:
         name = "picture" if isinstance(file, bytes) else os.fspath(file)
+    content = b""
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+        content = content_of(file)
+        with opened(content, FORMATS) as picture:
             _check_depth(picture, masks=masks)
+            source = source_of(picture, content)
             picture.load()
-            return use(_turned(picture), picture.format or "")
+            return use(_turned(picture), source)
     except UnidentifiedImageError as error:
-        empty = not (len(file) if isinstance(file, bytes) else os.path.getsize(file))
-        reason = "it is empty" if empty else "it is no picture of a kind that Pillow knows"
+        reason = f"it is no picture of a kind that is read ({_KINDS})" if content else "it is empty"
         raise ValueError(f"{name} cannot be read: {reason}") from error
     except Exception as error:  # Pillow raises nearly anything when a file is damaged
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -214,8 +241,8 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _colours(picture: Image.Image, kind: str) -> np.ndarray:
-    picture = _eight_bits(picture, kind)
+def _colours(picture: Image.Image, source: Source) -> np.ndarray:
+    picture = _eight_bits(picture, source.format)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # the same colours; straight to RGB, Pillow may warn
     return np.asarray(picture.convert("RGB"))
@@ -232,17 +259,40 @@ def _eight_bits(picture: Image.Image, kind: str) -> Image.Image:
     return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
 
 
-def _levels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Returns values `[H, W]`, and which pixels are opaque."""
-    clear = "transparency" in picture.info or picture.mode in _OPACITY
-    opaque = (
-        np.asarray(picture.convert("RGBA"))[..., 3] > 0
-        if clear and not picture.mode.startswith("I")
-        else np.ones((picture.height, picture.width), bool)
-    )
-    if picture.mode == "1":
-        return np.asarray(picture.convert("L")), opaque  # 0 and 255, as of other grey pictures
-    if picture.mode in ("L", "P", "F") or picture.mode.startswith("I"):
-        return np.asarray(picture), opaque
-    pixels = picture.convert("RGBA" if clear else "RGB")  # straight to RGB, Pillow may warn
-    return np.asarray(pixels)[..., :3].max(axis=-1), opaque
+def _is_black(values: np.ndarray, source: Source) -> bool:
+    return bool((values <= (_BLURRED_BLACK if source.lossy else 0)).all())
+
+
+def _check_rule(largest: int | None, **rule: int | None) -> None:
+    """Raises ValueError where a rule asks for a number that a file cannot hold."""
+    for name, value in rule.items():
+        if largest is not None and value is not None and value > largest:
+            raise ValueError(
+                f"its values are from 0 to {largest}, so {name}={value} cannot be meant; save it "
+                f"with 8 bits, or give a {name} in its values"
+            )
+
+
+def _check_palette(
+    picture: Image.Image, values: np.ndarray, *, background: int, at_least: int | None
+) -> None:
+    """Raises ValueError where the order of a palette is an accident of saving.
+
+    Then it begins with another colour than black and has black too, or holds greys that answer
+    otherwise than their indices.
+    """
+    used = np.unique(values)
+    colours = palette(picture)[used]
+    if at_least is None and background == 0:
+        black = np.asarray(colours.max(axis=1) == 0)
+        accident = used.min(initial=1) == 0 and black[1:].any() and not black[0]
+    else:
+        rule = {"background": background, "at_least": at_least}
+        greys = colours[:, 0]
+        differ = np.any(mask_of_values(used, **rule) != mask_of_values(greys, **rule))
+        accident = (greys == colours.T).all() and len(set(greys.tolist())) > 1 and differ
+    if accident:
+        raise ValueError(
+            "its palette is in another order than its colours, so that indices do not say what is "
+            "on the object; save the mask in greys, without a palette"
+        )

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from lmjax.data.files.examples import Files
-from lmjax.data.files.images import is_turned
+from lmjax.data.files.images import FORMATS, is_turned
 from lmjax.data.imagenet import synsets
 
 _PLAIN = (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L"))
@@ -94,6 +94,6 @@ def _levels(mask: np.ndarray) -> np.ndarray:
 
 def _stored(path: str, image: np.ndarray) -> str | io.BytesIO:
     """Returns the file itself where all readers decode it alike, else its pixels as PNG."""
-    with Image.open(path) as picture:
+    with Image.open(path, formats=FORMATS) as picture:
         plain = (picture.format, picture.mode) in _PLAIN
     return path if plain and not is_turned(path) else png(image)
