@@ -514,7 +514,7 @@ def _grid(
 
 def _panel_size(aspect: float, columns: int) -> tuple[float, float]:
     """Returns width and height in inches; panels are smaller where they are many."""
-    side = max(_NARROW, min(_PANEL, _WIDEST / columns))
+    side = max(_NARROW, min(_PANEL, _WIDEST / columns * aspect**0.5))
     return side / aspect**0.5, side * aspect**0.5
 
 
@@ -643,5 +643,5 @@ def _draw_heatmap(
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
     """Writes a figure; `format` ("png", "jpg", "pdf", "svg") defaults to the suffix of a path."""
-    options: dict[str, Any] = {"pil_kwargs": {"quality": 88}} if format == "jpg" else {}
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 80}} if format == "jpg" else {}
     figure.savefig(file, format=format, dpi=_DPI, **options)
