@@ -193,9 +193,11 @@ def explanation(
     font = 10.0 if width > _NARROW else 7.0
     style: dict[Any, Any] = {"font.size": font, "axes.titlesize": font * 1.1}
     with rc_context(style):
-        lines = 1 + len(variants)
-        size = (width * columns + 1.5, (height + 0.6) * lines + 0.4)
-        figure, axes = _axes(size, lines, columns)
+        # Variants are squares beside a wide photograph, and narrower than a high one.
+        below = min(width * image.shape[0] / image.shape[1], 1.2 * height)
+        heights = [height + 0.6] + [below + 0.5] * len(variants)
+        size = (width * columns + 1.5, sum(heights) + 0.4)
+        figure, axes = _axes(size, len(heights), columns, heights)
         letters = _letters(width, font * 1.1)
         _draw_image(axes[0, 0], picture, letters)
         if not variants:
@@ -262,7 +264,7 @@ def comparison(
             label = textwrap.fill(row.colour_label, _letters(height, _SMALL_FONT))
             figure.colorbar(drawn, ax=line.tolist(), label=label, alpha=_OPACITY)
         for heading, ax in zip(columns, axes[0, 1:]):
-            ax.set_title(f"{heading}\n{ax.get_title()}".strip())
+            ax.title.set_text(f"{heading}\n{ax.get_title()}".strip())
         for variant, line in zip(variants, axes[len(rows) :]):
             _draw_variant(line, picture, variant, letters)
         figure.suptitle(textwrap.fill(title, _letters(size[0], _SMALL_FONT * 1.2)))
@@ -484,10 +486,12 @@ def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
     ax.set_title(matrix.title, size="medium")
 
 
-def _axes(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _axes(
+    size: tuple[float, float], rows: int, columns: int, heights: Sequence[float] | None = None
+) -> tuple[Figure, np.ndarray]:
     """Returns a figure of a size in inches, and its axes `[rows, columns]`, all invisible."""
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for ax in axes.ravel():
         ax.set_axis_off()
     return figure, axes
@@ -520,7 +524,7 @@ def _panel_size(aspect: float, columns: int) -> tuple[float, float]:
 
 def _letters(inches: float, points: float) -> int:
     """Returns about how many letters of a size fit in a width."""
-    return max(int(inches * 72 / (0.55 * points)), 8)
+    return max(int(inches * 72 / (0.6 * points)), 8)
 
 
 def _wrapped(text: str, letters: int) -> str:

@@ -146,7 +146,8 @@ def _asked(explanation: "Explanation", signed: bool) -> str:
     """Returns the question that a figure answers."""
     names = [f"“{class_name(each, explanation.classifier)}”" for each in explanation.targets]
     what = names[0] if len(names) == 1 else f"the {len(names)} most probable classes"
-    return f"What speaks for {what}?" if signed else f"What does {what} depend on?"
+    verb = "does" if len(names) == 1 else "do"
+    return f"What speaks for {what}?" if signed else f"What {verb} {what} depend on?"
 
 
 def table(*explanations: "Explanation") -> str:
@@ -289,7 +290,7 @@ def _answer(explanation: "Explanation", probabilities: np.ndarray) -> str:
     target, predicted = explanation.targets[0], int(probabilities.argmax())
     each = [predicted] if target == predicted else [predicted, target]
     return "\n".join(
-        f"{class_name(index, explanation.classifier)} {_percent(probabilities[index])}"
+        f"{class_name(index, explanation.classifier)} ({_percent(probabilities[index])})"
         for index in each
     )
 
