@@ -647,5 +647,5 @@ def _draw_heatmap(
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
     """Writes a figure; `format` ("png", "jpg", "pdf", "svg") defaults to the suffix of a path."""
-    options: dict[str, Any] = {"pil_kwargs": {"quality": 80}} if format == "jpg" else {}
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 68}} if format == "jpg" else {}
     figure.savefig(file, format=format, dpi=_DPI, **options)
