@@ -1,5 +1,7 @@
 """Figures of heatmaps, curves and tables: the only module that imports matplotlib."""
 
+import colorsys
+import hashlib
 import os
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 _PANEL = 3.1  # inches
@@ -25,44 +27,36 @@ _DIVERGING = "RdBu"  # blue: above 1/2
 _SHARES = "Blues"
 _OBJECT = "#00b050"
 _OPACITY = 0.65  # of a heatmap
-_OWN = ("layer", "token_dropping", "masking")
-_REMOVAL_COLOURS = {
-    **dict.fromkeys(_OWN, "#d95f02"),
-    "no_padding": "#a6761d",
-    "partial": "#e7298a",
-    "grey": "#7f7f7f",
-    "grey_smooth": "#8dd3c7",
-    "black": "#000000",
-    "white": "#bdb76b",
-    "image_mean": "#1b9e77",
-    "segment_mean": "#66a61e",
-    "blur": "#1f78b4",
-    "gaussian_noise": "#7570b3",
-    "uniform_noise": "#b15928",
-    "red": "#e31a1c",
-    "green": "#33a02c",
-    "blue": "#0000cd",
-}
-_OTHER_COLOURS = ("#17becf", "#9467bd", "#8c564b", "#bcbd22", "#6a3d9a", "#5f9ea0")
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
-
-
-def removal_colour(name: str) -> str:
-    """Returns the colour of a removal, the same in every figure.
-
-    The removals inside the network share the colour that stands out; a removal that has no colour
-    of its own takes one by its name.
-
-    Args:
-      name: as in `lmjax.removals.make`; a depth, as in `"layer@2"`, changes nothing.
-    """
-    base = name.partition("@")[0]
-    return _REMOVAL_COLOURS.get(base) or _OTHER_COLOURS[sum(base.encode()) % len(_OTHER_COLOURS)]
-
-
-def is_emphasised(removal: str | None) -> bool:
-    """Returns whether figures emphasise a removal: the network's own masking, at any depth."""
-    return removal is not None and removal.partition("@")[0] in _OWN
+# Paints have their own colours.
+_REMOVALS = {
+    "layer": "#e8710a",
+    "masking": "#e8710a",
+    "token_dropping": "#a84300",
+    "no_padding": "#d63384",
+    "partial": "#9a8b00",
+    "black": "#000000",
+    "white": "#b8b39a",
+    "grey": "#808080",
+    "grey_smooth": "#5b7083",
+    "image_mean": "#7a4a21",
+    "segment_mean": "#b08d57",
+    "blur": "#1597a5",
+    "gaussian_noise": "#7b4fb5",
+    "uniform_noise": "#c08fdc",
+    "ring": "#f2b705",
+    "harmonic": "#7cb518",
+    "noisy_linear": "#2f6b3c",
+    "histogram": "#f29ac0",
+    "biharmonic": "#00c2a0",
+    "telea": "#4b1d6f",
+    "navier_stokes": "#7fb3f0",
+    "samples": "#8c1c2b",
+    "red": "#d62728",
+    "green": "#2ca02c",
+    "blue": "#2352d8",
+}
+_EMPHASISED = ("layer", "token_dropping", "masking")
 
 
 class Panel(NamedTuple):
@@ -269,6 +263,37 @@ def comparison(
             _draw_variant(line, picture, variant, letters)
         figure.suptitle(textwrap.fill(title, _letters(size[0], _SMALL_FONT * 1.2)))
     return figure
+
+
+def removal_colour(name: str) -> str:
+    """Returns the colour of a removal, the same in all figures and all processes.
+
+    Args:
+      name: of the removal (`lmjax.removals.names()`), also with a depth, whose colour is lighter.
+        Removals of other packages have colours that follow from their names.
+    """
+    base, _, depth = name.partition("@")
+    colour = _REMOVALS.get(base) or _own_colour(base)
+    if not depth:
+        return colour
+    blocks = int(depth) if depth.isdecimal() else 0
+    white = max(0.68 - 0.07 * blocks, 0.05)
+    red, green, blue = (part * (1 - white) + white for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def is_emphasised(removal: str | None) -> bool:
+    """Returns whether figures put a removal first, on top and in thicker lines.
+
+    They do so with a network's own masking, through all layers.
+    """
+    return removal in _EMPHASISED
+
+
+def _own_colour(name: str) -> str:
+    """Returns a colour, neither pale nor dark, whose hue is a hash of a name."""
+    hue = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+    return to_hex(colorsys.hls_to_rgb(hue, 0.42, 0.6))
 
 
 class Line(NamedTuple):

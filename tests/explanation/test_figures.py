@@ -129,7 +129,6 @@ def test_formats(explain, suffix, start, tmp_path):
 
 
 def test_a_removal_has_one_colour_and_the_networks_own_is_emphasised(explain):
-    assert plots.removal_colour("layer@2") == plots.removal_colour("layer")
     assert plots.removal_colour("of_others") == plots.removal_colour("of_others")
     names = [n for n in lmjax.removals.names() if n not in ("token_dropping", "masking")]
     colours = [plots.removal_colour(name) for name in names]
