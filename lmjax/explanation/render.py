@@ -101,53 +101,68 @@ def draw(explanation: "Explanation") -> "Figure":
     """Draws a row of panels for one method and class, and a grid for several of either."""
     from lmjax import plots
 
-    image, targets = explanation.image, explanation.targets
-    view = image.photograph is not None and plots.View(image.photograph, *image.corner)
-    shown = {
+    image = explanation.image
+    view = None if image.photograph is None else plots.View(image.photograph, *image.corner)
+    shown: dict[str, Any] = {
         "image_title": _image_title(explanation),
         "object_mask": image.object_mask,
         "variants": [_shown_variant(explanation, variant) for variant in explanation.variants],
-        "view": view or None,
+        "view": view,
     }
     outlined = "" if image.object_mask is None else "outlined in green: the object"
-    name = explanation.methods[0]
-    if len(explanation.methods) == len(targets) == 1:
-        row, signed = _row(explanation, name, 0), methods.get(name).signed
-        variants = f"{_variants(explanation, name)} for each removal"
-        parts = (f"{_asked(explanation, signed)} {methods.get(name).title}", variants, outlined)
-        return plots.explanation(
-            image.pixels,
-            explanation.segments,
-            [_headed(panel) for panel in row.panels],
-            title=", ".join(filter(None, parts)),
-            colour_label=row.colour_label,
-            signed=signed,
-            **shown,
-        )
-    signed = all(methods.get(each).signed for each in explanation.methods)
-    asked = _asked(explanation, signed and len(explanation.methods) == 1)
-    if len(explanation.methods) == 1:
-        asked += f" {methods.get(name).title}, {_variants(explanation, name)} for each removal"
-    return plots.comparison(
-        image.pixels,
+    if len(explanation.methods) == len(explanation.targets) == 1:
+        return _draw_row(explanation, outlined, shown)
+    return _draw_grid(explanation, outlined, shown)
+
+
+def _draw_row(explanation: "Explanation", outlined: str, shown: dict[str, Any]) -> "Figure":
+    """Draws the heatmaps of one method for one class."""
+    from lmjax import plots
+
+    row = _row(explanation, explanation.methods[0], 0)
+    parts = (_asked(explanation, row.signed), outlined)
+    return plots.explanation(
+        explanation.image.pixels,
         explanation.segments,
-        [
-            _row(explanation, method, index)
-            for index in range(len(targets))
-            for method in explanation.methods
-        ],
+        [_headed(panel) for panel in row.panels],
+        title=", ".join(filter(None, parts)),
+        colour_label=row.colour_label,
+        signed=row.signed,
+        **shown,
+    )
+
+
+def _draw_grid(explanation: "Explanation", outlined: str, shown: dict[str, Any]) -> "Figure":
+    """Draws the heatmaps of several methods, or for several classes."""
+    from lmjax import plots
+
+    rows = [
+        _row(explanation, method, index)
+        for index in range(len(explanation.targets))
+        for method in explanation.methods
+    ]
+    signed = len(explanation.methods) == 1 and rows[0].signed
+    parts = (_asked(explanation, signed), outlined.capitalize())
+    return plots.comparison(
+        explanation.image.pixels,
+        explanation.segments,
+        rows,
         columns=[removal_title(name) for name in explanation.removals],
-        title=f"{asked}. {outlined.capitalize()}".strip(". ") if outlined else asked,
+        title=" ".join(filter(None, parts)),
         **shown,
     )
 
 
 def _asked(explanation: "Explanation", signed: bool) -> str:
-    """Returns the question that a figure answers."""
+    """Returns the question that a figure answers, and by which method, where it is one."""
     names = [f"“{class_name(each, explanation.classifier)}”" for each in explanation.targets]
     what = names[0] if len(names) == 1 else f"the {len(names)} most probable classes"
-    verb = "does" if len(names) == 1 else "do"
-    return f"What speaks for {what}?" if signed else f"What {verb} {what} depend on?"
+    does = "does" if len(names) == 1 else "do"
+    asked = f"What speaks for {what}?" if signed else f"What {does} {what} depend on?"
+    if len(explanation.methods) > 1:
+        return asked
+    name = explanation.methods[0]
+    return f"{asked} {methods.get(name).title}, {_variants(explanation, name)} for each removal"
 
 
 def table(*explanations: "Explanation") -> str:
