@@ -161,7 +161,7 @@ def _asked(explanation: "Explanation", signed: bool) -> str:
     asked = f"What speaks for {what}?" if signed else f"What {does} {what} depend on?"
     if len(explanation.methods) > 1:
         return asked
-    name = explanation.methods[0]
+    name = next(iter(explanation.methods))
     return f"{asked} {methods.get(name).title}, {_variants(explanation, name)} for each removal"
 
 
