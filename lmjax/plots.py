@@ -511,6 +511,16 @@ def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
     ax.set_title(matrix.title, size="medium")
 
 
+def _letters(inches: float, points: float) -> int:
+    """Returns about how many letters of a size fit in a width."""
+    return max(int(inches * 72 / (0.6 * points)), 8)
+
+
+def _wrapped(text: str, letters: int) -> str:
+    """Wraps each line of a text by itself."""
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
+
+
 def _axes(
     size: tuple[float, float], rows: int, columns: int, heights: Sequence[float] | None = None
 ) -> tuple[Figure, np.ndarray]:
@@ -545,16 +555,6 @@ def _panel_size(aspect: float, columns: int) -> tuple[float, float]:
     """Returns width and height in inches; panels are smaller where they are many."""
     side = max(_NARROW, min(_PANEL, _WIDEST / columns * aspect**0.5))
     return side / aspect**0.5, side * aspect**0.5
-
-
-def _letters(inches: float, points: float) -> int:
-    """Returns about how many letters of a size fit in a width."""
-    return max(int(inches * 72 / (0.6 * points)), 8)
-
-
-def _wrapped(text: str, letters: int) -> str:
-    """Wraps each line of a text by itself."""
-    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def _colours(image: np.ndarray) -> np.ndarray:
