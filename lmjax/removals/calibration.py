@@ -92,8 +92,9 @@ def calibrated(
     """Fits an affine map of a removal's logits, so that masked images keep their class.
 
     The fit minimises the cross-entropy between the softmax of the mapped logits and the classes of
-    the whole images, by L-BFGS. One map serves all masks, as in MCal, where it is the head of
-    matrix scaling; masks of several sizes belong into the fit. `lmjax.evaluation.calibrate`
+    the whole images, by L-BFGS. It follows the abstract and published summaries of MCal: matrix
+    scaling of the frozen network's logits. That one map serves all masks, so that masks of several
+    sizes belong in the fit, and the ridge are this function's definition. `lmjax.evaluation.calibrate`
     evaluates a predictor on images and masks and calls this.
 
     Args:
@@ -101,8 +102,7 @@ def calibrated(
       logits: `[N, K]` of masked variants, of images that are not those to be judged.
       classes: `[N]` ints, the class that the network predicts for the whole image of each.
       ridge: weight of half the squared distance of the map from the identity, added to the mean
-        cross-entropy. It makes the minimum unique, and finite where the classes can be separated;
-        MCal's abstract and reviews name none.
+        cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
 
     Raises:
       ValueError: arrays that do not match or are not finite, or a ridge that is not above 0.
