@@ -94,8 +94,9 @@ def calibrated(
     The fit minimises the cross-entropy between the softmax of the mapped logits and the classes of
     the whole images, by L-BFGS. It follows the abstract and published summaries of MCal: matrix
     scaling of the frozen network's logits. That one map serves all masks, so that masks of several
-    sizes belong in the fit, and the ridge are this function's definition. `lmjax.evaluation.calibrate`
-    evaluates a predictor on images and masks and calls this.
+    sizes belong in the fit, and the ridge are this function's definition.
+
+    `lmjax.evaluation.calibrate` evaluates a predictor on images and masks and calls this.
 
     Args:
       removal: the removal that gave the logits.
