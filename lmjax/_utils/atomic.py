@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -28,6 +28,19 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
             _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files, of which none appears before all are on the disk.
+
+    Args:
+      contents: of the files by path; their folders must exist.
+    """
+    with contextlib.ExitStack() as files:
+        for path, content in contents.items():
+            temporary = files.enter_context(atomic_write(path))
+            temporary.write_bytes(content)
+            _to_disk(temporary)
 
 
 def _to_disk(path: Path) -> None:

@@ -9,9 +9,10 @@ on PIL images, number for number.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.orientation import turned
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -158,7 +159,7 @@ class Preprocessing:
 def _to_pixels(image: Image.Image | np.ndarray, *, channels: int) -> np.ndarray:
     """uint8 `[H, W, channels]`."""
     if isinstance(image, Image.Image):
-        return _convert(ImageOps.exif_transpose(image), channels)
+        return _convert(turned(image), channels)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise ValueError(

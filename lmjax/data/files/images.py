@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from lmjax._utils.orientation import turn_of, turned
 from lmjax.data.files.levels import (
     OPACITY,
     Source,
@@ -36,15 +37,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM"
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _BLURRED_BLACK = 32
 File = str | os.PathLike | bytes
 
@@ -187,7 +179,7 @@ def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
 def is_turned(path: str | os.PathLike) -> bool:
     """Returns whether an EXIF orientation turns a picture, so that it is not read as stored."""
     with Image.open(path, formats=FORMATS) as picture:
-        return _turn(picture) is not None
+        return turn_of(picture) is not None
 
 
 def _read(
@@ -207,7 +199,7 @@ def _read(
             _check_depth(picture, masks=masks)
             source = source_of(picture, content)
             picture.load()
-            return use(_turned(picture), source)
+            return use(turned(picture), source)
     except UnidentifiedImageError as error:
         reason = f"it is no picture of a kind that is read ({_KINDS})" if content else "it is empty"
         raise ValueError(f"{name} cannot be read: {reason}") from error
@@ -226,19 +218,6 @@ def _check_depth(picture: Image.Image, *, masks: bool) -> None:
     deep = any(";16" in str(tile) for tile in tiles) and picture.mode[0] != "I"
     if deep and (masks or picture.format != "PNG"):
         raise ValueError("its colours have 16 bits, of which 8 would be lost; save it with 8")
-
-
-def _turned(picture: Image.Image) -> Image.Image:
-    turn = _turn(picture)
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """Returns the turn of the EXIF orientation; None where EXIF is damaged, as in ImageNet."""
-    try:
-        return _TURNS.get(picture.getexif()[ExifTags.Base.Orientation])
-    except Exception:  # of many kinds
-        return None
 
 
 def _colours(picture: Image.Image, source: Source) -> np.ndarray:
