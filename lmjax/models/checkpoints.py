@@ -27,7 +27,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _hint(missing, surplus, misshapen) -> str:
         elif len(shape) == len(wanted) == 4 and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
             options.append(f"in_channels={shape[1]} (now {wanted[1]})")
             explained.add(key)
-        elif key.endswith("pos_embedding"):
+        elif key.endswith("pos_embedding") and len(shape) == 3 and shape[1] > 1:
             patches = [math.isqrt(each[1] - 1) for each in (shape, wanted)]
             options.append(
                 "a preprocessing= whose crop is {} patches wide (now {})".format(*patches)
@@ -450,6 +450,8 @@ def _read_torch(path: Path, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
             content = content[wrapper]
             if wrapper in averages and others:
                 _say_averaged(path, wrapper, others[0])
+    if isinstance(content, dict):
+        _check_readable(path, content)
     if not isinstance(content, dict) or not all(
         isinstance(value, np.ndarray) for value in content.values()
     ):
@@ -458,6 +460,26 @@ def _read_torch(path: Path, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
             f"{', '.join(_WRAPPERS)}); save model.state_dict()"
         )
     return {str(key): value for key, value in content.items()}
+
+
+def _check_readable(path: Path, content: dict) -> None:
+    """Raises ValueError where a tensor of a state dict is no plain array of numbers."""
+    for key, value in content.items():
+        if isinstance(value, _Unread):
+            raise ValueError(
+                f"{path} holds {value.kind} as {key}; only plain tensors of numbers are read: save "
+                "it with dense ones, such as tensor.to_dense() or tensor.dequantize() gives"
+            )
+
+
+class _Unread(NamedTuple):
+    """What stands for a tensor that is not read.
+
+    Attributes:
+      kind: of the tensor, with an article.
+    """
+
+    kind: str
 
 
 def _say_averaged(path: Path, taken: str, other: str) -> None:
@@ -471,6 +493,11 @@ def _say_averaged(path: Path, taken: str, other: str) -> None:
 
 def _read_by_torch(path: Path, name: str) -> Any:
     """Reads a file that holds more than tensors as torch does when it trusts nothing."""
+    if name.startswith("__torch__"):
+        raise ValueError(
+            f"{path} is a program of TorchScript, not a state dict; where you trust it, save its "
+            "weights alone: torch.save(torch.jit.load(path).state_dict(), path)"
+        )
     refused = (
         f"{path} holds {name} beside tensors, and restoring Python objects could run any code. "
         "Where you trust the file, save its weights alone: torch.save(model.state_dict(), path)"
@@ -490,17 +517,30 @@ def _read_by_torch(path: Path, name: str) -> Any:
         raise ValueError(refused) from error
     except Exception as error:  # torch raises a dozen types on damaged bytes
         raise ValueError(_damaged(path, error)) from error
-    return _arrays(content)
+    return torch_files.replaced(content, _array)
 
 
-def _arrays(content: Any) -> Any:
-    """NumPy arrays in the place of tensors."""
-    if isinstance(content, dict):
-        return {key: _arrays(value) for key, value in content.items()}
-    if hasattr(content, "is_floating_point"):
-        tensor = content.float() if content.is_floating_point() else content
-        return tensor.detach().numpy()  # NumPy alone has no bfloat16
-    return content
+def _array(value: Any) -> Any:
+    """Returns a NumPy array in the place of a tensor, or what stands for one that is not read."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return value
+    kinds = {
+        "a nested tensor": value.is_nested,
+        "a quantised tensor": value.is_quantized,
+        "a sparse tensor": value.layout != torch.strided,
+        "a tensor without numbers (of the device meta)": value.is_meta,
+    }
+    for kind, found in kinds.items():
+        if found:
+            return _Unread(kind)
+    tensor = value.detach().resolve_conj().resolve_neg()
+    try:
+        # NumPy alone has no bfloat16.
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError):
+        return _Unread(f"a tensor of {value.dtype}")
 
 
 def _strip_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -103,6 +103,7 @@ def _possible_classes(
         {
             size[0]
             for size in sizes
+            if size and size[0] > 0
             if surplus == (size[0] - network.num_classes) * (math.prod(size[1:]) + 1)
         }
     )

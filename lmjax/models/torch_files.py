@@ -9,6 +9,7 @@ import collections
 import math
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -63,6 +64,7 @@ class _Tensor(NamedTuple):
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    negated: bool = False
 
     def array(self) -> np.ndarray:
         """Returns the numbers, floating-point ones as float32."""
@@ -80,7 +82,8 @@ class _Tensor(NamedTuple):
         strides = [step * values.itemsize for step in self.stride]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.size, strides)
         floating = view.dtype.kind == "f" or view.dtype == ml_dtypes.bfloat16
-        return np.array(view, np.float32 if floating else view.dtype)
+        numbers = np.array(view, np.float32 if floating else view.dtype)
+        return -numbers if self.negated else numbers
 
 
 class _Unpickler(pickle.Unpickler):
@@ -109,10 +112,15 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), _Storage(_DTYPES[storage], str(key), length))
 
 
-def _rebuild_tensor(storage, offset, size, stride, *_: Any) -> _Tensor:
+def _rebuild_tensor(
+    storage, offset, size, stride, _grad: Any = False, _hooks: Any = None, bits: Any = None
+) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
-    return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
+    if bits is not None and (not isinstance(bits, dict) or bits.keys() - {"neg", "conj"}):
+        raise NotPlainError("a tensor with more than numbers")
+    negated = bool((bits or {}).get("neg"))  # storages here are real: conj changes nothing
+    return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)), negated)
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
@@ -189,10 +197,30 @@ def _read_older(path: Path) -> Any:
 
 
 def _with_arrays(content: Any) -> Any:
-    if isinstance(content, _Tensor):
-        return content.array()
-    if isinstance(content, dict):
-        return {key: _with_arrays(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_with_arrays(value) for value in content]
-    return content
+    return replaced(content, lambda each: each.array() if isinstance(each, _Tensor) else each)
+
+
+def replaced(content: Any, replace: Callable[[Any], Any]) -> Any:
+    """Returns nested dicts and lists with something in the place of what is in them.
+
+    They may be nested to any depth, and hold each other. Tuples become lists.
+
+    Args:
+      content: what a file holds.
+      replace: gives what stands in the place of anything but a dict, list or tuple.
+    """
+    root = [content]
+    made: dict[int, Any] = {}
+    left: list[tuple[Any, Any]] = [(root, 0)]
+    while left:
+        holder, key = left.pop()
+        value = holder[key]
+        if not isinstance(value, dict | list | tuple) or isinstance(value, _Tensor):
+            holder[key] = replace(value)
+            continue
+        if id(value) not in made:
+            new = dict(value) if isinstance(value, dict) else list(value)
+            made[id(value)] = new
+            left += [(new, each) for each in (new if isinstance(new, dict) else range(len(new)))]
+        holder[key] = made[id(value)]
+    return root[0]

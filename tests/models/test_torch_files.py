@@ -2,6 +2,8 @@
 
 import collections
 import struct
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmjax.models import torch_files
+from lmjax.models import load, recognise, registry, torch_files
+from lmjax.models.checkpoints import (
+    StateDictMismatch,
+    abstract_variables,
+    read_state_dict,
+    shapes,
+)
 
 FORMATS = {"zip": True, "older": False}
 DTYPES = (
@@ -137,3 +145,85 @@ def test_damaged_files_give_arrays_or_one_error(content, tmp_path_factory, data)
         return
     arrays = [v for v in found.values() if isinstance(v, np.ndarray)] if found else []
     assert sum(a.nbytes for a in arrays) <= 100 * len(content)
+
+
+PLAIN = torch.arange(12.0).reshape(3, 4)
+UNREAD = {
+    "a sparse tensor": lambda: [PLAIN.to_sparse(), PLAIN.to_sparse_csr()],
+    "a quantised tensor": lambda: [torch.quantize_per_tensor(PLAIN, 0.1, 0, torch.qint8)],
+    "a nested tensor": lambda: [torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])],
+    "a tensor without numbers": lambda: [torch.empty(3, 4, device="meta")],
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("kind", UNREAD)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_that_are_no_arrays_are_named(tmp_path, form, kind):
+    if (form, kind) == ("older", "a nested tensor"):
+        pytest.skip("torch writes addresses in the place of its sizes")
+    for tensor in UNREAD[kind]():
+        path = saved(tmp_path / "a.pth", {"plain": PLAIN, "conv.weight": tensor}, form)
+        with pytest.raises(ValueError, match=rf"a\.pth holds {kind}.* as conv\.weight"):
+            read_state_dict(path)
+        path = saved(path, {"state_dict": {"plain": PLAIN}, "other": tensor}, form)
+        assert [*read_state_dict(path)] == ["plain"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_views_that_stand_for_other_numbers_are_read_as_these(tmp_path, form):
+    values = torch.complex(PLAIN, PLAIN + 1)
+    tensors = {
+        "negated": torch._neg_view(PLAIN),
+        "imaginary": values.conj().imag,
+        "conjugated": values.conj(),
+        "expanded": torch.ones(1, 4).expand(3, 4),
+        "float8": PLAIN.to(torch.float8_e4m3fn),
+    }
+    for name, tensor in tensors.items():
+        if name == "float8" and form == "older":
+            continue  # torch cannot read it
+        found = read_state_dict(saved(tmp_path / "a.pth", {name: tensor}, form))[name]
+        plain = tensor.float() if tensor.is_floating_point() else tensor
+        np.testing.assert_array_equal(found, plain.resolve_conj().resolve_neg().numpy())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_metadata_may_be_nested_to_any_depth_and_hold_itself(tmp_path, form, monkeypatch):
+    depths: dict = {}
+    inner = depths
+    for _ in range(3000):
+        inner["a"] = {}
+        inner = inner["a"]
+    inner["a"] = [depths]
+    path = tmp_path / "a.pth"
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        saved(path, {"state_dict": {"w": PLAIN}, "about": depths}, form)
+    finally:
+        sys.setrecursionlimit(limit)
+    np.testing.assert_array_equal(read_state_dict(path)["w"], PLAIN.numpy())
+    # What torch reads.
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {"model": {"w": PLAIN}, "about": depths})
+    path = saved(path, {"w": torch.ones(1).expand(3)}, form)
+    assert [*read_state_dict(path)] == ["w"]
+
+
+def test_programs_of_torchscript_are_named(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.trace(torch.nn.Linear(4, 3), PLAIN).save(str(tmp_path / "a.pt"))
+    with pytest.raises(ValueError, match=r"a\.pt is a program of TorchScript.*save its weights"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+@pytest.mark.parametrize("shape", [(), (1,), (0,)])
+def test_tensors_of_other_ranks_do_not_fit(tmp_path, name, shape):
+    info = registry.network(name)
+    wanted = shapes(abstract_variables(info.build(num_classes=info.num_classes)))
+    path = saved(tmp_path / "a.pth", {key: torch.zeros(shape) for key in wanted})
+    with pytest.raises(StateDictMismatch, match="misshapen"):
+        load(name, weights=path)
+    assert recognise(path) == ()

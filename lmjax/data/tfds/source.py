@@ -6,6 +6,7 @@ Importing this module imports tensorflow-datasets.
 # tensorflow_datasets imports its modules when they are used, which its stubs do not show.
 # pyright: reportAttributeAccessIssue=false
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -295,13 +296,18 @@ def _info(name: str, data_dir: str | os.PathLike | None):
     family = re.split("[/:]", name)[0]
     if _is_prepared(name):
         check_features(name)
-        return builders.builder_from_directory(os.path.abspath(name)).info
+        with _naming_damaged(name):
+            return builders.builder_from_directory(os.path.abspath(name)).info
     options = {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
-    check_features(Path(data_dir or default_data_dir()).expanduser() / family)
+    folder = Path(data_dir or default_data_dir()).expanduser() / family
+    check_features(folder)
     try:
-        return builders.builder_from_files(name, **options).info
+        with _naming_damaged(folder):
+            return builders.builder_from_files(name, **options).info
     except tfds.core.registered.DatasetNotFoundError:
         pass
+    except _DamagedError:
+        raise
     except ValueError as error:
         raise ValueError(
             f"TFDS dataset {name!r} must be NAME, NAME/CONFIG or either with :VERSION, or a folder "
@@ -317,6 +323,48 @@ def _info(name: str, data_dir: str | os.PathLike | None):
         f"TFDS dataset {name} is not prepared in {data_dir or default_data_dir()}; prepare it: "
         f"{build_command(name, data_dir)}"
     )
+
+
+class _DamagedError(ValueError):
+    """Raised for a dataset whose description cannot be read."""
+
+
+@contextlib.contextmanager
+def _naming_damaged(folder: str | os.PathLike) -> Iterator[None]:
+    """Turns errors of damaged descriptions of datasets, of many types, into one ValueError.
+
+    Args:
+      folder: of a prepared dataset, or one above.
+    """
+    for path in sorted(Path(folder).rglob("dataset_info.json")):
+        wrong = _wrong(path)
+        if wrong is not None:
+            raise _DamagedError(f"{path} is damaged ({wrong}); prepare the dataset again")
+    try:
+        yield
+    except (ValueError, tfds.core.registered.DatasetNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # each part of tensorflow-datasets raises its own
+        reason = f"{type(error).__name__}: {error}"
+        raise _DamagedError(
+            f"dataset_info.json or features.json in {folder} is damaged ({reason}); prepare the "
+            "dataset again"
+        ) from error
+
+
+def _wrong(path: Path) -> str | None:
+    """Returns what is wrong with a dataset_info.json, by its schema, or None."""
+    from google.protobuf import json_format
+    from tensorflow_datasets.core.proto import dataset_info_pb2
+
+    try:
+        found = json_format.Parse(path.read_text("utf-8"), dataset_info_pb2.DatasetInfo())
+        tfds.core.Version(found.version)
+        if found.file_format:
+            tfds.core.FileFormat(found.file_format)
+    except (OSError, ValueError, RecursionError, json_format.ParseError) as error:
+        return " ".join(str(error).split())
+    return None if found.splits else "it has no splits"
 
 
 def check_features(folder: str | os.PathLike) -> None:

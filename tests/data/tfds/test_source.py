@@ -1,5 +1,6 @@
 """Prepared datasets, as tensorflow-datasets writes them; without TensorFlow."""
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -229,3 +230,32 @@ def test_damaged_features_are_named(folder, tmp_path):
     (tmp_path / "fake_pets" / "1.0.0" / "features.json").write_text("{")
     with pytest.raises(ValueError, match=r"features\.json is damaged .* prepare the dataset again"):
         from_tfds("fake_pets", split="train", data_dir=tmp_path)
+
+
+DAMAGES = {
+    "null": lambda about: None,
+    "a list": lambda about: [about],
+    "text": lambda about: "junk",
+    "nothing": lambda about: {},
+    "no version": lambda about: {k: v for k, v in about.items() if k != "version"},
+    "no splits": lambda about: {k: v for k, v in about.items() if k != "splits"},
+    "splits": lambda about: about | {"splits": 3},
+    "lengths": lambda about: about | {"splits": [{"name": "train", "shardLengths": ["many"]}]},
+    "version": lambda about: about | {"version": {"a": 1}},
+    "format": lambda about: about | {"fileFormat": "no such format"},
+    "version of no numbers": lambda about: about | {"version": "one"},
+    "unknown": lambda about: about | {"junk": 1},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_damaged_description_is_named(folder, tmp_path, damage, by_name):
+    shutil.copytree(folder / "fake_pets", tmp_path / "fake_pets")
+    path = tmp_path / "fake_pets" / "1.0.0" / "dataset_info.json"
+    path.write_text(json.dumps(DAMAGES[damage](json.loads(path.read_text()))))
+    name = {"name": "fake_pets", "data_dir": tmp_path} if by_name else {"name": str(path.parent)}
+    with pytest.raises(
+        ValueError, match=r"dataset_info\.json.* is damaged \(.*prepare the dataset"
+    ):
+        from_tfds(**name, split="train")
