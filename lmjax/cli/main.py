@@ -10,6 +10,7 @@ from types import ModuleType
 import tyro
 
 from lmjax._utils.text import printable
+from lmjax.cli.terminal import streams, warn
 
 COMMANDS = {
     "explain": "Shows which parts of an image a network uses, as a figure.",
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
       arguments: of the command line; None takes those of this process.
     """
-    with warnings.catch_warnings():
+    with streams(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         _run(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -47,6 +48,8 @@ def _run(arguments: list[str]) -> None:
         import_modules(modules)
         command = _command(arguments)
         build(command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
+    except BrokenPipeError:  # whoever read the output has left
+        raise
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"lmjax: error: {_one_line(getattr(error, 'short', error))}")
     except (MemoryError, RuntimeError) as error:
@@ -125,4 +128,4 @@ def _one_line(message) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"lmjax: warning: {_one_line(message)}", file=sys.stderr)
+    warn(f"lmjax: warning: {_one_line(message)}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
 from lmjax._utils.host import original_errors
+from lmjax._utils.terminal import on_terminal
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
@@ -188,7 +188,7 @@ def _progress_bar(job: Job, progress: bool | None):
 
     automatic = progress is None
     if automatic:
-        progress = job.num_variants > job.batch_size and sys.stderr.isatty()
+        progress = job.num_variants > job.batch_size and on_terminal()
     return tqdm(
         total=job.num_variants, unit=" variants", disable=not progress, delay=1 if automatic else 0
     )

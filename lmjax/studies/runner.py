@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies.images import SampledBatch
@@ -283,13 +283,13 @@ def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
     """Returns a bar over images."""
     from tqdm import tqdm
 
-    on_terminal = sys.stderr.isatty()
+    shown = on_terminal()
     return tqdm(
         total=sum(stop - start for start, stop in shards),
         desc=study.name,
         unit=" images",
-        mininterval=0.1 if on_terminal else 60,  # in a log, a line a minute
-        disable=not (on_terminal if progress is None else progress),
+        mininterval=0.1 if shown else 60,  # in a log, a line a minute
+        disable=not (shown if progress is None else progress),
     )
 
 

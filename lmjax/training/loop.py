@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lmjax import __version__
 from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
+from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
@@ -352,14 +352,14 @@ def _diverged(step: int, row: dict[str, float], folder: RunFolder) -> str:
 def _progress_bar(job: _Job, first: int, progress: bool | None):
     from tqdm import tqdm
 
-    on_terminal = sys.stderr.isatty()
+    shown = on_terminal()
     return tqdm(
         total=job.config.steps,
         initial=first,
         desc=job.name,
         unit=" steps",
-        mininterval=0.1 if on_terminal else 60,  # in a log, a line a minute
-        disable=not (on_terminal if progress is None else progress),
+        mininterval=0.1 if shown else 60,  # in a log, a line a minute
+        disable=not (shown if progress is None else progress),
     )
 
 

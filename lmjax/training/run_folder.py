@@ -11,9 +11,11 @@ folder.
 """
 
 import contextlib
+import logging
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +144,28 @@ class RunFolder:
           state: NumPy arrays, which orbax takes from one process of a cluster, as it does not
             those of one device.
           rows: of metrics.
+
+        Raises:
+          OSError: it cannot be written, as on a full disk.
         """
         step = int(state.step)
         if step in self.checkpoints():
             return
+        try:
+            self._save(step, state, rows)
+        except Exception as error:  # orbax and tensorstore raise a dozen types on full disks
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            kept = ", ".join(map(str, self.checkpoints())) or "(none)"
+            raise OSError(
+                f"the checkpoint of step {step} cannot be written to {self.out} ({reason}); those "
+                f"of steps {kept} are kept: make room and run again to go on"
+            ) from error
+
+    def _save(self, step: int, state: TrainState, rows: list[dict[str, float]]) -> None:
         path = self._metrics / f"{step - len(rows):08}-{step:08}.parquet"
         with atomic_write(path) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), temporary)
-        with _checkpointer() as checkpointer:
+        with _silent_threads(), _checkpointer() as checkpointer:
             # Waits for the disk: the next step overwrites the memory that is being written.
             checkpointer.save(self._checkpoints / f"{step:08}", state)
             checkpointer.wait_until_finished()
@@ -187,6 +203,20 @@ def _read_metrics(path: Path) -> pa.Table:
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     return np.empty(leaf.shape, leaf.dtype)
+
+
+@contextlib.contextmanager
+def _silent_threads():
+    """Keeps orbax from printing tracebacks of its threads: the error that it raises is enough."""
+    hook, log = threading.excepthook, logging.getLogger("absl")
+    level = log.level
+    threading.excepthook = lambda _: None
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,28 @@ def test_damaged_metrics_are_named(finished, tmp_path):
         damage()
         with pytest.raises(ValueError, match=r"00000008-00000016\.parquet is damaged"):
             read_metrics(out)
+
+
+@pytest.mark.parametrize("most", [300, 5000])  # bytes a file: metrics, and a checkpoint, fail
+def test_a_full_disk_is_one_error_and_loses_nothing(finished, tmp_path, monkeypatch, capfd, most):
+    save, (soft, hard) = RunFolder.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_full_disk(self, state, rows):
+        if int(state.step) > 8:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            save(self, state, rows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(RunFolder, "save", on_full_disk)
+    with pytest.raises(OSError, match=r"step 16 cannot .* \(.*too large\); .* steps 8 are"):
+        a_run.run(tmp_path, test=_test())
+    assert "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(registry.NetworkInfo, "build", a_run.build)
+    a_run.run(tmp_path, test=_test())
+    assert rows(tmp_path) == rows(finished)
 
 
 def test_a_damaged_checkpoint_is_an_error(finished, tmp_path):
