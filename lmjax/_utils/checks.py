@@ -7,6 +7,18 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = {
+    "seed": 2**32 - 1,
+    **dict.fromkeys(("samples", "num_permutations", "num_designs", "batch_size"), 10**6),
+    **dict.fromkeys(("num_samples", "images", "test_images"), 10**7),
+    **dict.fromkeys(("num_classes", "images_per_shard", "epochs"), 10**5),
+    "n_segments": 10**4,
+    "small_size": 4096,
+}
+"""The largest numbers that arguments may be, by name: beyond, memory or time could not suffice."""
+
+_MOST = 2**63 - 1
+
 
 def check_whole(
     name: str, value: Any, *, least: int | None = None, most: int | None = None, note: str = ""
@@ -16,13 +28,16 @@ def check_whole(
     Args:
       name: of the argument, for the error.
       value: a Python or NumPy number; bool is none.
-      least, most: the range, ends included; None for no bound.
+      least, most: the range, ends included. Without `most`, the bound is that of all arguments of
+        this name (`LARGEST`), or the largest number of 64 bits.
       note: what else the error should say, such as what the number counts.
 
     Raises:
       ValueError: not a whole number, or out of range.
     """
     number = _number(value)
+    if most is None and number is not None and number > LARGEST.get(name, _MOST):
+        most = LARGEST.get(name, _MOST)
     if number is None or number != number // 1 or not _within(number, least, most):
         kind = "a whole number" + _range(least, most)
         raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {value!r}")

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from tyro.conf import Positional, arg
 
 from lmjax import data
+from lmjax._utils.checks import check_whole
 from lmjax._utils.sharding import join, mesh_of
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, options_of
@@ -79,6 +80,7 @@ def network(
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
+    check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None
     name, _, weights = name.partition("=")
     training, config = _open(SourceSpec.parse(source), config)
@@ -122,6 +124,7 @@ def digit_scenes(
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
             (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     """
+    check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None
     spec = SourceSpec.parse(source)
     training, config = _open(spec, config)

@@ -72,7 +72,7 @@ class ExplanationConfig:
         if self.removal is not None:
             self._set("removal", check_removals(_as_tuple(self.removal)))
         segmenters.get(self.segments, argument="segments")
-        check_whole("seed", self.seed, least=0, most=2**32 - 1)
+        check_whole("seed", self.seed, least=0)
         check_choice("engine", self.engine, ENGINES)
         check_whole("topk", self.topk, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
@@ -81,7 +81,7 @@ class ExplanationConfig:
                 "topk explains the most probable classes and target one that you name; leave one "
                 "of them out"
             )
-        for name in ("num_classes", "n_segments", "batch_size"):
+        for name in ("num_classes", "n_segments", "batch_size", "samples"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least=1)
         if not isinstance(self.model, str | None):

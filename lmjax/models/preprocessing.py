@@ -20,6 +20,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_MOST_PIXELS = 178_956_970  # as many as Pillow reads
 _COLOUR_MODES = {1: "L", 3: "RGB"}
 
 
@@ -197,6 +198,11 @@ def _resize_shorter_side(pixels: np.ndarray, length: int, resample) -> np.ndarra
     size = (int(length * height / shorter), int(length * width / shorter))
     if size == (height, width):
         return pixels
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(
+            f"image is {height} x {width} pixels: with a shorter side of {length} it would have "
+            f"{size[0]} x {size[1]}, more than {_MOST_PIXELS:,}; crop it first"
+        )
     # Pillow filters each channel by itself, so any number of them can go one by one.
     resized = [
         Image.fromarray(pixels[..., channel]).resize((size[1], size[0]), resample)

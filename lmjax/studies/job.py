@@ -77,6 +77,7 @@ class Job:
         self.engine = check_choice("engine", engine, get_args(Engine))
         if batch_size is not None:
             batch_size = check_whole("batch_size", batch_size, least=1)
+        check_whole("seed", study.seed, least=0)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
         self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}

@@ -75,6 +75,8 @@ class TrainingConfig:
                 f"batch_size is {self.batch_size}; it must be a multiple of accumulate "
                 f"({self.accumulate})"
             )
+        if self.images_per_epoch is not None:
+            check_whole("images_per_epoch", self.images_per_epoch, least=1)
         if self.images_per_epoch is not None and self.images_per_epoch < self.batch_size:
             raise ValueError(
                 f"images_per_epoch is {self.images_per_epoch}; it must be at least batch_size "

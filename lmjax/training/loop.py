@@ -197,7 +197,9 @@ def initial_variables(module, preprocessing: Preprocessing, seed: int) -> dict[s
 
 def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
     class_names = getattr(source, "class_names", None)
-    if num_classes is None:
+    if num_classes is not None:
+        num_classes = check_whole("num_classes", num_classes, least=1)
+    else:
         num_classes = len(class_names) if class_names else _own_classes(network)
     if class_names is not None and len(class_names) != num_classes:
         class_names = None
