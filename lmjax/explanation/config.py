@@ -74,6 +74,8 @@ class ExplanationConfig:
         segmenters.get(self.segments, argument="segments")
         check_whole("seed", self.seed, least=0)
         check_choice("engine", self.engine, ENGINES)
+        if self.samples is not None:
+            check_whole("samples", self.samples)  # each method has its fewest
         check_whole("topk", self.topk, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
         if self.topk > 1 and self.target is not None:
@@ -81,7 +83,7 @@ class ExplanationConfig:
                 "topk explains the most probable classes and target one that you name; leave one "
                 "of them out"
             )
-        for name in ("num_classes", "n_segments", "batch_size", "samples"):
+        for name in ("num_classes", "n_segments", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least=1)
         if not isinstance(self.model, str | None):
