@@ -33,6 +33,12 @@ from lmjax.metrics.missingness import (
     unchanged_predictions,
     wordnet_similarity,
 )
+from lmjax.metrics.occlusion import (
+    occlusion_area,
+    r_oms,
+    relevance_gain,
+    symmetric_relevance_gain,
+)
 from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation, top_k_ablation
 
 __all__ = [
@@ -54,14 +60,18 @@ __all__ = [
     "kendall",
     "mu_fidelity",
     "necessity",
+    "occlusion_area",
     "pointing_game",
+    "r_oms",
     "region_perturbation",
+    "relevance_gain",
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "sensitivity_n",
     "spearman",
     "ssim",
     "sufficiency",
+    "symmetric_relevance_gain",
     "top_k_ablation",
     "top_k_iou",
     "top_k_jaccard",
