@@ -63,8 +63,8 @@ def r_oms(
     regions = rank_regions(np.zeros(game.num_segments), segments, game.shape)
     counts = step_counts(game.num_segments, steps)
     orders = random_orders(game.num_segments, num_orders, key=key)
-    curves = [trace(game, regions, counts, order=order) for order in orders]
-    return np.mean([occlusion_area(curve) for curve in curves], axis=0)[()]
+    areas = [occlusion_area(trace(game, regions, counts, order=order)) for order in orders]
+    return np.mean(np.stack(areas), axis=0)[()]
 
 
 def symmetric_relevance_gain(
@@ -154,14 +154,14 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code.
     """
-    return mean_height(curve.fractions, curve.values)
+    return mean_height(curve.fractions, curve.values)[()]
 
 
-def mean_height(fractions: np.ndarray, values: np.ndarray) -> float | np.ndarray:
+def mean_height(fractions: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Returns areas under values `[..., n]` over rising fractions `[..., n]`, divided by width."""
     fractions, values = np.asarray(fractions, np.float64), np.asarray(values, np.float64)
     areas = np.diff(fractions) * (values[..., 1:] + values[..., :-1]) / 2
-    return (areas.sum(axis=-1) / (fractions[..., -1] - fractions[..., 0]))[()]
+    return np.asarray(areas.sum(axis=-1) / (fractions[..., -1] - fractions[..., 0]))
 
 
 def step_counts(count: int, steps: int) -> np.ndarray:
