@@ -331,7 +331,7 @@ def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
 
 
 def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) -> None:
-    """Draws a curve, moved aside by a share of the distance between points."""
+    """Draws a curve, its error bars moved aside by a share of the distance between points."""
     emphasised = is_emphasised(line.removal)
     style: dict[str, Any] = {"color": colour, "label": line.label}
     style |= {"linewidth": 2.6 if emphasised else 1.3, "zorder": 4 if emphasised else 3}
@@ -344,15 +344,20 @@ def _draw_line(ax: Axes, line: Line, colour: str, shift: float, doubling: bool) 
             band = ax.fill_between(x, line.low, line.high, color=colour, alpha=0.12, lw=0)
             band.set_zorder(2)
         return
+    ax.plot(x, y, marker=_marker(line.removal), markersize=5 if emphasised else 3.5, **style)
+    if line.low is None or line.high is None:
+        return
     scale = np.log2(x) if doubling else x
     moved = scale + shift * _distance(scale)
-    x = 2**moved if doubling else moved
-    style |= {"marker": _marker(line.removal), "markersize": 5 if emphasised else 3.5}
-    if line.low is None or line.high is None:
-        ax.plot(x, y, **style)
-        return
-    bars = _bars(y, line.low, line.high)
-    ax.errorbar(x, y, yerr=bars, elinewidth=1.8 if emphasised else 0.9, **style)
+    ax.errorbar(
+        2**moved if doubling else moved,
+        y,
+        yerr=_bars(y, line.low, line.high),
+        fmt="none",
+        ecolor=colour,
+        elinewidth=1.8 if emphasised else 0.9,
+        zorder=style["zorder"],
+    )
 
 
 def _distance(places: np.ndarray) -> float:
@@ -369,7 +374,7 @@ def _marker(removal: str | None) -> str:
 
 def _shifts(count: int) -> np.ndarray:
     """Returns how far series stand aside, so that their error bars do not cover each other."""
-    return (np.arange(count) - (count - 1) / 2) * 0.6 / max(count, 3)
+    return (np.arange(count) - (count - 1) / 2) * 0.4 / max(count, 3)
 
 
 def _bars(values, low, high) -> np.ndarray:

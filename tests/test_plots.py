@@ -118,7 +118,12 @@ def test_error_bars_stand_side_by_side(doubling):
     x = np.array([16, 32, 64])
     lines = [plots.Line(name, x, x / 64, x / 80, x / 50) for name in "abc"]
     figure = plots.charts([[plots.Chart("", "x", "y", lines, doubling)]], title="")
-    places = np.stack([each.get_xdata() for each in figure.axes[0].lines[:3]])
+    (ax,) = figure.axes
+    for curve in ax.lines[:3]:
+        np.testing.assert_array_equal(curve.get_xdata(), x)
+    bars = [each.get_segments() for each in ax.collections]
+    places = np.stack([[points[0][0] for points in segments] for segments in bars])
+    assert places.shape == (3, 3)
     assert (np.diff(places, axis=0) > 0).all()
     assert (np.abs(places - x) < 0.2 * x).all()
     np.testing.assert_allclose(places[1], x)

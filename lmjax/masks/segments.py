@@ -22,6 +22,7 @@ from lmjax.masks.region_merging import merge_regions
 _NAMED_LABELS = 5
 _MOST_SLIC = 8  # times that `slic_near` asks
 _NEAR = 0.1
+_LIGHTNESS = 100  # range of lightness in Lab, for which defaults of compactness and ratio are
 
 Segmenter = Callable[..., np.ndarray]
 _REGISTRY: Registry[Segmenter] = Registry("segmenter", "lmjax.segmenters")
@@ -145,7 +146,7 @@ def slic(
     asks again.
 
     Args:
-      image: `[H, W, C]`.
+      image: `[H, W, C]`; 3 channels are compared in Lab, 1 as grey, others on Lab's scale.
       n_segments: approximate number of segments.
       compactness: higher values give squarer segments.
       sigma: width of the Gaussian that smooths the image first, in pixels.
@@ -156,8 +157,11 @@ def slic(
     n_segments = check_whole("n_segments", n_segments, least=1)
     from skimage.segmentation import slic as skimage_slic
 
+    colours = _in_colour(_as_float(image))
+    if colours.shape[-1] != 3:  # scikit-image stretches them to 0..1, where Lab has 0..100
+        compactness = compactness / _LIGHTNESS
     labels = skimage_slic(
-        _as_float(image),
+        colours,
         n_segments=n_segments,
         compactness=compactness,
         sigma=sigma,
@@ -214,7 +218,7 @@ def quickshift(
     The defaults are those of the `lime` package.
 
     Args:
-      image: `[H, W, C]`.
+      image: as in `slic`.
       kernel_size: width of the Gaussian that smooths the density, in pixels.
       max_dist: where to cut the tree; higher values give fewer segments.
       ratio: weight of colour against position, 0 to 1.
@@ -224,9 +228,9 @@ def quickshift(
     """
     from skimage.segmentation import quickshift as skimage_quickshift
 
-    image = _as_float(image)
+    image = _in_colour(_as_float(image))
     labels = skimage_quickshift(
-        image,
+        image if image.shape[-1] == 3 else _LIGHTNESS * image,
         kernel_size=kernel_size,  # pyright: ignore[reportArgumentType]
         max_dist=max_dist,  # pyright: ignore[reportArgumentType]
         ratio=ratio,
@@ -394,6 +398,11 @@ def _check_label_map(labels: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must be [H, W], got shape {labels.shape}")
     if labels.dtype.kind not in "iub":
         raise ValueError(f"{name} must hold ints, got dtype {labels.dtype}")
+
+
+def _in_colour(image: np.ndarray) -> np.ndarray:
+    """Returns a grey image with 3 equal channels, and others as they are."""
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
 def _as_float(image: ArrayLike) -> np.ndarray:

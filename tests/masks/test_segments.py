@@ -386,3 +386,15 @@ def test_segments_of_others_are_checked():
             segments.make("gap", IMAGE)
     finally:
         segments._REGISTRY.unregister("gap")
+
+
+@pytest.mark.parametrize("segmenter", [segments.slic, segments.quickshift])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_segments_follow_pictures_of_any_number_of_channels(segmenter, channels):
+    """On a scale of 0 to 1, distances in the plane outweigh all colours."""
+    rng = np.random.default_rng(0)
+    disc = np.hypot(*(np.mgrid[:64, :64] - np.array([29, 34])[:, None, None])) < 17
+    image = np.where(disc, 0.7, 0.3)[..., None] + 0.02 * rng.standard_normal((64, 64, channels))
+    labels = segmenter(image.astype(np.float32))
+    inside = np.bincount(labels.ravel(), disc.ravel()) / np.bincount(labels.ravel())
+    assert np.minimum(inside, 1 - inside)[labels].mean() < 0.03  # of pixels on the wrong side

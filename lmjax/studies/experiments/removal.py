@@ -188,8 +188,11 @@ class SegmentRemoval(Study):
             tables["curves"], "network", "segmenter"
         ).items():
             metrics = [name for name in _METRICS if name in rows[0]]
+            grid = [[_chart(rows, metric, order) for order in self.orders] for metric in metrics]
+            if len(self.orders) == 1:  # side by side, not one above the other
+                grid = [[chart for (chart,) in grid]]
             shown[f"{network} {segmenter}"] = plots.charts(
-                [[_chart(rows, metric, order) for order in self.orders] for metric in metrics],
+                grid,
                 title=f"{network}, {segmenter} segments, {rows[0]['images']} images",
             )
         return shown
