@@ -19,6 +19,7 @@ from lmjax.metrics.fidelity import (
     sensitivity_n,
     sufficiency,
 )
+from lmjax.metrics.in_domain import FFidelity, f_fidelity, idsds
 from lmjax.metrics.localisation import (
     alignment,
     pointing_game,
@@ -44,6 +45,7 @@ from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation,
 __all__ = [
     "Curve",
     "Estimate",
+    "FFidelity",
     "SensitivityN",
     "accuracy",
     "alignment",
@@ -54,6 +56,8 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "f_fidelity",
+    "idsds",
     "infidelity",
     "insertion",
     "irof",
