@@ -80,6 +80,9 @@ if TYPE_CHECKING:
         ReplaceAverage as ReplaceAverage,
     )
     from lmjax.removals import (
+        Samples as Samples,
+    )
+    from lmjax.removals import (
         TokenDropping as TokenDropping,
     )
 
@@ -111,6 +114,7 @@ __getattr__, __dir__, __all__ = attach(
         "Removal": "lmjax.removals",
         "Replace": "lmjax.removals",
         "ReplaceAverage": "lmjax.removals",
+        "Samples": "lmjax.removals",
         "TokenDropping": "lmjax.removals",
         "black_box": "lmjax.models",
         "evaluate": "lmjax.evaluation",

@@ -11,24 +11,26 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator
 
 FORMATS = ("png", "pdf", "svg")
 """Formats of the figures of studies."""
-
-_MOST_COLUMNS = 5
 _PANEL = 3.1  # inches
+_NARROW = 1.8  # inches
+_WIDEST = 15.5  # inches, all panels of a row
 _SMALL_PANEL = 1.3  # inches, in grids: three columns are as wide as a page
 _SMALL_FONT = 6.5  # points
+_FEW_ROWS = 6  # of larger panels
 _DPI = 150
 _SIGNED = "RdBu_r"  # blue: evidence against the class; red: evidence for it
 _UNSIGNED = "Reds"
 _DIVERGING = "RdBu"  # blue: above 1/2
 _SHARES = "Blues"
 _OBJECT = "#00b050"
+_OPACITY = 0.65  # of a heatmap
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
 _LABEL_WIDTH = 28  # letters, of labels in legends and beside colour bars and rows
 _Y_LABEL_WIDTH = 27
@@ -75,11 +77,15 @@ class Panel(NamedTuple):
 
     Attributes:
       title: one line or two.
-      heatmap: `[H, W]`.
+      heatmap: `[H, W]`, or None where there is only a reason.
+      removal: name of the removal, whose colour the title has; None for black.
+      reason: why the heatmap means nothing; the panel is grey then and says so.
     """
 
     title: str
-    heatmap: np.ndarray
+    heatmap: np.ndarray | None
+    removal: str | None = None
+    reason: str = ""
 
 
 class Row(NamedTuple):
@@ -87,15 +93,75 @@ class Row(NamedTuple):
 
     Attributes:
       title: one line or two.
-      panels: one for each column; None leaves it empty.
+      panels: one for each column.
       colour_label: beside the colour bar.
       signed: whether the scale has colours for values below 0.
     """
 
     title: str
-    panels: Sequence[Panel | None]
+    panels: Sequence[Panel]
     colour_label: str
     signed: bool = True
+
+
+class Shown(NamedTuple):
+    """One variant of the image, as the network was shown it under each removal.
+
+    Attributes:
+      mask: `[H, W]` bool, False = hidden.
+      title: over the mask.
+      pictures: `[H, W, C]` for each column; NaN where hidden pixels are not replaced.
+      titles: over the pictures.
+      removals: names of the removals, whose colours the frames have.
+    """
+
+    mask: np.ndarray
+    title: str
+    pictures: Sequence[np.ndarray]
+    titles: Sequence[str]
+    removals: Sequence[str | None]
+
+
+class View(NamedTuple):
+    """The whole photograph, of which the network sees what is in a frame.
+
+    Attributes:
+      photograph: `[h, w, C]` in [0, 1].
+      top, left: the frame's first row and column; its size is that of the image.
+    """
+
+    photograph: np.ndarray
+    top: int
+    left: int
+
+
+class Picture(NamedTuple):
+    """What heatmaps are drawn on.
+
+    Attributes:
+      image: `[H, W, C]` in [0, 1], C 1 or 3, as the network is given it.
+      segments: `[H, W]` ints.
+      title: over the image.
+      object_mask: `[H, W]` bool, outlined in green; None for no outline.
+      view: draws heatmaps on the whole photograph; None draws them on the image.
+    """
+
+    image: np.ndarray
+    segments: np.ndarray
+    title: str
+    object_mask: np.ndarray | None = None
+    view: View | None = None
+
+    @property
+    def aspect(self) -> float:
+        """Height by width of what is drawn."""
+        drawn = self.image if self.view is None else self.view.photograph
+        return drawn.shape[0] / drawn.shape[1]
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the image in what is drawn."""
+        return (0, 0) if self.view is None else (self.view.top, self.view.left)
 
 
 def explanation(
@@ -108,6 +174,8 @@ def explanation(
     colour_label: str,
     object_mask: np.ndarray | None = None,
     signed: bool = True,
+    variants: Sequence[Shown] = (),
+    view: View | None = None,
 ) -> Figure:
     """Draws the image, its segments, and heatmaps over the image on one colour scale.
 
@@ -120,21 +188,34 @@ def explanation(
       colour_label: beside the colour bar.
       object_mask: `[H, W]` bool, outlined in green where given.
       signed: whether the scale has colours for values below 0.
+      variants: what the network was shown, a row for each, below the heatmaps.
+      view: the whole photograph, on which heatmaps are drawn where given.
 
     Returns:
       A figure, for `save`.
     """
-    count = len(panels) + 2
-    rows = -(-count // _MOST_COLUMNS)
-    columns = -(-count // rows)
-    aspect = image.shape[0] / image.shape[1]
-    size = (_PANEL * columns + 0.8, (_PANEL * aspect + 0.7) * rows + 0.5)
-    figure, axes = _axes(size, rows, columns)
-    axes = axes.ravel()
-    _draw_image(axes[:2], image, segments, image_title)
-    drawn = _draw_heatmaps(axes[2:], image, panels, signed, object_mask)
-    figure.colorbar(drawn, ax=axes.tolist(), label=colour_label, shrink=0.85)
-    figure.suptitle(title)
+    picture = Picture(image, segments, image_title, object_mask, view)
+    columns = len(panels) + (1 if variants else 2)
+    width, height = _panel_size(picture.aspect, columns)
+    font = 10.0 if width > _NARROW else 7.0
+    style: dict[Any, Any] = {"font.size": font, "axes.titlesize": font * 1.1}
+    with rc_context(style):
+        # Variants are squares beside a wide photograph, and narrower than a high one.
+        below = min(width * image.shape[0] / image.shape[1], 1.2 * height)
+        heights = [height + 0.6] + [below + 0.5] * len(variants)
+        size = (width * columns + 1.5, sum(heights) + 0.4)
+        figure, axes = _axes(size, len(heights), columns, heights)
+        letters = _letters(width, font * 1.1)
+        _draw_image(axes[0, 0], picture, letters)
+        if not variants:
+            _draw_segments(axes[0, 1], picture)
+        heatmaps = axes[0, columns - len(panels) :]
+        drawn = _draw_heatmaps(heatmaps, picture, panels, signed, letters)
+        for variant, line in zip(variants, axes[1:]):
+            _draw_variant(line, picture, variant, letters)
+        label = textwrap.fill(colour_label, _letters(height, font))
+        figure.colorbar(drawn, ax=axes[0].tolist(), label=label, aspect=15, alpha=_OPACITY)
+        figure.suptitle(textwrap.fill(title, _letters(size[0], font * 1.2)))
     return figure
 
 
@@ -147,6 +228,8 @@ def comparison(
     title: str,
     image_title: str,
     object_mask: np.ndarray | None = None,
+    variants: Sequence[Shown] = (),
+    view: View | None = None,
 ) -> Figure:
     """Draws the image, its segments, and a grid of heatmaps with a colour scale for each row.
 
@@ -158,33 +241,40 @@ def comparison(
       title: of the figure.
       image_title: over the image.
       object_mask: `[H, W]` bool, outlined in green where given.
+      variants: what the network was shown, a row for each, below the heatmaps.
+      view: the whole photograph, on which heatmaps are drawn where given.
 
     Returns:
       A figure, for `save`.
     """
-    aspect = image.shape[0] / image.shape[1]
-    size = (
-        _SMALL_PANEL * (len(columns) + 1) + 0.9,
-        (_SMALL_PANEL * aspect + 0.2) * len(rows) + 0.5,
-    )
+    picture = Picture(image, segments, image_title, object_mask, view)
+    panel = _SMALL_PANEL if len(rows) > _FEW_ROWS else 1.5 * _SMALL_PANEL
+    width, height = panel / picture.aspect**0.5, panel * picture.aspect**0.5
+    lines = len(rows) + len(variants)
+    size = (width * (len(columns) + 1) + 1.3, (height + 0.3) * lines + 0.6)
     # Enlarged pixels are not interpolated.
-    enlarged = image.shape[1] < _SMALL_PANEL * _DPI
-    interpolation = "nearest" if enlarged else "auto"
-    style: dict[Any, Any] = {"font.size": _SMALL_FONT, "image.interpolation": interpolation}
+    interpolation = "nearest" if image.shape[1] < width * _DPI else "auto"
+    style: dict[Any, Any] = {
+        **{"font.size": _SMALL_FONT, "axes.titlesize": _SMALL_FONT},
+        "image.interpolation": interpolation,
+    }
     with rc_context(style):
-        figure, axes = _axes(size, len(rows), len(columns) + 1)
-        _draw_image(axes[:2, 0], image, segments, image_title)
+        figure, axes, (first, second) = _grid(size, len(rows), len(columns), len(variants))
+        letters = _letters(width, _SMALL_FONT)
+        _draw_image(first, picture, letters)
+        _draw_segments(second, picture)
         for row, line in zip(rows, axes[:, 1:]):
             # The image is faint, so that small heatmaps stand out.
-            drawn = _draw_heatmaps(line, (1 + image) / 2, row.panels, row.signed, object_mask)
-            line[0].text(-0.06, 0.5, row.title, transform=line[0].transAxes, **_BESIDE)
-            label = textwrap.fill(row.colour_label, _LABEL_WIDTH)
-            figure.colorbar(drawn, ax=line.tolist(), label=label)
-            for ax in line:
-                ax.title.set_size("medium")
+            drawn = _draw_heatmaps(line, picture, row.panels, row.signed, letters, faint=True)
+            beside = _wrapped(row.title, _letters(height, _SMALL_FONT))
+            line[0].text(-0.06, 0.5, beside, transform=line[0].transAxes, **_BESIDE)
+            label = textwrap.fill(row.colour_label, _letters(height, _SMALL_FONT))
+            figure.colorbar(drawn, ax=line.tolist(), label=label, alpha=_OPACITY)
         for heading, ax in zip(columns, axes[0, 1:]):
-            ax.set_title(f"{heading}\n{ax.get_title()}".strip(), size="medium")
-        figure.suptitle(title)
+            ax.title.set_text(f"{heading}\n{ax.get_title()}".strip())
+        for variant, line in zip(variants, axes[len(rows) :]):
+            _draw_variant(line, picture, variant, letters)
+        figure.suptitle(textwrap.fill(title, _letters(size[0], _SMALL_FONT * 1.2)))
     return figure
 
 
@@ -587,49 +677,153 @@ def _wrapped(text: str, letters: int) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
-def _axes(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _axes(
+    size: tuple[float, float], rows: int, columns: int, heights: Sequence[float] | None = None
+) -> tuple[Figure, np.ndarray]:
     """Returns a figure of a size in inches, and its axes `[rows, columns]`, all invisible."""
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for ax in axes.ravel():
         ax.set_axis_off()
     return figure, axes
 
 
-def _draw_image(axes: np.ndarray, image: np.ndarray, segments: np.ndarray, title: str) -> None:
-    """Draws the image and its segments on two axes."""
+def _grid(
+    size: tuple[float, float], rows: int, columns: int, variants: int
+) -> tuple[Figure, np.ndarray, tuple[Axes, Axes]]:
+    """Returns a figure, its axes `[rows + variants, 1 + columns]`, and two axes at the left.
+
+    The two share the height of the rows, whose first column is None.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    places = figure.add_gridspec(2 * rows + 2 * variants, 1 + columns)
+    axes = np.full((rows + variants, 1 + columns), None)
+    for row, column in np.ndindex(axes.shape):
+        if row >= rows or column:
+            axes[row, column] = figure.add_subplot(places[2 * row : 2 * row + 2, column])
+    left = (figure.add_subplot(places[:rows, 0]), figure.add_subplot(places[rows : 2 * rows, 0]))
+    for ax in figure.axes:
+        ax.set_axis_off()
+    return figure, axes, left
+
+
+def _panel_size(aspect: float, columns: int) -> tuple[float, float]:
+    """Returns width and height in inches; panels are smaller where they are many."""
+    side = max(_NARROW, min(_PANEL, _WIDEST / columns * aspect**0.5))
+    return side / aspect**0.5, side * aspect**0.5
+
+
+def _colours(image: np.ndarray) -> np.ndarray:
+    """Returns an image `[H, W, C]` with three channels."""
+    return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def _draw_image(ax: Axes, picture: Picture, letters: int) -> None:
+    """Draws the image, or the whole photograph with a frame around the image."""
+    shown = picture.image if picture.view is None else picture.view.photograph
+    ax.imshow(_colours(shown))
+    _draw_frame(ax, picture)
+    ax.set_title(_wrapped(picture.title, letters))
+
+
+def _draw_frame(ax: Axes, picture: Picture) -> None:
+    """Draws a frame around the image, where it is a part of the whole photograph."""
+    if picture.view is not None:
+        (top, left), (height, width) = picture.corner, picture.image.shape[:2]
+        rows, columns = [top, top, top + height - 1], [left, left + width - 1, left + width - 1]
+        rows, columns = [*rows, top + height - 1, top], [*columns, left, left]
+        ax.plot(columns, rows, color="white", linewidth=2.4)
+        ax.plot(columns, rows, color="black", linewidth=1)
+
+
+def _draw_segments(ax: Axes, picture: Picture) -> None:
+    """Draws the image with the outlines of its segments."""
+    ax.imshow(_outlined(picture.image, picture.segments))
+    ax.set_title(f"{picture.segments.max() + 1} segments")
+
+
+def _outlined(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
     from skimage.segmentation import mark_boundaries
 
-    image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
-    axes[0].imshow(image)
-    axes[0].set_title(title)
-    axes[1].imshow(mark_boundaries(image, segments, color=(1, 0.9, 0)))
-    axes[1].set_title(f"{segments.max() + 1} segments")
+    return np.asarray(mark_boundaries(_colours(image), segments, color=(1, 0.9, 0)))
+
+
+def _draw_variant(line: np.ndarray, picture: Picture, variant: Shown, letters: int) -> None:
+    """Draws which segments are hidden, and what the network is shown under each removal."""
+    visible = variant.mask[..., None]
+    faded = 0.75 + 0.25 * picture.image.mean(axis=-1, keepdims=True)
+    line[0].imshow(_outlined(np.where(visible, picture.image, faded), picture.segments))
+    line[0].set_title(_wrapped(variant.title, letters))
+    for ax, shown, title, removal in zip(
+        line[1:], variant.pictures, variant.titles, variant.removals
+    ):
+        ax.imshow(_colours(_on_checks(shown)))
+        ax.set_title(_wrapped(title, letters))
+        ax.set_axis_on()
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(
+            color=removal_colour(removal) if removal else "black",
+            linewidth=2.5 if is_emphasised(removal) else 1.2,
+        )
+
+
+def _on_checks(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture with light checks where it holds NaN: nothing is there."""
+    rows, columns = np.indices(picture.shape[:2]) // max(picture.shape[0] // 28, 1)
+    checks = np.where((rows + columns) % 2, 0.8, 1.0)[..., None]
+    return np.where(np.isnan(picture), checks, picture)
 
 
 def _draw_heatmaps(
     axes: np.ndarray,
-    image: np.ndarray,
-    panels: Sequence[Panel | None],
+    picture: Picture,
+    panels: Sequence[Panel],
     signed: bool,
-    object_mask: np.ndarray | None,
-) -> AxesImage:
-    """Draws heatmaps over the image on one scale, and returns the last, for a colour bar."""
-    limit = max(np.abs(panel.heatmap).max() for panel in panels if panel) or 1.0
-    scale = {
-        "cmap": _SIGNED if signed else _UNSIGNED,
-        "vmin": -limit if signed else 0,
-        "vmax": limit,
-    }
+    letters: int,
+    faint: bool = False,
+) -> Any:
+    """Draws heatmaps over the image on one scale, and returns that, for a colour bar."""
+    maps = [panel.heatmap for panel in panels if panel.heatmap is not None and not panel.reason]
+    limit = max((np.abs(heatmap).max() for heatmap in maps), default=0) or 1.0
+    colours = ScalarMappable(
+        Normalize(-limit if signed else 0, limit), _SIGNED if signed else _UNSIGNED
+    )
     for ax, panel in zip(axes, panels):
-        if panel is None:
-            continue
-        ax.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
-        drawn = ax.imshow(panel.heatmap, alpha=0.65, **scale)
-        ax.set_title(panel.title)
-        if object_mask is not None:
-            ax.contour(object_mask, levels=[0.5], colors=_OBJECT, linewidths=1.2)
-    return drawn
+        _draw_heatmap(ax, picture, panel, colours, faint)
+        ax.set_title(
+            _wrapped(panel.title, letters),
+            color=removal_colour(panel.removal) if panel.removal else "black",
+            weight="bold" if is_emphasised(panel.removal) else "normal",
+        )
+    return colours
+
+
+def _draw_heatmap(
+    ax: Axes, picture: Picture, panel: Panel, colours: ScalarMappable, faint: bool
+) -> None:
+    """Draws one heatmap over the image, or over the whole photograph; or the reason for none."""
+    (top, left), (height, width) = picture.corner, picture.image.shape[:2]
+    under = picture.image if picture.view is None else 0.6 + 0.4 * picture.view.photograph
+    under = np.array(under.mean(axis=-1))
+    inside = picture.image.mean(axis=-1)
+    under[top : top + height, left : left + width] = (1 + inside) / 2 if faint else inside
+    ax.imshow(
+        under if panel.heatmap is not None else np.ones_like(under), cmap="gray", vmin=0, vmax=1
+    )
+    place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    if panel.reason or panel.heatmap is None:
+        grey = np.full((height, width), 0.85)
+        ax.imshow(grey, cmap="gray", vmin=0, vmax=1, alpha=0.9, extent=place)
+        middle = (left + width / 2, top + height / 2)
+        ax.text(*middle, _wrapped(panel.reason, 20), ha="center", va="center", color="0.25")
+    else:
+        scale = {"cmap": colours.cmap, "norm": colours.norm}
+        ax.imshow(panel.heatmap, alpha=_OPACITY, extent=place, **scale)
+    ax.set(xlim=(-0.5, under.shape[1] - 0.5), ylim=(under.shape[0] - 0.5, -0.5))
+    _draw_frame(ax, picture)
+    if picture.object_mask is not None:
+        rows, columns = np.arange(height) + top, np.arange(width) + left
+        ax.contour(columns, rows, picture.object_mask, levels=[0.5], colors=_OBJECT, linewidths=1.2)
 
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:
@@ -640,7 +834,7 @@ def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | No
     if format is None and isinstance(file, str | os.PathLike):
         format = os.path.splitext(file)[1][1:].lower() or None
     options: dict[str, Any] = {
-        "jpg": {"pil_kwargs": {"quality": 80}},
+        "jpg": {"pil_kwargs": {"quality": 68}},
         "pdf": {"metadata": {"CreationDate": None}},
         "svg": {"metadata": {"Date": None}},
     }.get(format or "", {})

@@ -54,7 +54,7 @@ def test_snippets_on_networks_run():
 
 def test_snippets_on_removals_run():
     try:
-        names = run_snippets("docs/removals.md", count=4)
+        names = run_snippets("docs/removals.md", count=6)
     finally:
         REGISTRY.unregister("visible_mean")
     assert names["logits"].shape == names["dimmed"].shape == (2, 10)

@@ -7,6 +7,7 @@ they arrive. (It uses `jax.interpreters.mlir.emit_python_callback`, as `jax.expe
 does.)
 """
 
+import collections
 import contextlib
 from collections.abc import Callable, Iterator
 
@@ -36,7 +37,27 @@ def call_batch(function: Callable, shape: tuple[int, ...], *arrays: jax.Array) -
 
 
 def _run(function: Callable, arrays) -> np.ndarray:
-    return function(*(np.array(each) for each in arrays))  # copies: the program owns the memory
+    try:
+        return function(*(np.array(each) for each in arrays))  # copies: the program owns the memory
+    except Exception as error:
+        _failures.append(error)
+        raise
+
+
+# The last error that a function on the host raised: compiled programs hand on nothing but its text.
+_failures: collections.deque[Exception] = collections.deque(maxlen=1)
+
+
+@contextlib.contextmanager
+def original_errors() -> Iterator[None]:
+    """Raises the error of a function on the host itself, where a compiled program quotes it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        raised = _failures.pop() if _failures else None
+        if raised is None or f"{type(raised).__name__}: {raised}" not in str(error):
+            raise
+        raise raised from raised.__cause__
 
 
 @_host_p.def_impl

@@ -140,7 +140,7 @@ def attribute(
     *,
     key: jax.Array,
     samples: int | None = None,
-    target: int | None = None,
+    target: int | Sequence[int] | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
 

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 import lmjax
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
-from lmjax.explanation import ExplanationConfig
+from lmjax.explanation import Explanation, ExplanationConfig, Explanations
 
 LESS_MEMORY = "use a smaller --batch-size or fewer segments"
 
@@ -21,22 +21,41 @@ def build() -> Callable[..., None]:
     @compilation_cache()
     @documented
     def explain(
-        image: Annotated[Positional[str | None], arg(metavar="IMAGE")] = None,
+        images: Annotated[Positional[tuple[str, ...]], arg(metavar="[IMAGE ...]")] = (),
         config: Annotated[options, arg(name="")] = options(),  # noqa: B008 # pyright: ignore
         *,
-        output: Path = Path("explanation.png"),
+        output: Annotated[Path | None, arg(metavar="PATH")] = None,
     ) -> None:
-        """Explains an image, and prints a table of the results.
+        """Explains one image or several, and prints a table of the results.
 
         Args:
-            image: a photograph; photograph:NAME for one that scikit-image ships (chelsea, a cat, by
-                default), or scene:N for a digit scene.
+            images: photographs; photograph:NAME for one that scikit-image, scikit-learn or
+                matplotlib ships (chelsea, a cat, by default; astronaut, china, coffee, flower,
+                hopper, rocket); scene:N for a digit scene.
             config: settings.
-            output: the figure (.png, .pdf, .svg); arrays (.npz) and settings (.json) go beside it.
+            output: the figure (.png, .jpg, .pdf, .svg), by default explanation.png; arrays (.npz)
+                and settings (.json) go beside it. Of several images, a folder, by default
+                explanations, where files are named after them; or a figure, whose name goes before
+                theirs.
         """
-        explanation = lmjax.explain(image, config=config, output=output)
-        print(f"{explanation.summary()}\n")
-        for file in explanation.files:
-            print(f"wrote {file}")
+        if len(images) > 1:
+            _explain_several(images, config, output or Path("explanations"))
+            return
+        image = images[0] if images else None
+        _print(lmjax.explain(image, config=config, output=output or Path("explanation.png")))
 
     return explain
+
+
+def _explain_several(images: tuple[str, ...], config: ExplanationConfig, output: Path) -> None:
+    found = lmjax.explain(images, config=config, output=output)
+    _print(found)
+    if found.failures:
+        failed = ", ".join(failure.image for failure in found.failures)
+        raise ValueError(f"{len(found.failures)} of {len(images)} images left out: {failed}")
+
+
+def _print(found: Explanation | Explanations) -> None:
+    print(f"{found.summary()}\n")
+    for file in found.files:
+        print(f"wrote {file}")

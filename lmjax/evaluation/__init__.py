@@ -1,5 +1,6 @@
 """Evaluation of masked variants by any predictor."""
 
+from lmjax.evaluation.calibration import calibrate
 from lmjax.evaluation.comparison import EngineComparison, compare_engines
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator, as_predictor, evaluate
 from lmjax.evaluation.predictor import Predictor
@@ -11,6 +12,7 @@ __all__ = [
     "Predictor",
     "as_evaluator",
     "as_predictor",
+    "calibrate",
     "compare_engines",
     "evaluate",
     "resolve_target",

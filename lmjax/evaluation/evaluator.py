@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.host import original_errors
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
@@ -129,7 +130,7 @@ class Evaluator:
     def _run(self, job: Job) -> np.ndarray:
         plan = make_plan(job, self.engine, engines=self.engines)
         logits = None
-        with _progress_bar(job, self.progress) as bar:
+        with original_errors(), _progress_bar(job, self.progress) as bar:
             for variants, answers in _one_ahead(plan.calls(job)):
                 answers = np.asarray(answers)
                 if logits is None:

@@ -1,7 +1,16 @@
-"""Explanations of one image: attribution methods under removals, as figure, arrays and record."""
+"""Explanations of images: attribution methods under removals, as figure, arrays and record."""
 
 from lmjax.explanation.compute import explain
 from lmjax.explanation.config import ExplanationConfig
-from lmjax.explanation.result import Explanation, Result
+from lmjax.explanation.result import Explanation, Explanations, Failure, Result
+from lmjax.explanation.variants import Variant
 
-__all__ = ["Explanation", "ExplanationConfig", "Result", "explain"]
+__all__ = [
+    "Explanation",
+    "ExplanationConfig",
+    "Explanations",
+    "Failure",
+    "Result",
+    "Variant",
+    "explain",
+]

@@ -7,19 +7,23 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import jax
 import numpy as np
 
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
+from lmjax.explanation.classes import check_count, find_class, most_probable
 from lmjax.explanation.config import ExplanationConfig
-from lmjax.explanation.defaults import choose
-from lmjax.explanation.files import check_output, write
+from lmjax.explanation.defaults import choose, is_scene
+from lmjax.explanation.files import Files, check_output, check_outputs, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
 from lmjax.explanation.removals import removals_for
-from lmjax.explanation.result import Explanation, Result
+from lmjax.explanation.result import Explanation, Explanations, Result, of_class
+from lmjax.explanation.several import explain_each
+from lmjax.explanation.variants import Variant, show
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load
 from lmjax.removals import Replace, make
@@ -39,14 +43,30 @@ def _with_options(function: Callable) -> Callable:
     return function
 
 
-@_with_options
+@overload
 def explain(
     image: str | os.PathLike | np.ndarray | None = None,
     *,
     config: ExplanationConfig | None = None,
     output: str | os.PathLike | None = None,
+    **options: Any,
+) -> Explanation: ...
+@overload
+def explain(
+    image: Sequence[str | os.PathLike | np.ndarray],
+    *,
+    config: ExplanationConfig | None = None,
+    output: str | os.PathLike | None = None,
+    **options: Any,
+) -> Explanations: ...
+@_with_options
+def explain(
+    image: Any = None,
+    *,
+    config: ExplanationConfig | None = None,
+    output: str | os.PathLike | None = None,
     **options,
-) -> Explanation:
+) -> Explanation | Explanations:
     """Explains what a network sees in an image, as the command `lmjax explain` does.
 
     A method evaluates the same coalitions under every removal, so that only the removal differs.
@@ -57,43 +77,88 @@ def explain(
       >>> explanation = lmjax.explain("photo.jpg", method=("lime",), removal=("layer", "grey"))
       >>> explanation["lime", "layer"].attribution.heatmap
       >>> explanation.save("explanation.png")
+      >>> explanations = lmjax.explain(["cat.jpg", "dog.jpg"], output="explanations")
 
     Args:
       image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1];
-        `"photograph:NAME"` for one that scikit-image ships (astronaut, chelsea, coffee or rocket);
-        `"scene:N"` for the N-th digit scene of the test split. None takes the photograph of a cat,
-        or the first digit scene where no network for photographs is installed. All are resized and
-        cropped as the network's preprocessing says.
+        `"photograph:NAME"` for one that scikit-image (astronaut, chelsea, coffee, rocket),
+        scikit-learn (china, flower) or matplotlib (hopper) ships; `"scene:N"` for the N-th digit
+        scene of the test split. None takes the photograph of a cat, or the first digit scene where
+        no network for photographs is installed. All are resized and cropped as the network's
+        preprocessing says. A list or a tuple of these gives explanations of all by one network,
+        which is loaded and compiled once.
       config: the settings; None takes the defaults.
-      output: the figure to write, `.png`, `.pdf` or `.svg`; the arrays and the record go beside it,
-        with the suffixes `.npz` and `.json`. None writes nothing (`Explanation.save` does later);
-        the command writes explanation.png by default.
+      output: the figure to write, `.png`, `.jpg`, `.pdf` or `.svg`; the arrays and the record go
+        beside it, with the suffixes `.npz` and `.json`. None writes nothing (`Explanation.save`
+        does later); the command writes explanation.png by default. Of several images, a folder, in
+        which files are named after them, or a figure, whose name goes before theirs.
       **options: settings that replace those of `config`: `method`, `model`, `removal` and the other
         attributes of `lmjax.explanation.ExplanationConfig`.
 
+    Returns:
+      An `Explanation`; of several images `Explanations`, a sequence of them.
+
     Raises:
-      ValueError: an argument that is not allowed; says what is.
+      ValueError: an argument that is not allowed; says what is. Of several images, only if none
+        could be explained.
       OSError: an image or a checkpoint that cannot be read, an output that cannot be written.
+
+    Warns:
+      UserWarning: one of several images that could not be explained, and why.
     """
     config = _configure(config, options)
-    chosen, model = choose(image, config.model)
-    config = dataclasses.replace(config, model=model)
-    removals = removals_for(config.removal, config.model)
-    config = dataclasses.replace(config, removal=removals)
-    file = image if isinstance(image, str | os.PathLike) else None
-    files = () if output is None else check_output(output, file)
+    if not isinstance(image, list | tuple):
+        image, config = _choose(image, image, config)
+        file = image if isinstance(image, str | os.PathLike) else None
+        files = () if output is None else check_output(output, file)
+        return _explain_image(image, config, _load(config), files)
+    images, config = _choose(list(image), _leading(image), config)
+    outputs = [()] * len(images) if output is None else check_outputs(output, images)
     classifier = _load(config)
-    explained = load_image(chosen, classifier)
+    return explain_each(images, lambda i: _explain_image(images[i], config, classifier, outputs[i]))
+
+
+def _choose(images: Any, leading: Any, config: ExplanationConfig) -> tuple[Any, ExplanationConfig]:
+    """Returns what is explained, and the settings with the network and the removals filled in.
+
+    Args:
+      images: what is explained, or None.
+      leading: the image whose kind decides on the network.
+      config: the settings.
+    """
+    chosen, model = choose(leading, config.model)
+    config = dataclasses.replace(config, model=model)
+    config = dataclasses.replace(config, removal=removals_for(config.removal, config.model))
+    return (chosen if images is None else images), config
+
+
+def _leading(images: Sequence[Any]) -> Any:
+    """Returns the first photograph, or where all are digit scenes the first of them."""
+    if not images:
+        raise ValueError("image must be one or more images; got an empty list")
+    if any(each is None for each in images):
+        raise ValueError("image must be a list of images; one of them is None")
+    return next((each for each in images if not is_scene(each)), images[0])
+
+
+def _explain_image(
+    image: Any, config: ExplanationConfig, classifier: Classifier, files: Files | tuple[()]
+) -> Explanation:
+    """Explains one image, and writes the files."""
+    explained = load_image(image, classifier)
     segments = segmenters.make(
         config.segments, explained.pixels, argument="segments", n_segments=config.n_segments
     )
     check_samples(config.method, config.samples, int(segments.max()) + 1)
-    explanation = Explanation(config, classifier, explained, segments, {}, files)
-    evaluators = _evaluators(explanation, removals)
-    soft_masks = {name: evaluators[name].soft_masks for name in removals}
+    explanation = Explanation(config, classifier, explained, segments, {}, (), files)
+    evaluators = _evaluators(explanation)
+    soft_masks = {name: evaluators[name].soft_masks for name in config.removal or ()}
+    asked = pairs(config.method, soft_masks)
+    target, variants = _show(explanation, {name: evaluators[name] for _, name in asked})
+    explanation = dataclasses.replace(explanation, variants=variants)
     try:
-        for pair in pairs(config.method, soft_masks):
-            explanation.results[pair] = _explain(pair, explanation, evaluators)
+        for pair in asked:
+            explanation.results[pair] = _explain(pair, explanation, evaluators, target)
     except (Exception, KeyboardInterrupt):
         if explanation.results and files:
             warnings.warn(f"wrote the results before the error to {files[0]}", stacklevel=2)
@@ -118,10 +183,27 @@ def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationCo
 
 
 def _load(config: ExplanationConfig) -> Classifier:
-    if not isinstance(config.model, str):
-        assert config.model is not None  # chosen before
-        return config.model
-    return load(config.model, weights=config.weights, num_classes=config.num_classes)
+    """Returns the network, once target and number of classes are known to be its own."""
+    classifier = config.model
+    if isinstance(classifier, str):
+        classifier = load(classifier, weights=config.weights, num_classes=config.num_classes)
+    assert classifier is not None  # chosen before
+    find_class(config.target, classifier)
+    if classifier.class_names:
+        check_count(config.topk, len(classifier.class_names))
+    return classifier if config.crop else _without_crop(classifier)
+
+
+def _without_crop(classifier: Classifier) -> Classifier:
+    """Returns the network with a preprocessing that leaves photographs whole."""
+    size = getattr(getattr(classifier, "module", None), "image_size", None)
+    if size is not None:
+        raise ValueError(
+            f"crop=False (--no-crop) is for networks that take images of any size, and this one "
+            f"takes {size} x {size} pixels only; leave it out, or take another model"
+        )
+    preprocessing = dataclasses.replace(classifier.preprocessing, crop=None)
+    return dataclasses.replace(classifier, preprocessing=preprocessing)
 
 
 def _keys(config: ExplanationConfig) -> jax.Array:
@@ -129,13 +211,29 @@ def _keys(config: ExplanationConfig) -> jax.Array:
     return jax.random.split(jax.random.key(config.seed))
 
 
-def _evaluators(explanation: Explanation, removals: Sequence[str]) -> dict[str, Evaluator]:
+def _evaluators(explanation: Explanation) -> dict[str, Evaluator]:
     """Makes an evaluator by removal; under `WHOLE` the one of methods that remove nothing."""
     config, classifier = explanation.config, explanation.classifier
     given = {"key": _keys(config)[1], "segments": explanation.segments}
-    predictors = {name: Predictor(classifier, make(name, **given)) for name in removals}
+    predictors = {name: Predictor(classifier, make(name, **given)) for name in config.removal or ()}
     predictors[WHOLE] = Predictor(classifier)
     return {name: _evaluator(predictor, config) for name, predictor in predictors.items()}
+
+
+def _show(
+    explanation: Explanation, evaluators: dict[str, Evaluator]
+) -> tuple[int | tuple[int, ...] | None, tuple[Variant, ...]]:
+    """Returns the class or classes to explain (None: the predicted one), and variants to show."""
+    config, classifier = explanation.config, explanation.classifier
+    target = find_class(config.target, classifier)
+    if config.topk == 1 and config.show_variants == 0:
+        return target, ()
+    if config.show_variants == 0:
+        evaluators = dict([next(iter(evaluators.items()))])
+    image, segments = explanation.image.pixels, explanation.segments
+    key = _keys(config)[0]
+    whole, variants = show(config.show_variants, image, segments, evaluators, key=key)
+    return target if config.topk == 1 else most_probable(whole, config.topk), variants
 
 
 def _evaluator(predictor: Predictor, config: ExplanationConfig) -> Evaluator:
@@ -143,7 +241,10 @@ def _evaluator(predictor: Predictor, config: ExplanationConfig) -> Evaluator:
 
 
 def _explain(
-    pair: tuple[str, str], explanation: Explanation, evaluators: dict[str, Evaluator]
+    pair: tuple[str, str],
+    explanation: Explanation,
+    evaluators: dict[str, Evaluator],
+    target: int | tuple[int, ...] | None,
 ) -> Result:
     """Runs one method under one removal, and measures its attribution."""
     method, removal = pair
@@ -157,13 +258,14 @@ def _explain(
         segments,
         key=_keys(config)[0],
         samples=config.samples,
-        target=find_class(config.target, classifier),
+        target=target,
     )
     seconds = time.perf_counter() - start
+    first = of_class(attribution, 0)
     curves, metrics = {}, {}
     if config.metrics:
         curves = perturbation_curves(
-            attribution,
+            first,
             image.pixels,
             black=_evaluator(Predictor(classifier, Replace("black")), config),
             blur=_evaluator(Predictor(classifier, Replace("blur", sigma=5, radius=5)), config),
@@ -171,27 +273,5 @@ def _explain(
         )
         metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
     if image.object_mask is not None:
-        metrics |= localisation(attribution, segments, image.object_mask)
+        metrics |= localisation(first, segments, image.object_mask)
     return Result(attribution, seconds, metrics, curves)
-
-
-def find_class(target: str | int | None, classifier: Classifier) -> int | None:
-    """Returns a class by its number or its name; None stays None.
-
-    Raises:
-      ValueError: a name that is none of the network's classes; hints at similar ones.
-    """
-    if target is None:
-        return None
-    names = classifier.class_names or ()
-    if str(target) in names:
-        return names.index(str(target))
-    try:
-        return int(target)
-    except ValueError:
-        near = difflib.get_close_matches(str(target), names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(
-            f"target {target!r} is no class of this network; give an index from 0 or a class "
-            f"name{hint}"
-        ) from None

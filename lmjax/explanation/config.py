@@ -11,6 +11,8 @@ from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier
 
 ENGINES = get_args(Engine)
+MOST_SHOWN = 20
+"""The most variants that a figure shows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class ExplanationConfig:
         depth, as in layer@2. masking is the network's own: layer or token_dropping.
       metrics: measure deletion and insertion as well.
       target: class to explain, by number or name; the predicted one by default.
+      topk: how many of the most probable classes to explain, all from the same variants.
+      crop: whether the network sees the square from the middle of a photograph, on which it was
+        trained; else the whole photograph, where the network takes any size.
+      show_variants: how many variants the figure shows as the network was given them, with its
+        answers; 0 shows none.
       seed: of everything random; the same seed gives the same result.
       engine: how variants are evaluated, see `lmjax.Evaluator`; auto takes the way that is expected
         to be fastest.
@@ -53,6 +60,9 @@ class ExplanationConfig:
     removal: tuple[str, ...] | None = None
     metrics: bool = False
     target: int | str | None = None
+    topk: int = 1
+    crop: bool = True
+    show_variants: int = 1
     seed: int = 0
     engine: Engine = "auto"
     batch_size: int | None = None
@@ -64,6 +74,13 @@ class ExplanationConfig:
         segmenters.get(self.segments, argument="segments")
         check_whole("seed", self.seed, least=0, most=2**32 - 1)
         check_choice("engine", self.engine, ENGINES)
+        check_whole("topk", self.topk, least=1)
+        check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
+        if self.topk > 1 and self.target is not None:
+            raise ValueError(
+                "topk explains the most probable classes and target one that you name; leave one "
+                "of them out"
+            )
         for name in ("num_classes", "n_segments", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least=1)

@@ -27,6 +27,11 @@ def _is_of_digits(model: Any) -> bool:
     return (isinstance(model, str) and model == DIGITS) or getattr(model, "class_names", 0) == names
 
 
+def is_scene(image: Any) -> bool:
+    """Returns whether an image is given as a digit scene."""
+    return isinstance(image, str) and image.startswith(SCENE)
+
+
 def choose(
     image: str | os.PathLike | np.ndarray | None, model: str | Classifier | None
 ) -> tuple[Any, str | Classifier]:
@@ -46,7 +51,7 @@ def choose(
         image = _SCENE if _is_of_digits(model) else _PHOTOGRAPH
     if model is not None:
         return image, model
-    if isinstance(image, str) and image.startswith(SCENE):
+    if is_scene(image):
         return image, DIGITS
     if not has_photograph_network():
         installed = registry.network(PHOTOGRAPHS).installed

@@ -1,26 +1,29 @@
 """Files of an explanation: a figure, its arrays and a record."""
 
 import io
+import itertools
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
+from lmjax.explanation.defaults import PHOTOGRAPH
 from lmjax.explanation.render import arrays, record
 
 if TYPE_CHECKING:
     from lmjax.explanation.result import Explanation
 
-FORMATS = (".png", ".pdf", ".svg")
+FORMATS = (".png", ".jpg", ".pdf", ".svg")
+Files = tuple[Path, Path, Path]
+"""A figure, its arrays and a record."""
 
 
-def check_output(
-    output: str | os.PathLike, image: str | os.PathLike | None = None
-) -> tuple[Path, Path, Path]:
+def check_output(output: str | os.PathLike, image: str | os.PathLike | None = None) -> Files:
     """Returns the files to write (figure, arrays, record), once they are known to be writable.
 
     Args:
@@ -36,21 +39,89 @@ def check_output(
         raise ValueError(f"output must end in {', '.join(FORMATS)}; got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"output folder {path.parent} does not exist; create it first")
-    files = (path, path.with_suffix(".npz"), path.with_suffix(".json"))
+    files = _beside(path)
     for file in files:
         if file.is_dir():
             raise IsADirectoryError(f"output {file} is a folder; give another name")
     if image is not None and path.exists() and Path(image).exists() and path.samefile(image):
         raise ValueError(f"output {path} is the image itself; give another name")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(f"output {path} cannot be written: {error.strerror}") from error
+    _check_writable(path, path.parent)
     return files
 
 
-def write(explanation: "Explanation", files: tuple[Path, Path, Path]) -> None:
+def check_outputs(output: str | os.PathLike, images: Sequence[Any]) -> list[Files]:
+    """Returns the files to write for each of several images, named after it.
+
+    Args:
+      output: a folder, which is made where there is none: `cat.jpg` gives `cat.png` in it; or a
+        figure, whose name goes before that of the image: with `output="run.pdf"`, `run-cat.pdf`.
+      images: as in `lmjax.explain`. Those of one name get numbers, as in `cat-2.png`.
+
+    Raises:
+      ValueError: another suffix, or a file that would replace one of the images.
+      OSError: a folder that cannot be made or written.
+    """
+    path = Path(output)
+    if path.suffix.lower() in FORMATS and not path.is_dir():
+        folder, before, suffix = path.parent, f"{path.stem}-", path.suffix
+    elif path.suffix and not path.is_dir():
+        raise ValueError(
+            f"output of several images must be a folder, or end in {', '.join(FORMATS)}; got {path}"
+        )
+    else:
+        folder, before, suffix = path, "", FORMATS[0]
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output folder {folder} is a file; give another name")
+    if not folder.is_dir() and not folder.parent.is_dir():
+        raise FileNotFoundError(f"output folder {folder.parent} does not exist; create it first")
+    _check_writable(path, folder if folder.is_dir() else folder.parent)
+    files = [_beside(folder / f"{before}{name}{suffix}") for name in _names(images)]
+    photographs = {Path(each).resolve() for each in images if _is_file(each)}
+    replaced = [file for each in files for file in each if file.resolve() in photographs]
+    if replaced:
+        raise ValueError(f"output {replaced[0]} is one of the images; give another folder")
+    return files
+
+
+def _is_file(image: Any) -> bool:
+    return isinstance(image, str | os.PathLike) and Path(image).is_file()
+
+
+def _names(images: Sequence[Any]) -> list[str]:
+    """Returns a file's name for each image, without suffix, none twice."""
+    names, taken = [], set()
+    for image in images:
+        name = _name(image)
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        # Some file systems do not tell capital letters from small ones.
+        free = (n for n in itertools.chain([name], numbered) if n.lower() not in taken)
+        name = next(free)
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _name(image: Any) -> str:
+    if not isinstance(image, str | os.PathLike):
+        return "array"
+    if isinstance(image, str) and image.startswith(PHOTOGRAPH):
+        image = image.removeprefix(PHOTOGRAPH)
+    return Path(image).stem.replace(":", "-") or "image"
+
+
+def _beside(path: Path) -> Files:
+    return (path, path.with_suffix(".npz"), path.with_suffix(".json"))
+
+
+def _check_writable(output: Path, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"output {output} cannot be written: {error.strerror}") from error
+
+
+def write(explanation: "Explanation", files: Files) -> None:
     """Writes figure, arrays and record; all three are made before the first is written."""
     from lmjax import plots
 
@@ -58,6 +129,7 @@ def write(explanation: "Explanation", files: tuple[Path, Path, Path]) -> None:
     plots.save(explanation.figure(), figure, format=files[0].suffix[1:].lower())
     np.savez_compressed(contents, **arrays(explanation))  # pyright: ignore[reportArgumentType]
     text = json.dumps(record(explanation), indent=2, default=str) + "\n"
+    files[0].parent.mkdir(exist_ok=True)
     for file, content in zip(files, (figure.getvalue(), contents.getvalue(), text.encode())):
         with atomic_write(file) as path:
             path.write_bytes(content)

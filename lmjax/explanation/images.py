@@ -1,31 +1,44 @@
 """Images to explain: photographs, arrays and digit scenes, preprocessed for a classifier."""
 
+import dataclasses
 import hashlib
+import importlib.util
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lmjax._utils.checks import check_choice
 from lmjax.explanation.defaults import PHOTOGRAPH, SCENE
 from lmjax.masking.checks import check_colours
 from lmjax.models import Classifier
 
-# In the package of scikit-image, so that nothing is fetched.
-_SHIPPED = ("astronaut", "chelsea", "coffee", "rocket")
+# Photographs in packages that lmjax depends on, so that nothing is fetched.
+_SHIPPED = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "chelsea": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
 
 
 class InputImage(NamedTuple):
     """An image as the network is given it, before normalisation.
 
     Attributes:
-      name: name of the file, "scene:N", or "array".
+      name: name of the file, "photograph:NAME", "scene:N", or "array".
       pixels: float32 `[H, W, C]` in [0, 1].
       label: the true class, where known.
       object_mask: `[H, W]` bool, where known.
       sha256: hash of the file; None for a scene and an array.
+      photograph: `[h, w, C]`, the whole photograph, resized like `pixels`; None where these are the
+        whole.
+      corner: row and column of `pixels` in it.
     """
 
     name: str
@@ -33,6 +46,8 @@ class InputImage(NamedTuple):
     label: int | None = None
     object_mask: np.ndarray | None = None
     sha256: str | None = None
+    photograph: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
 
 
 def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) -> InputImage:
@@ -53,7 +68,21 @@ def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) ->
         return _load_photograph(image, classifier)
     if isinstance(image, str | os.PathLike):
         return _load_file(Path(image), classifier)
-    return InputImage("array", classifier.preprocessing(_as_uint8(np.asarray(image))))
+    return _framed("array", _as_uint8(np.asarray(image)), classifier)
+
+
+def _framed(
+    name: str, photograph: Image.Image | np.ndarray, classifier: Classifier, **known: Any
+) -> InputImage:
+    """Returns what the network sees of a photograph, and where in the whole it is."""
+    preprocessing = classifier.preprocessing
+    pixels = preprocessing(photograph)
+    whole = dataclasses.replace(preprocessing, crop=None)(photograph)
+    more = np.subtract(whole.shape[:2], pixels.shape[:2])
+    if more.min() < 0 or more.max() == 0:  # padded, or nothing is cut off
+        return InputImage(name, pixels, **known)
+    top, left = (round(int(each) / 2) for each in more)  # as the preprocessing crops
+    return InputImage(name, pixels, photograph=whole, corner=(top, left), **known)
 
 
 def _load_scene(index: int, classifier: Classifier) -> InputImage:
@@ -70,13 +99,17 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
 
 
 def _load_photograph(image: str, classifier: Classifier) -> InputImage:
-    import skimage.data
-
     name = check_choice("image", image.removeprefix(PHOTOGRAPH), _SHIPPED)
-    return InputImage(image, classifier.preprocessing(getattr(skimage.data, name)()))
+    package, file = _SHIPPED[name]
+    found = importlib.util.find_spec(package)
+    assert found is not None  # lmjax depends on it
+    assert found.origin is not None  # it is no namespace package
+    return _load_file(Path(found.origin).parent / file, classifier)._replace(name=image)
 
 
 def _load_file(path: Path, classifier: Classifier) -> InputImage:
+    if path.is_dir():
+        raise IsADirectoryError(f"image {path} is a folder; give its photographs: {path}/*.jpg")
     if not path.is_file():
         raise FileNotFoundError(
             f"image {path} is not a file; give a photograph, {PHOTOGRAPH}NAME or {SCENE}N"
@@ -84,13 +117,16 @@ def _load_file(path: Path, classifier: Classifier) -> InputImage:
     content = path.read_bytes()
     try:
         with Image.open(path) as photograph:
-            pixels = classifier.preprocessing(photograph)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return _framed(path.name, photograph, classifier, sha256=_sha256(content))
+    except Exception as error:  # decoders of damaged files raise errors of many kinds
         raise ValueError(
-            f"image {path} cannot be read: {error}; give a whole PNG, JPEG, WebP or other picture "
-            "that Pillow reads"
+            f"image {path} cannot be read: {str(error) or type(error).__name__}; give a whole PNG, "
+            "JPEG, WebP or other picture that Pillow reads"
         ) from error
-    return InputImage(path.name, pixels, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _as_uint8(image: np.ndarray) -> np.ndarray:

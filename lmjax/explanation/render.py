@@ -10,7 +10,9 @@ import numpy as np
 from lmjax import removals
 from lmjax.attribution import Attribution, methods
 from lmjax.attribution.methods import WHOLE
+from lmjax.explanation.classes import class_name
 from lmjax.explanation.metrics import HEADINGS
+from lmjax.explanation.result import of_class
 from lmjax.models import Classifier
 from lmjax.models.checkpoints import weights_sha256
 
@@ -18,14 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lmjax import plots
-    from lmjax.explanation.result import Explanation, Result
+    from lmjax.explanation.result import Explanation
+    from lmjax.explanation.variants import Variant
 
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
-
-
-def class_name(index: Any, classifier: Classifier) -> str:
-    """Returns the name of a class, or its number where the network's classes have no names."""
-    return classifier.class_names[index] if classifier.class_names else f"class {index}"
 
 
 def removal_title(name: str) -> str:
@@ -57,7 +55,7 @@ def record(explanation: "Explanation") -> dict[str, Any]:
     for pair, result in explanation.results.items():
         attribution = result.attribution
         results["/".join(pair)] = {
-            name: float(getattr(attribution, name))
+            name: np.asarray(getattr(attribution, name), float).tolist()
             for name in ("r2", "intercept")
             if getattr(attribution, name) is not None
         } | {
@@ -65,18 +63,12 @@ def record(explanation: "Explanation") -> dict[str, Any]:
             "seconds": round(result.seconds, 3),
             **result.metrics,
         }
-    first = first_attribution(explanation)
     return {
         "settings": vars(explanation.config),
         "image": explanation.image.name,
         "image_sha256": explanation.image.sha256,
         "weights_sha256": _weights_sha256(classifier),
-        "target": first.target,
-        "target_name": class_name(first.target, classifier),
-        "target_probability": float(first.probability),
-        "predicted": first.predicted_class,
-        "predicted_name": class_name(first.predicted_class, classifier),
-        "predicted_probability": float(first.predicted_probability),
+        **_classes(explanation),
         "true_label": explanation.image.label,
         "results": results,
         "versions": {name: version(name) for name in _RECORDED}
@@ -91,58 +83,119 @@ def _weights_sha256(classifier: Classifier) -> str | None:
     return None if variables is None else weights_sha256(variables)
 
 
+def _classes(explanation: "Explanation") -> dict[str, Any]:
+    """Returns the classes explained and predicted; of several classes explained, lists."""
+    classifier, first = explanation.classifier, first_attribution(explanation)
+    names: Any = [class_name(target, classifier) for target in explanation.targets]
+    return {
+        "target": first.target,
+        "target_name": names if isinstance(first.target, tuple) else names[0],
+        "target_probability": np.asarray(first.probability, float).tolist(),
+        "predicted": first.predicted_class,
+        "predicted_name": class_name(first.predicted_class, classifier),
+        "predicted_probability": float(first.predicted_probability),
+    }
+
+
 def draw(explanation: "Explanation") -> "Figure":
-    """Draws a row of panels for one method, and a grid of methods and removals for several."""
+    """Draws a row of panels for one method and class, and a grid for several of either."""
     from lmjax import plots
 
     image = explanation.image
-    target = f"“{class_name(first_attribution(explanation).target, explanation.classifier)}”"
-    asked = f"What does {target} depend on?"
+    view = None if image.photograph is None else plots.View(image.photograph, *image.corner)
+    shown: dict[str, Any] = {
+        "image_title": _image_title(explanation),
+        "object_mask": image.object_mask,
+        "variants": [_shown_variant(explanation, variant) for variant in explanation.variants],
+        "view": view,
+    }
     outlined = "" if image.object_mask is None else "outlined in green: the object"
-    shown = {"image_title": _image_title(explanation), "object_mask": image.object_mask}
-    if len(explanation.methods) > 1:
-        return plots.comparison(
-            image.pixels,
-            explanation.segments,
-            [_row(explanation, name, target) for name in explanation.methods],
-            columns=[removal_title(name) for name in explanation.removals],
-            title=f"{asked} {outlined.capitalize()}".strip(),
-            **shown,
-        )
-    name = next(iter(explanation.methods))
-    method, row = methods.get(name), _row(explanation, name, target)
-    asked = f"What speaks for {target}?" if method.signed else asked
-    variants = f"{_variants(explanation, name)} for each removal"
+    if len(explanation.methods) == len(explanation.targets) == 1:
+        return _draw_row(explanation, outlined, shown)
+    return _draw_grid(explanation, outlined, shown)
+
+
+def _draw_row(explanation: "Explanation", outlined: str, shown: dict[str, Any]) -> "Figure":
+    """Draws the heatmaps of one method for one class."""
+    from lmjax import plots
+
+    row = _row(explanation, explanation.methods[0], 0)
+    parts = (_asked(explanation, row.signed), outlined)
     return plots.explanation(
-        image.pixels,
+        explanation.image.pixels,
         explanation.segments,
-        [
-            _with_title(panel, *each)
-            for panel, each in zip(filter(None, row.panels), explanation.results.items())
-        ],
-        title=", ".join(filter(None, (f"{asked} {method.title}", variants, outlined))),
+        [_headed(panel) for panel in row.panels],
+        title=", ".join(filter(None, parts)),
         colour_label=row.colour_label,
-        signed=method.signed,
+        signed=row.signed,
         **shown,
     )
 
 
-def table(explanation: "Explanation") -> str:
-    """Returns the results as lines of text, a line for each method and removal."""
-    results = explanation.results.values()
-    columns = {
-        "\nmethod": [methods.get(method).title for method, _ in explanation.results],
-        "\nremoval": [removal_title(removal) for _, removal in explanation.results],
-        "\nR²": [_number(result.attribution.r2) for result in results],
-    }
-    for name, heading in HEADINGS.items():
-        columns[heading] = [_number(result.metrics.get(name)) for result in results]
-    columns["\nvariants"] = [str(result.attribution.num_variants) for result in results]
-    columns["\nvariants/s"] = [
-        f"{result.attribution.num_variants / result.seconds:.0f}" for result in results
+def _draw_grid(explanation: "Explanation", outlined: str, shown: dict[str, Any]) -> "Figure":
+    """Draws the heatmaps of several methods, or for several classes."""
+    from lmjax import plots
+
+    rows = [
+        _row(explanation, method, index)
+        for index in range(len(explanation.targets))
+        for method in explanation.methods
     ]
-    if len(explanation.methods) == 1:
-        del columns["\nmethod"]
+    signed = len(explanation.methods) == 1 and rows[0].signed
+    parts = (_asked(explanation, signed), outlined.capitalize())
+    return plots.comparison(
+        explanation.image.pixels,
+        explanation.segments,
+        rows,
+        columns=[removal_title(name) for name in explanation.removals],
+        title=" ".join(filter(None, parts)),
+        **shown,
+    )
+
+
+def _asked(explanation: "Explanation", signed: bool) -> str:
+    """Returns the question that a figure answers, and by which method, where it is one."""
+    names = [f"“{class_name(each, explanation.classifier)}”" for each in explanation.targets]
+    what = names[0] if len(names) == 1 else f"the {len(names)} most probable classes"
+    does = "does" if len(names) == 1 else "do"
+    asked = f"What speaks for {what}?" if signed else f"What {does} {what} depend on?"
+    if len(explanation.methods) > 1:
+        return asked
+    name = next(iter(explanation.methods))
+    return f"{asked} {methods.get(name).title}, {_variants(explanation, name)} for each removal"
+
+
+def table(*explanations: "Explanation") -> str:
+    """Returns results as lines of text, a line for each method, removal and class.
+
+    Images and classes are named where there is more than one.
+    """
+    lines = [
+        (explanation, index, pair, result)
+        for explanation in explanations
+        for index in range(len(explanation.targets))
+        for pair, result in explanation.results.items()
+    ]
+    several = len(explanations) > 1 or any(len(each.targets) > 1 for each in explanations)
+    columns: dict[str, list[str]] = {}
+    if len(explanations) > 1:
+        columns["\nimage"] = [each.image.name for each, *_ in lines]
+    if several:
+        found = [(each, of_class(result.attribution, i)) for each, i, _, result in lines]
+        columns["\nclass"] = [class_name(a.target, each.classifier) for each, a in found]
+        columns["\nprobability"] = [_number(a.probability) for _, a in found]
+    if len({method for *_, (method, _), _ in lines}) > 1:
+        columns["\nmethod"] = [methods.get(method).title for *_, (method, _), _ in lines]
+    columns["\nremoval"] = [removal_title(removal) for *_, (_, removal), _ in lines]
+    columns["\nR²"] = [_number(_r2(of_class(result.attribution, i))) for _, i, _, result in lines]
+    for name, heading in HEADINGS.items():
+        columns[heading] = [
+            _number(None if index else result.metrics.get(name)) for _, index, _, result in lines
+        ]
+    columns["\nvariants"] = [str(result.attribution.num_variants) for *_, result in lines]
+    columns["\nvariants/s"] = [
+        f"{result.attribution.num_variants / result.seconds:.0f}" for *_, result in lines
+    ]
     return "\n".join(
         _lines({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
     )
@@ -153,40 +206,112 @@ def _image_title(explanation: "Explanation") -> str:
     first, label = first_attribution(explanation), explanation.image.label
     predicted = class_name(first.predicted_class, classifier)
     title = f"predicted: {predicted} ({first.predicted_probability:.0%})"
+    if explanation.image.photograph is not None:
+        title += "\nthe network sees the frame"
     return title if label is None else f"{title}\ntrue class: {class_name(label, classifier)}"
 
 
-def _row(explanation: "Explanation", name: str, target: str) -> "plots.Row":
-    """Returns the heatmaps of one method, one for each removal, None where there is none."""
+def _row(explanation: "Explanation", name: str, index: int) -> "plots.Row":
+    """Returns the heatmaps of one method for one class, a panel for each removal."""
     from lmjax import plots
 
-    method, panels = methods.get(name), []
-    for removal in explanation.removals:
-        result = explanation.results.get((name, removal))
-        panels.append(result and plots.Panel(_found(result), _shown(result, method.centred)))
+    method, target = methods.get(name), explanation.targets[index]
+    shown = class_name(target, explanation.classifier)
+    panels = [_panel(explanation, name, removal, index) for removal in explanation.removals]
+    title = [f"{method.title}\n{_variants(explanation, name)}"]
+    if len(explanation.targets) > 1:
+        probability = of_class(first_attribution(explanation), index).probability
+        title = [method.title] if len(explanation.methods) > 1 else []
+        title.append(f"{shown}\n{probability:.0%}" if title == [] else f"{shown} {probability:.0%}")
     return plots.Row(
-        f"{method.title}\n{_variants(explanation, name)}",
+        "\n".join(title),
         panels,
-        colour_label=method.unit.format(target),
+        colour_label=method.unit.format(f"“{shown}”"),
         signed=method.signed,
     )
 
 
-def _with_title(panel: "plots.Panel", pair: tuple[str, str], result: "Result") -> "plots.Panel":
-    """Returns a panel titled with its removal and the metrics of its heatmap."""
-    r2 = "" if result.attribution.r2 is None else f"R² {result.attribution.r2:.2f}"
-    second = ", ".join(filter(None, (r2, panel.title)))
-    return panel._replace(title=f"{removal_title(pair[1])}\n{second}".strip())
+def _panel(explanation: "Explanation", name: str, removal: str, index: int) -> "plots.Panel":
+    """Returns the heatmap of one method under one removal, or why there is none."""
+    from lmjax import plots
+
+    method, result = methods.get(name), explanation.results.get((name, removal))
+    coloured = None if removal == WHOLE else removal
+    if result is None:
+        return plots.Panel("", None, coloured, _why_not(method, removal))
+    attribution = of_class(result.attribution, index)
+    r2 = _r2(attribution)
+    found = result.metrics.get("relevance_rank_accuracy") if index == 0 else None
+    parts = (
+        "" if r2 is None else f"R² {r2:.2f}",
+        "" if found is None else f"object found {found:.0%}",
+    )
+    heatmap = attribution.heatmap
+    heatmap = heatmap - heatmap.mean() if method.centred else heatmap
+    return plots.Panel(", ".join(filter(None, parts)), heatmap, coloured, meaningless(attribution))
 
 
-def _found(result: "Result") -> str:
-    found = result.metrics.get("relevance_rank_accuracy")
-    return "" if found is None else f"object found {found:.0%}"
+def _headed(panel: "plots.Panel") -> "plots.Panel":
+    """Returns a panel titled with its removal as well."""
+    return panel._replace(title=f"{removal_title(panel.removal or WHOLE)}\n{panel.title}".strip())
 
 
-def _shown(result: "Result", centred: bool) -> np.ndarray:
-    heatmap = result.attribution.heatmap
-    return heatmap - heatmap.mean() if centred else heatmap
+def _why_not(method: methods.Method, removal: str) -> str:
+    """Returns why a method did not run under a removal."""
+    if removal == WHOLE:
+        return "runs under a removal"
+    return "removes nothing" if method.under == "none" else "needs a removal that blends"
+
+
+def meaningless(attribution: Attribution) -> str:
+    """Returns why the scores of one class mean nothing; "" where they may mean something.
+
+    A surrogate's R² is of its own samples: with S segments and N variants, pure noise gives it
+    about S / (N - 1).
+    """
+    if np.ptp(attribution.scores) == 0:
+        return "no segment changes the probability"
+    if attribution.r2 is not None:
+        noise = attribution.scores.size / max(attribution.num_variants - 1, 1)
+        if attribution.r2 <= noise:
+            return f"R² {attribution.r2:.2f}: noise would give {noise:.2f}"
+    return ""
+
+
+def _r2(attribution: Attribution) -> float | None:
+    """Returns R² of one class; None where there is none, and where there is nothing to fit."""
+    if attribution.r2 is None or np.ptp(attribution.scores) == 0:
+        return None
+    return float(attribution.r2)
+
+
+def _shown_variant(explanation: "Explanation", variant: "Variant") -> "plots.Shown":
+    """Returns a variant with the network's answers under each removal."""
+    from lmjax import plots
+
+    count = int(explanation.segments.max()) + 1
+    names = explanation.removals
+    return plots.Shown(
+        variant.mask,
+        f"one variant: {variant.num_hidden} of {count} segments hidden",
+        [variant.pictures[name] for name in names],
+        [_answer(explanation, variant.probabilities[name]) for name in names],
+        [None if name == WHOLE else name for name in names],
+    )
+
+
+def _answer(explanation: "Explanation", probabilities: np.ndarray) -> str:
+    """Returns the class predicted, and beside it the one that is explained."""
+    target, predicted = explanation.targets[0], int(probabilities.argmax())
+    each = [predicted] if target == predicted else [predicted, target]
+    return "\n".join(
+        f"{class_name(index, explanation.classifier)} ({_percent(probabilities[index])})"
+        for index in each
+    )
+
+
+def _percent(probability: float) -> str:
+    return f"{probability:.0%}" if probability >= 0.01 else "< 1%"
 
 
 def _variants(explanation: "Explanation", name: str) -> str:
@@ -205,7 +330,7 @@ def _lines(columns: dict[str, list[str]]) -> list[str]:
     for heading, cells in columns.items():
         cells = [*heading.split("\n"), *cells]
         width = max(map(len, cells))
-        left = heading in ("\nmethod", "\nremoval")
+        left = heading in ("\nimage", "\nclass", "\nmethod", "\nremoval")
         lines.append([cell.ljust(width) if left else cell.rjust(width) for cell in cells])
     return ["  ".join(line).rstrip() for line in zip(*lines)]
 
@@ -215,5 +340,5 @@ def _number(value) -> str:
 
 
 def first_attribution(explanation: "Explanation") -> Attribution:
-    """Returns the first attribution; all are of one image and one class."""
+    """Returns the first attribution; all are of one image and the same classes."""
     return next(iter(explanation.results.values())).attribution

@@ -2,14 +2,17 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lmjax.attribution import Attribution
+from lmjax.explanation.classes import class_name
 from lmjax.explanation.config import ExplanationConfig
 from lmjax.explanation.images import InputImage
+from lmjax.explanation.variants import Variant
 from lmjax.metrics import Curve
 from lmjax.models import Classifier
 
@@ -21,9 +24,10 @@ class Result(NamedTuple):
     """One method under one removal.
 
     Attributes:
-      attribution: for one class.
+      attribution: for one class; for T classes where `topk` asked for several, the most probable
+        first.
       seconds: time it took, compilation included.
-      metrics: values by name, those of `lmjax.explanation.metrics`.
+      metrics: values by name, those of `lmjax.explanation.metrics`, for the first class.
       curves: deletion and insertion by name, where asked for.
     """
 
@@ -31,6 +35,18 @@ class Result(NamedTuple):
     seconds: float
     metrics: dict[str, float]
     curves: dict[str, Curve]
+
+
+def of_class(attribution: Attribution, index: int) -> Attribution:
+    """Returns the attribution of one of its classes, by its place among them."""
+    if not isinstance(attribution.target, tuple):
+        return attribution
+    each = ("scores", "probability", "standard_error", "intercept", "r2")
+    values = {name: getattr(attribution, name) for name in each}
+    values = {name: value[index] for name, value in values.items() if value is not None}
+    return dataclasses.replace(
+        attribution, target=attribution.target[index], samples=None, **values
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +65,7 @@ class Explanation:
       segments: `[H, W]`.
       results: by (method, removal), in the order in which they were computed; methods that remove
         nothing have `lmjax.attribution.methods.WHOLE` as removal.
+      variants: a few variants as the network was shown them.
       files: the figure, the arrays and the record that `lmjax.explain` wrote; empty without
         `output`.
     """
@@ -58,12 +75,19 @@ class Explanation:
     image: InputImage
     segments: np.ndarray
     results: dict[tuple[str, str], Result]
+    variants: tuple[Variant, ...] = ()
     files: tuple[Path, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that have results."""
         return tuple(dict.fromkeys(method for method, _ in self.results))
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The classes that are explained."""
+        target = next(iter(self.results.values())).attribution.target
+        return target if isinstance(target, tuple) else (target,)
 
     @property
     def removals(self) -> tuple[str, ...]:
@@ -90,7 +114,7 @@ class Explanation:
         """Writes a figure, the arrays (.npz) and a record (.json), all three or none.
 
         Args:
-          path: the figure, `.png`, `.pdf` or `.svg`. The others go beside it.
+          path: the figure, `.png`, `.jpg`, `.pdf` or `.svg`. The others go beside it.
 
         Returns:
           The three files.
@@ -107,13 +131,65 @@ class Explanation:
 
     def __repr__(self) -> str:
         return (
-            f"Explanation of {self.image.name} for class {self._target_name()}: "
+            f"Explanation of {self.image.name} for class {self._target_names()}: "
             f"{', '.join('/'.join(pair) for pair in self.results)}"[:299]
         )
 
-    def _target_name(self) -> str:
+    def _target_names(self) -> str:
         if not self.results:
             return "none"
-        from lmjax.explanation.render import class_name, first_attribution
+        return ", ".join(class_name(target, self.classifier) for target in self.targets)
 
-        return class_name(first_attribution(self).target, self.classifier)
+
+class Failure(NamedTuple):
+    """A photograph that could not be explained.
+
+    Attributes:
+      image: as it was given.
+      error: why.
+    """
+
+    image: str
+    error: Exception
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanations(Sequence[Explanation]):
+    """The explanations of several photographs, in the order in which these were given.
+
+    Example:
+      >>> explanations = lmjax.explain(["cat.jpg", "dog.jpg"], topk=3)
+      >>> for explanation in explanations: ...
+      >>> print(explanations.summary())
+      >>> explanations.failures  # of photographs that could not be read
+
+    Attributes:
+      explanations: of the photographs that could be explained.
+      failures: of the others.
+    """
+
+    explanations: tuple[Explanation, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that `lmjax.explain` wrote."""
+        return tuple(file for explanation in self.explanations for file in explanation.files)
+
+    def __len__(self) -> int:
+        """Returns the number of photographs that were explained."""
+        return len(self.explanations)
+
+    def __getitem__(self, index):
+        """Returns the explanation of a number, from 0; or those of a slice."""
+        return self.explanations[index]
+
+    def summary(self) -> str:
+        """Returns one table of the results of all photographs as text."""
+        from lmjax.explanation.render import table
+
+        return table(*self.explanations)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"Explanations of {len(self)} photographs{failed}"

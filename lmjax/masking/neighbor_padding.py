@@ -68,6 +68,28 @@ def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     return jnp.where(mask[..., None], x, filled)
 
 
+@jax.jit
+def fill_all(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Fills rings around the visible region until nothing is hidden.
+
+    Args:
+      x: `[N, H, W, C]`, exactly 0 where `mask` is 0; few channels, such as images.
+      mask: `[N, H, W]` bool, True = visible.
+
+    Returns:
+      `x` filled, `[N, H, W, C]`; all 0 where nothing is visible. Filled values are constants with
+      respect to gradients.
+    """
+
+    def going_on(state):
+        known = state[1]
+        return (known.any(axis=(1, 2, 3)) & ~known.all(axis=(1, 2, 3))).any()
+
+    start = jnp.moveaxis(lax.stop_gradient(x), -1, 1), mask[:, None]
+    filled, _ = lax.while_loop(going_on, lambda state: _ring(*state, rows=2), start)
+    return jnp.where(mask[..., None], x, jnp.moveaxis(filled, 1, -1))
+
+
 def _rings(x: jax.Array, known: jax.Array, rows: int, rings: int) -> jax.Array:
     """Several rings, in a loop: unrolled, XLA fuses them and computes the inner ones again.
 

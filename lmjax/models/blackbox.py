@@ -96,8 +96,14 @@ class BlackBox:
 
     def _run(self, *arrays: np.ndarray) -> np.ndarray:
         """The function's results, float32; by one thread at a time."""
-        with self._kept.lock:
-            results = np.asarray(self.function(*arrays), np.float32)
+        try:
+            with self._kept.lock:
+                results = np.asarray(self.function(*arrays), np.float32)
+        except Exception as error:
+            shapes = ", ".join(str(list(each.shape)) for each in arrays)
+            raise ValueError(
+                f"{self!r} raised {type(error).__name__} for arrays of shape {shapes}: {error}"
+            ) from error
         if results.shape[:1] != (len(arrays[0]),):
             raise ValueError(
                 f"{self!r} must return an array with a row for each of its "

@@ -1,6 +1,7 @@
 """Removals: how hidden features are withheld from a network."""
 
-from lmjax.removals.average import ReplaceAverage
+from lmjax.removals.average import ReplaceAverage, StandardErrors
+from lmjax.removals.calibration import Calibrated, calibrated
 from lmjax.removals.fill import Fill
 from lmjax.removals.masking import LayerMasking, PartialConvolution, TokenDropping
 from lmjax.removals.registry import (
@@ -20,9 +21,11 @@ from lmjax.removals.registry import (
 )
 from lmjax.removals.removal import Painting, Removal
 from lmjax.removals.replace import Replace
+from lmjax.removals.samples import Samples
 
 __all__ = [
     "OWN",
+    "Calibrated",
     "Fill",
     "LayerMasking",
     "Painting",
@@ -30,7 +33,10 @@ __all__ = [
     "Removal",
     "Replace",
     "ReplaceAverage",
+    "Samples",
+    "StandardErrors",
     "TokenDropping",
+    "calibrated",
     "canonical",
     "check_fits",
     "check_name",

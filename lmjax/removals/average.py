@@ -1,6 +1,8 @@
-"""The removal that averages over several replacements of hidden pixels."""
+"""Averages over several replacements of hidden pixels, and their standard errors."""
 
 import dataclasses
+import functools
+import math
 from typing import Any, Literal
 
 import jax
@@ -14,6 +16,63 @@ from lmjax.removals.removal import Removal
 from lmjax.removals.replace import Replace
 
 AVERAGES = ("probability", "logit")
+
+
+def mean_probability(answers: jax.Array) -> jax.Array:
+    """Averages probabilities over the classes.
+
+    Args:
+      answers: logits `[D, ..., K]`, of D draws.
+
+    Returns:
+      Logits `[..., K]`: the logarithms of the averaged probabilities, whose softmax they are.
+    """
+    return jax.nn.logsumexp(jax.nn.log_softmax(answers), axis=0) - jnp.log(len(answers))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["classifier", "removal"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class StandardErrors:
+    """Gives the standard errors of a removal's averages, in the place of a predictor.
+
+    Example:
+      >>> fill = lmjax.Fill(function, key=jax.random.key(0), draws=16)
+      >>> errors = lmjax.evaluate(lmjax.removals.StandardErrors(classifier, fill), image, masks)
+
+    Attributes:
+      classifier: as in `lmjax.Predictor`.
+      removal: one that averages over several draws: `Fill`, `Samples` or `ReplaceAverage`, or
+        another with a method `answers(classifier, image, masks)` -> logits `[D, N, K]`.
+
+    Raises:
+      ValueError: a removal without `answers`; when called, one with a single draw.
+    """
+
+    classifier: Any
+    removal: Any
+
+    soft_masks = False
+
+    def __post_init__(self):
+        if not callable(getattr(self.removal, "answers", None)):
+            raise ValueError(
+                "removal must be one that averages over draws, such as "
+                f"lmjax.Fill(function, key=key, draws=8); got {self.removal!r}"
+            )
+
+    def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Returns standard errors `[N, K]` of the probabilities that draws are averaged to.
+
+        Args:
+          image: `[H, W, C]` in [0, 1].
+          masks: `[N, H, W]`, 1 = visible.
+        """
+        answers = jax.nn.softmax(self.removal.answers(self.classifier, image, masks))
+        if len(answers) == 1:
+            raise ValueError(f"draws must be 2 or more for a standard error; got {self.removal!r}")
+        return answers.std(axis=0, ddof=1) / math.sqrt(len(answers))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -47,7 +106,7 @@ class ReplaceAverage(Removal):
 
     def __post_init__(self):
         check_choice("average", self.average, AVERAGES)
-        object.__setattr__(self, "baselines", _check_baselines(self.baselines))
+        object.__setattr__(self, "baselines", check_images(self.baselines, "baselines"))
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns averaged logits `[N, K]`.
@@ -57,21 +116,27 @@ class ReplaceAverage(Removal):
           image: `[H, W, C]` in [0, 1].
           masks: `[N, H, W]`, 1 = visible.
         """
+        answers = self.answers(classifier, image, masks)
+        return answers.mean(axis=0) if self.average == "logit" else mean_probability(answers)
+
+    def answers(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Returns the logits under each image of the set, `[M, N, K]`; arguments as in `logits`."""
 
         def one(baseline):  # one image of the set at a time: the memory of plain Replace
-            logits = Replace(baseline).logits(classifier, image, masks)
-            return jax.nn.log_softmax(logits) if self.average == "probability" else logits
+            return Replace(baseline).logits(classifier, image, masks)
 
-        answers = jax.lax.map(one, jnp.asarray(self.baselines))
-        if self.average == "logit":
-            return answers.mean(axis=0)
-        return jax.nn.logsumexp(answers, axis=0) - jnp.log(len(answers))
+        return jax.lax.map(one, jnp.asarray(self.baselines))
 
     def __repr__(self) -> str:
         return f"ReplaceAverage({brief(self.baselines)}, average={self.average!r})"
 
     def tree_flatten(self):
         return (self.baselines,), self.average
+
+    @classmethod
+    def of(cls, baselines: jax.Array) -> "ReplaceAverage":
+        """Returns the removal for images that were checked before, and may be traced."""
+        return cls.tree_unflatten("probability", (baselines,))
 
     @classmethod
     def tree_unflatten(cls, average, leaves):
@@ -81,14 +146,15 @@ class ReplaceAverage(Removal):
         return removal
 
 
-def _check_baselines(baselines) -> jax.Array | np.ndarray:
-    if not isinstance(baselines, jax.Array):
-        baselines = np.asarray(baselines)
-    if baselines.ndim != 4 or len(baselines) == 0:
+def check_images(images: Any, name: str) -> jax.Array | np.ndarray:
+    """Returns checked images, float32 `[M, H, W, C]`; raises ValueError for anything else."""
+    if not isinstance(images, jax.Array):
+        images = np.asarray(images)
+    if images.ndim != 4 or len(images) == 0:
         raise ValueError(
-            f"baselines must be images [M, H, W, C], at least one; got shape {baselines.shape}"
-            + ("; for one image: lmjax.Replace(image)" if baselines.ndim == 3 else "")
+            f"{name} must be images [M, H, W, C], at least one; got shape {images.shape}"
+            + ("; for one image: lmjax.Replace(image)" if images.ndim == 3 else "")
         )
-    check_image(baselines[0], "baselines")
-    check_colours(baselines, "baselines")
-    return baselines.astype(np.float32)
+    check_image(images[0], name)
+    check_colours(images, name)
+    return images.astype(np.float32)

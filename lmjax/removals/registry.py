@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from lmjax._utils.registry import Registry
+from lmjax.removals import libraries, visible
+from lmjax.removals.fill import Fill
 from lmjax.removals.masking import (
     LayerMasking,
     Masking,
@@ -18,6 +20,7 @@ from lmjax.removals.masking import (
 )
 from lmjax.removals.removal import declared
 from lmjax.removals.replace import BASELINES, Replace, canonical_spelling
+from lmjax.removals.samples import Samples
 
 REGISTRY: Registry[Callable] = Registry("removal", "lmjax.removals")
 
@@ -29,6 +32,8 @@ _TITLES = {
     "no_padding": "masking without padding",
     "partial": "partial convolution",
     OWN: "own masking",
+    "telea": "Telea's inpainting",
+    "navier_stokes": "Navier-Stokes inpainting",
 }
 
 # Stand-ins, for reading off a removal what it declares. NumPy: no device is needed.
@@ -218,6 +223,33 @@ def _baseline(name: str) -> Callable:
     return lambda: Replace(name)
 
 
+_FILLS = (
+    ("ring", lambda: Fill(visible.ring), "neighbor padding of the image, until nothing is hidden"),
+    ("harmonic", lambda: Fill(visible.harmonic), "Laplace's equation on the hidden pixels"),
+    (
+        "noisy_linear",
+        lambda *, key: Fill(visible.noisy_linear, key=key),
+        "harmonic with a little noise, as ROAD imputes",
+    ),
+    (
+        "histogram",
+        lambda *, key: Fill(visible.histogram, key=key),
+        "the colour of a random visible pixel for every hidden one",
+    ),
+    (
+        "biharmonic",
+        lambda: Fill(libraries.biharmonic),
+        "the biharmonic equation on the hidden pixels, by scikit-image",
+    ),
+    ("telea", lambda: Fill(libraries.telea), "Telea's inpainting, by OpenCV"),
+    (
+        "navier_stokes",
+        lambda: Fill(libraries.navier_stokes),
+        "inpainting by fluid dynamics, by OpenCV",
+    ),
+)
+
+
 def _builtin() -> Iterator[tuple[str, Callable, str]]:
     """Name, maker and description of each removal that comes with lmjax."""
     yield "layer", LayerMasking, "layer masking, with neighbor padding"
@@ -227,6 +259,8 @@ def _builtin() -> Iterator[tuple[str, Callable, str]]:
     yield OWN, lambda: None, "the network's own: layer, or token_dropping in a transformer"
     for name, named in BASELINES.items():
         yield name, _baseline(name), named.description
+    yield from _FILLS
+    yield "samples", lambda *, key: Samples(key=key), "crops of two photographs, answers averaged"
     yield "red", lambda: Replace((1.0, 0.0, 0.0)), "red"
     yield "green", lambda: Replace((0.0, 1.0, 0.0)), "green"
     yield "blue", lambda: Replace((0.0, 0.0, 1.0)), "blue"

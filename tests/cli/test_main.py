@@ -9,7 +9,7 @@ import pytest
 import lmjax
 from lmjax.attribution import methods
 from lmjax.cli.main import COMMANDS, main, take_imports
-from lmjax.explanation import ExplanationConfig
+from lmjax.explanation import ExplanationConfig, Explanations, Failure
 from lmjax.models import registry
 
 
@@ -74,6 +74,8 @@ def test_options_show_what_they_take(help_of):
         (["explain", "nowhere.png"], "nowhere.png"),
         (["explain", "--model", "resnet18_digits", "--target", "11"], "target"),
         (["explain", "--method", "lime", "shap"], "kernelshap"),
+        (["explain", "a.jpg", "b.jpg", "--model", "resnet18_digits", "--topk", "11"], "topk"),
+        (["explain", "--topk", "2", "--target", "cat"], "leave one of them out"),
         (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
         (["explain", "--batch-size", "0"], "batch_size must be a whole number, 1 or more"),
         (["convert", "x.pth", "x.safetensors"], "x.pth"),
@@ -134,6 +136,23 @@ def test_commands_give_explain_what_was_asked_for(run, monkeypatch):
         (image, vars(config), output) for image, config, output in expected
     ]
     assert all(isinstance(config, ExplanationConfig) for _, config, _ in asked)
+
+
+def test_several_images_go_to_explain_together(run, monkeypatch):
+    asked = []
+
+    def explain(image, *, config, output):
+        asked.append((image, str(output)))
+        return Explanations((), (Failure("b.jpg", OSError("damaged")),))
+
+    monkeypatch.setattr(lmjax, "explain", explain, raising=False)
+    monkeypatch.setattr(Explanations, "summary", lambda _: "table")
+    status, out, err = run("explain", "a.jpg", "b.jpg", "--topk", "3", "--no-crop")
+    assert asked == [(("a.jpg", "b.jpg"), "explanations")]
+    assert (status, err) == (1, "lmjax: error: 1 of 2 images left out: b.jpg\n")
+    assert out.startswith("table")  # of those that are there
+    run("explain", "a.jpg", "b.jpg", "--output", "run.pdf")
+    assert asked[1][1] == "run.pdf"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: much")])

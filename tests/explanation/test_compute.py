@@ -14,7 +14,7 @@ from lmjax import plots
 from lmjax.attribution import methods
 from lmjax.data import DigitScenes
 from lmjax.explanation import ExplanationConfig
-from lmjax.explanation.compute import find_class
+from lmjax.explanation.classes import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
 

@@ -73,7 +73,8 @@ def test_every_method_runs_under_every_removal_asked_for(compared):
 def test_the_figure_has_a_row_for_each_method(compared):
     explanation, _ = compared
     figure = explanation.figure()
-    assert sum(len(ax.images) == 1 for ax in figure.axes) == 2  # image, segments
+    # Image, segments, which of them are hidden in a variant, and that under both removals.
+    assert sum(len(ax.images) == 1 for ax in figure.axes) == 5
     panels = [ax for ax in figure.axes if len(ax.images) == 2]  # a heatmap over the image
     assert len(panels) == 4
     titles = [text.get_text() for ax in panels for text in ax.texts]

@@ -67,9 +67,7 @@ def test_scores_that_are_the_drops_get_1():
 
 def test_fidelity_is_the_expectation_of_an_additive_network():
     """Three segments of nine: each goes with probability .5, and of the six others too."""
-    how: dict[str, Any] = dict(
-        segments=SEGMENTS, key=KEY, target=(0, 1), output="logit", num_samples=4000
-    )
+    how: dict[str, Any] = {"target": (0, 1)} | MANY
     found = f_fidelity(additive, IMAGE, WEIGHTS, sizes=(1 / 3,), most=1, **how)
     inside, outside = 0.5 * (0.9 + 0.8 + 0.7), 0.5 * (0.6 + 0.5 + 0.4 + 0.3 + 0.2 + 0.1)
     np.testing.assert_allclose(found.plus[:, 0], [inside, 2 * inside], rtol=0.04)
@@ -78,9 +76,7 @@ def test_fidelity_is_the_expectation_of_an_additive_network():
 
 def test_no_more_goes_than_the_network_was_tuned_for():
     """A tenth of nine segments is .9 of one: of three with probability .3, of six with .15."""
-    how: dict[str, Any] = dict(
-        segments=SEGMENTS, key=KEY, target=0, output="logit", num_samples=4000
-    )
+    how: dict[str, Any] = {"target": 0} | MANY
     found = f_fidelity(additive, IMAGE, WEIGHTS, sizes=(1 / 3, 0.01), **how)
     # Of a single segment (.01 is at least one) with probability .5, of eight with .9 / 8.
     np.testing.assert_allclose(found.plus, [0.3 * 2.4, 0.5 * 0.9], rtol=0.06)

@@ -16,6 +16,7 @@ from lmjax import removals
 from lmjax._utils.host import suggests_black_box
 from lmjax.masks import ImageCoalitions
 from lmjax.models import Preprocessing
+from tests.support.optional import marked
 
 H, W, C, K = 8, 6, 3, 4
 RNG = np.random.default_rng(0)
@@ -75,7 +76,7 @@ class InJax:
         return self.function(images)
 
 
-@pytest.mark.parametrize("name", PAINTING)
+@pytest.mark.parametrize("name", marked(PAINTING))
 def test_numpy_under_every_removal_that_paints(name):
     removal = removals.make(name, key=jax.random.key(0), segments=SEGMENTS)
     predictor = lmjax.Predictor(lmjax.black_box(in_numpy), removal)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax import removals
 from tests.support.small_classifier import small_classifier
 
 H, W, C = 8, 6, 3
@@ -136,6 +137,123 @@ def test_bad_functions_are_errors():
 def test_a_function_that_is_not_jax_says_what_to_do(function):
     with pytest.raises(ValueError, match=r"function of lmjax.Fill .*lmjax\.black_box\(function\)"):
         lmjax.Fill(function).paint(IMAGE, MASKS)
+
+
+# -- results that are no image
+
+
+BAD = {
+    "NaN": (lambda image, mask, key: jnp.full(image.shape, jnp.nan), "holds NaN or infinity"),
+    "too bright": (lambda image, mask, key: image + 2, r"colours in \[0, 1\], got .*to 2"),
+    "negative": (
+        lambda image, mask, key: image - 0.5,
+        r"colours in \[0, 1\], got values from -0.5",
+    ),
+    "bytes": (lambda image, mask, key: jnp.ones(image.shape, jnp.uint8), "got dtype uint8"),
+    "shape": (lambda image, mask, key: image[..., :1], r"an image \[8, 6, 3\], got shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_results_that_are_no_image_are_errors_in_compiled_programs(name):
+    function, message = BAD[name]
+    predictor = lmjax.Predictor(small_classifier(), lmjax.Fill(function))
+    with pytest.raises(ValueError, match=message):
+        lmjax.evaluate(predictor, IMAGE, MASKS)
+
+
+def test_the_same_holds_for_black_boxes_and_their_own_errors_are_shown():
+    def broken(images, masks):
+        if (~masks).any():
+            raise KeyError("no such layer")
+        return images
+
+    cases = ((broken, r"BlackBox\(.*broken\) raised KeyError .*no such layer"),)
+    cases += ((lambda images, masks: images + 3 * ~masks[..., None], r"in \[0, 1\], got .*to 3"),)
+    for function, message in cases:
+        predictor = lmjax.Predictor(small_classifier(), lmjax.Fill(lmjax.black_box(function)))
+        with pytest.raises(ValueError, match=message):
+            lmjax.evaluate(predictor, IMAGE, MASKS)
+    after = lmjax.evaluate(lmjax.Predictor(small_classifier(), "grey"), IMAGE, MASKS)
+    assert np.isfinite(after).all()  # the process goes on
+
+
+def test_what_is_not_taken_is_not_checked():
+    def wild_where_visible(image, mask, key):
+        return jnp.where(mask[..., None], jnp.nan, jnp.full(image.shape, 0.5))
+
+    masks = np.concatenate([MASKS, np.zeros((1, H, W), bool), np.ones((1, H, W), bool)])
+    predictor = lmjax.Predictor(small_classifier(), lmjax.Fill(wild_where_visible))
+    expected = lmjax.Predictor(small_classifier(), lmjax.Replace((0.5, 0.5, 0.5)))(IMAGE, masks)
+    logits = lmjax.evaluate(predictor, IMAGE, masks)
+    np.testing.assert_allclose(logits[:-2], expected[:-2], atol=1e-5)
+    np.testing.assert_allclose(logits[-1], expected[-1], atol=1e-5)
+
+
+def test_where_nothing_is_visible_the_function_is_not_taken():
+    hidden = np.zeros((1, H, W), bool)
+    fill = lmjax.Fill(lambda image, mask, key: image / mask.sum())  # 0 / 0
+    painted = fill.paint(IMAGE, hidden, (0.1, 0.2, 0.3))
+    np.testing.assert_array_equal(painted[0, 2, 2], np.float32([0.1, 0.2, 0.3]))
+    predictor, grey = (lmjax.Predictor(small_classifier(), each) for each in (fill, "grey"))
+    np.testing.assert_allclose(
+        lmjax.Evaluator(predictor).images(IMAGE[None], hidden, image_of=[0]),
+        lmjax.Evaluator(grey).images(IMAGE[None], hidden, image_of=[0]),
+    )
+
+
+# -- several draws
+
+
+def test_probabilities_of_several_draws_are_averaged():
+    """Against a loop over the keys, and the standard errors against NumPy."""
+    classifier = small_classifier()
+    fill = lmjax.Fill(noise, key=KEY, draws=5)
+    keys = jax.random.split(KEY, 5)
+    answers = [
+        lmjax.Predictor(classifier, lmjax.Fill(noise, key=key))(IMAGE, MASKS) for key in keys
+    ]
+    probabilities = np.array(jax.nn.softmax(jnp.stack(answers)))
+    assert probabilities.std(axis=0).max() > 0.01
+    logits = lmjax.evaluate(lmjax.Predictor(classifier, fill), IMAGE, MASKS, batch_size=4)
+    np.testing.assert_allclose(np.exp(logits), probabilities.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(fill.answers(classifier, IMAGE, MASKS), answers, atol=1e-5)
+    errors = lmjax.evaluate(removals.StandardErrors(classifier, fill), IMAGE, MASKS, batch_size=4)
+    expected = probabilities.std(axis=0, ddof=1) / np.sqrt(5)
+    np.testing.assert_allclose(errors, expected, atol=1e-6)
+    np.testing.assert_array_equal(
+        fill.paint(IMAGE, MASKS), lmjax.Fill(noise, key=keys[0]).paint(IMAGE, MASKS)
+    )
+
+
+def test_draws_of_a_black_box():
+    def salt(images, masks, keys):
+        draws = [np.random.default_rng(each).random((H, W, C)) for each in keys]
+        return np.round(draws)
+
+    classifier = small_classifier()
+    fill = lmjax.Fill(lmjax.black_box(salt), key=KEY, draws=3)
+    logits = lmjax.evaluate(lmjax.Predictor(classifier, fill), IMAGE, MASKS)
+    parts = []
+    for key in jax.random.split(KEY, 3):
+        picture = np.round(
+            np.random.default_rng(np.asarray(jax.random.key_data(key))).random((H, W, C))
+        )
+        parts.append(lmjax.Predictor(classifier, lmjax.Replace(picture))(IMAGE, MASKS))
+    expected = jax.nn.softmax(jnp.stack(parts)).mean(axis=0)
+    np.testing.assert_allclose(np.exp(logits), expected, atol=1e-6)
+
+
+def test_bad_draws_are_errors():
+    with pytest.raises(ValueError, match="draws must be a whole number, 1 or more"):
+        lmjax.Fill(noise, key=KEY, draws=0)
+    with pytest.raises(ValueError, match=r"3 draws need key=jax\.random\.key"):
+        lmjax.Fill(noise, draws=3)
+    one = removals.StandardErrors(small_classifier(), lmjax.Fill(noise, key=KEY))
+    with pytest.raises(ValueError, match="draws must be 2 or more for a standard error"):
+        one(IMAGE, MASKS)
+    with pytest.raises(ValueError, match=r"averages over draws.*got Replace\('grey'\)"):
+        removals.StandardErrors(small_classifier(), lmjax.Replace("grey"))
 
 
 def test_repr_is_short():

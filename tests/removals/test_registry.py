@@ -11,17 +11,20 @@ import pytest
 import lmjax
 from lmjax import removals
 from lmjax.removals.registry import REGISTRY
+from tests.support.optional import marked
 from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((8, 6, 3)).astype(np.float32)
 MASKS = RNG.random((5, 8, 6)) < 0.5
 SEGMENTS = np.arange(48).reshape(8, 6) // 16
+FILLS = ("ring", "harmonic", "noisy_linear", "histogram", "biharmonic")
+FILLS = (*FILLS, "telea", "navier_stokes", "samples")
 INSIDE = ("layer", "no_padding", "partial", "token_dropping", "masking")
 
 
 @pytest.mark.parametrize(
-    "name", [*removals.names(), "gray", "layer@2", "no_padding@0", "partial@1"]
+    "name", marked([*removals.names(), "gray", "layer@2", "no_padding@0", "partial@1"])
 )
 def test_every_name_makes_a_removal(name):
     removal = removals.make(name, key=jax.random.key(0), segments=SEGMENTS)
@@ -71,10 +74,11 @@ def test_titles_and_descriptions():
 def test_what_is_asked_of_names():
     names = removals.names()
     assert {name for name in names if not removals.paints(name)} == set(INSIDE)
-    assert {name for name in names if removals.soft_masks(name)} == set(names) - set(INSIDE)
+    seeing_the_mask = {*INSIDE, *FILLS}
+    assert {name for name in names if removals.soft_masks(name)} == set(names) - seeing_the_mask
     assert [name for name in names if removals.needs_segments(name)] == ["segment_mean"]
-    noise = ["gaussian_noise", "uniform_noise"]
-    assert [name for name in names if removals.needs_key(name)] == noise
+    random = ["gaussian_noise", "uniform_noise", "noisy_linear", "histogram", "samples"]
+    assert [name for name in names if removals.needs_key(name)] == random
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,10 @@ class RemovalContest(Study):
 
     name: ClassVar[str] = "contest"
     title: ClassVar[str] = "Contest of removals"
-    removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
+    removals: tuple[str, ...] = (
+        *("layer", "ring", "harmonic", "noisy_linear", "histogram", "samples"),
+        *("grey", "black", "blur"),
+    )
     parts: tuple[str, ...] = PARTS
     n_segments: tuple[int, ...] = (25, 100, 500, 5000)
     segmenter: str = "slic_near"

@@ -1,0 +1,38 @@
+"""Explanations of several images, of which some may fail."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lmjax.explanation.result import Explanation, Explanations, Failure
+
+
+def explain_each(images: Sequence[Any], explain: Callable[[int], Explanation]) -> Explanations:
+    """Explains image after image; one that fails does not stop the others.
+
+    Args:
+      images: two or more, as in `lmjax.explain`; for messages.
+      explain: function of an image's number.
+
+    Raises:
+      ValueError: no image could be explained; says why the first could not.
+
+    Warns:
+      UserWarning: an image that could not be explained, and why.
+    """
+    found, failures = [], []
+    for number, image in enumerate(images):
+        try:
+            found.append(explain(number))
+        except (ValueError, OSError) as error:
+            failures.append(Failure(_shown(image, number), error))
+            warnings.warn(f"left out {failures[-1].image}: {error}", stacklevel=3)
+    if not found:
+        error = failures[0].error
+        raise ValueError(f"none of {len(images)} images could be explained; the first: {error}")
+    return Explanations(tuple(found), tuple(failures))
+
+
+def _shown(image: Any, number: int) -> str:
+    return str(image) if isinstance(image, str | os.PathLike) else f"image {number}"

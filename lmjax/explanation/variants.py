@@ -1,0 +1,82 @@
+"""A few variants of an image as the network was shown them, and its answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lmjax.attribution.methods import WHOLE
+from lmjax.evaluation import Evaluator
+from lmjax.explanation.classes import probabilities
+from lmjax.masks import Coalitions, random_keep
+from lmjax.removals.removal import declared
+
+
+class Variant(NamedTuple):
+    """One variant of the image under each removal.
+
+    Attributes:
+      mask: `[H, W]` bool, True = visible.
+      num_hidden: number of segments that are hidden.
+      pictures: by removal, `[H, W, C]` in [0, 1]; NaN where hidden pixels are not replaced.
+      probabilities: by removal, those of all classes, `[K]`.
+    """
+
+    mask: np.ndarray
+    num_hidden: int
+    pictures: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+
+
+def show(
+    count: int,
+    image: np.ndarray,
+    segments: np.ndarray,
+    evaluators: Mapping[str, Evaluator],
+    *,
+    key: jax.Array,
+) -> tuple[np.ndarray, tuple[Variant, ...]]:
+    """Evaluates the whole image and a few variants, the first ones that LIME draws with the key.
+
+    Args:
+      count: number of variants, 0 or more.
+      image: `[H, W, C]` in [0, 1].
+      segments: `[H, W]`.
+      evaluators: by removal; one that removes nothing is called `WHOLE`.
+      key: of the draws.
+
+    Returns:
+      whole: logits `[K]` of the whole image.
+      variants: in the order of LIME's draws.
+    """
+    keep = np.asarray(random_keep(int(segments.max()) + 1, 1 + count, key=key))
+    family = Coalitions(segments, keep)
+    masks = np.asarray(family.masks(), bool)
+    logits, pictures = {}, {}
+    for name, evaluator in evaluators.items():
+        if name == WHOLE:  # nothing is hidden
+            logits[name] = np.repeat(evaluator(image, masks[:1]), len(masks), axis=0)
+            pictures[name] = np.repeat(image[None], len(masks), axis=0)
+        else:
+            logits[name] = evaluator(image, family)
+            pictures[name] = _painted(evaluator.predictor, image, masks)
+    variants = [
+        Variant(
+            masks[i],
+            int((~keep[i]).sum()),
+            {name: pictures[name][i] for name in evaluators},
+            {name: probabilities(logits[name][i]) for name in evaluators},
+        )
+        for i in range(1, len(masks))
+    ]
+    return next(iter(logits.values()))[0], tuple(variants)
+
+
+def _painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Returns the pictures that the network is given, with NaN where it is given none."""
+    removal = predictor.removal
+    if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
+        mean: Sequence[float] = predictor.classifier.preprocessing.mean
+        return np.asarray(removal.paint(image, masks, mean))
+    return np.where(masks[..., None], image, np.nan)

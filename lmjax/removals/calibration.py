@@ -1,0 +1,162 @@
+"""Calibrated: a removal whose logits go through an affine map, fitted on held images."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lmjax._utils.checks import check_number
+from lmjax._utils.summary import brief
+from lmjax.removals.removal import Removal, declared
+
+_MAX_ITERATIONS = 1000
+_GRADIENT = 1e-6  # at which the fit ends, of the largest component
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibrated(Removal):
+    """Corrects the logits of another removal by an affine map; `calibrated` fits it.
+
+    It is where the other removal is, takes the masks that it takes, and runs in its engines. A
+    pytree: the map's arrays are leaves.
+
+    Attributes:
+      removal: the other removal.
+      matrix: `[K, K]`; corrected logits are `matrix @ logits + bias`.
+      bias: `[K]`.
+    """
+
+    removal: Any
+    matrix: jax.Array
+    bias: jax.Array
+
+    def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
+        """Returns corrected logits `[N, K]`; arguments as in those of the other removal."""
+        return self._corrected(self.removal.logits(classifier, image, masks))
+
+    def logits_on_visible(
+        self, classifier: Any, image: jax.Array, masks: jax.Array, layout: Any
+    ) -> jax.Array:
+        """Returns the same logits, computed on visible positions only."""
+        return self._corrected(self.removal.logits_on_visible(classifier, image, masks, layout))
+
+    @property
+    def where(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the other removal withholds features."""
+        return declared(self.removal, "where")
+
+    @property
+    def soft_masks(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the other removal takes soft masks."""
+        return declared(self.removal, "soft_masks")
+
+    @property
+    def sparse(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the other removal has `logits_on_visible`."""
+        return declared(self.removal, "sparse")
+
+    def _corrected(self, logits: jax.Array) -> jax.Array:
+        if logits.shape[-1] != len(self.bias):
+            raise ValueError(
+                f"logits must be of {len(self.bias)} classes, as those of the fit; got "
+                f"{logits.shape[-1]}"
+            )
+        return jnp.matmul(logits, self.matrix.T, precision="highest") + self.bias[None]
+
+    def __repr__(self) -> str:
+        return f"Calibrated({brief(self.removal)}, {len(self.bias)} classes)"
+
+    def tree_flatten(self) -> tuple:
+        # A removal of plain settings is one opaque leaf to JAX: it belongs to the static part.
+        static = jax.tree_util.all_leaves([self.removal])
+        leaves = None if static else self.removal, self.matrix, self.bias
+        return leaves, self.removal if static else None
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, leaves: tuple) -> "Calibrated":
+        calibrated = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
+        removal, matrix, bias = leaves
+        object.__setattr__(calibrated, "removal", removal if static is None else static)
+        object.__setattr__(calibrated, "matrix", matrix)
+        object.__setattr__(calibrated, "bias", bias)
+        return calibrated
+
+
+def calibrated(
+    removal: Any, logits: np.ndarray, classes: np.ndarray, *, ridge: float = 1e-3
+) -> Calibrated:
+    """Fits an affine map of a removal's logits, so that masked images keep their class.
+
+    The fit minimises the cross-entropy between the softmax of the mapped logits and the classes of
+    the whole images, by L-BFGS. It follows the abstract and published summaries of MCal: matrix
+    scaling of the frozen network's logits. That one map serves all masks, so that masks of several
+    sizes belong in the fit, and the ridge are this function's definition.
+
+    `lmjax.evaluation.calibrate` evaluates a predictor on images and masks and calls this.
+
+    Args:
+      removal: the removal that gave the logits.
+      logits: `[N, K]` of masked variants, of images that are not those to be judged.
+      classes: `[N]` ints, the class that the network predicts for the whole image of each.
+      ridge: weight of half the squared distance of the map from the identity, added to the mean
+        cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
+
+    Raises:
+      ValueError: arrays that do not match or are not finite, or a ridge that is not above 0.
+
+    References:
+      Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
+      (arXiv 2603.04831).
+    """
+    logits, classes = np.asarray(logits, np.float32), np.asarray(classes)
+    if logits.ndim != 2 or classes.shape != logits.shape[:1] or len(logits) == 0:
+        raise ValueError(
+            "logits must be [N, K] and classes [N], of at least one variant; got shapes "
+            f"{logits.shape} and {classes.shape}"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("logits holds NaN or infinity; fit on variants with finite answers")
+    if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= logits.shape[1]:
+        raise ValueError(
+            f"classes must hold ints from 0 to {logits.shape[1] - 1}, got {classes.dtype} from "
+            f"{classes.min()} to {classes.max()}; take whole_logits.argmax(axis=1)"
+        )
+    check_number("ridge", ridge, above=0)
+    matrix, bias = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
+    return Calibrated(removal, matrix, bias)
+
+
+@jax.jit
+def _fit(logits: jax.Array, classes: jax.Array, ridge: float) -> tuple[jax.Array, jax.Array]:
+    """Returns the matrix and the bias."""
+    num_classes = logits.shape[1]
+
+    def loss(change):  # from the identity
+        matrix, bias = change
+        mapped = logits + jnp.matmul(logits, matrix.T, precision="highest") + bias[None]
+        entropy = optax.softmax_cross_entropy_with_integer_labels(mapped, classes).mean()
+        return entropy + ridge / 2 * (jnp.sum(matrix**2) + jnp.sum(bias**2))
+
+    optimizer, gradients = optax.lbfgs(), optax.value_and_grad_from_state(loss)
+
+    def step(state: Any) -> Any:
+        change, memory, _, count = state
+        value, gradient = gradients(change, state=memory)
+        updates, memory = optimizer.update(
+            gradient, memory, change, value=value, grad=gradient, value_fn=loss
+        )
+        change = optax.apply_updates(change, updates)
+        slope = jnp.max(jnp.array([jnp.abs(each).max() for each in jax.tree.leaves(gradient)]))
+        return change, memory, slope, count + 1
+
+    def going_on(state):
+        return (state[2] > _GRADIENT) & (state[3] < _MAX_ITERATIONS)
+
+    start = jnp.zeros((num_classes, num_classes)), jnp.zeros(num_classes)
+    change: Any
+    change, *_ = jax.lax.while_loop(going_on, step, (start, optimizer.init(start), jnp.inf, 0))
+    return jnp.eye(num_classes) + change[0], change[1]

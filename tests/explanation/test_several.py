@@ -1,0 +1,94 @@
+"""Explanations of several photographs: files, failures, one network for all."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax.explanation import compute
+from lmjax.explanation.files import check_outputs
+from tests.support.compilations import counted
+
+FAST = {"segments": "grid", "samples": 40, "removal": ("layer", "black")}
+pytestmark = pytest.mark.filterwarnings("ignore:40 samples for:UserWarning")
+
+
+def test_each_is_explained_as_it_is_alone_and_a_damaged_one_loses_no_other(
+    photographs, any_size, tmp_path
+):
+    array = np.full((40, 40, 3), 0.2)
+    with pytest.warns(UserWarning, match=r"left out .*damaged\.jpg: image .* cannot be read"):
+        found = lmjax.explain([*photographs, array], model=any_size, **FAST, output=tmp_path / "o")
+    assert [each.image.name for each in found] == ["cat.png", "Cat.jpg", "dog.png", "array"]
+    assert [path.name for path in found.files if path.suffix == ".png"] == [
+        *("cat.png", "Cat-2.png", "dog.png", "array.png")
+    ]
+    assert len(list((tmp_path / "o").iterdir())) == len(found.files) == 12
+    assert json.loads((tmp_path / "o/Cat-2.json").read_text())["image"] == "Cat.jpg"
+    ((failed, error),) = found.failures
+    assert failed == str(photographs[3])
+    assert "cannot be read" in str(error)
+    for file, explanation in zip(photographs[:3], found):
+        alone = lmjax.explain(file, model=any_size, **FAST)
+        for pair, result in alone.results.items():
+            scores = explanation[pair].attribution.scores
+            np.testing.assert_array_equal(scores, result.attribution.scores)
+
+
+def test_one_table_for_all(photographs, any_size):
+    found = lmjax.explain(photographs[:3], model=any_size, **FAST)
+    _, heading, *rows = found.summary().splitlines()
+    assert heading.split()[:4] == ["image", "class", "probability", "removal"]
+    assert [row.split()[0] for row in rows] == [
+        *("cat.png", "cat.png", "Cat.jpg", "Cat.jpg", "dog.png", "dog.png")
+    ]
+    assert len(found) == 3
+    assert repr(found) == "Explanations of 3 photographs"
+
+
+def test_the_network_is_loaded_once_and_compiled_once(photographs, any_size, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(compute, "load", lambda *_, **__: loaded.append(1) or any_size)
+    options = FAST | {"model": "resnet18_digits", "crop": True}
+    lmjax.explain(photographs[:1], **options)
+    with counted() as compiled:
+        lmjax.explain(photographs[1:3], **options)
+    assert len(loaded) == 2
+    assert not compiled
+
+
+def test_where_none_can_be_explained_it_is_an_error(photographs, any_size):
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match=r"none of 2 images could be explained; the first: .*read"),
+    ):
+        lmjax.explain([photographs[3], photographs[3]], model=any_size, **FAST)
+    for wrong in ([], [None]):
+        with pytest.raises(ValueError, match="image must be"):
+            lmjax.explain(wrong, model=any_size)
+
+
+def test_files_go_beside_a_figure_or_into_a_folder(photographs, tmp_path):
+    images = [*photographs[:2], "photograph:chelsea", "scene:3"]
+    beside = [
+        each[0].relative_to(tmp_path).name for each in check_outputs(tmp_path / "r.pdf", images)
+    ]
+    assert beside == ["r-cat.pdf", "r-Cat-2.pdf", "r-chelsea.pdf", "r-scene-3.pdf"]
+    inside = check_outputs(tmp_path / "new", images)
+    assert [path.name for path in inside[0]] == ["cat.png", "cat.npz", "cat.json"]
+    assert not (tmp_path / "new").exists()  # until something is written
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ("a", ValueError, r"a.cat\.png is one of the images"),
+        ("x.gif", ValueError, "output of several images must be a folder, or end in .png"),
+        ("no/where", FileNotFoundError, "does not exist; create it first"),
+        ("a/cat.png/x", NotADirectoryError, r"is a file|does not exist"),
+    ],
+)
+def test_outputs_that_would_not_do(photographs, tmp_path, output, error, message):
+    with pytest.raises((error, FileNotFoundError), match=message):
+        check_outputs(tmp_path / output, photographs)
