@@ -9,7 +9,7 @@ import pytest
 
 import lmjax
 from lmjax.evaluation import evaluate
-from lmjax.studies import measurements
+from lmjax.studies import measurements, seeds
 from lmjax.studies.experiments.contest import RemovalContest
 from lmjax.studies.experiments.lime_quality import LimeQuality
 from lmjax.studies.experiments.shape import MaskShape
@@ -115,16 +115,20 @@ def test_gains_are_those_of_the_metric(rows):
         assert row["gain"] == judged["gain"]
 
 
-def test_one_row_for_each_removal_and_paired_differences(rows):
-    measured = [
+def measured(network="a", factor=1.0):
+    """Costs of both removals."""
+    return [
         {
-            **{"network": "a", "removal": removal, "variants": 64, "device": "abacus"},
+            **{"network": network, "removal": removal, "variants": 64, "device": "abacus"},
             **{"milliseconds": ms, "milliseconds_low": ms / 2, "milliseconds_high": 2 * ms},
-            "first_call_seconds": 1.5,
+            "first_call_seconds": 1.5 * factor,
         }
-        for removal, ms in (("layer", 4.0), ("black", 3.0))
+        for removal, ms in (("layer", 4.0 * factor), ("black", 3.0 * factor))
     ]
-    tables = SMALL.tables(table_of(rows, measured))
+
+
+def test_one_row_for_each_removal_and_paired_differences(rows):
+    tables = SMALL.tables(table_of(rows, measured()))
     layer, other = tables["removals"]
     assert (layer["removal"], layer["milliseconds"], other["milliseconds"]) == ("layer", 4, 3)
     chosen = fakes.pick(rows, part="random", removal="black", n_segments=16)
@@ -148,20 +152,29 @@ def test_one_row_for_each_removal_and_paired_differences(rows):
     assert [ax.get_xscale() for ax in figures["a cost"].axes] == ["log"] * 3
 
 
+def test_networks_that_differ_in_their_seed_have_one_row_for_each_removal(rows):
+    both = [row | {"network": name} for name in ("b0", "b1") for row in rows]
+    tables = SMALL.tables(table_of(both, measured("b0") + measured("b1", 2)))
+    table = seeds.over_seeds(tables, {"b": ["b0", "b1"]})["removals"]
+    assert [(row["removal"], row["seeds"]) for row in table] == [("layer", 2), ("black", 2)]
+    assert table[0]["milliseconds"] == 6
+    assert table[0]["first_call_seconds"] == 2.25
+
+
 def test_a_run_measures_once_and_rows_do_not_hold_times(tmp_path, monkeypatch):
     study = RemovalContest(
         removals=("black",), parts=("random",), n_segments=(4,), segmenter="grid", grid_size=8
     )
     source, networks = fakes.Source(3), {"a": fakes.network()}
     found = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
-    (measured,) = measurements.measurements(found)
-    assert measured["removal"] == "black"
-    assert measured["milliseconds"] > 0
+    (cost,) = measurements.measurements(found)
+    assert cost["removal"] == "black"
+    assert cost["milliseconds"] > 0
     assert not [name for name in found.column_names if "seconds" in name]
     monkeypatch.setattr(RemovalContest, "measure", lambda *_: pytest.fail("measured again"))
     again = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
-    assert measurements.measurements(again) == [measured]
-    assert study.tables(again)["costs"] == [measured]
+    assert measurements.measurements(again) == [cost]
+    assert study.tables(again)["costs"] == [cost]
     report = lmjax.studies.report([tmp_path], tmp_path / "report.html").read_text()
     assert "first_call_seconds" in report
 
