@@ -14,8 +14,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice
+from lmjax._utils.probabilities import probabilities
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
-from lmjax.evaluation.outputs import OUTPUTS, check_finite, output_values, probabilities
+from lmjax.evaluation.outputs import OUTPUTS, check_finite, output_values
 from lmjax.evaluation.target import check_target, resolve_target
 from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax._utils.probabilities import probabilities
 from lmjax._utils.sizes import power_of_two
 
 OUTPUTS = ("probability", "logit")
-
-
-def probabilities(logits: jax.Array) -> jax.Array:
-    """Returns the probabilities of logits `[..., K]`: softmax, or sigmoid of a single logit."""
-    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
 
 
 def as_output(logits: jax.Array, output: str) -> jax.Array:

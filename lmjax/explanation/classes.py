@@ -4,7 +4,6 @@ import difflib
 import re
 from typing import Any
 
-import jax
 import numpy as np
 
 from lmjax.evaluation.target import check_target
@@ -68,8 +67,3 @@ def check_count(count: int, num_classes: int) -> None:
         raise ValueError(
             f"topk must be at most {num_classes}, the number of the network's classes; got {count}"
         )
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of logits `[..., K]`."""
-    return np.asarray(jax.nn.softmax(logits))

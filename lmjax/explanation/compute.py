@@ -12,6 +12,7 @@ from typing import Any, overload
 import jax
 import numpy as np
 
+from lmjax._utils.compiling import compiling
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.explanation.classes import check_count, find_class, most_probable
@@ -251,15 +252,16 @@ def _explain(
     config, classifier = explanation.config, explanation.classifier
     image, segments = explanation.image, explanation.segments
     start = time.perf_counter()
-    attribution = attribute(
-        method,
-        evaluators[removal],
-        image.pixels,
-        segments,
-        key=_keys(config)[0],
-        samples=config.samples,
-        target=target,
-    )
+    with compiling() as compiled:
+        attribution = attribute(
+            method,
+            evaluators[removal],
+            image.pixels,
+            segments,
+            key=_keys(config)[0],
+            samples=config.samples,
+            target=target,
+        )
     seconds = time.perf_counter() - start
     first = of_class(attribution, 0)
     curves, metrics = {}, {}
@@ -268,10 +270,10 @@ def _explain(
             first,
             image.pixels,
             black=_evaluator(Predictor(classifier, Replace("black")), config),
-            blur=_evaluator(Predictor(classifier, Replace("blur", sigma=5, radius=5)), config),
+            blur=_evaluator(Predictor(classifier, Replace("rise_blur")), config),
             own=None if removal == WHOLE else evaluators[removal],
         )
         metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
     if image.object_mask is not None:
         metrics |= localisation(first, segments, image.object_mask)
-    return Result(attribution, seconds, metrics, curves)
+    return Result(attribution, seconds, compiled(), metrics, curves)

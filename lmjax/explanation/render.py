@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lmjax import plots
-    from lmjax.explanation.result import Explanation
+    from lmjax.explanation.result import Explanation, Result
     from lmjax.explanation.variants import Variant
 
 _RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
@@ -61,6 +61,7 @@ def record(explanation: "Explanation") -> dict[str, Any]:
         } | {
             "variants": attribution.num_variants,
             "seconds": round(result.seconds, 3),
+            "compiling": round(result.compiling, 3),
             **result.metrics,
         }
     return {
@@ -193,12 +194,17 @@ def table(*explanations: "Explanation") -> str:
             _number(None if index else result.metrics.get(name)) for _, index, _, result in lines
         ]
     columns["\nvariants"] = [str(result.attribution.num_variants) for *_, result in lines]
-    columns["\nvariants/s"] = [
-        f"{result.attribution.num_variants / result.seconds:.0f}" for *_, result in lines
-    ]
+    columns["\nvariants/s"] = [_rate(result) for *_, result in lines]
+    columns["compiling\nseconds"] = [f"{result.compiling:.1f}" for *_, result in lines]
     return "\n".join(
         _lines({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
     )
+
+
+def _rate(result: "Result") -> str:
+    """Returns variants in a second, compilation left out."""
+    seconds = result.seconds - result.compiling
+    return f"{result.attribution.num_variants / seconds:.0f}" if seconds > 0 else "-"
 
 
 def _image_title(explanation: "Explanation") -> str:
@@ -264,18 +270,14 @@ def _why_not(method: methods.Method, removal: str) -> str:
 
 
 def meaningless(attribution: Attribution) -> str:
-    """Returns why the scores of one class mean nothing; "" where they may mean something.
-
-    A surrogate's R² is of its own samples: with S segments and N variants, pure noise gives it
-    about S / (N - 1).
-    """
+    """Returns why the scores of one class mean nothing; "" where they may mean something."""
     if np.ptp(attribution.scores) == 0:
         return "no segment changes the probability"
-    if attribution.r2 is not None:
-        noise = attribution.scores.size / max(attribution.num_variants - 1, 1)
-        if attribution.r2 <= noise:
-            return f"R² {attribution.r2:.2f}: noise would give {noise:.2f}"
-    return ""
+    if attribution.r2 is None or attribution.r2 > 0:
+        return ""
+    if np.isnan(attribution.r2):
+        return "too few variants for its segments"
+    return f"R² {attribution.r2:.2f}: variants are predicted no better than by their mean"
 
 
 def _r2(attribution: Attribution) -> float | None:

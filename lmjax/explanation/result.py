@@ -27,12 +27,14 @@ class Result(NamedTuple):
       attribution: for one class; for T classes where `topk` asked for several, the most probable
         first.
       seconds: time it took, compilation included.
+      compiling: seconds of it for tracing and compiling programs.
       metrics: values by name, those of `lmjax.explanation.metrics`, for the first class.
       curves: deletion and insertion by name, where asked for.
     """
 
     attribution: Attribution
     seconds: float
+    compiling: float
     metrics: dict[str, float]
     curves: dict[str, Curve]
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lmjax._utils.probabilities import probabilities
 from lmjax.attribution.methods import WHOLE
 from lmjax.evaluation import Evaluator
-from lmjax.explanation.classes import probabilities
 from lmjax.masks import Coalitions, random_keep
 from lmjax.removals.removal import declared
 
@@ -66,7 +66,7 @@ def show(
             masks[i],
             int((~keep[i]).sum()),
             {name: pictures[name][i] for name in evaluators},
-            {name: probabilities(logits[name][i]) for name in evaluators},
+            {name: np.asarray(probabilities(logits[name][i])) for name in evaluators},
         )
         for i in range(1, len(masks))
     ]

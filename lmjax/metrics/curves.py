@@ -106,7 +106,7 @@ def insertion(
 
     The reverse of `deletion`, with the same arguments: from none of the image to all of it. The
     published metric starts from the image under a Gaussian blur, 11 pixels wide with sigma 5:
-    `lmjax.Replace("blur", sigma=5, radius=5)`.
+    `lmjax.Replace("rise_blur")`.
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and

@@ -10,24 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.checks import check_choice
+from lmjax._utils.probabilities import mean_probability, probabilities
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.removals.removal import Removal
 from lmjax.removals.replace import Replace
 
 AVERAGES = ("probability", "logit")
-
-
-def mean_probability(answers: jax.Array) -> jax.Array:
-    """Averages probabilities over the classes.
-
-    Args:
-      answers: logits `[D, ..., K]`, of D draws.
-
-    Returns:
-      Logits `[..., K]`: the logarithms of the averaged probabilities, whose softmax they are.
-    """
-    return jax.nn.logsumexp(jax.nn.log_softmax(answers), axis=0) - jnp.log(len(answers))
 
 
 @functools.partial(
@@ -69,7 +58,7 @@ class StandardErrors:
           image: `[H, W, C]` in [0, 1].
           masks: `[N, H, W]`, 1 = visible.
         """
-        answers = jax.nn.softmax(self.removal.answers(self.classifier, image, masks))
+        answers = probabilities(self.removal.answers(self.classifier, image, masks))
         if len(answers) == 1:
             raise ValueError(f"draws must be 2 or more for a standard error; got {self.removal!r}")
         return answers.std(axis=0, ddof=1) / math.sqrt(len(answers))

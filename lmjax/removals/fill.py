@@ -11,10 +11,10 @@ import numpy as np
 from lmjax._utils import host
 from lmjax._utils.checks import check_whole
 from lmjax._utils.host import suggests_black_box
+from lmjax._utils.probabilities import mean_probability
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask
 from lmjax.removals import libraries, visible
-from lmjax.removals.average import mean_probability
 from lmjax.removals.removal import Painting, is_opaque
 
 # Fills that come with lmjax: their results are colours, and need no check in every program.

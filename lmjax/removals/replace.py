@@ -14,7 +14,13 @@ import numpy as np
 from lmjax._utils.checks import check_number, check_whole
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
-from lmjax.removals.baselines import gaussian_blur, gaussian_noise, segment_mean, uniform_noise
+from lmjax.removals.baselines import (
+    gaussian_blur,
+    gaussian_noise,
+    rise_blur,
+    segment_mean,
+    uniform_noise,
+)
 from lmjax.removals.removal import Painting, is_opaque
 
 
@@ -54,6 +60,10 @@ BASELINES: dict[str, Named] = {
         ),
         "the image under a Gaussian blur",
     ),
+    "rise_blur": Named(
+        lambda replace, image, mean: rise_blur(image, _mean_colour(mean, image)),
+        "the image under the blur of RISE's insertion, 11 pixels wide",
+    ),
     "gaussian_noise": Named(
         lambda replace, image, mean: gaussian_noise(
             image.shape, key=replace.key, std=replace.noise_std
@@ -84,7 +94,7 @@ class Replace(Painting):
     """Replaces hidden pixels by a baseline; the plain network then sees the whole picture.
 
     A pytree: baseline images, colours, key and segments are leaves, names and functions static.
-    Baselines made from the picture (`image_mean`, `segment_mean`, `blur`, functions) read hidden
+    Baselines made from the picture (`image_mean`, `segment_mean`, blurs, functions) read hidden
     pixels too; the others never do. Noise is drawn once for a `Replace`: all variants share it.
     What depends on the mask as well is `lmjax.Fill`.
 
@@ -99,6 +109,7 @@ class Replace(Painting):
         (needs `segments`);
         `"blur"`: the picture under a Gaussian blur (Fong & Vedaldi 2017, arXiv 1704.03296,
         section 4.1, whose sigma of 10 pixels is the default);
+        `"rise_blur"`: the picture under the blur from which RISE's insertion starts;
         `"gaussian_noise"`: N(0.5, noise_std^2) per pixel and channel, clipped to [0, 1];
         `"uniform_noise"`: uniform in [0, 1) per pixel and channel (both need `key`);
         a colour, C floats; another image `[H, W, C]`; or a function image -> image.
@@ -232,7 +243,7 @@ def _blend(masks: jax.Array, image: jax.Array, baseline: jax.Array) -> jax.Array
 
 def _mean_colour(mean, image: jax.Array) -> jax.Array:
     if mean is None:
-        raise ValueError("mean is needed by baseline 'grey': the preprocessing's mean, C floats")
+        raise ValueError("mean is needed by this baseline: the preprocessing's mean, C floats")
     mean = jnp.asarray(mean)
     _check_shape("mean", mean, image.shape[-1:])
     return mean

@@ -62,6 +62,16 @@ def blurred(sigma):
     return ndimage.gaussian_filter(IMAGE.astype(np.float64), **options) / inside
 
 
+def blurred_by_rise():
+    """`gkern(11, 5)` of RISE's code, by whose convolution normalised images are blurred."""
+    pixel = np.zeros((11, 11))
+    pixel[5, 5] = 1
+    kernel = ndimage.gaussian_filter(pixel, 5)
+    assert kernel[0, 0] == pytest.approx(0.0077, abs=1e-4)  # a Gaussian that ends there has .0044
+    around = IMAGE.astype(np.float64) - MEAN
+    return ndimage.convolve(around, kernel[..., None], mode="constant") + MEAN
+
+
 OTHER = RNG.random((H, W, C))
 STEPS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
 PICTURES = {
@@ -71,6 +81,7 @@ PICTURES = {
     "image_mean": ("image_mean", np.full((H, W, C), IMAGE.reshape(-1, C).mean(axis=0))),
     "segment_mean": ("segment_mean", segment_means()),
     "blur": ("blur", blurred(10.0)),
+    "rise_blur": ("rise_blur", blurred_by_rise()),
     "colour": ((0.1, 0.2, 0.9), np.full((H, W, C), (0.1, 0.2, 0.9))),
     "integer colour": ((0, 1, 0), np.full((H, W, C), (0.0, 1.0, 0.0))),
     "another image": (OTHER, OTHER),
