@@ -54,6 +54,7 @@ _REMOVALS = {
     "image_mean": "#7a4a21",
     "segment_mean": "#b08d57",
     "blur": "#1597a5",
+    "rise_blur": "#0b5566",
     "gaussian_noise": "#7b4fb5",
     "uniform_noise": "#c08fdc",
     "ring": "#f2b705",
