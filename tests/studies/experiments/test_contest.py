@@ -179,6 +179,16 @@ def test_a_run_measures_once_and_rows_do_not_hold_times(tmp_path, monkeypatch):
     assert "first_call_seconds" in report
 
 
+def test_a_broken_first_image_is_not_measured_on(tmp_path):
+    study = RemovalContest(
+        removals=("black",), parts=("random",), n_segments=(4,), segmenter="grid", grid_size=8
+    )
+    source, networks = fakes.Source(2, broken=(0,)), {"a": fakes.network()}
+    with pytest.warns(UserWarning, match="1 of 2 images could not be evaluated"):
+        found = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
+    assert [cost["removal"] for cost in measurements.measurements(found)] == ["black"]
+
+
 def test_images_without_masks_take_part_in_random_removal_only():
     class Unmasked(fakes.Source):
         def __getitem__(self, index):
