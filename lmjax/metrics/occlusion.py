@@ -103,7 +103,7 @@ def symmetric_relevance_gain(
 
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), and `plot_pixel_flipping.py` of
-      their code, which averages curves over images before it takes the area.
+      their code, which follows the label and averages curves over images before it takes the area.
     """
     steps = check_whole("steps", steps, least=1)
     game = Game(predictor, image, target=target, output=output)
