@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator
 
 from lmjax._utils.text import printable
 
@@ -40,6 +41,7 @@ _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
 _LABEL_WIDTH = 28  # letters, of labels in legends and beside colour bars and rows
 _Y_LABEL_WIDTH = 27
 _LEAST_WIDTH = 6.0  # inches, of figures with a legend
+_LOG_MARGIN = 2.3  # two of the ticks 1, 2, 5, 10, ... are in sight even around one point
 _MOST_BARS = 16  # points of curves that have error bars
 _MARKERS = "osD^vPX*"
 _NOTHING = "#e6e6e6"
@@ -58,6 +60,7 @@ _REMOVALS = {
     "image_mean": "#7a4a21",
     "segment_mean": "#b08d57",
     "blur": "#1597a5",
+    "rise_blur": "#0b5566",
     "gaussian_noise": "#7b4fb5",
     "uniform_noise": "#c08fdc",
     "ring": "#f2b705",
@@ -357,6 +360,7 @@ class Chart(NamedTuple):
       lines: the curves.
       doubling: whether x has a logarithmic scale of base 2, with ticks at the curves' points.
       reference: label and height of a dotted line, such as what chance gives; or None.
+      logarithmic: whether x has a logarithmic scale of base 10; points are not moved aside.
     """
 
     title: str
@@ -365,6 +369,7 @@ class Chart(NamedTuple):
     lines: Sequence[Line]
     doubling: bool = False
     reference: tuple[str, float] | None = None
+    logarithmic: bool = False
 
 
 @_plain_text
@@ -425,7 +430,15 @@ def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
         ax.set_xscale("log", base=2)
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.minorticks_off()
-    for line, shift in zip(chart.lines, _shifts(len(chart.lines))):
+    if chart.logarithmic:
+        ends = [x for line in chart.lines for x in line.x]
+        ax.set_xscale("log")
+        ax.set_xlim(min(ends) / _LOG_MARGIN, max(ends) * _LOG_MARGIN)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+    shifts = np.zeros(len(chart.lines)) if chart.logarithmic else _shifts(len(chart.lines))
+    for line, shift in zip(chart.lines, shifts):
         _draw_line(ax, line, colours[line.label], shift, chart.doubling)
     if chart.reference is not None:
         label, height = chart.reference

@@ -19,6 +19,7 @@ from lmjax.metrics.fidelity import (
     sensitivity_n,
     sufficiency,
 )
+from lmjax.metrics.in_domain import FFidelity, f_fidelity, idsds
 from lmjax.metrics.localisation import (
     alignment,
     pointing_game,
@@ -33,11 +34,18 @@ from lmjax.metrics.missingness import (
     unchanged_predictions,
     wordnet_similarity,
 )
+from lmjax.metrics.occlusion import (
+    occlusion_area,
+    r_oms,
+    relevance_gain,
+    symmetric_relevance_gain,
+)
 from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation, top_k_ablation
 
 __all__ = [
     "Curve",
     "Estimate",
+    "FFidelity",
     "SensitivityN",
     "accuracy",
     "alignment",
@@ -48,20 +56,26 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "f_fidelity",
+    "idsds",
     "infidelity",
     "insertion",
     "irof",
     "kendall",
     "mu_fidelity",
     "necessity",
+    "occlusion_area",
     "pointing_game",
+    "r_oms",
     "region_perturbation",
+    "relevance_gain",
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "sensitivity_n",
     "spearman",
     "ssim",
     "sufficiency",
+    "symmetric_relevance_gain",
     "top_k_ablation",
     "top_k_iou",
     "top_k_jaccard",

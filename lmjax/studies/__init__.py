@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lmjax.studies.experiments.baselines import BaselineDependence as BaselineDependence
     from lmjax.studies.experiments.concordance import Concordance as Concordance
     from lmjax.studies.experiments.consistency import Consistency as Consistency
+    from lmjax.studies.experiments.contest import RemovalContest as RemovalContest
     from lmjax.studies.experiments.lime_quality import LimeQuality as LimeQuality
     from lmjax.studies.experiments.linearity import FeatureLinearity as FeatureLinearity
     from lmjax.studies.experiments.removal import SegmentRemoval as SegmentRemoval
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "ImageBatch": "lmjax.studies.images",
         "LimeQuality": "lmjax.studies.experiments.lime_quality",
         "MaskShape": "lmjax.studies.experiments.shape",
+        "RemovalContest": "lmjax.studies.experiments.contest",
         "SegmentRemoval": "lmjax.studies.experiments.removal",
         "Study": "lmjax.studies.study",
         "errors": "lmjax.studies.runner",

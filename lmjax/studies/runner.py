@@ -18,7 +18,8 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
-from lmjax.studies.images import SampledBatch
+from lmjax.studies import measurements
+from lmjax.studies.images import ImageBatch, SampledBatch
 from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
 from lmjax.studies.run_folder import Range, Results, ranges, read_manifest
@@ -106,6 +107,8 @@ def run(
     results = Results(default_out(study) if out is None else out, job.identity())
     chosen = job.shards[_check_shard(shard)]
     results.claim(job.about())
+    if shard[0] == 0 and not measurements.path(results).exists():
+        _measure(job, results)
     mine = [
         each for each in chosen if not results.has(each) or (retry_errors and results.errors(each))
     ]
@@ -116,7 +119,22 @@ def run(
         why = f"{errors[0]['error']}; retry_errors=True tries again" if errors else "no errors"
         raise ValueError(f"none of {job.images} images has rows: {why}")
     _warn(job, missing, errors)
-    return table
+    return measurements.beside(table, results)
+
+
+def _measure(job: Job, results: Results) -> None:
+    """Stores what a study measures on the first image that it can be measured on."""
+    if not isinstance(job.study, measurements.Measuring):
+        return
+    for i in range(min(_TRIED_IMAGES, job.images)):
+        samples, errors = job.read([i])
+        if not errors:
+            try:
+                found = job.study.measure(job.batch(samples, ImageBatch))
+            except IMAGE_ERRORS:  # another image will do
+                continue
+            device = {"device": jax.devices()[0].device_kind}
+            return measurements.store(results, [{**each, **device} for each in found])
 
 
 def _write_shards(job: Job, results: Results, shards: list[Range], progress: bool | None) -> None:
@@ -239,7 +257,9 @@ def open_run(out: str | os.PathLike) -> tuple[dict[str, Any], pa.Table, list[dic
       out: folder of the run.
     """
     manifest, results, shards = _open(out)
-    return {**manifest, "made_by": results.made_by(shards)}, *results.read(shards)
+    rows, errors = results.read(shards)
+    manifest = {**manifest, "made_by": results.made_by(shards)}
+    return manifest, measurements.beside(rows, results), errors
 
 
 def unfinished(out: str | os.PathLike) -> list[Range]:

@@ -16,7 +16,8 @@ from lmjax.studies.statistics import CONFIDENCE, ends, estimated_columns, interv
 Kinds = Mapping[str, Sequence[str]]
 """Kinds of training by name: the names of their networks, one for each seed, in the same order."""
 
-_COUNTS = ("images", "visible", "hidden", "removed", "classes")  # measured; no part of a row's key
+# Measured; no part of a row's key.
+_COUNTS = ("images", "visible", "hidden", "removed", "classes", "rank", "first_call_seconds")
 _ACCURACIES = ("accuracy", "object", "swapped")
 
 

@@ -35,6 +35,11 @@ class Group(NamedTuple):
         order = np.lexsort((steps, images))
         return self.columns[name][order].reshape(len(np.unique(images)), -1)
 
+    def where(self, name: str, value: Any) -> "Group":
+        """Returns the group of those rows that have a value in a column."""
+        chosen = self.columns[name] == value
+        return Group(self.key, {column: x[chosen] for column, x in self.columns.items()})
+
 
 def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
     """Groups rows that agree in the columns `by`, in the order of each group's first row."""

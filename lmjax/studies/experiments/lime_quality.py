@@ -87,7 +87,7 @@ class LimeQuality(ExplanationStudy):
         for network in batch.networks:
             batch.object_masks(network)  # first: an image without one costs no explanation
             scores = self.explain(batch, network, self.removals)
-            found = self._localisation(batch, network, scores)
+            found = self.localisation(batch, network, scores)
             ablated = self._ablated(batch, network, scores)
             for (r, removal), under in itertools.product(
                 enumerate(self.removals), self.evaluated_under
@@ -99,9 +99,7 @@ class LimeQuality(ExplanationStudy):
                     rows.append({**row, **about, **found[i][r]})
         return rows
 
-    def _localisation(
-        self, batch: ImageBatch, network: str, scores
-    ) -> list[list[dict[str, float]]]:
+    def localisation(self, batch: ImageBatch, network: str, scores) -> list[list[dict[str, float]]]:
         """Measures how well explanations find the object, by image and removal."""
         images = zip(scores, self.segments(batch, network), batch.object_masks(network))
         return [

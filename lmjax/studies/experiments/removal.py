@@ -108,7 +108,7 @@ class SegmentRemoval(Study):
         for network, segmenter in itertools.product(batch.networks, self.segmenters):
             options = {"size": self.grid_size, "n_segments": self.n_segments}
             segments = batch.segments(network, segmenter, **options)
-            variants = self._variants(batch, network, segments)
+            variants = self.variants(batch, network, segments)
             for removal in self.removals:
                 logits = batch.coalition_logits(
                     network, removal, segments, np.array(variants.keep), variants.image_of
@@ -121,8 +121,8 @@ class SegmentRemoval(Study):
                 ]
         return rows
 
-    def _variants(self, batch: ImageBatch, network: str, segments: np.ndarray) -> "_Variants":
-        """Returns the variants of all images, orders and fractions."""
+    def variants(self, batch: ImageBatch, network: str, segments: np.ndarray) -> "Variants":
+        """Returns the variants of all images, orders and fractions, of segments `[M, H, W]`."""
         salience = [None] * len(segments)
         if set(self.orders) != {"random"}:
             heatmaps = self._heatmaps(batch, network)
@@ -140,7 +140,7 @@ class SegmentRemoval(Study):
                     removed = int(fraction * count + 0.5)
                     keep = (ranks >= removed) & (ranks < columns)
                     made.append((i, order, float(fraction), removed, float(area @ keep), keep))
-        return _Variants(*map(list, zip(*made)))
+        return Variants(*map(list, zip(*made)))
 
     def _heatmaps(self, batch: ImageBatch, network: str) -> np.ndarray:
         """Returns `[M, H, W]`, what `saliency` says that segments are ordered by."""
@@ -199,7 +199,7 @@ class SegmentRemoval(Study):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Variants:
+class Variants:
     """Variants of a batch's images; each attribute is a list with an entry for each variant."""
 
     image_of: list[int]

@@ -84,7 +84,7 @@ def test_orders_are_what_they_say(rows):
     source = fakes.Source(20)
     batch = ImageBatch([read_sample(source, 5)], {"a": fakes.network()}, key=jax.random.key(0))
     segments = batch.segments("a", "grid", size=8)
-    variants = study._variants(batch, "a", segments)
+    variants = study.variants(batch, "a", segments)
     share = source[5]["object_mask"].reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
     gone = {}
     for order, keep in zip(variants.order, variants.keep):
@@ -117,7 +117,7 @@ def test_what_is_known_is_not_asked_again():
     study = dataclasses.replace(SMALL, removals=("black", "grey"))
     batch = ImageBatch([read_sample(source, i) for i in IMAGES], networks, key=jax.random.key(0))
     study.rows(batch)
-    variants = study._variants(batch, "a", batch.segments("a", "grid", size=8))
+    variants = study.variants(batch, "a", batch.segments("a", "grid", size=8))
     asked = {
         (i, keep.tobytes()) for i, keep in zip(variants.image_of, variants.keep) if not keep.all()
     }
@@ -156,7 +156,7 @@ def test_gradients_of_a_named_network_order_segments():
     options = {"removals": ("black",), "fractions": (0.5,), "grid_size": 8}
     by_b = SegmentRemoval(saliency="b", orders=("most_salient",), **options)
     batch = ImageBatch([read_sample(fakes.Source(9), 8)], networks, key=jax.random.key(0))
-    variants = by_b._variants(batch, "a", batch.segments("a", "grid", size=8))
+    variants = by_b.variants(batch, "a", batch.segments("a", "grid", size=8))
     image = batch.images("a")[0]
     heatmap = lmjax.attribution.gradient(lmjax.Predictor(networks["b"]), image).heatmap
     mean = heatmap.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
@@ -296,7 +296,7 @@ def test_the_sources_own_saliency_orders_segments():
     source, study = Heatmaps(4), SegmentRemoval(saliency="source", **options)
     samples = [read_sample(source, i) for i in (0, 3)]
     batch = ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0))
-    variants = study._variants(batch, "a", batch.segments("a", "grid", size=8))
+    variants = study.variants(batch, "a", batch.segments("a", "grid", size=8))
     for i, order, keep in zip(variants.image_of, variants.order, variants.keep):
         saliency = source[(0, 3)[i]]["saliency"]
         mean = saliency.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()

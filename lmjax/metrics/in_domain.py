@@ -1,0 +1,164 @@
+"""Metrics for networks that were fine-tuned with the removal that judges: IDSDS, F-Fidelity.
+
+Nothing here trains: `lmjax train --augmentations patches:REMOVAL` shows a network images with parts
+removed. A judge is in-domain where the predictor's network was trained with its removal.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from lmjax._utils.checks import check_number, check_whole
+from lmjax.attribution.game import Game
+from lmjax.evaluation.evaluator import Evaluator
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.segments import even_grid
+from lmjax.metrics.agreement import pearson, ranked
+from lmjax.metrics.ranked_regions import rank_regions
+
+_CELLS = 4  # along each side of the grid of IDSDS
+
+
+def idsds(
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    heatmap: ArrayLike,
+    *,
+    target: int | Sequence[int] | None = None,
+    segments: ArrayLike | None = None,
+    output: str = "logit",
+) -> float | np.ndarray:
+    """Computes the single-deletion score, the rank correlation of patches' scores and their drops.
+
+    A patch's score is the sum of its pixels', its drop f(x) - f(x without this patch alone). It is
+    the in-domain score, IDSDS, where the network was fine-tuned on images that lack single patches
+    under the predictor's removal; of any other network it is the single-deletion score.
+
+    Args:
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress. The paper paints patches with the mean colour (zeros after normalisation).
+      image: `[H, W, C]` floats in [0, 1].
+      heatmap: `[H, W]`, higher = more relevant, with its sign; with segments also `[S]`.
+      target: class or classes; None takes the predicted class. The paper takes the label.
+      segments: `[H, W]` ints, labels 0..S-1: the patches. None: a grid of 4 x 4, as in the paper.
+      output: "logit", as in the paper, or "probability".
+
+    Returns:
+      Spearman's correlation, in [-1, 1], or `[T]` for T targets; higher is better. NaN where all
+      scores or all drops are equal.
+
+    Raises:
+      ValueError: shapes that do not match, and all that `lmjax.evaluate` raises.
+
+    References:
+      Hesse, Schaub-Meyer & Roth 2024, "Benchmarking the attribution quality of vision models"
+      (arXiv 2407.11910), and `single_deletion.py` of their code.
+    """
+    game = Game(predictor, image, target=target, output=output)
+    if segments is None:
+        height, width = game.shape
+        segments = even_grid(game.shape, (min(_CELLS, height), min(_CELLS, width)))
+    regions = rank_regions(heatmap, segments, game.shape, by="sum")
+    payoffs = game.payoffs(Coalitions(regions.labels, ~np.eye(len(regions.scores), dtype=bool)))
+    drops = payoffs.whole[..., None].astype(np.float64) - payoffs.values.T
+    scores = np.broadcast_to(ranked(regions.scores), drops.shape)
+    return pearson(scores, ranked(drops))[()]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FFidelity:
+    """Drops of the output when random parts of an explanation, or of the rest, are removed.
+
+    Attributes:
+      sizes: float64 `[M]`, shares of the regions that count as the explanation.
+      plus: float64 `[M]`, or `[T, M]` for T targets: FFid+, mean drops without random parts of the
+        explanation; higher is better.
+      minus: FFid-, the same of the regions outside it; lower is better.
+    """
+
+    sizes: np.ndarray
+    plus: np.ndarray
+    minus: np.ndarray
+
+
+def f_fidelity(
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    heatmap: ArrayLike,
+    *,
+    key: jax.Array,
+    target: int | Sequence[int] | None = None,
+    segments: ArrayLike | None = None,
+    sizes: Sequence[float] = tuple(i / 20 for i in range(1, 20)),
+    share: float = 0.5,
+    most: float = 0.1,
+    num_samples: int = 50,
+    output: str = "probability",
+) -> FFidelity:
+    """Computes F-Fidelity, mean drops of the output without random parts of the explanation.
+
+    Each of the regions of highest score is removed with probability `share`, or with a smaller one
+    where that would remove more than `most` of all regions on average, the share that the network
+    was fine-tuned with. The same is done with the other regions. With `most=1`, of a network that
+    was not fine-tuned, it is R-Fidelity.
+
+    Args:
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
+      image: `[H, W, C]` floats in [0, 1].
+      heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
+      key: random key of the parts.
+      target: class or classes; None takes the predicted class.
+      segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
+      sizes: shares of the regions that count as the explanation, above 0 and below 1.
+      share: alpha, of a part's regions that are removed on average, above 0 and at most 1.
+      most: beta, the largest share of all regions that is removed on average, above 0.
+      num_samples: random parts for each size.
+      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+
+    Returns:
+      `FFidelity`.
+
+    Raises:
+      ValueError: numbers out of range, shapes that do not match, fewer than two regions, and all
+        that `lmjax.evaluate` raises.
+
+    References:
+      Zheng et al. 2025, "F-Fidelity: a robust framework for faithfulness evaluation of explainable
+      AI" (arXiv 2410.02970), and their code, with its alpha, beta and 50 samples. Their code
+      follows whether the label is predicted, not the class's probability.
+    """
+    check_number("share", share, above=0, most=1)
+    check_number("most", most, above=0, most=1)
+    num_samples = check_whole("num_samples", num_samples, least=1)
+    shares = _check_sizes(sizes)
+    game = Game(predictor, image, target=target, output=output)
+    regions = rank_regions(heatmap, segments, game.shape)
+    count = len(regions.scores)
+    if count < 2:
+        raise ValueError("segments must be two or more, one of which is outside the explanation")
+    check_memory(10 * len(shares) * num_samples * count, count, len(shares) * num_samples)
+    ranks = np.empty(count, int)
+    ranks[regions.order] = np.arange(count)
+    top = np.clip(np.rint(shares * count), 1, count - 1)
+    inside = ranks < top[:, None]
+    parts = np.stack([inside, ~inside])  # [2, M, R]
+    chances = np.minimum(share, most * count / parts.sum(axis=-1, keepdims=True))
+    draws = jax.random.uniform(key, (num_samples, 1, len(top), count), np.float32)
+    keep = ~(parts & (np.asarray(draws) < chances))  # [N, 2, M, R]
+    payoffs = game.payoffs(Coalitions(regions.labels, keep.reshape(-1, count)))
+    drops = payoffs.whole[..., None].astype(np.float64) - payoffs.values.T
+    drops = drops.reshape(*drops.shape[:-1], *keep.shape[:-1])
+    plus, minus = np.moveaxis(drops.mean(axis=-3), -2, 0)
+    return FFidelity(shares, plus, minus)
+
+
+def _check_sizes(sizes: Sequence[float]) -> np.ndarray:
+    """Returns shares `[M]`; raises ValueError unless they are above 0 and below 1."""
+    shares = np.atleast_1d(np.asarray(sizes, np.float64))
+    if shares.size == 0 or not ((shares > 0) & (shares < 1)).all():
+        raise ValueError(f"sizes must be above 0 and below 1, one or more; got {sizes}")
+    return shares
