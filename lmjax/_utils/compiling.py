@@ -12,9 +12,9 @@ _total = [0.0]
 
 @functools.cache
 def _listen() -> None:
-    def add(event: str, duration: float, **_: object) -> None:
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith(_EVENTS):
-            _total[0] += duration
+            _total[0] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(add)
 

@@ -96,7 +96,7 @@ def test_metrics_are_those_of_the_library(compared, network):
     given = explanation.image.pixels, attribution.heatmap
     removals = {
         "deletion_black": lmjax.Replace("black"),
-        "insertion_blur": lmjax.Replace("blur", sigma=5, radius=5),
+        "insertion_blur": lmjax.Replace("rise_blur"),
         "deletion": lmjax.LayerMasking(),
         "insertion": lmjax.LayerMasking(),
     }
