@@ -9,7 +9,9 @@ from types import ModuleType
 
 import tyro
 
+from lmjax._utils.interruption import Interrupted
 from lmjax._utils.text import printable
+from lmjax.cli.interruption import end, interruptible
 from lmjax.cli.terminal import streams, warn
 
 COMMANDS = {
@@ -23,6 +25,10 @@ COMMANDS = {
 """Commands, each `lmjax.cli.NAME`, and what `lmjax --help` says of them."""
 
 REPLACED = {"bench": "python -m benchmarks.engines masks in a clone of the repository"}
+
+# Seconds from an interrupt to the end of a command that meets no place to stop, such as while it
+# compiles. A training writes a checkpoint first, after the step under way.
+_GRACE, _LONG_GRACE = 4, 60
 
 _DESCRIPTION = """Layer masking: what does a network see when part of an image is missing?
 
@@ -45,9 +51,11 @@ def _run(arguments: list[str]) -> None:
     command = None
     try:
         modules, arguments = take_imports(arguments)
-        import_modules(modules)
-        command = _command(arguments)
-        build(command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
+        grace = _LONG_GRACE if arguments[:1] == ["train"] else _GRACE
+        with interruptible(grace):
+            import_modules(modules)
+            command = _command(arguments)
+            build(command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
     except BrokenPipeError:  # whoever read the output has left
         raise
     except (ValueError, OSError, ImportError) as error:
@@ -56,6 +64,8 @@ def _run(arguments: list[str]) -> None:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         sys.exit(f"lmjax: error: out of memory; {getattr(command, 'LESS_MEMORY', '')}".rstrip("; "))
+    except Interrupted as error:
+        end(error.signal)
     except KeyboardInterrupt:
         sys.exit(130)
 

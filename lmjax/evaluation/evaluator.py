@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
 from lmjax._utils.host import original_errors
+from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.terminal import on_terminal
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
@@ -135,6 +136,7 @@ class Evaluator:
                 answers = np.asarray(answers)
                 if logits is None:
                     logits = np.empty((job.num_variants, answers.shape[1]), np.float32)
+                stop_if_noted()
                 real = variants >= 0
                 logits[variants[real]] = answers[real]
                 bar.update(int(real.sum()))

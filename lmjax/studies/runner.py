@@ -15,6 +15,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
@@ -152,6 +153,7 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: boo
                     f"none of the first {len(failed)} images can be evaluated: {failed[0]['error']}"
                 )
             results.write(each, rows, errors, made_by)
+            stop_if_noted()
             bar.update(each.stop - each.start)
 
 

@@ -21,6 +21,7 @@ from lmjax import __version__
 from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
+from lmjax._utils.interruption import noted, stop_if_noted
 from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
@@ -332,13 +333,15 @@ def _steps(
             pending.append((step, metrics))
             collect(_LAG)
             ends = step % config.steps_per_epoch == 0
-            if ends or step % checkpoint_steps == 0:
+            stops = noted() and jax.process_count() == 1
+            if ends or stops or step % checkpoint_steps == 0:
                 collect(0)
                 if ends:
                     rows[-1]["test_accuracy"] = job.test_accuracy(state.trained)
                 if writes:
                     folder.save(jax.device_get(state), rows)
                 rows.clear()
+            stop_if_noted()
     return state
 
 
