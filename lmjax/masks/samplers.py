@@ -190,7 +190,8 @@ def all_coalitions(num_segments: int) -> np.ndarray:
     Raises:
       ValueError: more coalitions than memory allows.
     """
-    _check_sizes(num_segments, 2**num_segments)
+    num_segments = check_whole("num_segments", num_segments, least=1)
+    check_memory(2 * 9 * num_segments * 2**num_segments, num_segments, 2**num_segments)
     return (np.arange(2**num_segments)[:, None] >> np.arange(num_segments)[None, :]) % 2 == 1
 
 

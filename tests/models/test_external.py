@@ -278,6 +278,8 @@ def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)
     Image.fromarray(pixels).save("photo.png")
+    Image.fromarray(pixels[::-1]).save("other.png")
+    (tmp_path / "table.csv").write_text("image,label\nphoto.png,3\nother.png,7\n")
     weights = state_dict(build("test_byobnet", 0, num_classes=10))
     checkpoints.save_safetensors("tiny.safetensors", weights)
     main(
@@ -293,7 +295,17 @@ def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     main(
         [
             *("study", "removal", "--models", "timm:test_byobnet=tiny.safetensors"),
-            *("--images", "2", "--removals", "layer", "grey", "--orders", "random"),
+            *(
+                "--source",
+                "csv:table.csv",
+                "--images",
+                "2",
+                "--removals",
+                "layer",
+                "grey",
+                "--orders",
+                "random",
+            ),
             *("--fractions", "0.5", "--engine", "dense", "--grid-size", "16"),
         ]
     )

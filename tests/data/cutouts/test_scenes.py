@@ -207,7 +207,7 @@ def _invisible(path):
     ("damage", "message"),
     [
         (_cut_off, "cannot be read"),
-        (_no_picture, "no picture of a kind that Pillow knows"),
+        (_no_picture, "no picture of a kind that is read"),
         (_opaque, "it has no opacity"),
         (_invisible, "transparent all over"),
     ],

@@ -72,7 +72,10 @@ def test_what_is_missing_is_said_in_a_line(missing, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("wordnet.csv", r"must be a \.npy file"), ("none/wordnet.npy", "no folder .*none$")],
+    [
+        ("wordnet.csv", r"out must end in \.npy"),
+        ("none/wordnet.npy", "out folder .*none does not exist; create it first"),
+    ],
 )
 def test_files_that_cannot_be_are_refused_before_the_work(out, message, monkeypatch, tmp_path):
     monkeypatch.setattr(synsets, "synsets", lambda: pytest.fail("too late"))
