@@ -295,18 +295,9 @@ def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     main(
         [
             *("study", "removal", "--models", "timm:test_byobnet=tiny.safetensors"),
-            *(
-                "--source",
-                "csv:table.csv",
-                "--images",
-                "2",
-                "--removals",
-                "layer",
-                "grey",
-                "--orders",
-                "random",
-            ),
-            *("--fractions", "0.5", "--engine", "dense", "--grid-size", "16"),
+            *("--source", "csv:table.csv", "--images", "2", "--orders", "random"),
+            *("--removals", "layer", "grey", "--fractions", "0.5"),
+            *("--engine", "dense", "--grid-size", "16"),
         ]
     )
     assert "layer" in capsys.readouterr().out
