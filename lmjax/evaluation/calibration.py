@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.outputs import predicted_classes
 from lmjax.evaluation.predictor import Predictor
 from lmjax.removals.calibration import calibrated
 
@@ -36,6 +37,6 @@ def calibrate(
     logits = evaluator.images(images, masks, image_of=image_of)
     everything = np.ones(images.shape[:3], bool)
     whole = evaluator.images(images, everything, image_of=np.arange(len(images)))
-    classes = whole.argmax(axis=1)[np.asarray(image_of)]
+    classes = predicted_classes(whole)[np.asarray(image_of)]
     removal = calibrated(evaluator.predictor.removal, logits, classes, ridge=ridge)
     return dataclasses.replace(evaluator.predictor, removal=removal)

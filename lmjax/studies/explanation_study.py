@@ -72,7 +72,7 @@ class ExplanationStudy(Study):
         columns = power_of_two(int(segments.max()) + 1)
         keep = np.concatenate([np.pad(x, ((0, 0), (0, columns - x.shape[1]))) for x in drawn])
         image_of = np.repeat(np.arange(len(drawn)), self.samples)
-        targets = batch.whole_logits(network).argmax(axis=1)[image_of]
+        targets = batch.whole_predictions(network)[image_of]
         outputs = []
         for removal in removals:
             logits = batch.coalition_logits(network, removal, segments, keep, image_of)

@@ -18,6 +18,7 @@ from lmjax import attribution
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.evaluator import Engine
+from lmjax.evaluation.outputs import predicted_classes
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
@@ -273,6 +274,10 @@ class ImageBatch:
         logits[partial] = evaluated[which.reshape(-1)]
         return logits
 
+    def whole_predictions(self, network: str) -> np.ndarray:
+        """Returns the classes that a network predicts on whole images, int `[M]`."""
+        return predicted_classes(self.whole_logits(network))
+
     def predictions(
         self, network: str, logits: np.ndarray, image_of: Sequence[int] | np.ndarray
     ) -> list[dict[str, Any]]:
@@ -288,8 +293,8 @@ class ImageBatch:
           predicted on the whole image), `prediction`, its `probability`, `correct` (prediction is
           label) and `unchanged` (prediction is whole prediction).
         """
-        labels, reference = self.labels(), self.whole_logits(network).argmax(axis=1).tolist()
-        predicted = logits.argmax(axis=1).tolist()
+        labels, reference = self.labels(), self.whole_predictions(network).tolist()
+        predicted = predicted_classes(logits).tolist()
         probabilities = np.exp(logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)).tolist()
         return [
             {

@@ -1,5 +1,6 @@
 """Labels of a source that are, or are not, classes of a network."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,3 +47,11 @@ def test_studies_ask_before_they_run():
     network = lmjax.models.load("resnet18_digits")
     with pytest.raises(ValueError, match="labels of the source are not classes of net"):
         studies.estimate(fakes.Brightness(), source, networks={"net": network})
+
+
+def test_networks_with_one_logit_predict_no_class():
+    """Their predictions would be unchanged and right, whatever is removed."""
+    network = dataclasses.replace(fakes.network(), weights=fakes.network().weights[..., :1])
+    study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)
+    with pytest.raises(ValueError, match="predicted classes need two logits"):
+        studies.estimate(study, fakes.Source(2), networks={"net": network})

@@ -276,7 +276,7 @@ def _check_shares(
 
 def _predicted(batch: ImageBatch, network: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the classes predicted on whole images and their probabilities, `[M]` each."""
-    classes = batch.whole_logits(network).argmax(axis=1)
+    classes = batch.whole_predictions(network)
     return classes, probability(batch.whole_logits(network), classes)
 
 

@@ -168,7 +168,7 @@ class RemovalContest(Study):
         self, batch: ImageBatch, network: str, logits: np.ndarray, image_of: np.ndarray
     ) -> list[float]:
         """Returns the probabilities of the classes that are predicted on whole images, `[N]`."""
-        target = batch.whole_logits(network).argmax(axis=1)[image_of]
+        target = batch.whole_predictions(network)[image_of]
         chosen = np.take_along_axis(logits, target[:, None], axis=1)[:, 0]
         return np.exp(chosen - np.logaddexp.reduce(logits, axis=1)).tolist()
 
@@ -215,29 +215,22 @@ class RemovalContest(Study):
         return np.array(gains)
 
     def measure(self, batch: ImageBatch) -> list[dict[str, Any]]:
-        """Measures milliseconds a variant, of coalitions of squares, half of them hidden."""
+        """Measures milliseconds a variant, of coalitions of squares, half of them hidden.
+
+        Removals take turns, so that other work on the machine meets them alike.
+        """
         found = []
-        for network, removal in itertools.product(batch.networks, self.removals):
-            segments = batch.segments(network, "grid", size=self.grid_size)
+        for network in batch.networks:
+            segments = batch.segments(network, "grid", size=self.grid_size)[:1]
             rng = np.random.default_rng(self.seed)
-            keep = rng.random((_TIMED_VARIANTS, int(segments[0].max()) + 1)) < 0.5
-            coalitions = ImageCoalitions(segments[:1], keep)
-            seconds = []
-            for _ in range(1 + _TIMED_CALLS):
+            keep = rng.random((_TIMED_VARIANTS, int(segments.max()) + 1)) < 0.5
+            coalitions, image_of = ImageCoalitions(segments, keep), np.zeros(len(keep), int)
+            seconds = {removal: [] for removal in self.removals}
+            for _, removal in itertools.product(range(1 + _TIMED_CALLS), self.removals):
                 start = time.perf_counter()
-                batch.logits(network, removal, coalitions, np.zeros(len(keep), int))
-                seconds.append(time.perf_counter() - start)
-            first, *steady = seconds
-            a_variant = np.array(steady) * 1000 / len(keep)
-            found.append(
-                {
-                    **{"network": network, "removal": removal, "variants": len(keep)},
-                    **interval(
-                        "milliseconds", np.median(a_variant), min(a_variant), max(a_variant)
-                    ),
-                    "first_call_seconds": first - float(np.median(steady)),
-                }
-            )
+                batch.logits(network, removal, coalitions, image_of)
+                seconds[removal].append(time.perf_counter() - start)
+            found += [_cost(network, removal, times) for removal, times in seconds.items()]
         return found
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:

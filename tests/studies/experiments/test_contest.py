@@ -179,6 +179,19 @@ def test_a_run_measures_once_and_rows_do_not_hold_times(tmp_path, monkeypatch):
     assert "first_call_seconds" in report
 
 
+def test_removals_take_turns_when_they_are_measured(monkeypatch):
+    asked = []
+
+    def note(batch, network, removal, *_):
+        asked.append(removal)
+
+    monkeypatch.setattr(ImageBatch, "logits", note)
+    batch = batch_of([0])
+    costs = SMALL.measure(batch)
+    assert [cost["removal"] for cost in costs] == list(SMALL.removals) * len(batch.networks)
+    assert asked == list(SMALL.removals) * 6 * len(batch.networks)
+
+
 def test_a_broken_first_image_is_not_measured_on(tmp_path):
     study = RemovalContest(
         removals=("black",), parts=("random",), n_segments=(4,), segmenter="grid", grid_size=8
