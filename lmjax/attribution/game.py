@@ -52,6 +52,11 @@ class Payoffs(NamedTuple):
     whole: np.ndarray
     prediction: Prediction
 
+    @property
+    def drops(self) -> np.ndarray:
+        """The whole image's output minus that of each variant, float64 `[N]` or `[T, N]`."""
+        return self.whole[..., None].astype(np.float64) - self.values.T
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Game:

@@ -132,6 +132,20 @@ def even_grid(
     return _cross(*(np.arange(pixels) * count // pixels for count, pixels in zip(cells, shape)))
 
 
+def cells(shape: tuple[int, int], most: int) -> np.ndarray:
+    """Divides an image into `most` x `most` rectangles, or as many as its pixels allow.
+
+    Args:
+      shape: (H, W).
+      most: cells along each side.
+
+    Returns:
+      Segments `[H, W]`, row by row.
+    """
+    height, width = shape
+    return even_grid(shape, (min(most, height), min(most, width)))
+
+
 def _cross(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Labels each pixel by the row `[H]` and the column `[W]` of cells it lies in."""
     return (rows[:, None] * (columns[-1] + 1) + columns[None, :]).astype(np.int32)

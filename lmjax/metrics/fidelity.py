@@ -8,11 +8,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
-from lmjax.attribution.game import Game, Payoffs
+from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, Masks, hidden_sum
-from lmjax.masks.segments import even_grid
+from lmjax.masks.segments import cells
 from lmjax.metrics.agreement import pearson, ranked
 from lmjax.metrics.ranked_regions import RankedRegions, check_scores, rank_regions
 
@@ -70,8 +70,7 @@ def mu_fidelity(
     check_number("share", share, above=0, below=1)
     game = Game(predictor, image, target=target, output=output)
     if segments is None:
-        height, width = game.shape
-        segments = even_grid(game.shape, (min(_CELLS, height), min(_CELLS, width)))
+        segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     size = max(round(share * len(regions.scores)), 1)
     subsets = _random_subsets(len(regions.scores), [size], num_subsets, key)
@@ -190,7 +189,7 @@ def infidelity(
     game = Game(predictor, image, target=target, output=output)
     family = masks if isinstance(masks, MaskFamily) else Masks(np.asarray(masks))
     sums = _hidden_sums(heatmap, family)
-    drops = _drops(game.payoffs(family))
+    drops = game.payoffs(family).drops
     sums = np.broadcast_to(sums, drops.shape)
     if rescale:
         squares = (sums**2).sum(axis=-1)
@@ -236,7 +235,7 @@ def sufficiency(
     """
     game = Game(predictor, image, target=target, output=output)
     regions = rank_regions(heatmap, segments, game.shape)
-    return _drops(game.payoffs(regions.kept(_top(budgets, len(regions.scores)))))
+    return game.payoffs(regions.kept(_top(budgets, len(regions.scores)))).drops
 
 
 def necessity(
@@ -275,7 +274,7 @@ def necessity(
     """
     game = Game(predictor, image, target=target, output=output)
     regions = rank_regions(heatmap, segments, game.shape)
-    return _drops(game.payoffs(regions.removed(_top(budgets, len(regions.scores)))))
+    return game.payoffs(regions.removed(_top(budgets, len(regions.scores)))).drops
 
 
 def _top(budgets: Sequence[float], count: int) -> np.ndarray:
@@ -287,17 +286,12 @@ def _top(budgets: Sequence[float], count: int) -> np.ndarray:
     return np.ceil(shares * count - 1e-9).astype(int)
 
 
-def _drops(payoffs: Payoffs) -> np.ndarray:
-    """Returns the whole image's output minus that of each variant, `[N]` or `[T, N]`."""
-    return payoffs.whole[..., None].astype(np.float64) - payoffs.values.T
-
-
 def _correlations(
     game: Game, regions: RankedRegions, hidden: np.ndarray, correlation: str
 ) -> np.ndarray:
     """Correlates scores and drops, `[M]` or `[T, M]`, over subsets bool `[M, N, R]`."""
     num_sizes, num_subsets, count = hidden.shape
-    drops = _drops(game.payoffs(Coalitions(regions.labels, ~hidden.reshape(-1, count))))
+    drops = game.payoffs(Coalitions(regions.labels, ~hidden.reshape(-1, count))).drops
     # One size at a time: a product with bools makes float64 of all of them first.
     sums = np.stack([subsets @ regions.scores for subsets in hidden])
     drops = drops.reshape(*drops.shape[:-1], num_sizes, num_subsets)

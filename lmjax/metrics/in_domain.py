@@ -15,7 +15,7 @@ from lmjax._utils.checks import check_number, check_whole
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
-from lmjax.masks.segments import even_grid
+from lmjax.masks.segments import cells
 from lmjax.metrics.agreement import pearson, ranked
 from lmjax.metrics.ranked_regions import rank_regions
 
@@ -59,11 +59,10 @@ def idsds(
     """
     game = Game(predictor, image, target=target, output=output)
     if segments is None:
-        height, width = game.shape
-        segments = even_grid(game.shape, (min(_CELLS, height), min(_CELLS, width)))
+        segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
-    payoffs = game.payoffs(Coalitions(regions.labels, ~np.eye(len(regions.scores), dtype=bool)))
-    drops = payoffs.whole[..., None].astype(np.float64) - payoffs.values.T
+    alone = np.eye(len(regions.scores), dtype=bool)
+    drops = game.payoffs(Coalitions(regions.labels, ~alone)).drops
     scores = np.broadcast_to(ranked(regions.scores), drops.shape)
     return pearson(scores, ranked(drops))[()]
 
@@ -141,16 +140,13 @@ def f_fidelity(
     if count < 2:
         raise ValueError("segments must be two or more, one of which is outside the explanation")
     check_memory(10 * len(shares) * num_samples * count, count, len(shares) * num_samples)
-    ranks = np.empty(count, int)
-    ranks[regions.order] = np.arange(count)
     top = np.clip(np.rint(shares * count), 1, count - 1)
-    inside = ranks < top[:, None]
+    inside = np.argsort(regions.order) < top[:, None]  # a region's rank, from the highest score
     parts = np.stack([inside, ~inside])  # [2, M, R]
     chances = np.minimum(share, most * count / parts.sum(axis=-1, keepdims=True))
     draws = jax.random.uniform(key, (num_samples, 1, len(top), count), np.float32)
     keep = ~(parts & (np.asarray(draws) < chances))  # [N, 2, M, R]
-    payoffs = game.payoffs(Coalitions(regions.labels, keep.reshape(-1, count)))
-    drops = payoffs.whole[..., None].astype(np.float64) - payoffs.values.T
+    drops = game.payoffs(Coalitions(regions.labels, keep.reshape(-1, count))).drops
     drops = drops.reshape(*drops.shape[:-1], *keep.shape[:-1])
     plus, minus = np.moveaxis(drops.mean(axis=-3), -2, 0)
     return FFidelity(shares, plus, minus)
