@@ -17,9 +17,11 @@ def as_output(logits: jax.Array, output: str) -> jax.Array:
 
 def output_values(logits: np.ndarray, output: str) -> np.ndarray:
     """Returns the logits `[N, K]` of variants as the output to explain, on the host."""
+    if output == "logit":
+        return np.asarray(logits)
     missing = power_of_two(len(logits)) - len(logits)  # few shapes compile
     padded = np.pad(np.asarray(logits), ((0, missing), (0, 0)))
-    return np.asarray(as_output(jnp.asarray(padded), output))[: len(logits)]
+    return np.asarray(probabilities(jnp.asarray(padded)))[: len(logits)]
 
 
 def check_finite(values: np.ndarray) -> None:

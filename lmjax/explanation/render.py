@@ -281,8 +281,8 @@ def meaningless(attribution: Attribution) -> str:
 
 
 def _r2(attribution: Attribution) -> float | None:
-    """Returns R² of one class; None where there is none, and where there is nothing to fit."""
-    if attribution.r2 is None or np.ptp(attribution.scores) == 0:
+    """Returns R² of one class; None where there is none, or nothing to fit."""
+    if attribution.r2 is None or np.isnan(attribution.r2) or np.ptp(attribution.scores) == 0:
         return None
     return float(attribution.r2)
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.checks import check_whole
@@ -52,7 +51,7 @@ def recognised(
 
 
 def _predictions(classifier: Classifier, images: jax.Array) -> jax.Array:
-    return classifier.apply(classifier.normalise(jnp.asarray(images)))
+    return classifier.logits(images)
 
 
 def _batches(scenes: Iterable[CutoutScene], size: int) -> Iterator[list[CutoutScene]]:
