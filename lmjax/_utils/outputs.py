@@ -28,24 +28,45 @@ def check_output(
       ValueError: another suffix, or a file of something else.
       OSError: a folder that does not exist or cannot be written, or a path that is a folder.
     """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{argument} must end in {', '.join(suffixes)}; got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{argument} folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise IsADirectoryError(f"{argument} {path} is a folder; give another name")
+    path = check_place(path, suffixes, argument)
     if path.exists() and not _says(ours, path):
         raise ValueError(
             f"{argument} {path} exists and is not {what}; it was left as it is. Give another name, "
             "or move it away"
         )
+    check_writable(path, path.parent, argument)
+    return path
+
+
+def check_place(path: str | os.PathLike, suffixes: Sequence[str], argument: str = "output") -> Path:
+    """Returns the path of a file whose suffix is allowed and whose folder is there.
+
+    Raises:
+      ValueError: another suffix.
+      OSError: a folder that does not exist, or a path that is a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{argument} must end in {', '.join(suffixes)}; got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{argument} folder {path.parent} does not exist; create it first")
+    check_no_folder(path, argument)
+    return path
+
+
+def check_no_folder(path: Path, argument: str = "output") -> None:
+    """Raises IsADirectoryError for a folder in the place of a file."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{argument} {path} is a folder; give another name")
+
+
+def check_writable(path: Path, folder: Path, argument: str = "output") -> None:
+    """Raises OSError, with the path that was asked for, where a folder cannot be written."""
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(f"{argument} {path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def _says(ours: Callable[[Path], bool], path: Path) -> bool:

@@ -1,11 +1,14 @@
 """Sources of images: the protocol that every source follows, and the examples that they hold."""
 
 import hashlib
+import operator
 import os
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+
+S = TypeVar("S")
 
 
 @runtime_checkable
@@ -53,6 +56,34 @@ class Example(NamedTuple):
     tight_mask: np.ndarray | None = None
     saliency: np.ndarray | None = None
     spurious_mask: np.ndarray | None = None
+
+
+class Scenes(Generic[S]):
+    """A sequence of scenes, each made when it is asked for.
+
+    Classes of scenes define `length` and `_make`.
+
+    Attributes:
+      length: number of scenes.
+    """
+
+    length: int
+
+    def _make(self, index: int) -> S:
+        """Makes the scene of a number from 0 to `length - 1`."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> S:
+        i = operator.index(index)
+        if not -self.length <= i < self.length:
+            raise IndexError(f"index is {i}; this {type(self).__name__} has {self.length} scenes")
+        return self._make(i % self.length)
+
+    def __iter__(self) -> Iterator[S]:
+        return (self[i] for i in range(self.length))
 
 
 def check_sizes(example: Example, names: dict[str, str]) -> Example:

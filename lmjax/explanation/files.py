@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmjax._utils.atomic import write_together
+from lmjax._utils.outputs import check_no_folder, check_place, check_writable
 from lmjax.explanation.defaults import PHOTOGRAPH
 from lmjax.explanation.render import arrays, record
 
@@ -36,19 +36,14 @@ def check_output(output: str | os.PathLike, image: str | os.PathLike | None = No
         than an explanation.
       OSError: a folder that does not exist or cannot be written.
     """
-    path = Path(output)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"output must end in {', '.join(FORMATS)}; got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"output folder {path.parent} does not exist; create it first")
+    path = check_place(output, FORMATS)
     files = _beside(path)
     for file in files:
-        if file.is_dir():
-            raise IsADirectoryError(f"output {file} is a folder; give another name")
+        check_no_folder(file)
     if image is not None and path.exists() and Path(image).exists() and path.samefile(image):
         raise ValueError(f"output {path} is the image itself; give another name")
     _check_ours(files)
-    _check_writable(path, path.parent)
+    check_writable(path, path.parent)
     return files
 
 
@@ -78,7 +73,7 @@ def check_outputs(output: str | os.PathLike, images: Sequence[Any]) -> list[File
         raise NotADirectoryError(f"output folder {folder} is a file; give another name")
     if not folder.is_dir() and not folder.parent.is_dir():
         raise FileNotFoundError(f"output folder {folder.parent} does not exist; create it first")
-    _check_writable(path, folder if folder.is_dir() else folder.parent)
+    check_writable(path, folder if folder.is_dir() else folder.parent)
     files = [_beside(folder / f"{before}{name}{suffix}") for name in _names(images)]
     photographs = {Path(each).resolve() for each in images if _is_file(each)}
     replaced = [file for each in files for file in each if file.resolve() in photographs]
@@ -135,14 +130,6 @@ def _is_record(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.keys() >= _RECORDED
-
-
-def _check_writable(output: Path, folder: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"output {output} cannot be written: {error.strerror}") from error
 
 
 def write(explanation: "Explanation", files: Files) -> None:

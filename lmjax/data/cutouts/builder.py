@@ -21,7 +21,7 @@ from lmjax.data.cutouts.backgrounds import KINDS, PHOTOGRAPHS
 from lmjax.data.cutouts.recognition import recognised
 from lmjax.data.cutouts.scenes import SIZE, CutoutScene, CutoutScenes
 from lmjax.data.imagenet.synsets import synsets
-from lmjax.data.tfds.building import png
+from lmjax.data.tfds.building import encoded
 from lmjax.models import load
 
 # A network is shown as many scenes of each stamp, at most, as this.
@@ -201,13 +201,4 @@ def _few_of_each(scenes: Iterable[CutoutScene], per_stamp: int) -> Iterator[Cuto
 
 
 def _example(scene: CutoutScene) -> dict:
-    return {
-        "id": scene.id,
-        "image": png(scene.image),
-        "label": scene.label,
-        "object_mask": png(scene.object_mask),
-        "tight_mask": png(scene.tight_mask),
-        "classes": list(scene.classes),
-        "stamp": scene.stamp,
-        "photograph": scene.photograph,
-    }
+    return encoded(scene) | {"classes": list(scene.classes), "stamp": scene.stamp}

@@ -14,9 +14,7 @@ opacity is applied in integers. So machines agree where their files and versions
 
 import copy
 import hashlib
-import operator
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +23,7 @@ from lmjax._utils.checks import check_whole
 from lmjax.data.cutouts import backgrounds as photographs
 from lmjax.data.cutouts import stamps as cutouts
 from lmjax.data.imagenet.synsets import imagenet_classes
-from lmjax.data.source import files_version
+from lmjax.data.source import Scenes, files_version
 
 SIZE = 256
 """Height and width of a scene in pixels: networks that resize to it do not change it."""
@@ -63,7 +61,7 @@ class CutoutScene:
     photograph: str
 
 
-class CutoutScenes:
+class CutoutScenes(Scenes[CutoutScene]):
     """A sequence of `CutoutScene`, each made on demand (in about 10 milliseconds).
 
     Scenes go through the stamps in turn, in an order that is drawn from their names: with S stamps,
@@ -131,26 +129,15 @@ class CutoutScenes:
         other.length = check_whole("length", length, least=0)
         return other
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> CutoutScene:
-        i = operator.index(index)
-        if not -self.length <= i < self.length:
-            raise IndexError(f"index is {i}; this CutoutScenes has {self.length} scenes")
-        number, which = divmod(i % self.length, len(self._stamps))
-        return self._scene(self.stamps[which], number)
-
-    def __iter__(self) -> Iterator[CutoutScene]:
-        return (self[i] for i in range(self.length))
-
     def __repr__(self) -> str:
         return (
             f"CutoutScenes(length={self.length}, seed={self.seed}, size={self.size}, "
             f"backgrounds={self.backgrounds!r}, {len(self._stamps)} stamps)"
         )
 
-    def _scene(self, stamp: str, number: int) -> CutoutScene:
+    def _make(self, index: int) -> CutoutScene:
+        number, which = divmod(index, len(self._stamps))
+        stamp = self.stamps[which]
         rng = _generator(stamp, number, self.seed)
         cutout, corner = _place(self._stamps[stamp], rng, self.size)
         photograph, background = self._background(rng)

@@ -13,9 +13,8 @@ import os
 import tensorflow_datasets as tfds
 
 from lmjax._utils.checks import check_whole
-from lmjax.data.digits.cues import Cue
 from lmjax.data.digits.scenes import CLASS_NAMES, SIZE, DigitScenes, Scene
-from lmjax.data.tfds.building import png
+from lmjax.data.tfds.building import encoded, png
 
 
 @dataclasses.dataclass
@@ -107,21 +106,10 @@ class DigitScenesBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def _example(scene: Scene) -> dict:
-    return {
-        "id": scene.id,
-        "image": png(scene.image),
-        "label": scene.label,
-        "object_mask": png(scene.object_mask),
-        "tight_mask": png(scene.tight_mask),
-        "photograph": scene.photograph,
-        **_cue(scene.cue),
-    }
-
-
-def _cue(cue: Cue | None) -> dict:
-    if cue is None:
-        return {}
-    return {"cue_mask": png(cue.mask), "cue_points_at": cue.points_at}
+    if scene.cue is None:
+        return encoded(scene)
+    cue = {"cue_mask": png(scene.cue.mask), "cue_points_at": scene.cue.points_at}
+    return encoded(scene) | cue
 
 
 def prepare_digit_scenes(

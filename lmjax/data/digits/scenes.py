@@ -21,8 +21,6 @@ that machines agree.
 import dataclasses
 import functools
 import math
-import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -32,6 +30,7 @@ import numpy as np
 from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax.data.digits import cues
 from lmjax.data.digits.cues import Cue
+from lmjax.data.source import Scenes
 
 SIZE = 128
 """Height and width of a scene in pixels."""
@@ -117,7 +116,7 @@ class _Dials:
         return f"{self.cue}={self.spurious}{',reversed' if self.reverse else ''}"
 
 
-class DigitScenes:
+class DigitScenes(Scenes[Scene]):
     """A sequence of `Scene`, each generated on demand (in about a millisecond).
 
     ``scenes[i]`` does not depend on the length: a longer sequence only adds scenes.
@@ -166,18 +165,9 @@ class DigitScenes:
         version = f"digit_scenes/{self.split}/{self.seed}/1"
         return version if self._dials is None else f"{version}/{self._dials}"
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Scene:
-        i = operator.index(index)
-        if not -self.length <= i < self.length:
-            raise IndexError(f"index is {i}; this DigitScenes has {self.length} scenes")
-        which = (self.split, self.seed, i % self.length)
+    def _make(self, index: int) -> Scene:
+        which = (self.split, self.seed, index)
         return _scene(*which) if self._dials is None else _cued_scene(*which, self._dials)
-
-    def __iter__(self) -> Iterator[Scene]:
-        return (self[i] for i in range(self.length))
 
     def __repr__(self) -> str:
         dials = "" if self._dials is None else f", {self._dials}"

@@ -5,6 +5,7 @@ Importing this module imports tensorflow-datasets.
 
 import io
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,6 +28,13 @@ def png(pixels: np.ndarray) -> io.BytesIO:
     Image.fromarray(pixels.astype(np.uint8)).save(file, "png", compress_level=1)
     file.seek(0)
     return file
+
+
+def encoded(scene: Any) -> dict[str, Any]:
+    """Returns what all scenes of lmjax have, as an example of tensorflow-datasets."""
+    plain = {name: getattr(scene, name) for name in ("id", "label", "photograph")}
+    pixels = ("image", "object_mask", "tight_mask")
+    return plain | {name: png(getattr(scene, name)) for name in pixels}
 
 
 def mask_feature() -> tfds.features.Image:
