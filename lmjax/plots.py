@@ -158,7 +158,7 @@ class View(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What heatmaps are drawn on.
+    """The picture that heatmaps are drawn on.
 
     Attributes:
       image: `[H, W, C]` in [0, 1], C 1 or 3, as the network is given it.

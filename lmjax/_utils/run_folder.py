@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 class _Field(NamedTuple):
-    """What a field of a manifest may hold."""
+    """A condition on a field of a manifest."""
 
     fits: Callable[[Any], bool]
     allowed: str

@@ -264,7 +264,7 @@ def split(
 
 
 def _types(tree: Any) -> tuple[type, ...]:
-    """The types of all nodes of a structure, outermost first."""
+    """Returns the types of all nodes of a structure, outermost first."""
     node = tree.node_data()
     if node is None:  # a leaf
         return ()

@@ -1,4 +1,4 @@
-"""What is read off logits: probabilities, and predicted classes."""
+"""Probabilities and predicted classes of logits."""
 
 import jax
 import jax.numpy as jnp

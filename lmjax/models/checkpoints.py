@@ -473,7 +473,7 @@ def _check_readable(path: Path, content: dict) -> None:
 
 
 class _Unread(NamedTuple):
-    """What stands for a tensor that is not read.
+    """Stands for a tensor that is not read.
 
     Attributes:
       kind: of the tensor, with an article.

@@ -112,7 +112,7 @@ def _conjugate_gradients(
 
 
 def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """The ratio, 0 where the denominator is 0: channels that are solved already."""
+    """Returns the ratio, 0 where the denominator is 0: channels that are solved already."""
     return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 0)
 
 
@@ -150,7 +150,7 @@ def _coarser(level: Level) -> Level:
 
 @functools.cache
 def _projection() -> Any:
-    """The coarse entries of a node, `[9, 9, 3, 3]`: by the fine entries of nodes around it.
+    """Returns the coarse entries of a node, `[9, 9, 3, 3]`: by the fine entries of nodes around it.
 
     A fine node at `here` from the coarse one has the share `_share(here)` of it, and its neighbour
     at `here + fine` has a share of the coarse node at `coarse`, two fine steps each.
@@ -165,12 +165,12 @@ def _projection() -> Any:
 
 
 def _share(offset: np.ndarray) -> float:
-    """What a fine node takes of a coarse one that is an offset of fine steps away."""
+    """Returns the weight of a coarse node in a fine one that is an offset of fine steps away."""
     return float(np.prod(np.maximum(1 - np.abs(offset) / 2, 0)))
 
 
 def _apply(level: Level, x: jax.Array) -> jax.Array:
-    """The matrix times `x` `[C, H, W]`, which is 0 where there is no unknown."""
+    """Multiplies the matrix by `x` `[C, H, W]`, which is 0 where there is no unknown."""
     # XLA would compute `x` again for each of its neighbours.
     padded = _padded(jax.lax.optimization_barrier(x))
     result = level.diagonal * x
@@ -224,13 +224,13 @@ def _prolong(x: jax.Array, level: Level) -> jax.Array:
 
 
 def _restrict(x: jax.Array, level: Level) -> jax.Array:
-    """The transpose of `_prolong`, of `x` that is 0 where there is no unknown."""
+    """Applies the transpose of `_prolong` to `x` that is 0 where there is no unknown."""
     x = jnp.where(level.diagonal > 0, x, 0)
     return _halved(_halved(x, 1), 2)
 
 
 def _doubled(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Values at the positions of `x` and halfway between, `size` of them along `axis`."""
+    """Returns values at the positions of `x` and halfway between, `size` of them along `axis`."""
     following = jnp.concatenate(
         [_part(x, axis, 1, None), jnp.zeros_like(_part(x, axis, 0, 1))], axis
     )
@@ -241,7 +241,7 @@ def _doubled(x: jax.Array, axis: int, size: int) -> jax.Array:
 
 
 def _halved(x: jax.Array, axis: int) -> jax.Array:
-    """The transpose of `_doubled`."""
+    """Applies the transpose of `_doubled`."""
     half = x.shape[axis] // 2 + 1
     padding = [(0, 0)] * x.ndim
     padding[axis] = (1, 2 * half - x.shape[axis])
@@ -265,6 +265,6 @@ def _padded(x: jax.Array) -> jax.Array:
 
 
 def _shifted(padded, i: int, j: int):
-    """The neighbours at (i, j), of an array padded by 1 in its last two axes."""
+    """Returns the neighbours at (i, j), of an array padded by 1 in its last two axes."""
     height, width = (n - 2 for n in padded.shape[-2:])
     return padded[..., 1 + i : 1 + i + height, 1 + j : 1 + j + width]

@@ -116,7 +116,7 @@ class Samples(Painting):
 
 @functools.lru_cache(maxsize=2)
 def _photographs(shape: tuple[int, int, int]) -> np.ndarray:
-    """Crops of photographs, float32 `[M, H, W, C]`: windows as large as fit, at random places."""
+    """Crops photographs, float32 `[M, H, W, C]`: windows as large as fit, at random places."""
     from PIL import Image
 
     height, width, channels = shape

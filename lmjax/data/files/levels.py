@@ -24,7 +24,7 @@ OPACITY = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 class Source(NamedTuple):
-    """What is known of a picture from its file alone.
+    """Facts about a picture that its file alone tells.
 
     Attributes:
       format: Pillow's name.

@@ -49,7 +49,7 @@ def _warn_of_lost(operation: Operation) -> None:
 
 
 def _inner_jaxprs(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
-    """The functions that an equation calls."""
+    """Returns the functions that an equation calls."""
     values = [v if isinstance(v, tuple | list) else (v,) for v in equation.params.values()]
     found = [each for several in values for each in several]
     return [

@@ -1,7 +1,7 @@
 """Entries taken by indices, and axes reversed."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +42,33 @@ def _gather(operation: Operation, x: Node, indices: Node) -> Node:
         operation.fail("its indices are not known while tracing")
     assert indices.constant is not None
     index = np.broadcast_to(indices.constant, indices.shape)
-    slices = _as_slices(operation.params, index, x.shape)
-    if slices is None:
+    strided = _strided(operation.params, index, x.shape)
+    if strided is None:
         return _taken_along_one_axis(operation, x, index)
-    return operation.instead(slices, x)[0]
+    numbers = operation.params["dimension_numbers"]
+    return operation.instead(lambda array: _sliced(array, strided, numbers), x)[0]
 
 
-def _as_slices(
-    params: dict[str, Any], index: np.ndarray, shape: Sequence[int]
-) -> Callable[[jax.Array], jax.Array] | None:
-    """Returns a gather as a strided slice, as which NumPy's `x[:, ::2]` is meant, or None.
+class _Strided(NamedTuple):
+    """The strided slice that a gather spells.
 
-    JAX before 0.7 traces such slices to gathers.
+    Attributes:
+      starts, stops, steps: of each axis of the array.
+      along: by axis of the indices, the axis of the array whose steps it counts.
+      batch: number of axes of the indices.
+    """
+
+    starts: list[int]
+    stops: list[int]
+    steps: list[int]
+    along: dict[int, int]
+    batch: int
+
+
+def _strided(params: dict[str, Any], index: np.ndarray, shape: Sequence[int]) -> _Strided | None:
+    """Returns the strided slice that a gather spells, as NumPy's `x[:, ::2]`, or None.
+
+    JAX 0.7.0 traces such slices to gathers; newer versions do not.
 
     Args:
       params: of the gather.
@@ -64,45 +79,37 @@ def _as_slices(
     if getattr(numbers, "operand_batching_dims", ()):
         return None
     starts, steps = [0] * len(shape), [1] * len(shape)
-    counts = list(params["slice_sizes"])
-    along: dict[int, int] = {}  # axis of the array -> axis of the indices
+    counts, along = list(params["slice_sizes"]), {}
     for axis, first in zip(numbers.start_index_map, np.moveaxis(index, -1, 0)):
-        varies = [d for d, n in enumerate(batch) if n > 1 and (np.diff(first, axis=d) != 0).any()]
-        if len(varies) > (axis in numbers.collapsed_slice_dims):
+        varies = [d for d in range(len(batch)) if (np.diff(first, axis=d) != 0).any()]
+        if len(varies) > (axis in numbers.collapsed_slice_dims) or along.keys() & varies:
             return None
         starts[axis] = int(first.flat[0])
-        if not varies:
-            continue
-        (along[axis],) = varies
-        line = np.moveaxis(first, varies[0], 0).reshape(batch[varies[0]], -1)[:, 0]
-        steps[axis], counts[axis] = int(line[1] - line[0]), len(line)
-        if steps[axis] < 1 or (np.diff(line) != steps[axis]).any():
-            return None
-    stops = [a + (n - 1) * step + 1 for a, step, n in zip(starts, steps, counts)]
-    used = list(along.values())
-    if len(set(used)) < len(used) or any(n > 1 and d not in used for d, n in enumerate(batch)):
-        return None
-    if min(starts, default=0) < 0 or any(stop > n for stop, n in zip(stops, shape)):
-        return None
+        for dim in varies:
+            line = np.moveaxis(first, dim, 0).reshape(batch[dim], -1)[:, 0]
+            along[dim], counts[axis], steps[axis] = axis, len(line), int(line[1] - line[0])
+            if steps[axis] < 1 or (np.diff(line) != steps[axis]).any():
+                return None
+    stops = [start + (n - 1) * step + 1 for start, step, n in zip(starts, steps, counts)]
+    repeats = any(n > 1 and d not in along for d, n in enumerate(batch))
+    inside = min(starts) >= 0 and all(stop <= n for stop, n in zip(stops, shape))
+    return _Strided(starts, stops, steps, along, len(batch)) if inside and not repeats else None
 
-    axis_of = {d: axis for axis, d in along.items()}
-    dropped = [a for a in numbers.collapsed_slice_dims if a not in along]
-    offsets = iter(a for a in range(len(shape)) if a not in numbers.collapsed_slice_dims)
-    others = iter(range(len(batch)))
-    rank = len(batch) + len(numbers.offset_dims)
+
+def _sliced(x: jax.Array, strided: _Strided, numbers: Any) -> jax.Array:
+    """Slices an array, with the axes of the result in a gather's order."""
+    collapsed = numbers.collapsed_slice_dims
+    offsets = iter(a for a in range(x.ndim) if a not in collapsed)
+    batch = iter(range(strided.batch))
     order = [
-        next(offsets) if d in numbers.offset_dims else axis_of.get(next(others))
-        for d in range(rank)
+        next(offsets) if d in numbers.offset_dims else strided.along.get(next(batch))
+        for d in range(strided.batch + len(numbers.offset_dims))
     ]
-
-    def slices(x: jax.Array) -> jax.Array:
-        x = jax.lax.slice(x, starts, stops, steps)
-        kept = [a for a in range(len(shape)) if a not in dropped]
-        x = jax.lax.squeeze(x, dropped)
-        x = jnp.transpose(x, [kept.index(a) for a in order if a is not None])
-        return jnp.expand_dims(x, [d for d, a in enumerate(order) if a is None])
-
-    return slices
+    dropped = [a for a in collapsed if a not in strided.along.values()]
+    kept = [a for a in range(x.ndim) if a not in dropped]
+    x = jax.lax.slice(x, strided.starts, strided.stops, strided.steps)
+    x = jnp.transpose(jax.lax.squeeze(x, dropped), [kept.index(a) for a in order if a is not None])
+    return jnp.expand_dims(x, [d for d, a in enumerate(order) if a is None])
 
 
 def _taken_along_one_axis(operation: Operation, x: Node, index: np.ndarray) -> Node:
