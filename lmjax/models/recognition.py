@@ -39,7 +39,7 @@ def recognise(weights: str | os.PathLike) -> tuple[Fit, ...]:
 
     Example:
       >>> [fit.network for fit in lmjax.models.recognise("efficientnet-lite0-57934424.pth")]
-      ['tf_efficientnet_lite0', 'efficientnet_lite0']
+      ['tf_efficientnet_lite0']
 
     Parameters are counted first, so that few networks are traced; no weights are made. Networks of
     images with other than 3 channels, and transformers for images of another size than their
