@@ -1,8 +1,11 @@
 """Figures of heatmaps, curves and tables: the only module that imports matplotlib."""
 
+import base64
 import colorsys
 import functools
 import hashlib
+import html
+import io
 import itertools
 import os
 import textwrap
@@ -17,6 +20,7 @@ from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
+from numpy.typing import ArrayLike
 
 from lmjax._utils.text import printable
 
@@ -858,6 +862,63 @@ def _draw_heatmap(
     if picture.object_mask is not None:
         rows, columns = np.arange(height) + top, np.arange(width) + left
         ax.contour(columns, rows, picture.object_mask, levels=[0.5], colors=_OBJECT, linewidths=1.2)
+
+
+def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
+    """Draws a heatmap, over its image where that is given.
+
+    Red is above 0 and blue below, on a scale that is symmetric about 0.
+
+    Args:
+      values: `[H, W]`.
+      image: `[H, W, C]` in [0, 1].
+      ax: axes to draw on; None makes a figure.
+
+    Raises:
+      ValueError: a heatmap of another shape.
+    """
+    found = np.asarray(values)
+    if found.ndim != 2:
+        raise ValueError(f"values must be a heatmap [H, W], got shape {found.shape}")
+    ax = Figure(figsize=(_PANEL, _PANEL)).add_subplot() if ax is None else ax
+    if image is not None:
+        ax.imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+    limit = float(np.nanmax(np.abs(found))) or 1.0
+    opacity = 1 if image is None else _OPACITY
+    drawn = ax.imshow(found, cmap=_SIGNED, vmin=-limit, vmax=limit, alpha=opacity)
+    ax.set(xticks=[], yticks=[])
+    ax.get_figure(root=True).colorbar(drawn, ax=ax, fraction=0.046)  # pyright: ignore
+    return ax
+
+
+def curve(
+    fractions: ArrayLike, values: ArrayLike, *, label: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draws a curve over the share of pixels that each step has reached.
+
+    Args:
+      fractions: `[n + 1]`.
+      values: `[n + 1]`.
+      label: for a legend.
+      ax: axes to draw on; None makes a figure.
+    """
+    ax = Figure(figsize=(1.2 * _PANEL, _PANEL)).add_subplot() if ax is None else ax
+    ax.plot(np.asarray(fractions), np.asarray(values), label=label)
+    ax.set(xlabel="share of pixels", ylabel="output")
+    return ax
+
+
+def as_html(figure: Figure, *, title: str = "") -> str:
+    """Returns a figure as an image in HTML, whose data is in it.
+
+    Args:
+      figure: the figure.
+      title: what is said where it cannot be shown.
+    """
+    contents = io.BytesIO()
+    save(figure, contents, format="png")
+    data = base64.b64encode(contents.getvalue()).decode()
+    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
 
 
 def save(figure: Figure, file: str | os.PathLike | BinaryIO, *, format: str | None = None) -> None:

@@ -26,8 +26,8 @@ MAY_IMPORT = {
     "models": {"masking", "removals"},
     "masks": {"masking"},
     "evaluation": {"masking", "removals", "masks"},
-    "attribution": {"masking", "removals", "masks", "evaluation"},
-    "metrics": {"masking", "masks", "evaluation", "attribution"},
+    "attribution": {"masking", "removals", "masks", "evaluation", "plots", "__version__"},
+    "metrics": {"masking", "masks", "evaluation", "attribution", "plots"},
     "data": {"models", "metrics"},
     "training": {"masking", "removals", "models", "data", "__version__"},
     "studies": {

@@ -1,12 +1,17 @@
 """Attribution, the result of every attribution method."""
 
 import dataclasses
+import html
+import os
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from lmjax._utils.summary import summarize
+from lmjax.attribution.record import Record
 
 _STATIC = {"static": True}
 
@@ -33,6 +38,7 @@ class Attribution:
         vary or samples are too few for the segments; None from other methods.
       samples: the state from which methods that sample continue, as `previous=` of a later call;
         else None.
+      record: how it was made: method, network, removal, settings, key, versions.
     """
 
     scores: np.ndarray
@@ -46,11 +52,86 @@ class Attribution:
     intercept: np.ndarray | None = None
     r2: np.ndarray | None = None
     samples: Any = None
+    record: Record | None = dataclasses.field(default=None, metadata=_STATIC)
 
     @property
     def heatmap(self) -> np.ndarray:
         """Scores of pixels, those of their segments: `[H, W]` or `[T, H, W]`."""
         return self.scores if self.segments is None else self.scores[..., self.segments]
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
+
+        A file of another attribution is replaced, any other file is not.
+
+        Raises:
+          ValueError: a path that does not end in `.npz`, or a file that is no attribution.
+          OSError: the file cannot be written.
+        """
+        from lmjax.attribution import files
+
+        return files.write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Attribution":
+        """Reads what `save` has written; a method that samples can go on from it.
+
+        Raises:
+          ValueError: another file, a damaged one, or one of another version's format.
+          OSError: the file cannot be read.
+        """
+        from lmjax.attribution import files
+
+        return files.read(path)
+
+    def plot(self, *, image: ArrayLike | None = None, ax: Any = None) -> Any:
+        """Draws the heatmap of one target; returns matplotlib's axes.
+
+        Args:
+          image: `[H, W, C]` in [0, 1], to draw under it.
+          ax: axes to draw on; None makes a figure.
+
+        Raises:
+          ValueError: several targets; take `attribution.heatmap[t]` and `lmjax.plots.heatmap`.
+        """
+        from lmjax import plots
+
+        if isinstance(self.target, tuple):
+            raise ValueError(
+                f"this attribution has {len(self.target)} targets; draw one with "
+                "lmjax.plots.heatmap(attribution.heatmap[0])"
+            )
+        return plots.heatmap(self.heatmap, image=image, ax=ax)
+
+    def to_pandas(self) -> Any:
+        """Returns a table with a row for each segment, or pixel, of each target.
+
+        Tables of several attributions join by `pandas.concat`: columns `method`, `network` and
+        `removal` say which is which.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        import pandas
+
+        scores = np.asarray(self.scores)
+        scores = scores if isinstance(self.target, tuple) else scores[None]
+        names = ("row", "column") if self.segments is None else ("segment",)
+        places = np.indices(scores.shape).reshape(scores.ndim, -1)
+        targets = np.array(self.target if isinstance(self.target, tuple) else [self.target])
+        columns: dict[str, Any] = {"target": targets[places[0]]}
+        columns |= dict(zip(names, places[1:], strict=True)) | {"score": scores.ravel()}
+        if self.standard_error is not None:
+            columns["standard_error"] = np.ravel(self.standard_error)
+        about = {} if self.record is None else self.record.columns
+        return pandas.DataFrame({**about, **columns})
+
+    def _repr_html_(self) -> str:
+        """Shows the heatmap in notebooks."""
+        from lmjax import plots
+
+        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
+        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
 
     def __repr__(self) -> str:
         names = ("scores", "target", "probability", "num_variants")

@@ -11,6 +11,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions
 from lmjax.attribution.stopping import Until
@@ -23,6 +24,7 @@ _FEWEST_SAMPLES = 32
 
 
 @renamed(output="objective")
+@recorded
 def banzhaf(
     predictor: Callable | Evaluator,
     image: ArrayLike,

@@ -25,6 +25,7 @@ from lmjax.attribution.optimised_mask import (
     mask_attribution,
     soft_problem,
 )
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
@@ -40,6 +41,7 @@ _COLDNESS = 20  # of the smooth maximum: 1 / temperature
 
 
 @renamed(output="objective")
+@recorded
 def extremal_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,

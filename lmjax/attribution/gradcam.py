@@ -11,11 +11,13 @@ from jax.typing import ArrayLike
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.objectives import Measured, Objective
 from lmjax.evaluation.outputs import as_output
 
 
 @renamed(output="objective")
+@recorded
 def gradcam(
     features: Callable,
     head: Callable,

@@ -19,6 +19,7 @@ from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import default_batch_size
 from lmjax.evaluation.objectives import Objective
@@ -30,6 +31,7 @@ _GRADIENT_MEMORY = 4
 
 
 @renamed(output="objective")
+@recorded
 def gradient(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -69,6 +71,7 @@ def gradient(
 
 
 @renamed(output="objective")
+@recorded
 def gradient_times_input(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -99,6 +102,7 @@ def gradient_times_input(
 
 
 @renamed(output="objective")
+@recorded
 def integrated_gradients(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -150,6 +154,7 @@ def integrated_gradients(
 
 
 @renamed(output="objective")
+@recorded
 def smoothgrad(
     predictor: Callable | Evaluator,
     image: ArrayLike,

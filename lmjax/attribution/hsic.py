@@ -15,6 +15,7 @@ from lmjax._utils.checks import check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
@@ -31,6 +32,7 @@ _HYPERCUBE = 50
 
 
 @renamed(output="objective")
+@recorded
 def hsic(
     predictor: Callable | Evaluator,
     image: ArrayLike,

@@ -18,6 +18,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
 from lmjax.attribution.stopping import Until
@@ -30,6 +31,7 @@ _FIRST_CHECK = 32  # pairs
 
 
 @renamed(output="objective")
+@recorded
 def kernelshap(
     predictor: Callable | Evaluator,
     image: ArrayLike,

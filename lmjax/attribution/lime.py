@@ -15,6 +15,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.attribution.surrogate import Surrogate
@@ -27,6 +28,7 @@ _SAMPLES_PER_SEGMENT = 10
 
 
 @renamed(output="objective")
+@recorded
 def lime(
     predictor: Callable | Evaluator,
     image: ArrayLike,

@@ -25,6 +25,7 @@ from lmjax.attribution.optimised_mask import (
     mask_attribution,
     soft_problem,
 )
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
@@ -60,6 +61,7 @@ class MaskPenalty:
 
 
 @renamed(output="objective")
+@recorded
 def meaningful_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,

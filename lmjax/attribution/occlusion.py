@@ -12,6 +12,7 @@ from lmjax._utils.checks import check_choice, check_pair
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory
@@ -21,6 +22,7 @@ OVERLAPS = ("mean", "sum")
 
 
 @renamed(output="objective")
+@recorded
 def occlusion(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -99,6 +101,7 @@ def effects_of_pixels(windows: Windows, effects: np.ndarray, overlaps: str = "me
 
 
 @renamed(output="objective")
+@recorded
 def leave_one_out(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -132,6 +135,7 @@ def leave_one_out(
 
 
 @renamed(output="objective")
+@recorded
 def leave_one_in(
     predictor: Callable | Evaluator,
     image: ArrayLike,

@@ -16,6 +16,7 @@ from lmjax._utils.checks import check_pair, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
@@ -26,6 +27,7 @@ _FIRST_CHECK = 100
 
 
 @renamed(output="objective")
+@recorded
 def rise(
     predictor: Callable | Evaluator,
     image: ArrayLike,

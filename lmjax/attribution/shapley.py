@@ -17,6 +17,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
@@ -30,6 +31,7 @@ _FIRST_CHECK = 8
 
 
 @renamed(output="objective")
+@recorded
 def exact_shapley(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -71,6 +73,7 @@ def exact_shapley(
 
 
 @renamed(output="objective")
+@recorded
 def permutation_shapley(
     predictor: Callable | Evaluator,
     image: ArrayLike,

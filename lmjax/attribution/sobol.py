@@ -14,6 +14,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
@@ -29,6 +30,7 @@ _MOST_SEGMENTS = 10_600  # SciPy tabulates Sobol sequences of 21,201 dimensions,
 
 
 @renamed(output="objective")
+@recorded
 def sobol(
     predictor: Callable | Evaluator,
     image: ArrayLike,

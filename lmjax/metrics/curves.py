@@ -5,18 +5,26 @@ image at all, under `lmjax.Replace` with the baseline.
 """
 
 import dataclasses
+import html
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils import array_file
 from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax._utils.summary import summarize
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import Record, recorded, tuples
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
+
+_KIND = "curve"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,11 +37,13 @@ class Curve:
       values: float32 `[n + 1]`, or `[T, n + 1]` for T targets.
       target: the class, or the T classes; None, or the numbers of its values, where the objective
         is a function.
+      record: how it was made: metric, network, removal, settings and versions.
     """
 
     fractions: np.ndarray
     values: np.ndarray
     target: int | tuple[int, ...] | None
+    record: Record | None = None
 
     @property
     def normalised_auc(self) -> float | np.ndarray:
@@ -45,12 +55,85 @@ class Curve:
         values = self.values.astype(np.float64)
         return (values[..., 1:] + values[..., :-1]).mean(axis=-1) / 2
 
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
+
+        A file of another curve is replaced, any other file is not.
+
+        Raises:
+          ValueError: a path that does not end in `.npz`, or a file that is no curve.
+          OSError: the file cannot be written.
+        """
+        record = self.record and dataclasses.asdict(self.record)
+        arrays = {"fractions": self.fractions, "values": self.values}
+        return array_file.write(path, _KIND, {"target": self.target, "record": record}, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Curve":
+        """Reads what `save` has written.
+
+        Raises:
+          ValueError: another file, a damaged one, or one of another version's format.
+          OSError: the file cannot be read.
+        """
+        header, arrays = array_file.read(path, _KIND)
+        try:
+            target = tuples(header["target"])
+            return cls(**arrays, target=target, record=Record.from_json(header["record"]))
+        except (KeyError, TypeError) as error:
+            raise array_file.damaged(path, _KIND, error) from error
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draws the curve of one target; returns matplotlib's axes.
+
+        Args:
+          ax: axes to draw on; None makes a figure.
+
+        Raises:
+          ValueError: several targets; draw one with `lmjax.plots.curve`.
+        """
+        from lmjax import plots
+
+        if isinstance(self.target, tuple):
+            raise ValueError(
+                f"this curve has {len(self.target)} targets; draw one with "
+                "lmjax.plots.curve(curve.fractions, curve.values[0])"
+            )
+        label = None if self.record is None else f"{self.record.method}, {self.record.removal}"
+        return plots.curve(self.fractions, self.values, label=label, ax=ax)
+
+    def to_pandas(self) -> Any:
+        """Returns a table with a row for each step of each target; tables join as `Attribution`'s.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        import pandas
+
+        values = np.atleast_2d(self.values)
+        targets = self.target if isinstance(self.target, tuple) else (self.target,)
+        columns = {
+            "target": np.repeat(np.array(targets), values.shape[1]),
+            "fraction": np.tile(self.fractions, len(values)),
+            "value": values.ravel(),
+        }
+        about = {} if self.record is None else self.record.columns
+        return pandas.DataFrame({**about, **columns})
+
+    def _repr_html_(self) -> str:
+        """Shows the curve in notebooks."""
+        from lmjax import plots
+
+        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
+        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
+
     def __repr__(self) -> str:
         names = ("values", "target", "normalised_auc")
         return f"Curve({', '.join(f'{name}={summarize(getattr(self, name))}' for name in names)})"
 
 
 @renamed(output="objective")
+@recorded
 def deletion(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -98,6 +181,7 @@ def deletion(
 
 
 @renamed(output="objective")
+@recorded
 def insertion(
     predictor: Callable | Evaluator,
     image: ArrayLike,

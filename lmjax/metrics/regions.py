@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
+from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import predicted_classes
@@ -21,6 +22,7 @@ ORDERS = ("morf", "lerf", "random")
 
 
 @renamed(output="objective")
+@recorded
 def region_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,

@@ -1,8 +1,6 @@
 """Files of a study's results: rows, tables and figures in its folder, and reports in HTML."""
 
-import base64
 import html
-import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -181,11 +179,13 @@ def _open(out: Path) -> tuple[dict[str, Any], pa.Table, list[dict], Study]:
 
 def _run(out: Path) -> tuple[str, str]:
     """Returns the title and the HTML section of a run."""
+    from lmjax import plots
+
     manifest, rows, errors, study = _open(out)
     tables = study.tables(rows)
     parts = [f"<h1>{_text(study.title)}</h1>", _settings(manifest, rows, errors, out)]
     for name, figure in study.figures(tables).items():
-        parts.append(f'<p><img alt="{_text(name)}" src="data:image/png;base64,{_png(figure)}"></p>')
+        parts.append(f"<p>{plots.as_html(figure, title=printable(name))}</p>")
     for name, table in tables.items():
         parts.append(f"<h2>{_text(name.replace('_', ' ').capitalize())}</h2>")
         parts.append(_folded(_table(table), len(table)))
@@ -269,15 +269,6 @@ def _folded(table: str, rows: int | None, summary: str = "") -> str:
     if rows is not None and rows <= _ROWS_AT_ONCE:
         return table
     return f"<details><summary>{summary or f'{rows} rows'}</summary>\n{table}\n</details>"
-
-
-def _png(figure: Any) -> str:
-    """Returns a figure as base64 text of a PNG file."""
-    from lmjax import plots
-
-    contents = io.BytesIO()
-    plots.save(figure, contents, format="png")
-    return base64.b64encode(contents.getvalue()).decode()
 
 
 def _text(value: Any) -> str:

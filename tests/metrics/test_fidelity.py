@@ -146,7 +146,7 @@ def test_sensitivity_n_takes_pixels_and_sizes_to_four_fifths():
 
 @pytest.mark.parametrize("labels", [SEGMENTS, None])
 def test_where_scores_add_up_correlations_are_one(labels):
-    options = {"key": KEY, "segments": labels, "output": "logit"}
+    options = {"key": KEY, "segments": labels, "objective": "logit"}
     found = mu_fidelity(adding_up, IMAGE, WEIGHTS, target=[0, 1], **options)
     np.testing.assert_allclose(found, [1, -1], atol=1e-5)
     found = sensitivity_n(adding_up, IMAGE, -WEIGHTS, target=0, **options)
@@ -214,7 +214,7 @@ def test_infidelity_is_that_of_a_plain_loop(name, rescale, pixels, monkeypatch):
 def test_scores_that_add_up_have_no_infidelity():
     keep = RNG.random((40, S)) < 0.5
     scores = np.array([WEIGHTS[label == SEGMENTS].sum() for label in range(S)])
-    options = {"target": 0, "output": "logit"}
+    options = {"target": 0, "objective": "logit"}
     for heatmap, masks in ((scores, Coalitions(SEGMENTS, keep)), (WEIGHTS, MASKS)):
         assert infidelity(adding_up, IMAGE, heatmap, masks, **options) < 1e-10
         assert infidelity(adding_up, IMAGE, 3 * heatmap, masks, **options) > 1

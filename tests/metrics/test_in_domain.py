@@ -21,7 +21,7 @@ HEATMAP = RNG.normal(size=(H, W))
 CLASSIFIER = small_classifier((H, W, 3), num_classes=5)
 PREDICTOR = lmjax.Predictor(CLASSIFIER, lmjax.Replace("black"))
 KEY = jax.random.key(5)
-MANY = {"segments": SEGMENTS, "key": KEY, "output": "logit", "num_samples": 4000}
+MANY = {"segments": SEGMENTS, "key": KEY, "objective": "logit", "num_samples": 4000}
 WEIGHTS = np.arange(1, 10)[::-1] / 10
 
 

@@ -100,7 +100,7 @@ def test_for_a_network_that_adds_up_the_orders_lie_as_they_should():
     def network(image, masks):
         return (masks * weights[None]).sum(axis=(1, 2))[:, None]
 
-    options = {"size": 3, "target": 0, "output": "logit"}
+    options = {"size": 3, "target": 0, "objective": "logit"}
     morf, lerf, random = (
         region_perturbation(network, IMAGE, HEATMAP, key=KEY, order=order, **options)
         for order in ("morf", "lerf", "random")
