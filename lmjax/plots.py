@@ -880,7 +880,7 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
     found = np.asarray(values)
     if found.ndim != 2:
         raise ValueError(f"values must be a heatmap [H, W], got shape {found.shape}")
-    ax = Figure(figsize=(_PANEL, _PANEL)).add_subplot() if ax is None else ax
+    ax = _own_axes() if ax is None else ax
     if image is not None:
         ax.imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=1)
     limit = float(np.nanmax(np.abs(found))) or 1.0
@@ -902,10 +902,14 @@ def curve(
       label: for a legend.
       ax: axes to draw on; None makes a figure.
     """
-    ax = Figure(figsize=(1.2 * _PANEL, _PANEL)).add_subplot() if ax is None else ax
+    ax = _own_axes() if ax is None else ax
     ax.plot(np.asarray(fractions), np.asarray(values), label=label)
     ax.set(xlabel="share of pixels", ylabel="output")
     return ax
+
+
+def _own_axes() -> Axes:
+    return Figure(figsize=(1.3 * _PANEL, _PANEL), layout="constrained").add_subplot()
 
 
 def as_html(figure: Figure, *, title: str = "") -> str:
