@@ -41,6 +41,7 @@ from lmjax.metrics.occlusion import (
     symmetric_relevance_gain,
 )
 from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation, top_k_ablation
+from lmjax.metrics.robustness import local_lipschitz, max_sensitivity, random_logit
 
 __all__ = [
     "Curve",
@@ -62,11 +63,14 @@ __all__ = [
     "insertion",
     "irof",
     "kendall",
+    "local_lipschitz",
+    "max_sensitivity",
     "mu_fidelity",
     "necessity",
     "occlusion_area",
     "pointing_game",
     "r_oms",
+    "random_logit",
     "region_perturbation",
     "relevance_gain",
     "relevance_mass_accuracy",
