@@ -48,7 +48,8 @@ def test_it_agrees_with_captum():
     images = torch.from_numpy(nearby(0.05, 8))
 
     def in_torch(batch):
-        return ((torch.from_numpy(WEIGHTS) * batch[0] ** 2).sum(dim=-1),)
+        (images,) = batch if isinstance(batch, tuple) else (batch,)
+        return ((torch.from_numpy(WEIGHTS) * images**2).sum(dim=-1),)
 
     wanted = sensitivity_max(
         in_torch,
