@@ -64,6 +64,9 @@ def _convolution(operation: Operation, x: Node, kernel: Node) -> Node:
     if any(d != 1 for d in params["lhs_dilation"]):
         return _transposed(operation, realised(operation.trace, x), kernel)
     windows = _windows_of(operation, kernel)
+    for axis in space:
+        if not x.grid_dims(axis) and x.shape[axis] > 1:
+            operation.fail(f"axis {axis}, along which the convolution slides, holds no positions")
     sliding = Sliding(operation, x, {a: w for a, w in windows.items() if not _trivial(x, a, w)})
     axes = _output_axes(operation, x)
     channels = [operation.aval.shape[numbers.out_spec[1]]]

@@ -50,6 +50,20 @@ def flax_training(p, x):
 REFUSED = {
     "token mixing": (mixing, "dot_general", "token mixing"),
     "batch norm in training": (training, "reduce_sum", "training mode.*inference mode"),
+    "convolution along channels": (
+        lambda p, x: head(
+            p,
+            lax.conv_general_dilated(
+                stem(p, x)[..., None],  # rows, columns, and channels with a window of one
+                jnp.ones((3, 3, 1, 1, 1)),
+                (1, 1, 1),
+                "SAME",
+                dimension_numbers=("NHWDC", "HWDIO", "NHWDC"),
+            )[..., 0],
+        ),
+        "conv_general_dilated",
+        "axis 3, along which the convolution slides, holds no positions",
+    ),
     "fft": (
         lambda p, x: head(p, jnp.fft.fft2(stem(p, x), axes=(1, 2)).real),
         "fft",
