@@ -150,7 +150,7 @@ def public_names():
         (f"segments.{name}", getattr(segments, name))
         for name in (
             *("grid", "slic", "slic_near", "quickshift", "felzenszwalb", "from_labels"),
-            *("contours", "boxes", "merge"),
+            *("contours", "boxes", "merge", "from_masks", "from_coco"),
         )
     )
 
