@@ -67,6 +67,13 @@ def test_the_table_of_removals_has_the_names_of_the_registry():
     assert set(removals.names()) <= set(re.findall(r"`(\w+)`", table))
 
 
+def test_snippets_on_methods_run():
+    """And the page says what they find."""
+    found = run_snippets("docs/methods.md", count=1)["found"]
+    pairs = [found.pairs[one, other] for one, other in ((3, 4), (2, 4), (1, 6))]
+    np.testing.assert_allclose(pairs, [0.28, -0.29, 0.31], atol=0.006)
+
+
 def test_snippets_on_devices_run():
     assert run_snippets("docs/devices.md", count=1)["logits"].shape == (40, 10)
 

@@ -122,7 +122,8 @@ def interactions(
         nothing visible.
       target: class or classes to explain; None explains the predicted class, or that of `previous`.
       num_samples: coalitions, counted as by the method that draws them, including those of
-        `previous`. None takes all 2^S of up to 12 segments, and for more 4096 or 2 S (S + 1), the
+        `previous`; two for each coefficient of the regression, or two pairs of KernelSHAP's, are
+        the fewest. None takes all 2^S of up to 12 segments, and for more 4096 or 2 S (S + 1), the
         larger; with `previous`, no more than it has.
       previous: attribution by `lime`, `kernelshap` or `banzhaf`, or interactions, of the same call:
         its coalitions are used, and only further ones are evaluated, none without `num_samples`.
@@ -133,7 +134,8 @@ def interactions(
 
     Returns:
       `Interactions` with scores `[S]` and pairs `[S, S]` for one target, `[T, S]` and `[T, S, S]`
-      for several, and their standard errors.
+      for several, and their standard errors. Errors of k-SII and STII that are estimated have
+      longer tails than normal ones, for a few small coalitions weigh much.
 
     Raises:
       ValueError: options out of range, samples too few for the pairs, coalitions that do not serve
