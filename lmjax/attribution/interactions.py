@@ -83,8 +83,8 @@ class Interactions:
         return self.pairs[..., segment, :][..., self.segments]
 
     def __repr__(self) -> str:
-        names = ("index", "scores", "pairs", "target", "probability", "num_variants")
-        fields = [f"{name}={summarize(getattr(self, name))}" for name in names[1:]]
+        names = ("scores", "pairs", "target", "probability", "num_variants")
+        fields = [f"{name}={summarize(getattr(self, name))}" for name in names]
         return f"Interactions(index={self.index!r}, {', '.join(fields)})"
 
 
