@@ -134,8 +134,8 @@ def interactions(
 
     Returns:
       `Interactions` with scores `[S]` and pairs `[S, S]` for one target, `[T, S]` and `[T, S, S]`
-      for several, and their standard errors. Errors of k-SII and STII that are estimated have
-      longer tails than normal ones, for a few small coalitions weigh much.
+      for several, and their standard errors. With few segments and few samples, errors of k-SII
+      and STII have longer tails than normal ones: single coalitions weigh much.
 
     Raises:
       ValueError: options out of range, samples too few for the pairs, coalitions that do not serve

@@ -5,6 +5,7 @@ import math
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
@@ -371,6 +372,39 @@ def test_standard_errors_are_as_large_as_errors(estimate, index):
         assert ratio.max() < 1.5
         bias = errors.mean(axis=0) / (errors.std(axis=0) / np.sqrt(40))
         assert np.sqrt((bias**2).mean()) < 2.5  # that of a regression falls with the samples
+
+
+# What all members of a coalition that is needed as a whole, of t segments, are to each pair.
+SHARES = {
+    "k-SII": lambda t: 1 / (t - 1),
+    "STII": lambda t: 2 / (t * (t - 1)),
+    "Faith-Shapley": lambda t: 6 / (t * (t + 1)),
+    "Banzhaf": lambda t: 2 ** (2.0 - t),
+}
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_many_segments_of_a_game_whose_interactions_are_known(index):
+    """A sum of coalitions that are needed as wholes, of two to six segments."""
+    rng = np.random.default_rng(0)
+    sizes = [2] * 40 + [3] * 40 + [4] * 20 + [6] * 10
+    wholes = [np.sort(rng.choice(24, size, replace=False)) for size in sizes]
+    effects = rng.normal(size=len(wholes))
+    expected = np.zeros((24, 24))
+    for effect, whole in zip(effects, wholes):
+        expected[np.ix_(whole, whole)] += effect * SHARES[index](len(whole))
+    np.fill_diagonal(expected, 0)
+
+    def network(image, masks):
+        needed = jnp.stack([masks[:, 0, whole].all(axis=1) for whole in wholes], axis=1)
+        return needed.astype(jnp.float32) @ jnp.asarray(effects, jnp.float32)[:, None]
+
+    found = explain(network, 24, target=0, index=index, num_samples=2000)
+    off_diagonal = ~np.eye(24, dtype=bool)
+    ratio = abs(found.pairs - expected)[off_diagonal] / found.pairs_standard_error[off_diagonal]
+    assert np.sqrt((ratio**2).mean()) < 1.25
+    assert ratio.max() < 6
+    assert np.corrcoef(found.pairs[off_diagonal], expected[off_diagonal])[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("index", INDICES)
