@@ -57,8 +57,10 @@ def from_masks(
         order = np.argsort(stack.sum(axis=(1, 2)), kind="stable")
     elif overlap == "last":
         order = order[::-1]
-    covered = np.asarray(stack.any(axis=0))
-    labels = np.where(covered, order[stack[order].argmax(axis=0)], len(stack))
+    labels = np.full(stack.shape[1:], len(stack))
+    for number in order[::-1]:
+        labels[stack[number]] = number
+    covered = labels < len(stack)
     if not covered.all():
         labels = _with_rest(labels, covered, rest)
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
@@ -123,8 +125,10 @@ def _stacked(masks: Any) -> np.ndarray:
     if not listed and (isinstance(masks, Mapping) or np.ndim(masks) == 0):
         raise ValueError(
             f"masks must be an array [N, H, W] or a list of masks, got {type(masks).__name__}; put "
-            "a single mask in a list"
+            "it in a list"
         )
+    if not listed and np.ndim(masks) != 3:
+        raise ValueError(f"masks must be [N, H, W], got shape {np.shape(masks)}")
     found = [_mask(each, f"masks[{number}]") for number, each in enumerate(masks)]
     if not found:
         raise ValueError("masks must hold one or more masks, got none")
@@ -220,17 +224,30 @@ def _annotated(annotation: Any, shape: tuple[int, int], name: str) -> np.ndarray
         if mask.shape != shape:
             raise ValueError(f"{name} must be {shape} like the image, got {mask.shape}")
         return mask
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes):
+        raise ValueError(
+            f"the segmentation of {name} must be a list of polygons or COCO's run lengths, got "
+            f"{segmentation!r:.80}"
+        )
     from skimage.draw import polygon
 
     mask = np.zeros(shape, bool)
     for outline in segmentation:
-        points = np.asarray(outline, np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise ValueError(
-                f"{name} must have polygons [x, y, x, y, ...] of 3 or more points, got "
-                f"{outline!r:.80}"
-            )
-        mask[polygon(points[1::2] - 0.5, points[::2] - 0.5, shape)] = True
+        x, y = _points(outline, name)
+        mask[polygon(y - 0.5, x - 0.5, shape)] = True
     if not mask.any():
         raise ValueError(f"{name} has no pixel in an image of {shape}; leave it out")
     return mask
+
+
+def _points(outline: Any, name: str) -> np.ndarray:
+    """Returns a polygon's points, float64 `[2, P]`: x and y."""
+    try:
+        points = np.asarray(outline, np.float64)
+    except (TypeError, ValueError):
+        points = np.zeros(0)
+    if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
+        raise ValueError(
+            f"{name} must have polygons [x, y, x, y, ...] of 3 or more points, got {outline!r:.80}"
+        )
+    return points.reshape(-1, 2).T
