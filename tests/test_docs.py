@@ -68,20 +68,23 @@ def test_the_table_of_removals_has_the_names_of_the_registry():
     assert set(removals.names()) <= set(re.findall(r"`(\w+)`", table))
 
 
-def test_snippets_on_objectives_run():
-    names = run_snippets("docs/methods.md", count=1)
-    assert names["found"].scores.shape == (16,)
-    assert names["found"].target is None
-    assert names["curve"].values[0] > 0  # an 8 it is
-    assert np.ptp(names["either"].scores) > 0
-
-
 def test_the_table_of_objectives_has_all_of_them():
     page = (ROOT / "docs/methods.md").read_text()
     listed = re.findall(r"^\| `(\w+)\(.*?\)` \|", page, re.M)
     functions = inspect.getmembers(objectives, inspect.isfunction)
     own = [name for name, each in functions if each.__module__ == objectives.__name__]
     assert sorted(listed) == sorted(n for n in own if n[0] != "_" and not n.startswith("check_"))
+
+
+def test_snippets_on_methods_run():
+    """And the page says what they find."""
+    names = run_snippets("docs/methods.md", count=2)
+    assert names["against"].scores.shape == (16,)
+    assert names["against"].target is None
+    assert names["curve"].values[0] > 0  # an 8 it is
+    assert np.ptp(names["either"].scores) > 0
+    pairs = [names["found"].pairs[one, other] for one, other in ((3, 4), (2, 4), (1, 6))]
+    np.testing.assert_allclose(pairs, [0.28, -0.29, 0.31], atol=0.006)
 
 
 def test_snippets_on_devices_run():

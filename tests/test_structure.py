@@ -150,7 +150,7 @@ def public_names():
         (f"segments.{name}", getattr(segments, name))
         for name in (
             *("grid", "slic", "slic_near", "quickshift", "felzenszwalb", "from_labels"),
-            *("contours", "boxes", "merge"),
+            *("contours", "boxes", "merge", "from_masks", "from_coco"),
         )
     )
 
@@ -208,7 +208,7 @@ def test_attributions_and_metrics_take_an_evaluator_in_the_place_of_its_options(
         "heatmap": rng.random((16, 16)),
         "masks": np.eye(16, dtype=bool)[:, None].repeat(16, axis=1),
         "key": jax.random.key(0),
-        **{"num_samples": 80, "num_designs": 4, "iterations": 3, "grid": 4},
+        **{"num_samples": 120, "num_designs": 4, "iterations": 3, "grid": 4},
     }
     given = {name: arguments[name] for name in arguments if name in parameters}
     predictor = lmjax.Predictor(small_classifier((16, 16, 3)), lmjax.Replace("black"))

@@ -11,6 +11,7 @@ from lmjax.attribution.gradients import (
     smoothgrad,
 )
 from lmjax.attribution.hsic import hsic
+from lmjax.attribution.interactions import Interactions, interactions
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime
 from lmjax.attribution.meaningful_perturbation import MaskPenalty, meaningful_perturbation
@@ -23,6 +24,7 @@ from lmjax.attribution.surrogate import Surrogate, lime_regression
 
 __all__ = [
     "Attribution",
+    "Interactions",
     "MaskPenalty",
     "Surrogate",
     "banzhaf",
@@ -33,6 +35,7 @@ __all__ = [
     "gradient_times_input",
     "hsic",
     "integrated_gradients",
+    "interactions",
     "kernelshap",
     "leave_one_in",
     "leave_one_out",

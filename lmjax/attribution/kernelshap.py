@@ -8,7 +8,6 @@ equation, and the value of the empty coalition appears in the constraint alone.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
+from lmjax.attribution.regression import Fit, regression
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
 from lmjax.attribution.stopping import Until
@@ -146,22 +146,6 @@ def estimate_from_pairs(drawn: np.ndarray, values: np.ndarray, whole: np.ndarray
     return Estimate(fit.scores, np.sqrt((residuals**2).T @ moved**2))
 
 
-class Fit(NamedTuple):
-    """The result of a regression on P pairs.
-
-    Attributes:
-      scores: `[T, S]`.
-      residuals: `[P, T]`.
-      directions: `[P, S]`, derivatives of the scores with respect to the weighted value of a pair.
-      leverages: `[P]`, derivatives of fitted values with respect to the observed ones.
-    """
-
-    scores: np.ndarray
-    residuals: np.ndarray
-    directions: np.ndarray
-    leverages: np.ndarray
-
-
 def pair_regression(
     keep: np.ndarray, differences: np.ndarray, total: np.ndarray, weights: np.ndarray
 ) -> Fit:
@@ -173,19 +157,4 @@ def pair_regression(
       total: `[T]`, the sum of the scores.
       weights: `[P]`, above 0.
     """
-    num_segments = keep.shape[1]
-    x = np.where(keep, 1.0, -1.0)
-    weighted = x * weights[:, None]
-    # The normal equations, bordered by the constraint and its Lagrange multiplier.
-    bordered = np.ones((num_segments + 1, num_segments + 1))
-    bordered[:-1, :-1], bordered[-1, -1] = weighted.T @ x, 0
-    inverse = np.linalg.inv(bordered)
-    right = np.concatenate([weighted.T @ differences, total[None]])
-    scores = inverse[:-1] @ right
-    directions = x @ inverse[:-1, :-1]
-    return Fit(
-        scores=scores.T,
-        residuals=differences - x @ scores,
-        directions=directions,
-        leverages=(weighted * directions).sum(axis=1),
-    )
+    return regression(np.where(keep, 1.0, -1.0), differences, weights, total)

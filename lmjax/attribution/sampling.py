@@ -27,7 +27,7 @@ import numpy as np
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
-from lmjax.masks.families import MaskFamily
+from lmjax.masks.families import MaskFamily, Masks
 from lmjax.masks.keys import fingerprint
 
 # Tolerance for two runs of a predictor on the same image.
@@ -141,6 +141,8 @@ def run(
         if until(estimate.scores, estimate.standard_error):
             break
     assert state is not None  # there is at least one stop
+    if previous is not None and state[0].count == previous.samples.count:
+        check_same_game(previous, game)
     return _attribution(estimate, *state, game)
 
 
@@ -217,31 +219,54 @@ def _resume(
     previous: Attribution, sampling: Sampling, game: Game, num_samples: int
 ) -> tuple[Samples, Prediction]:
     """Returns the samples and the prediction of a previous run, or raises ValueError."""
-    samples = getattr(previous, "samples", None)
-    if samples is None:
-        raise ValueError(
-            "previous must be an attribution that has samples; it comes from a method that does "
-            "not sample, or from a run that evaluated every coalition"
-        )
+    samples = samples_of(previous)
     if samples.settings != sampling.settings:
         raise ValueError(
             f"previous was sampled by {samples.settings}, this call is {sampling.settings}"
         )
-    if not np.array_equal(samples.key_data, sampling.key_data):
-        raise ValueError("previous was sampled with another key; pass the same key=")
-    if samples.draws != fingerprint(sampling.key):
-        raise ValueError(
-            "previous was sampled where the same key gives other draws: by another JAX version or "
-            "configuration of its random numbers; sample again from the start"
-        )
-    if not np.array_equal(np.asarray(previous.segments), np.asarray(game.segments)):
-        raise ValueError("previous has other segments; pass the same segments")
+    check_drawn(previous, sampling.key, game)
     if samples.count > num_samples:
         raise ValueError(
             f"previous has {samples.count} samples already, more than the {num_samples} asked for; "
             "the number is the total, with those of previous"
         )
     return samples, Prediction(*(getattr(previous, name) for name in Prediction._fields))
+
+
+def samples_of(previous: Any) -> Samples:
+    """Returns the samples of an earlier result; raises ValueError where it has none."""
+    samples = getattr(previous, "samples", None)
+    if samples is None:
+        raise ValueError(
+            "previous must be an attribution that has samples; it comes from a method that does "
+            "not sample, or from a run that evaluated every coalition"
+        )
+    return samples
+
+
+def check_drawn(previous: Any, key: jax.Array, game: Game) -> None:
+    """Raises ValueError unless the samples of an earlier result can be drawn again for a game."""
+    samples = samples_of(previous)
+    if not np.array_equal(samples.key_data, np.asarray(jax.random.key_data(key))):
+        raise ValueError("previous was sampled with another key; pass the same key=")
+    if samples.draws != fingerprint(key):
+        raise ValueError(
+            "previous was sampled where the same key gives other draws: by another JAX version or "
+            "configuration of its random numbers; sample again from the start"
+        )
+    if not np.array_equal(np.asarray(previous.segments), np.asarray(game.segments)):
+        raise ValueError("previous has other segments; pass the same segments")
+
+
+def check_same_game(previous: Any, game: Game) -> None:
+    """Raises ValueError where an earlier result is of another game, by evaluating the whole image.
+
+    Needed where nothing else is evaluated.
+    """
+    payoffs = game.payoffs(Masks(np.ones((1, *game.shape), bool)))
+    _, whole = _with_targets(payoffs)
+    samples = samples_of(previous)
+    _check_same(payoffs.prediction.target, whole, previous.target, samples.whole)
 
 
 def _check_same(

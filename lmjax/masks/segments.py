@@ -17,6 +17,8 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_pair, check_whole
 from lmjax._utils.registry import Registry
+from lmjax.masks.foreign_segments import from_coco as from_coco
+from lmjax.masks.foreign_segments import from_masks as from_masks
 from lmjax.masks.region_merging import merge_regions
 
 _NAMED_LABELS = 5

@@ -10,6 +10,7 @@ from lmjax.metrics.agreement import (
     top_k_jaccard,
     win_rates,
 )
+from lmjax.metrics.complexity import entropy_complexity, sparseness
 from lmjax.metrics.curves import Curve, deletion, insertion
 from lmjax.metrics.fidelity import (
     SensitivityN,
@@ -57,6 +58,7 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "entropy_complexity",
     "f_fidelity",
     "idsds",
     "infidelity",
@@ -76,6 +78,7 @@ __all__ = [
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "sensitivity_n",
+    "sparseness",
     "spearman",
     "ssim",
     "sufficiency",

@@ -17,6 +17,7 @@ SEGMENTED = {
     "lime": {"key": jax.random.key(0), "num_samples": 256},
     "kernelshap": {"key": jax.random.key(0), "num_samples": 256},
     "banzhaf": {"key": jax.random.key(0)},
+    "interactions": {"key": jax.random.key(0), "num_samples": 1700},
     "permutation_shapley": {"key": jax.random.key(0), "num_permutations": 9},
     "leave_one_out": {},
     "leave_one_in": {},

@@ -23,6 +23,7 @@ from lmjax.attribution import (
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.sampling import Estimate, Sampling, run
 from lmjax.masks import numbered
+from lmjax.masks.families import Masks
 from tests.support.games import game, picture, smooth_table, strip
 
 KEY = jax.random.key(4)
@@ -80,11 +81,13 @@ class Identity:
     target: tuple[int, ...] = (0, 1)
     segments: np.ndarray | None = None
     planned: list = dataclasses.field(default_factory=list)
+    shape: tuple[int, int] = (2, 2)
 
-    def payoffs(self, variants, *, expected):
+    def payoffs(self, variants, *, expected=None):
         self.planned.append(expected)
         prediction = Prediction(self.target, np.ones(2), 0, np.ones(()))
-        return Payoffs(variants, np.ones(2) * self.whole, prediction)
+        values = np.ones((1, 2)) if isinstance(variants, Masks) else variants  # of the whole image
+        return Payoffs(values, np.ones(2) * self.whole, prediction)
 
 
 GAME = Identity()

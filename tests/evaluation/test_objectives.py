@@ -292,3 +292,52 @@ def test_the_old_name_works_with_a_warning():
     np.testing.assert_array_equal(old.scores, new.scores)
     with pytest.raises(TypeError, match="output is the old name of objective"):
         attribution.leave_one_out(GREY, IMAGE, SQUARES, output="logit", objective="logit")
+
+
+def test_another_objective_of_the_same_samples_is_refused():
+    """Where nothing new is evaluated, too."""
+
+    def run(**options):
+        return attribution.banzhaf(GREY, IMAGE, SQUARES, key=KEY, num_samples=40, **options)
+
+    first = run(objective=objectives.margin(1))
+    np.testing.assert_array_equal(
+        run(objective=objectives.margin(1), previous=first).scores, first.scores
+    )
+    for other in ({"objective": objectives.margin(2)}, {"objective": "logit", "target": 1}):
+        with pytest.raises(ValueError, match="previous is"):
+            run(previous=first, **other)
+    named = run(target=1)
+    with pytest.raises(ValueError, match="previous is for target 1, this call for 2"):
+        run(target=2, previous=named)
+    with pytest.raises(ValueError, match="previous is from another image, predictor or objective"):
+        run(target=1, objective="logit", previous=named)
+
+
+def test_interactions_are_of_an_objective():
+    both = attribution.interactions(
+        GREY, IMAGE, SQUARES, key=KEY, objective=lambda x: jnp.stack([x[1], x[4]])
+    )
+    for scores, pairs, target in zip(both.scores, both.pairs, (1, 4), strict=True):
+        one = attribution.interactions(
+            GREY, IMAGE, SQUARES, key=KEY, target=target, objective="logit"
+        )
+        np.testing.assert_allclose(scores, one.scores, atol=1e-5)
+        np.testing.assert_allclose(pairs, one.pairs, atol=1e-5)
+    sampled = attribution.interactions(
+        GREY, IMAGE, SQUARES, key=KEY, num_samples=200, objective=objectives.margin(1)
+    )
+    more = attribution.interactions(
+        GREY,
+        IMAGE,
+        SQUARES,
+        key=KEY,
+        num_samples=300,
+        objective=objectives.margin(1),
+        previous=sampled,
+    )
+    assert more.num_variants > sampled.num_variants
+    with pytest.raises(ValueError, match="previous is from another image, predictor or objective"):
+        attribution.interactions(
+            GREY, IMAGE, SQUARES, key=KEY, objective=objectives.margin(2), previous=sampled
+        )

@@ -1,0 +1,336 @@
+"""Interactions: scores of segments and of all pairs of them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.summary import summarize
+from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.game import Game, Prediction
+from lmjax.attribution.interaction_estimates import (
+    Estimates,
+    fewest_rows,
+    from_pairs,
+    from_uniform,
+)
+from lmjax.attribution.interaction_indices import INDICES, Sums, index_sums
+from lmjax.attribution.kernelshap import kernelshap
+from lmjax.attribution.lime import lime
+from lmjax.attribution.sampling import Samples, check_drawn, check_same_game, samples_of
+from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
+from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
+from lmjax.masks.samplers import all_coalitions, bernoulli_keep, shapley_keep
+
+_STATIC = {"static": True}
+_MOST_EXACT = 12  # segments of which all coalitions are evaluated unless told otherwise
+_FEWEST_DEFAULT = 2**_MOST_EXACT
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Interactions:
+    """Scores of segments and of pairs of them, for one class or for T classes.
+
+    Attributes:
+      scores: float32 `[S]` or `[T, S]`, of single segments.
+      pairs: `[S, S]` or `[T, S, S]`, symmetric and 0 on the diagonal: how much more two segments
+        do together than the sum of what they do apart. Above 0 they need each other, below 0 one
+        can stand in for the other.
+      index: what the scores are, one of "k-SII", "STII", "Faith-Shapley" and "Banzhaf".
+      target: the class explained, or the T classes.
+      probability: scalar or `[T]`, of the target on the whole image.
+      predicted_class: the class with the highest logit on the whole image.
+      predicted_probability: of the predicted class.
+      num_variants: number of variants that were evaluated, those of `previous` included.
+      segments: int32 `[H, W]`, the segments' labels.
+      standard_error: of `scores`, in their shape; 0 where all coalitions were evaluated.
+      pairs_standard_error: of `pairs`, in their shape.
+      intercept: scalar or `[T]`, the output with nothing visible, to which scores and pairs add up
+        to the output for the whole image; None for "Banzhaf", which does not add up.
+      samples: the state from which a later call goes on, as its `previous=`; None where all
+        coalitions were evaluated.
+    """
+
+    scores: np.ndarray
+    pairs: np.ndarray
+    index: str = dataclasses.field(metadata=_STATIC)
+    target: int | tuple[int, ...] | None = dataclasses.field(metadata=_STATIC)
+    probability: np.ndarray
+    predicted_class: int | None = dataclasses.field(metadata=_STATIC)
+    predicted_probability: np.ndarray
+    num_variants: int = dataclasses.field(metadata=_STATIC)
+    segments: np.ndarray
+    standard_error: np.ndarray
+    pairs_standard_error: np.ndarray
+    intercept: np.ndarray | None = None
+    samples: Any = None
+
+    @property
+    def heatmap(self) -> np.ndarray:
+        """Scores of pixels, those of their segments: `[H, W]` or `[T, H, W]`."""
+        return self.scores[..., self.segments]
+
+    def partners(self, segment: int) -> np.ndarray:
+        """Returns a segment's interactions as a map of its partners, `[H, W]` or `[T, H, W]`."""
+        count = self.scores.shape[-1]
+        segment = check_whole("segment", segment, least=0, most=count - 1, note="its label")
+        return self.pairs[..., segment, :][..., self.segments]
+
+    def __repr__(self) -> str:
+        names = ("scores", "pairs", "target", "probability", "num_variants")
+        fields = [f"{name}={summarize(getattr(self, name))}" for name in names]
+        return f"Interactions(index={self.index!r}, {', '.join(fields)})"
+
+
+def interactions(
+    predictor: Callable | Evaluator,
+    image: ArrayLike,
+    segments: ArrayLike,
+    *,
+    key: jax.Array,
+    index: str = "k-SII",
+    target: int | Sequence[int] | None = None,
+    num_samples: int | None = None,
+    previous: Attribution | Interactions | None = None,
+    objective: Objective = "probability",
+) -> Interactions:
+    """Scores segments and all pairs of them by an interaction index of order two.
+
+    Where `num_samples` allows all 2^S coalitions, each is evaluated once, and the scores are exact.
+    Otherwise they are estimated from the coalitions that `banzhaf` draws, for the index "Banzhaf",
+    or `kernelshap`, or from those of `previous`: by a regression on segments and pairs, and a
+    correction by what it leaves over.
+
+    Args:
+      predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
+        progress.
+      image: `[H, W, C]` floats in [0, 1].
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      key: random key; the same key gives the same scores.
+      index: "k-SII": pairs are Shapley interactions, the mean synergy over coalitions of all sizes
+        alike; single segments keep of their Shapley values what is not shared with a partner.
+        "STII" (Shapley-Taylor): a single segment scores what it does alone; pairs share all else.
+        "Faith-Shapley": the model of segments and pairs that is nearest to the network under the
+        Shapley kernel. "Banzhaf": means over all coalitions alike, single segments scoring their
+        Banzhaf values. All but the last add up to the output for the whole image minus that for
+        nothing visible.
+      target: class or classes to explain; None explains the predicted class, or that of `previous`.
+      num_samples: coalitions, counted as by the method that draws them, including those of
+        `previous`; two for each coefficient of the regression, or two pairs of KernelSHAP's, are
+        the fewest. None takes all 2^S of up to 12 segments, and for more 4096 or 2 S (S + 1), the
+        larger; with `previous`, no more than it has.
+      previous: attribution by `lime`, `kernelshap` or `banzhaf`, or interactions, of the same call:
+        its coalitions are used, and only further ones are evaluated, none without `num_samples`.
+        KernelSHAP's serve all indices; Banzhaf's, and LIME's with `keep_probability=0.5`, hold
+        about half of the segments and serve "Banzhaf". Not needed, and ignored, where `num_samples`
+        allows all coalitions.
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
+
+    Returns:
+      `Interactions` with scores `[S]` and pairs `[S, S]` for one target, `[T, S]` and `[T, S, S]`
+      for several, and their standard errors. With few segments and few samples, errors of k-SII
+      and STII have longer tails than normal ones: single coalitions weigh much.
+
+    Raises:
+      ValueError: options out of range, samples too few for the pairs, coalitions that do not serve
+        the index, more segments than memory allows, `previous` that does not fit, target not a
+        class of the network, non-finite outputs, and all that `lmjax.evaluate` raises.
+
+    References:
+      Grabisch & Roubens 1999; Bordt & von Luxburg 2023 (arXiv 2209.04012), k-SII; Sundararajan,
+      Dhamdhere & Agarwal 2020 (arXiv 1902.05622), STII; Tsai, Yeh & Ravikumar 2023 (arXiv
+      2203.00870), Faith-Shapley. For the estimates Fumagalli et al. 2024 (arXiv 2405.10852) and
+      Witter, Liu & Musco 2025 (arXiv 2506.11849). The numbers of all coalitions are those of the
+      `shapiq` package, whose names the indices have, but "FSII" and "BII".
+    """
+    check_choice("index", index, INDICES)
+    game = Game(predictor, image, segments, target=target, objective=objective)
+    if num_samples is not None:
+        num_samples = check_whole("num_samples", num_samples, least=2)
+    elif previous is None:
+        num_samples = _default_number(game.num_segments)
+    if num_samples is not None and num_samples >= 2**game.num_segments - 2:
+        return _exact(game, index)
+    if previous is not None:
+        _check_previous(previous, index, key, game)
+    name = _source_of(index, previous)
+    _check_number(_SOURCES[name], game.num_segments, num_samples, previous)
+    if num_samples is not None:
+        if target is None and previous is not None and not callable(objective):
+            target = previous.target
+        rest = {"target": target, "objective": objective, "previous": previous}
+        method = _SOURCES[name].method
+        previous = method(predictor, image, game.labels, key=key, num_samples=num_samples, **rest)
+    assert previous is not None  # without it, there is a number of samples
+    return _estimated(previous, index, key, game)
+
+
+class _Source(NamedTuple):
+    """A method whose coalitions tell of pairs of segments.
+
+    Attributes:
+      method: the method.
+      keep: (S, number of samples, key) -> the coalitions that it draws, or one of each pair.
+      paired: whether it draws complementary pairs from the Shapley kernel, beside single segments,
+        instead of coalitions that are all equally likely.
+    """
+
+    method: Callable[..., Attribution]
+    keep: Callable[[int, int, jax.Array], np.ndarray]
+    paired: bool
+
+    def number(self, num_segments: int, samples: Samples) -> int:
+        """Returns the number of samples as the method's `num_samples` counts them."""
+        return 2 * (num_segments + samples.count) if self.paired else samples.count
+
+
+def _lime_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
+    """Draws LIME's coalitions but the first, the whole image."""
+    return random_keep(num_segments, count, key=key)[1:]
+
+
+def _banzhaf_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
+    return bernoulli_keep(num_segments, count, key=key)
+
+
+def _kernelshap_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
+    return shapley_keep(num_segments, count, key=key, smallest=2)
+
+
+_SOURCES = {
+    "lime": _Source(lime, _lime_keep, paired=False),
+    "kernelshap": _Source(kernelshap, _kernelshap_keep, paired=True),
+    "banzhaf": _Source(banzhaf, _banzhaf_keep, paired=False),
+}
+
+
+def _default_number(num_segments: int) -> int:
+    """Returns the default of `num_samples`: all coalitions of few segments."""
+    if num_segments <= _MOST_EXACT:
+        return 2**num_segments
+    return max(_FEWEST_DEFAULT, 2 * num_segments * (num_segments + 1))
+
+
+def _source_of(index: str, previous: Attribution | Interactions | None) -> str:
+    """Returns the name of the method whose coalitions are used."""
+    if previous is not None:
+        return samples_of(previous).settings[0]
+    return "banzhaf" if index == "Banzhaf" else "kernelshap"
+
+
+def _check_previous(
+    previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
+) -> None:
+    """Raises ValueError unless the coalitions of an earlier result serve an index of a game."""
+    name, *options = samples_of(previous).settings
+    if name not in _SOURCES:
+        raise ValueError(
+            f"previous must come from {', '.join(_SOURCES)} or interactions, whose coalitions tell "
+            f"of pairs of segments; it comes from {name}"
+        )
+    probability = dict(options).get("keep_probability", 0.5)
+    if not _SOURCES[name].paired and index != "Banzhaf":
+        raise ValueError(
+            f"index must be Banzhaf for the coalitions of {name}, nearly all of which hold about "
+            f"half of the segments; {index} depends on small and large ones as well: pass an "
+            "attribution by kernelshap, or none"
+        )
+    if probability != 0.5:
+        raise ValueError(
+            "previous must have keep_probability=0.5, with which all coalitions are equally "
+            f"likely, as Banzhaf weighs them; got {probability:g}"
+        )
+    check_drawn(previous, key, game)
+    if game.target is None and not callable(game.objective):
+        game = dataclasses.replace(game, target=previous.target)
+    check_same_game(previous, game)
+
+
+def _check_number(
+    source: _Source,
+    num_segments: int,
+    num_samples: int | None,
+    previous: Attribution | Interactions | None,
+) -> None:
+    """Raises ValueError for too few samples, and for more than memory allows."""
+    rows = fewest_rows(num_segments, paired=source.paired)
+    fewest = min(2 * rows if source.paired else rows, 2**num_segments - 2)
+    merged = "or merge segments: lmjax.segments.merge(image, segments, num_segments=...)"
+    if num_samples is None:
+        assert previous is not None  # without it, there is a number of samples
+        num_samples = source.number(num_segments, samples_of(previous))
+        if num_samples < fewest:
+            raise ValueError(
+                f"previous has {num_samples:,} samples, the pairs of {num_segments} segments need "
+                f"{fewest:,}: pass num_samples={fewest} or more to go on from it, {merged}"
+            )
+    if num_samples < fewest:
+        raise ValueError(
+            f"num_samples must be {fewest:,} or more for the pairs of {num_segments} segments; got "
+            f"{num_samples:,}; take more, {merged}"
+        )
+    # Features of segments and pairs in five copies; the normal equations in three.
+    rows, features = num_samples // (2 if source.paired else 1), num_segments**2 // 2
+    check_memory(8 * features * (5 * rows + 3 * features), num_segments, num_samples)
+
+
+def _exact(game: Game, index: str) -> Interactions:
+    """Computes an index from all coalitions."""
+    keep = all_coalitions(game.num_segments)
+    # The last coalition is the whole image, which is evaluated in any case.
+    payoffs = game.payoffs(Coalitions(game.labels, keep[:-1]))
+    values = np.concatenate([payoffs.values, payoffs.whole[None]]).astype(np.float64)
+    values = values.reshape(len(keep), -1)
+    scores, _ = index_sums(INDICES[index], keep, values)
+    found = Estimates(scores, Sums(*map(np.zeros_like, scores)))
+    rest = {"segments": game.labels, "num_variants": len(keep), **payoffs.prediction._asdict()}
+    return _result(index, found, values[0], rest)
+
+
+def _estimated(
+    previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
+) -> Interactions:
+    """Estimates an index from the samples of an attribution."""
+    samples = samples_of(previous)
+    source = _SOURCES[samples.settings[0]]
+    keep = source.keep(game.num_segments, samples.count, key)
+    if source.paired:
+        found = from_pairs(INDICES[index], keep, samples.values, samples.whole)
+    else:
+        found = from_uniform(INDICES[index], keep, samples.values)
+    kept = ("segments", "num_variants", "samples", *Prediction._fields)
+    rest = {name: getattr(previous, name) for name in kept}
+    return _result(index, found, samples.values[0], rest)
+
+
+def _result(index: str, found: Estimates, empty: np.ndarray, rest: dict[str, Any]) -> Interactions:
+    """Returns estimates as interactions, without the axis T for a single target.
+
+    Args:
+      index: name of the index.
+      found: scores and errors.
+      empty: `[T]`, the output with nothing visible, for indices that add up.
+      rest: the other attributes.
+    """
+    pairs = found.scores.pairs
+    arrays = {
+        "scores": found.scores.singles,
+        "pairs": (pairs + pairs.swapaxes(-1, -2)) / 2,  # rounding has no symmetry
+        "standard_error": found.errors.singles,
+        "pairs_standard_error": found.errors.pairs,
+        "intercept": empty if INDICES[index].efficient else None,
+    }
+    several = isinstance(rest["target"], tuple)
+    shown = {
+        name: None if array is None else np.asarray(array if several else array[0], np.float32)
+        for name, array in arrays.items()
+    }
+    return Interactions(index=index, **shown, **rest)
