@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective, jacobian, make_problem
 from lmjax.evaluation.outputs import as_output
@@ -70,7 +71,7 @@ def _activations(features: Callable, image: jax.Array) -> jax.Array:
     return activations
 
 
-@jax.jit
+@bounded_jit()
 def _gradcam(objective: Objective, image: jax.Array) -> jax.Array:
     """Returns the maps `[T, H, W]`."""
     features, head = objective.predictor.args

@@ -1,14 +1,16 @@
 """A few variants of an image as the network was shown them, and its answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.probabilities import probabilities
 from lmjax.attribution.methods import WHOLE
 from lmjax.evaluation import Evaluator
+from lmjax.evaluation.jobs import Static, split
 from lmjax.masks import Coalitions, random_keep
 from lmjax.removals.removal import declared
 
@@ -77,6 +79,12 @@ def _painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray
     """Returns the pictures that the network is given, with NaN where it is given none."""
     removal = predictor.removal
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
-        mean: Sequence[float] = predictor.classifier.preprocessing.mean
-        return np.asarray(removal.paint(image, masks, mean))
+        arrays, static = split(predictor)
+        return np.asarray(_paint(arrays, image, masks, static=static))
     return np.where(masks[..., None], image, np.nan)
+
+
+@bounded_jit(static_argnames="static")
+def _paint(arrays: list, image: jax.Array, masks: jax.Array, *, static: Static) -> jax.Array:
+    predictor: Any = static.predictor(arrays)
+    return predictor.removal.paint(image, masks, predictor.classifier.preprocessing.mean)

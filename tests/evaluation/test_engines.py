@@ -120,7 +120,7 @@ def free_compilation(monkeypatch):
 def number_of_programs():
     """How many programs that compute logits have been compiled."""
     calls = programs._dense_call, programs._visible_call, programs._shared_call
-    return sum(call._cache_size() for call in calls)
+    return sum(call.num_programs() for call in calls)
 
 
 @pytest.mark.parametrize("engine", ["visible", "auto"])
