@@ -11,6 +11,7 @@ from lmjax._utils.probabilities import probabilities
 from lmjax.attribution.methods import WHOLE
 from lmjax.evaluation import Evaluator
 from lmjax.evaluation.jobs import Static, split
+from lmjax.masking.patches import whole_patches
 from lmjax.masks import Coalitions, random_keep
 from lmjax.removals.removal import declared
 
@@ -21,7 +22,8 @@ class Variant(NamedTuple):
     Attributes:
       mask: `[H, W]` bool, True = visible.
       num_hidden: number of segments that are hidden.
-      pictures: by removal, `[H, W, C]` in [0, 1]; NaN where hidden pixels are not replaced.
+      pictures: by removal, `[H, W, C]` in [0, 1]; NaN where hidden pixels are not replaced, and
+        under token dropping in all of a patch that the mask cuts.
       probabilities: by removal, those of all classes, `[K]`.
     """
 
@@ -81,6 +83,8 @@ def _painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
         arrays, static = split(predictor)
         return np.asarray(_paint(arrays, image, masks, static=static))
+    if predictor.patch_size is not None:  # the rest of a patch is not read either
+        masks = whole_patches(masks, predictor.patch_size)
     return np.where(masks[..., None], image, np.nan)
 
 

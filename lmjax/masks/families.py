@@ -19,6 +19,7 @@ from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_pair, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.masking.checks import check_mask
+from lmjax.masking.patches import whole_patches
 from lmjax.masks.keys import draw_rows, threefry
 from lmjax.masks.segments import check_segments
 
@@ -392,6 +393,25 @@ def hidden_sum(family: MaskFamily, heatmap: ArrayLike) -> np.ndarray:
     return np.concatenate(sums)
 
 
+def shares(family: MaskFamily, *, patch_size: int | None = None) -> np.ndarray:
+    """Computes the share of the image that each mask shows, without making all masks at once.
+
+    Args:
+      family: of N masks `[H, W]`.
+      patch_size: side of square patches, in pixels, that count only where they are wholly visible;
+        None counts every pixel by its value.
+
+    Returns:
+      float32 `[N]`.
+    """
+    shared, found = jax.tree.map(jnp.asarray, family.shared), []
+    for chosen, real in _batches(family):
+        rows = jax.tree.map(operator.itemgetter(chosen), family.rows)
+        options = {"make": family.make, "patch_size": patch_size}
+        found.append(np.asarray(_shares(shared, rows, **options))[real])
+    return np.concatenate(found)
+
+
 def _batches(family: MaskFamily) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields batches of one size: numbers of masks, and which of them are not padding."""
     height, width = family.spatial_shape
@@ -419,6 +439,15 @@ def _hidden_sum(shared, rows, heatmap, *, make):
     """Sums a heatmap over the hidden pixels of each mask of one batch, `[n]`."""
     hidden = 1 - make(shared, rows).astype(jnp.float32)
     return jnp.einsum("nhw,hw->n", hidden, heatmap, precision=jax.lax.Precision.HIGHEST)
+
+
+@bounded_jit(static_argnames=("make", "patch_size"))
+def _shares(shared, rows, *, make, patch_size):
+    """Returns the share that each mask of one batch shows, `[n]`."""
+    masks = make(shared, rows)
+    if patch_size is not None:
+        masks = whole_patches(masks != 0, patch_size)
+    return masks.astype(jnp.float32).mean(axis=(1, 2))
 
 
 def _pair(sizes: Sequence[int]) -> tuple[int, int]:
