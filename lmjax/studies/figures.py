@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+
+from lmjax.evaluation.shares import Shares
 from lmjax.removals import title as removal_title
 from lmjax.studies.statistics import ends
 
@@ -56,6 +59,27 @@ def lines_of_removals(rows: Rows, x: str, y: str, *, prefix: str = "") -> list:
         line(prefix + removal_title(removal), chosen, x, y, removal=removal)
         for removal, chosen in by_removal
     ]
+
+
+def note_of_shares(rows: Rows) -> str:
+    """Returns a line for a figure's title on removals that show another share than their masks do.
+
+    It begins with a new line, and is empty where no share differs by more than a tenth.
+
+    Args:
+      rows: of a table, with `shown` where it is known, and `visible` or `hidden`.
+    """
+    notes = []
+    for removal, chosen in group_rows(rows, "removal").items():
+        known = [
+            (row["visible"] if "visible" in row else 1 - row["hidden"], row["shown"])
+            for row in chosen
+            if row.get("shown") is not None
+        ]
+        note = Shares(*np.mean(known, axis=0)).note() if known else ""
+        if note:
+            notes.append(f"{removal_title(removal)} {note}")
+    return "\n" + "; ".join(notes) if notes else ""
 
 
 def dots(label: str, rows: Rows, name: str, *, removal: str | None = None):
