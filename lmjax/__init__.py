@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lmjax.evaluation import Evaluator as Evaluator
     from lmjax.evaluation import Predictor as Predictor
     from lmjax.evaluation import evaluate as evaluate
+    from lmjax.evaluation import objectives as objectives
     from lmjax.explanation import explain as explain
     from lmjax.masking import Masked as Masked
     from lmjax.masking import layer_mask as layer_mask
@@ -99,6 +100,7 @@ __getattr__, __dir__, __all__ = attach(
         "masks": "lmjax.masks",
         "metrics": "lmjax.metrics",
         "models": "lmjax.models",
+        "objectives": "lmjax.evaluation.objectives",
         "plots": "lmjax.plots",
         "removals": "lmjax.removals",
         "segments": "lmjax.masks.segments",

@@ -1,6 +1,7 @@
 """Snippets of the pages run as written, counts are right, notebooks are what their sources say."""
 
 import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmjax import data, removals
+from lmjax import data, objectives, removals
 from lmjax.attribution import methods
 from lmjax.models import registry
 from lmjax.removals.registry import REGISTRY
@@ -65,6 +66,22 @@ def test_snippets_on_removals_run():
 def test_the_table_of_removals_has_the_names_of_the_registry():
     table = (ROOT / "docs/removals.md").read_text().split("\n\n")[2]
     assert set(removals.names()) <= set(re.findall(r"`(\w+)`", table))
+
+
+def test_snippets_on_objectives_run():
+    names = run_snippets("docs/methods.md", count=1)
+    assert names["found"].scores.shape == (16,)
+    assert names["found"].target is None
+    assert names["curve"].values[0] > 0  # an 8 it is
+    assert np.ptp(names["either"].scores) > 0
+
+
+def test_the_table_of_objectives_has_all_of_them():
+    page = (ROOT / "docs/methods.md").read_text()
+    listed = re.findall(r"^\| `(\w+)\(.*?\)` \|", page, re.M)
+    functions = inspect.getmembers(objectives, inspect.isfunction)
+    own = [name for name, each in functions if each.__module__ == objectives.__name__]
+    assert sorted(listed) == sorted(n for n in own if n[0] != "_" and not n.startswith("check_"))
 
 
 def test_snippets_on_devices_run():

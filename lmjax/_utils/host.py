@@ -53,7 +53,7 @@ def original_errors() -> Iterator[None]:
     """Raises the error of a function on the host itself, where a compiled program quotes it."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX raises either
         raised = _failures.pop() if _failures else None
         if raised is None or f"{type(raised).__name__}: {raised}" not in str(error):
             raise

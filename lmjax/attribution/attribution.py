@@ -19,10 +19,12 @@ class Attribution:
     Attributes:
       scores: float32 `[S]` or `[T, S]`, how strongly a segment supports the target; `[H, W]` or
         `[T, H, W]` from methods that score pixels.
-      target: the class explained, or the T classes.
-      probability: scalar or `[T]`, of the target on the whole image.
-      predicted_class: the class with the highest logit on the whole image.
-      predicted_probability: of the predicted class.
+      target: the class explained, or the T classes; where the objective is a function, None, or for
+        M values their numbers.
+      probability: scalar or `[T]`, of the target on the whole image; NaN where the objective is a
+        function, as in what follows.
+      predicted_class: the class with the highest logit on the whole image; None.
+      predicted_probability: of the predicted class; NaN.
       num_variants: number of variants that were evaluated.
       segments: int32 `[H, W]`, the segments' labels; None where pixels are scored.
       standard_error: of the scores, in their shape, from methods that sample; else None.
@@ -34,9 +36,9 @@ class Attribution:
     """
 
     scores: np.ndarray
-    target: int | tuple[int, ...] = dataclasses.field(metadata=_STATIC)
+    target: int | tuple[int, ...] | None = dataclasses.field(metadata=_STATIC)
     probability: np.ndarray
-    predicted_class: int = dataclasses.field(metadata=_STATIC)
+    predicted_class: int | None = dataclasses.field(metadata=_STATIC)
     predicted_probability: np.ndarray
     num_variants: int = dataclasses.field(metadata=_STATIC)
     segments: np.ndarray | None = None

@@ -8,18 +8,21 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions
 from lmjax.masks.samplers import all_coalitions, bernoulli_keep
 
 _FEWEST_SAMPLES = 32
 
 
+@renamed(output="objective")
 def banzhaf(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -30,7 +33,7 @@ def banzhaf(
     num_samples: int = 1000,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Estimates Banzhaf values: the mean output with a segment minus the mean output without it.
 
@@ -51,7 +54,8 @@ def banzhaf(
         from 32 coalitions on. None takes all.
       previous: attribution of the same call with fewer coalitions, to continue. Not needed, and
         ignored, where all coalitions are evaluated.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -65,7 +69,7 @@ def banzhaf(
       Banzhaf 1965, "Weighted voting doesn't work"; Wang & Jia 2023, "Data Banzhaf" (arXiv
       2205.15466), for the estimator: maximum sample reuse.
     """
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)

@@ -1,4 +1,4 @@
-"""The predictor as a differentiable objective, for gradient methods and optimised masks."""
+"""The outputs of a predictor to differentiate, for gradient methods and optimised masks."""
 
 import dataclasses
 import functools
@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs
-from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.evaluator import Evaluator, as_evaluator, as_predictor
 from lmjax.evaluation.jobs import Static, split
+from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import as_output
 from lmjax.masks.families import Masks
 
@@ -21,50 +22,50 @@ from lmjax.masks.families import Masks
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["arrays", "targets"],
-    meta_fields=["static", "output"],
+    meta_fields=["static", "objective"],
 )
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Outputs:
     """The outputs to differentiate, as a pytree: weights are arguments of compiled functions.
 
     Attributes:
       arrays: of the predictor.
-      targets: ints `[T]`.
+      targets: ints `[T]`, which of the outputs.
       static: everything else of the predictor.
-      output: "probability" or "logit".
+      objective: "probability" or "logit"; the values of a function are as logits.
     """
 
     arrays: list[jax.Array]
     targets: jax.Array | np.ndarray
     static: Static
-    output: str
+    objective: str
 
     @property
     def predictor(self) -> Callable:
         """The predictor, put together again."""
         return self.static.predictor(self.arrays)
 
-    def outputs(self, logits: jax.Array) -> jax.Array:
+    def of(self, logits: jax.Array) -> jax.Array:
         """Returns logits `[..., K]` as float32 outputs."""
-        return as_output(logits.astype(jnp.float32), self.output)
+        return as_output(logits.astype(jnp.float32), self.objective)
 
     def whole(self, image: jax.Array) -> jax.Array:
         """Returns the targets' outputs `[T]` for the whole image."""
         # Hidden from the compiler, which would spend seconds on folding a constant mask.
         everything = jax.lax.optimization_barrier(jnp.ones((1, *image.shape[:2]), bool))
-        return self.outputs(self.predictor(image, everything)[0])[self.targets]
+        return self.of(self.predictor(image, everything)[0])[self.targets]
 
 
 class Problem(NamedTuple):
-    """An objective at an image.
+    """Outputs at an image.
 
     Attributes:
-      objective: to differentiate.
+      outputs: to differentiate.
       image: float32 `[H, W, C]`.
       payoffs: of the whole image.
     """
 
-    objective: Objective
+    outputs: Outputs
     image: np.ndarray
     payoffs: Payoffs
 
@@ -96,23 +97,23 @@ def make_problem(
     image: ArrayLike,
     *,
     target: int | Sequence[int] | None,
-    output: str,
+    objective: Objective,
 ) -> Problem:
     """Evaluates the whole image, and prepares what compiled functions take.
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, of which the engine plays no part.
-      image, target, output: as in `lmjax.attribution.game.Game`.
+      image, target, objective: as in `lmjax.attribution.game.Game`.
 
     Raises:
       ValueError: as `Game.payoffs`.
     """
     evaluator = dataclasses.replace(as_evaluator(predictor), engine="dense", progress=False)
-    game = Game(evaluator, image, target=target, output=output)
+    game = Game(evaluator, image, target=target, objective=objective)
     payoffs = game.payoffs(Masks(np.ones((1, *game.shape), bool)))
-    arrays, static = split(evaluator.predictor)
-    targets = np.atleast_1d(payoffs.prediction.target)
-    return Problem(Objective(arrays, targets, static, output), np.array(image, np.float32), payoffs)
+    arrays, static = split(as_predictor(game.predictor))
+    outputs = Outputs(arrays, game.columns(payoffs.prediction), static, game.values_of)
+    return Problem(outputs, np.array(image, np.float32), payoffs)
 
 
 def jacobian(function: Callable, x: jax.Array) -> jax.Array:

@@ -17,8 +17,9 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.differentiation import Objective
+from lmjax.attribution.differentiation import Outputs
 from lmjax.attribution.optimised_mask import (
     descend,
     in_proportion,
@@ -26,6 +27,7 @@ from lmjax.attribution.optimised_mask import (
     soft_problem,
 )
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 
 # TorchRay's weight of the area's term, its growth at each step, and momentum.
@@ -38,6 +40,7 @@ _STEP, _SIGMA = 7, 21
 _COLDNESS = 20  # of the smooth maximum: 1 / temperature
 
 
+@renamed(output="objective")
 def extremal_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -49,7 +52,7 @@ def extremal_perturbation(
     sigma: float | None = None,
     learning_rate: float = 0.01,
     mirror: bool = False,
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by how many of the best masks of several areas show them.
 
@@ -77,7 +80,8 @@ def extremal_perturbation(
       learning_rate: above 0.
       mirror: show the network the image flipped left to right at every other step, which finds
         masks that work for both, as TorchRay does. Unsuitable for digits and text.
-      output: what to raise: "logit" or "probability" (softmax; sigmoid of a single logit).
+      objective: what to raise: "logit" or "probability" (softmax; sigmoid of a single logit) of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -102,10 +106,10 @@ def extremal_perturbation(
     areas = tuple(map(float, areas))
     if not areas or not all(0 < area < 1 for area in areas):
         raise ValueError(f"areas must be one or more shares between 0 and 1, got {areas}")
-    problem = soft_problem(predictor, image, target=target, output=output)
+    problem = soft_problem(predictor, image, target=target, objective=objective)
     settings = _Settings(areas, iterations, step, sigma, learning_rate, mirror)
-    maps = _optimise(problem.objective, problem.image, settings=settings)
-    evaluated = len(problem.objective.targets) * len(areas) * iterations + 1
+    maps = _optimise(problem.outputs, problem.image, settings=settings)
+    evaluated = len(problem.outputs.targets) * len(areas) * iterations + 1
     return mask_attribution(problem, *maps, num_variants=evaluated)
 
 
@@ -122,10 +126,10 @@ class _Settings(NamedTuple):
 
 @bounded_jit(static_argnames="settings")
 def _optimise(
-    objective: Objective, image: jax.Array, *, settings: _Settings
+    outputs: Outputs, image: jax.Array, *, settings: _Settings
 ) -> tuple[jax.Array, jax.Array]:
     """Returns scores `[T, H, W]`, and whether the output depended on the masks `[T]`."""
-    predictor, shape = objective.predictor, image.shape[:2]
+    predictor, shape = outputs.predictor, image.shape[:2]
     masks_of = functools.partial(
         _smooth_masks, shape=shape, step=settings.step, sigma=settings.sigma
     )
@@ -145,7 +149,7 @@ def _optimise(
             mirrored = settings.mirror & (t % 2 == 0)
             shown = jnp.where(mirrored, image[:, ::-1], image)
             masks = jnp.where(mirrored, masks[:, :, ::-1], masks)
-            return -objective.outputs(predictor(shown, masks))[:, target].sum()
+            return -outputs.of(predictor(shown, masks))[:, target].sum()
 
         def slope(nodes: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
             masks, pull_back = jax.vjp(masks_of, nodes)
@@ -156,7 +160,7 @@ def _optimise(
         found, depends = descend(nodes, slope, steps, optimiser)
         return masks_of(found).sum(axis=0), depends
 
-    return jax.lax.map(optimise_one, objective.targets)
+    return jax.lax.map(optimise_one, outputs.targets)
 
 
 def _upper_share(values: jax.Array, area: jax.Array) -> jax.Array:

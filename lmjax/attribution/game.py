@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice
 from lmjax._utils.probabilities import probabilities
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
-from lmjax.evaluation.outputs import OUTPUTS, check_finite, output_values
+from lmjax.evaluation.objectives import Measured, Objective, check_objective
+from lmjax.evaluation.outputs import check_finite, output_values
 from lmjax.evaluation.target import check_target, resolve_target
 from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst
@@ -27,16 +27,22 @@ class Prediction(NamedTuple):
     """The network's prediction for the whole image.
 
     Attributes:
-      target: the class explained, or the T classes.
-      probability: scalar or `[T]`, of the target.
-      predicted_class: the class with the highest logit.
-      predicted_probability: of that class.
+      target: the class explained, or the T classes; of an objective that is a function, None, or
+        for M values their numbers.
+      probability: scalar or `[T]`, of the target; NaN where the objective is a function, as below.
+      predicted_class: the class with the highest logit; None.
+      predicted_probability: of that class; NaN.
     """
 
-    target: int | tuple[int, ...]
+    target: int | tuple[int, ...] | None
     probability: np.ndarray
-    predicted_class: int
+    predicted_class: int | None
     predicted_probability: np.ndarray
+
+    @property
+    def several(self) -> bool:
+        """Whether several targets are explained."""
+        return isinstance(self.target, tuple)
 
 
 class Payoffs(NamedTuple):
@@ -67,11 +73,13 @@ class Game:
       image: `[H, W, C]` floats in [0, 1].
       segments: `[H, W]` ints, labels 0..S-1, none missing: the players. None where masks are not
         made of segments.
-      target: class or classes; None takes the predicted class.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      target: class or classes; None takes the predicted class. None where the objective is a
+        function.
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Raises:
-      ValueError: another output, shapes that do not match, or bad labels.
+      ValueError: another objective, shapes that do not match, or bad labels.
     """
 
     predictor: Callable | Evaluator
@@ -79,14 +87,27 @@ class Game:
     segments: ArrayLike | None = None
     _: dataclasses.KW_ONLY
     target: int | Sequence[int] | None = None
-    output: str = "probability"
+    objective: Objective = "probability"
 
     def __post_init__(self):
         check_image(self.image)
-        check_choice("output", self.output, OUTPUTS)
-        object.__setattr__(self, "predictor", as_evaluator(self.predictor))
+        check_objective(self.objective)
+        object.__setattr__(self, "predictor", self._evaluator())
         if self.segments is not None:
             object.__setattr__(self, "segments", check_segments(self.segments, self.shape))
+
+    def _evaluator(self) -> Evaluator:
+        """Returns the evaluator, of the objective's values where it is a function."""
+        evaluator = as_evaluator(self.predictor)
+        if not callable(self.objective):
+            return evaluator
+        if self.target is not None:
+            raise ValueError(
+                f"target must be None where the objective is a function, which says itself what it "
+                f"is of, such as lmjax.objectives.margin({self.target}); got {self.target!r}"
+            )
+        measured = Measured(evaluator.predictor, self.objective)
+        return dataclasses.replace(evaluator, predictor=measured)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -119,19 +140,28 @@ class Game:
         if self.target is not None:  # before the long run, not after it
             check_target(self.target, self.predictor.num_classes(self.image, masks))
         logits = self.predictor(self.image, masks, expected=expected)
-        target = resolve_target(self.target, logits[0])
-        values = _outputs(logits, target, self.output)
-        return Payoffs(values[1:], values[0], _prediction(logits[0], target))
+        prediction = self._prediction(logits[0])
+        values = output_values(logits, self.values_of)[:, self.columns(prediction)]
+        check_finite(values, "objective" if callable(self.objective) else "predictor")
+        if not prediction.several:
+            values = values[:, 0]
+        return Payoffs(values[1:], values[0], prediction)
 
+    @property
+    def values_of(self) -> str:
+        """Which of `OUTPUTS` the payoffs are of the evaluator's logits."""
+        return "logit" if callable(self.objective) else self.objective
 
-def _prediction(logits: np.ndarray, target: int | tuple[int, ...]) -> Prediction:
-    """Returns the prediction that the logits `[K]` of the whole image make."""
-    shares, predicted = np.asarray(probabilities(jnp.asarray(logits))), int(np.argmax(logits))
-    return Prediction(target, shares[np.asarray(target)], predicted, shares[predicted])
+    def columns(self, prediction: Prediction) -> np.ndarray:
+        """Returns which of the evaluator's logits are explained, `[T]`."""
+        return np.array([0]) if prediction.target is None else np.atleast_1d(prediction.target)
 
-
-def _outputs(logits: np.ndarray, target: int | tuple[int, ...], output: str) -> np.ndarray:
-    """Returns the targets' outputs, `[N]` or `[N, T]`; raises ValueError unless all are finite."""
-    values = output_values(logits, output)[:, np.asarray(target)]
-    check_finite(values)
-    return values
+    def _prediction(self, logits: np.ndarray) -> Prediction:
+        """Returns the prediction that the evaluator's logits `[K]` of the whole image make."""
+        if callable(self.objective):
+            target = None if len(logits) == 1 else tuple(range(len(logits)))
+            unknown = np.full(np.shape(target) if target else (), np.nan, np.float32)
+            return Prediction(target, unknown, None, np.array(np.nan, np.float32))
+        target = resolve_target(self.target, logits)
+        shares, predicted = np.asarray(probabilities(jnp.asarray(logits))), int(np.argmax(logits))
+        return Prediction(target, shares[np.asarray(target)], predicted, shares[predicted])

@@ -1,6 +1,7 @@
 """Grad-CAM: a layer's channels, weighted by their mean gradients."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,21 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.differentiation import Objective, jacobian, make_problem
+from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
+from lmjax.evaluation.objectives import Measured, Objective
 from lmjax.evaluation.outputs import as_output
 
 
+@renamed(output="objective")
 def gradcam(
     features: Callable,
     head: Callable,
     image: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by Grad-CAM: a layer's channels, weighted by their mean gradients.
 
@@ -31,7 +35,7 @@ def gradcam(
       features: image `[H, W, C]` in [0, 1] -> the layer's activations `[h, w, D]`. Arrays of a
         pytree (such as `jax.tree_util.Partial`) are passed as arguments of the compiled function.
       head: activations `[h, w, D]` -> logits `[K]`.
-      image, target, output: as in `lmjax.attribution.gradient`.
+      image, target, objective: as in `lmjax.attribution.gradient`.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several; none below 0.
@@ -47,8 +51,8 @@ def gradcam(
         if not callable(function):
             raise ValueError(f"{name} must be a function, got {type(function).__name__}")
     predictor = jax.tree_util.Partial(_compose, features, head)
-    problem = make_problem(predictor, image, target=target, output=output)
-    maps = _gradcam(problem.objective, problem.image)
+    problem = make_problem(predictor, image, target=target, objective=objective)
+    maps = _gradcam(problem.outputs, problem.image)
     return problem.attribution(np.asarray(maps), num_variants=1)
 
 
@@ -58,6 +62,14 @@ def _compose(features: Callable, head: Callable, image: jax.Array, masks: jax.Ar
     if logits.ndim != 1:
         raise ValueError(f"head must return logits [K], got shape {logits.shape}")
     return jnp.broadcast_to(logits[None], (len(masks), len(logits)))
+
+
+def _functions(predictor: Any) -> tuple[Callable, Callable]:
+    """Returns the two functions that a predictor was composed of; the head gives its values."""
+    if not isinstance(predictor, Measured):
+        return predictor.args
+    features, head = predictor.predictor.args
+    return features, lambda x: jnp.reshape(predictor.objective(head(x)), -1)
 
 
 def _activations(features: Callable, image: jax.Array) -> jax.Array:
@@ -72,15 +84,15 @@ def _activations(features: Callable, image: jax.Array) -> jax.Array:
 
 
 @bounded_jit()
-def _gradcam(objective: Objective, image: jax.Array) -> jax.Array:
+def _gradcam(outputs: Outputs, image: jax.Array) -> jax.Array:
     """Returns the maps `[T, H, W]`."""
-    features, head = objective.predictor.args
+    features, head = _functions(outputs.predictor)
     activations = _activations(features, image)
 
-    def outputs(x: jax.Array) -> jax.Array:
-        return as_output(head(x), objective.output)[objective.targets]
+    def targets(x: jax.Array) -> jax.Array:
+        return as_output(head(x), outputs.objective)[outputs.targets]
 
-    weights = jacobian(outputs, activations).astype(jnp.float32).mean(axis=(1, 2))
+    weights = jacobian(targets, activations).astype(jnp.float32).mean(axis=(1, 2))
     maps = jnp.einsum("hwd,td->thw", activations.astype(jnp.float32), weights, precision="highest")
-    shape = (len(objective.targets), *image.shape[:2])
+    shape = (len(outputs.targets), *image.shape[:2])
     return jax.image.resize(jax.nn.relu(maps), shape, "bilinear")

@@ -16,10 +16,12 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.differentiation import Objective, jacobian, make_problem
+from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import default_batch_size
+from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_colours
 
 CHANNELS = ("max_abs", "sum")
@@ -27,13 +29,14 @@ CHANNELS = ("max_abs", "sum")
 _GRADIENT_MEMORY = 4
 
 
+@renamed(output="objective")
 def gradient(
     predictor: Callable | Evaluator,
     image: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
     channels: str = "max_abs",
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by the gradient of the output.
 
@@ -44,8 +47,9 @@ def gradient(
       target: class or classes to explain; None explains the predicted class.
       channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute
         values, or "sum", with signs.
-      output: what to explain: "logit", as is usual for gradients (where a probability is near 1 its
-        gradient vanishes), or "probability" (softmax; sigmoid of a single logit).
+      objective: what to explain: "logit" of the target, as is usual for gradients (where a
+        probability is near 1 its gradient vanishes), "probability" (softmax; sigmoid of a single
+        logit), or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -59,24 +63,25 @@ def gradient(
       section 3.1. Captum's Saliency is the absolute value of each channel.
     """
     check_choice("channels", channels, CHANNELS)
-    problem = make_problem(predictor, image, target=target, output=output)
-    gradients = _gradient(problem.objective, problem.image)
+    problem = make_problem(predictor, image, target=target, objective=objective)
+    gradients = _gradient(problem.outputs, problem.image)
     return problem.attribution(_reduce(gradients, channels), num_variants=1)
 
 
+@renamed(output="objective")
 def gradient_times_input(
     predictor: Callable | Evaluator,
     image: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by the gradient times the colour, summed over channels.
 
     This is the first-order effect of turning a pixel black.
 
     Args:
-      predictor, image, target, output: as in `gradient`.
+      predictor, image, target, objective: as in `gradient`.
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -88,11 +93,12 @@ def gradient_times_input(
       Shrikumar et al. 2016, "Not Just a Black Box" (arXiv 1605.01713). There, as in Captum's
       InputXGradient, the input is the network's; here it is the image in [0, 1].
     """
-    problem = make_problem(predictor, image, target=target, output=output)
-    products = np.asarray(_gradient(problem.objective, problem.image)) * problem.image
+    problem = make_problem(predictor, image, target=target, objective=objective)
+    products = np.asarray(_gradient(problem.outputs, problem.image)) * problem.image
     return problem.attribution(products.sum(axis=-1), num_variants=1)
 
 
+@renamed(output="objective")
 def integrated_gradients(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -100,7 +106,7 @@ def integrated_gradients(
     baseline: ArrayLike = 0.0,
     target: int | Sequence[int] | None = None,
     steps: int = 50,
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by gradients integrated along the path from a baseline to the image.
 
@@ -108,8 +114,9 @@ def integrated_gradients(
     baseline (completeness), as exactly as the steps resolve the path.
 
     Args:
-      predictor, image, target, output: as in `gradient`. Points of the path are computed in batches
-        of the evaluator's size; None takes a quarter of the default, as gradients need more memory.
+      predictor, image, target, objective: as in `gradient`. Points of the path are computed in
+        batches of the evaluator's size; None takes a quarter of the default, as gradients need more
+        memory.
       baseline: start of the path, in [0, 1]: an image `[H, W, C]`, a colour of C floats, or a
         number; the default is black.
       steps: points of a Gauss-Legendre quadrature (Captum's default method), 1 or more.
@@ -125,11 +132,11 @@ def integrated_gradients(
       equation 1; section 5 finds 20 to 300 steps enough, Captum takes 50.
     """
     steps = check_whole("steps", steps, least=1)
-    problem = make_problem(predictor, image, target=target, output=output)
+    problem = make_problem(predictor, image, target=target, objective=objective)
     path = problem.image - _check_baseline(baseline, np.shape(image))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     (mean,) = _moments(
-        problem.objective,
+        problem.outputs,
         problem.image,
         jax.tree_util.Partial(_point_of_path, path),
         (1 - nodes.astype(np.float32)) / 2,  # distances of the points from the image
@@ -142,6 +149,7 @@ def integrated_gradients(
     return problem.attribution(scores, num_variants=steps + 1)
 
 
+@renamed(output="objective")
 def smoothgrad(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -151,12 +159,12 @@ def smoothgrad(
     num_samples: int = 50,
     noise: float = 0.15,
     channels: str = "max_abs",
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by the gradient averaged over noisy copies of the image.
 
     Args:
-      predictor, image, target, channels, output: as in `gradient`; channels are reduced after
+      predictor, image, target, channels, objective: as in `gradient`; channels are reduced after
         averaging. Copies are computed in batches as in `integrated_gradients`.
       key: random key; the same key gives the same scores.
       num_samples: noisy copies, 2 or more.
@@ -177,10 +185,10 @@ def smoothgrad(
     check_choice("channels", channels, CHANNELS)
     num_samples = check_whole("num_samples", num_samples, least=2)
     check_number("noise", noise, above=0)
-    problem = make_problem(predictor, image, target=target, output=output)
-    centre = _gradient(problem.objective, problem.image)
+    problem = make_problem(predictor, image, target=target, objective=objective)
+    centre = _gradient(problem.outputs, problem.image)
     moments = _moments(
-        problem.objective,
+        problem.outputs,
         problem.image,
         jax.tree_util.Partial(_noisy_copy, np.float32(noise * np.ptp(image))),
         jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_samples)),
@@ -209,14 +217,14 @@ def _reduce(gradients: ArrayLike, channels: str) -> np.ndarray:
 
 
 @bounded_jit()
-def _gradient(objective: Objective, image: jax.Array) -> jax.Array:
+def _gradient(outputs: Outputs, image: jax.Array) -> jax.Array:
     """Returns the targets' gradients `[T, H, W, C]`."""
-    return jacobian(objective.whole, image)
+    return jacobian(outputs.whole, image)
 
 
 @bounded_jit(static_argnames=("num_moments", "sum_channels", "batch_size"))
 def _moments(
-    objective: Objective,
+    outputs: Outputs,
     image: jax.Array,
     point: Callable[[jax.Array, Any], jax.Array],
     parameters: jax.Array,
@@ -245,7 +253,7 @@ def _moments(
     """
 
     def powers(parameter: Any) -> list[jax.Array]:
-        rows = jacobian(objective.whole, point(image, parameter)) - centre
+        rows = jacobian(outputs.whole, point(image, parameter)) - centre
         rows = rows.sum(axis=-1, keepdims=True) if sum_channels else rows
         return [rows ** (i + 1) for i in range(num_moments)]
 

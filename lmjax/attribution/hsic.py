@@ -13,11 +13,13 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import numbered_bits
@@ -29,6 +31,7 @@ _FIRST_CHECK = 100
 _HYPERCUBE = 50
 
 
+@renamed(output="objective")
 def hsic(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -41,7 +44,7 @@ def hsic(
     kernel_width: float | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores segments by the Hilbert-Schmidt independence criterion of visibility and output.
 
@@ -69,7 +72,8 @@ def hsic(
         small to rank them. None takes all.
       previous: attribution of the same call with fewer samples, to continue; the kernel's width may
         differ.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors
@@ -90,7 +94,7 @@ def hsic(
     if kernel_width is not None:
         check_number("kernel_width", kernel_width, above=0)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     check_memory(12 * num_samples * (num_samples + num_segments), num_segments, num_samples)
 

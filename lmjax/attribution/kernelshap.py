@@ -15,18 +15,21 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import complement_pairs, shapley_keep, shapley_kernel
 
 _FIRST_CHECK = 32  # pairs
 
 
+@renamed(output="objective")
 def kernelshap(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -37,7 +40,7 @@ def kernelshap(
     num_samples: int | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Estimates Shapley values by a regression on pairs of coalitions from the Shapley kernel.
 
@@ -61,7 +64,8 @@ def kernelshap(
         from 32 drawn pairs on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. Not needed, and
         ignored, where all coalitions are evaluated.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -79,7 +83,7 @@ def kernelshap(
       segments are all evaluated as in the R package `kernelshap` with hybrid degree 1. The standard
       errors are those of a regression whose variances are unknown (MacKinnon & White 1985, HC3).
     """
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     num_samples = 2 * num_segments + 2048 if num_samples is None else num_samples
     if num_samples >= 2**num_segments - 2:

@@ -12,18 +12,21 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.attribution.surrogate import Surrogate
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
 
 _DEFAULT_SURROGATE = Surrogate()
 _SAMPLES_PER_SEGMENT = 10
 
 
+@renamed(output="objective")
 def lime(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -36,7 +39,7 @@ def lime(
     surrogate: Surrogate = _DEFAULT_SURROGATE,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores segments by the coefficients of a weighted ridge regression on random coalitions.
 
@@ -56,7 +59,8 @@ def lime(
         from 10 samples a segment on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. The regression is
         fitted again, and may be another one.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are due
@@ -71,7 +75,7 @@ def lime(
     Warns:
       UserWarning: fewer than 10 samples a segment.
     """
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     note = "the whole image and another variant"
     num_samples = check_whole("num_samples", num_samples, least=2, note=note)

@@ -17,8 +17,9 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.differentiation import Objective
+from lmjax.attribution.differentiation import Outputs
 from lmjax.attribution.optimised_mask import (
     descend,
     in_proportion,
@@ -26,6 +27,7 @@ from lmjax.attribution.optimised_mask import (
     soft_problem,
 )
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 from lmjax.removals.baselines import gaussian_blur
 
@@ -58,6 +60,7 @@ class MaskPenalty:
         check_number("beta", self.beta, least=1)
 
 
+@renamed(output="objective")
 def meaningful_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -70,7 +73,7 @@ def meaningful_perturbation(
     penalty: MaskPenalty = MaskPenalty(),
     learning_rate: float = 0.1,
     jitter: int = 4,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores pixels by how far a small, smooth mask hides them to lower the output.
 
@@ -94,7 +97,8 @@ def meaningful_perturbation(
       learning_rate: of Adam, above 0.
       jitter: number of rows, and of columns, among which the image is shifted at random under the
         mask at each step, about its place (border pixels are repeated). 1 does not shift.
-      output: what to lower: "probability" (softmax; sigmoid of a single logit) or "logit". The
+      objective: what to lower: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`). The
         default penalty suits probabilities.
 
     Returns:
@@ -119,10 +123,10 @@ def meaningful_perturbation(
     grid = check_pair("grid", grid, least=2, most=np.shape(image)[:2], note=note)
     smooth = in_proportion(_SMOOTH, image) if smooth is None else smooth
     check_number("smooth", smooth, least=0)
-    problem = soft_problem(predictor, image, target=target, output=output)
+    problem = soft_problem(predictor, image, target=target, objective=objective)
     settings = _Settings(iterations, grid, smooth, penalty, learning_rate, jitter)
-    maps = _optimise(problem.objective, problem.image, key, settings=settings)
-    evaluated = len(problem.objective.targets) * (iterations + _DISCS) + 1
+    maps = _optimise(problem.outputs, problem.image, key, settings=settings)
+    evaluated = len(problem.outputs.targets) * (iterations + _DISCS) + 1
     return mask_attribution(problem, *maps, num_variants=evaluated)
 
 
@@ -139,10 +143,10 @@ class _Settings(NamedTuple):
 
 @bounded_jit(static_argnames="settings")
 def _optimise(
-    objective: Objective, image: jax.Array, key: jax.Array, *, settings: _Settings
+    outputs: Outputs, image: jax.Array, key: jax.Array, *, settings: _Settings
 ) -> tuple[jax.Array, jax.Array]:
     """Returns scores `[T, H, W]`, and whether the output depended on the mask `[T]`."""
-    predictor, weights = objective.predictor, settings.penalty
+    predictor, weights = outputs.predictor, settings.penalty
     enlarge = functools.partial(_enlarge, shape=image.shape[:2], smooth=settings.smooth)
     before = settings.jitter // 2
     margin = (before, settings.jitter - 1 - before)
@@ -153,7 +157,7 @@ def _optimise(
 
     def optimise_one(target: jax.Array) -> tuple[jax.Array, jax.Array]:
         def score(mask: jax.Array, image: jax.Array) -> jax.Array:
-            return objective.outputs(predictor(image, enlarge(mask)[None])[0])[target]
+            return outputs.of(predictor(image, enlarge(mask)[None])[0])[target]
 
         def slope(mask: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             offset = jax.random.randint(key, (2,), 0, settings.jitter)
@@ -166,7 +170,7 @@ def _optimise(
         mask, depends = descend(start, slope, keys, optax.adam(settings.learning_rate))
         return jnp.clip(1 - enlarge(mask), 0, 1), depends  # rounding
 
-    return jax.lax.map(optimise_one, objective.targets)
+    return jax.lax.map(optimise_one, outputs.targets)
 
 
 def _enlarge(mask: jax.Array, *, shape: tuple[int, ...], smooth: float) -> jax.Array:

@@ -9,15 +9,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_pair
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import Windows, weighted_sum
 
 OVERLAPS = ("mean", "sum")
 
 
+@renamed(output="objective")
 def occlusion(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -26,7 +29,7 @@ def occlusion(
     stride: int | tuple[int, int] | None = None,
     overlaps: str = "mean",
     target: int | Sequence[int] | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores pixels by how much the output falls when a window over them is hidden.
 
@@ -45,7 +48,8 @@ def occlusion(
       overlaps: "mean" or "sum" of the effects of all windows over a pixel.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.
@@ -58,7 +62,7 @@ def occlusion(
       Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv
       1311.2901), section 4.2. Size and stride are ours: the literature has no standard ones.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     check_choice("overlaps", overlaps, OVERLAPS)
     windows = sliding_windows(game.shape, size, stride)
     payoffs = game.payoffs(windows)
@@ -94,20 +98,21 @@ def effects_of_pixels(windows: Windows, effects: np.ndarray, overlaps: str = "me
     return np.stack(totals) / (count if overlaps == "mean" else 1)
 
 
+@renamed(output="objective")
 def leave_one_out(
     predictor: Callable | Evaluator,
     image: ArrayLike,
     segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores segments by how much the output falls when the segment alone is hidden.
 
     Equals Captum's FeatureAblation with segments as its feature mask.
 
     Args:
-      predictor, image, target, output: as in `occlusion`.
+      predictor, image, target, objective: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -116,7 +121,7 @@ def leave_one_out(
     Raises:
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
-    game = _game_of_segments(predictor, image, segments, target=target, output=output)
+    game = _game_of_segments(predictor, image, segments, target=target, objective=objective)
     payoffs = game.payoffs(Coalitions(game.labels, ~np.eye(game.num_segments, dtype=bool)))
     return Attribution(
         scores=(payoffs.whole - payoffs.values).T,
@@ -126,13 +131,14 @@ def leave_one_out(
     )
 
 
+@renamed(output="objective")
 def leave_one_in(
     predictor: Callable | Evaluator,
     image: ArrayLike,
     segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores segments by how much the output rises when the segment alone is shown.
 
@@ -141,7 +147,7 @@ def leave_one_in(
     with the segment alone is score + intercept.
 
     Args:
-      predictor, image, target, output: as in `occlusion`.
+      predictor, image, target, objective: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
 
     Returns:
@@ -150,7 +156,7 @@ def leave_one_in(
     Raises:
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
-    game = _game_of_segments(predictor, image, segments, target=target, output=output)
+    game = _game_of_segments(predictor, image, segments, target=target, objective=objective)
     count = game.num_segments
     keep = np.eye(count + 1, count, k=-1, dtype=bool)  # the first coalition is empty
     payoffs = game.payoffs(Coalitions(game.labels, keep))

@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Problem, make_problem
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax.evaluation.objectives import Objective
 
 _SIDE = 224  # pixels, the size of image for which the papers give lengths
 
@@ -42,14 +43,14 @@ def soft_problem(
     image: ArrayLike,
     *,
     target: int | Sequence[int] | None,
-    output: str,
+    objective: Objective,
 ) -> Problem:
     """Prepares the optimisation of masks.
 
     Args:
       predictor: a predictor that takes soft masks, or an `lmjax.Evaluator` of one. A plain function
         is tried; `mask_attribution` detects that its gradient is 0.
-      image, target, output: as in `lmjax.attribution.game.Game`.
+      image, target, objective: as in `lmjax.attribution.game.Game`.
 
     Raises:
       ValueError: a predictor that takes binary masks only, and as `Game.payoffs`.
@@ -60,7 +61,7 @@ def soft_problem(
             "lmjax.Predictor(classifier, lmjax.Replace('blur')), then make the map binary "
             "(lmjax.attribution.optimised_mask says how)"
         )
-    return make_problem(predictor, image, target=target, output=output)
+    return make_problem(predictor, image, target=target, objective=objective)
 
 
 def mask_attribution(

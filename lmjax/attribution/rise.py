@@ -13,16 +13,19 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_pair, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.families import Grids, MaskFamily, random_grids, weighted_sum
 
 _FIRST_CHECK = 100
 
 
+@renamed(output="objective")
 def rise(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -35,7 +38,7 @@ def rise(
     soft: bool | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores pixels by the expected output given that the pixel is visible.
 
@@ -61,7 +64,8 @@ def rise(
         ranks cells of a grid; asked from 100 variants on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. Its `samples` hold
         sums over their masks: 2 T + 1 maps of doubles for binary masks, 2 T for soft ones.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[H, W]` for one target, `[T, H, W]` for
@@ -76,7 +80,7 @@ def rise(
       VGG16; ResNet-50 had 8000). The authors' code enlarges grids by a resize that mirrors at the
       border; here the outer half of a border cell has the cell's value.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     num_samples = check_whole("num_samples", num_samples, least=2)
     grid = check_pair("grid", grid, most=game.shape, note="the image's height and width")
     soft = game.predictor.soft_masks if soft is None else soft

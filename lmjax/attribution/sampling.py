@@ -148,9 +148,8 @@ def _attribution(
     estimate: Estimate, samples: Samples, prediction: Prediction, game: Game
 ) -> Attribution:
     """Returns an estimate as an attribution, without the axis T for a single target."""
-    several = np.ndim(prediction.target) > 0
     found = {
-        name: np.asarray(value if several else value[0], np.float32)
+        name: np.asarray(value if prediction.several else value[0], np.float32)
         for name, value in estimate._asdict().items()
         if value is not None
     }
@@ -246,9 +245,9 @@ def _resume(
 
 
 def _check_same(
-    target: int | tuple[int, ...],
+    target: int | tuple[int, ...] | None,
     whole: np.ndarray,
-    previous_target: int | tuple[int, ...],
+    previous_target: int | tuple[int, ...] | None,
     previous_whole: np.ndarray,
 ) -> None:
     """Raises ValueError where the whole image tells that a previous run was another one."""
@@ -256,6 +255,6 @@ def _check_same(
         raise ValueError(f"previous is for target {previous_target}, this call for {target}")
     if not np.allclose(whole, previous_whole, rtol=_RTOL, atol=_ATOL):
         raise ValueError(
-            f"previous is from another image, predictor or output: its output for the whole image "
-            f"is {previous_whole}, this call's {whole}"
+            "previous is from another image, predictor or objective: its output for the whole "
+            f"image is {previous_whole}, this call's {whole}"
         )

@@ -14,11 +14,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions
 from lmjax.masks.orders import prefixes, random_orders
 from lmjax.masks.samplers import all_coalitions
@@ -27,13 +29,14 @@ _MOST_SEGMENTS = 12
 _FIRST_CHECK = 8
 
 
+@renamed(output="objective")
 def exact_shapley(
     predictor: Callable | Evaluator,
     image: ArrayLike,
     segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Computes Shapley values from all 2^S coalitions of up to 12 segments.
 
@@ -44,7 +47,8 @@ def exact_shapley(
       segments: `[H, W]` ints, labels 0..S-1, none missing; S at most 12.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -56,7 +60,7 @@ def exact_shapley(
     References:
       Shapley 1953, "A value for n-person games".
     """
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     if game.num_segments > _MOST_SEGMENTS:
         raise ValueError(
             f"segments must be at most {_MOST_SEGMENTS}, as 2^S coalitions are evaluated; got "
@@ -66,6 +70,7 @@ def exact_shapley(
     return from_all_coalitions(game, shapley_weights(game.num_segments))
 
 
+@renamed(output="objective")
 def permutation_shapley(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -77,7 +82,7 @@ def permutation_shapley(
     antithetic: bool = True,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Estimates Shapley values from random orders in which the segments appear.
 
@@ -98,7 +103,8 @@ def permutation_shapley(
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 8 orders on. None takes all orders.
       previous: attribution of the same call with fewer orders, to continue.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.
@@ -112,7 +118,7 @@ def permutation_shapley(
       Mitchell et al. 2022, "Sampling permutations for Shapley value estimation" (arXiv 2104.12199),
       for antithetic orders.
     """
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     note = "standard errors need two"
     num_permutations = check_whole("num_permutations", num_permutations, least=2, note=note)

@@ -11,11 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, SoftCoalitions
@@ -26,6 +28,7 @@ _FIRST_CHECK = 32
 _MOST_SEGMENTS = 10_600  # SciPy tabulates Sobol sequences of 21,201 dimensions, two a segment
 
 
+@renamed(output="objective")
 def sobol(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -38,7 +41,7 @@ def sobol(
     soft: bool | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Attribution:
     """Scores segments by their total-order Sobol indices, with Jansen's estimator.
 
@@ -69,7 +72,8 @@ def sobol(
         of random designs, it stops late rather than early. None takes all.
       previous: attribution of the same call with fewer designs, to continue with further points of
         the sequence.
-      output: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
+        the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is
@@ -88,7 +92,7 @@ def sobol(
     check_image(image)
     num_designs = check_whole("num_designs", num_designs, least=2)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     soft = game.predictor.soft_masks if soft is None else soft
     num_segments = game.num_segments
     if num_segments > _MOST_SEGMENTS:

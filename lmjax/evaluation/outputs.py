@@ -24,13 +24,22 @@ def output_values(logits: np.ndarray, output: str) -> np.ndarray:
     return np.asarray(probabilities(jnp.asarray(padded)))[: len(logits)]
 
 
-def check_finite(values: np.ndarray) -> None:
-    """Raises ValueError unless the values `[N, ...]` of all variants are finite."""
+def check_finite(values: np.ndarray, source: str = "predictor") -> None:
+    """Raises ValueError unless the values `[N, ...]` of all variants are finite.
+
+    Args:
+      values: `[N, ...]`.
+      source: the argument that gave them: "predictor", or "objective".
+    """
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():
+        advice = {
+            "predictor": "check its weights, and that its baseline reads no hidden NaN",
+            "objective": "classes and entries that the network's output does not have give NaN",
+        }
         raise ValueError(
-            f"predictor gave NaN or infinity for {(~finite).sum()} of {len(values)} variants; "
-            "check its weights, and that its baseline reads no hidden NaN"
+            f"{source} gave NaN or infinity for {(~finite).sum()} of {len(values)} variants; "
+            f"{advice[source]}"
         )
 
 

@@ -93,6 +93,7 @@ class Explanation:
     def targets(self) -> tuple[int, ...]:
         """The classes that are explained."""
         target = next(iter(self.results.values())).attribution.target
+        assert target is not None  # commands explain classes
         return target if isinstance(target, tuple) else (target,)
 
     @property

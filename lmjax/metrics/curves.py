@@ -11,9 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax._utils.summary import summarize
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
 
 
@@ -25,12 +27,13 @@ class Curve:
       fractions: float64 `[n + 1]`, share of the pixels reached by each step: hidden by then where
         regions are removed, visible where they are inserted.
       values: float32 `[n + 1]`, or `[T, n + 1]` for T targets.
-      target: the class, or the T classes.
+      target: the class, or the T classes; None, or the numbers of its values, where the objective
+        is a function.
     """
 
     fractions: np.ndarray
     values: np.ndarray
-    target: int | tuple[int, ...]
+    target: int | tuple[int, ...] | None
 
     @property
     def normalised_auc(self) -> float | np.ndarray:
@@ -47,6 +50,7 @@ class Curve:
         return f"Curve({', '.join(f'{name}={summarize(getattr(self, name))}' for name in names)})"
 
 
+@renamed(output="objective")
 def deletion(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -55,7 +59,7 @@ def deletion(
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
     step: int | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Curve:
     """Follows the output while the most salient pixels or segments are removed; lower is better.
 
@@ -73,7 +77,8 @@ def deletion(
         falling mean of the heatmap, and `step` counts segments.
       step: regions to remove in each step. None: as many pixels as the image is wide (224 at
         224 x 224, the setting of RISE's code), or one segment.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` from the whole image (fraction 0) to none of it (fraction 1); the metric is its
@@ -87,11 +92,12 @@ def deletion(
       Petsiuk, Das & Saenko 2018, "RISE" (arXiv 1806.07421), section 4, and `evaluation.py` of
       their code. Xplique instead takes 10 steps, of equal size but for rounding.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     return trace(game, regions, _counts(regions, step, segments is None))
 
 
+@renamed(output="objective")
 def insertion(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -100,7 +106,7 @@ def insertion(
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
     step: int | None = None,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Curve:
     """Follows the output while the most salient pixels or segments are inserted; higher is better.
 
@@ -117,7 +123,8 @@ def insertion(
       segments: `[H, W]` ints, labels 0..S-1, none missing: whole segments are inserted.
       step: regions to insert in each step. None: as many pixels as the image is wide, or one
         segment.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` from none of the image (fraction 0) to the whole (fraction 1); the metric is its
@@ -130,7 +137,7 @@ def insertion(
       Petsiuk, Das & Saenko 2018, "RISE" (arXiv 1806.07421), section 4, and `evaluation.py` of
       their code.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     return trace(game, regions, _counts(regions, step, segments is None), insert=True)
 

@@ -8,8 +8,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, Masks, hidden_sum
 from lmjax.masks.segments import cells
@@ -20,6 +22,7 @@ CORRELATIONS = ("pearson", "spearman")
 _CELLS = 9  # along each side of the grid of MuFidelity
 
 
+@renamed(output="objective")
 def mu_fidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -31,7 +34,7 @@ def mu_fidelity(
     share: float = 0.2,
     num_subsets: int = 200,
     correlation: str = "pearson",
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> float | np.ndarray:
     """Computes MuFidelity, the correlation of scores and drops over random subsets of one size.
 
@@ -49,7 +52,8 @@ def mu_fidelity(
       share: of the cells or segments in a subset, above 0 and below 1; rounded to at least one.
       num_subsets: number of random subsets, 2 or more.
       correlation: "pearson" or "spearman".
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number in [-1, 1], or `[T]` for T targets; higher is better. NaN where all scores or all
@@ -68,7 +72,7 @@ def mu_fidelity(
     """
     check_choice("correlation", correlation, CORRELATIONS)
     check_number("share", share, above=0, below=1)
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     if segments is None:
         segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
@@ -91,6 +95,7 @@ class SensitivityN:
     correlations: np.ndarray
 
 
+@renamed(output="objective")
 def sensitivity_n(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -101,7 +106,7 @@ def sensitivity_n(
     segments: ArrayLike | None = None,
     sizes: Sequence[int] | None = None,
     num_subsets: int = 100,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> SensitivityN:
     """Computes Sensitivity-n, Pearson's correlation of scores and drops for subsets of n regions.
 
@@ -120,7 +125,8 @@ def sensitivity_n(
       sizes: values of n, each below the number of regions; None takes ten from 1 to 80% of them, at
         equal distances.
       num_subsets: random subsets of each size, 2 or more.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       `SensitivityN`.
@@ -134,7 +140,7 @@ def sensitivity_n(
       (arXiv 1711.06104), section 4: 100 subsets for each size, n up to about 80% of the features.
       Quantus removes features by falling score instead of random subsets.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)
     if sizes is None:
@@ -144,6 +150,7 @@ def sensitivity_n(
     return SensitivityN(np.array(sizes), _correlations(game, regions, subsets, "pearson"))
 
 
+@renamed(output="objective")
 def infidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -152,7 +159,7 @@ def infidelity(
     *,
     target: int | Sequence[int] | None = None,
     rescale: bool = False,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> float | np.ndarray:
     """Computes infidelity, the mean squared difference between hidden scores and drops.
 
@@ -171,7 +178,8 @@ def infidelity(
       target: class or classes; None takes the predicted class.
       rescale: multiply the heatmap by the factor that minimises the result, which makes it
         independent of the heatmap's scale.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number, 0 or more, or `[T]` for T targets; lower is better.
@@ -186,7 +194,7 @@ def infidelity(
       rescales, Captum on demand (`normalize`). Quantus multiplies the heatmap by the change of the
       colours, and hides squares cumulatively.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     family = masks if isinstance(masks, MaskFamily) else Masks(np.asarray(masks))
     sums = _hidden_sums(heatmap, family)
     drops = game.payoffs(family).drops
@@ -198,6 +206,7 @@ def infidelity(
     return ((sums - drops) ** 2).mean(axis=-1)[()]
 
 
+@renamed(output="objective")
 def sufficiency(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -206,7 +215,7 @@ def sufficiency(
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
     budgets: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> np.ndarray:
     """Returns the drop of the output when only the top regions stay visible; lower is better.
 
@@ -220,7 +229,8 @@ def sufficiency(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -233,11 +243,12 @@ def sufficiency(
       DeYoung et al. 2020, "ERASER" (arXiv 1911.03429): sufficiency, with the budgets of its
       mean over several. (Quantus's `Sufficiency` is another notion: Dasgupta et al. 2022.)
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     return game.payoffs(regions.kept(_top(budgets, len(regions.scores)))).drops
 
 
+@renamed(output="objective")
 def necessity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -246,7 +257,7 @@ def necessity(
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
     budgets: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> np.ndarray:
     """Returns the drop of the output when the top regions are hidden; higher is better.
 
@@ -261,7 +272,8 @@ def necessity(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -272,7 +284,7 @@ def necessity(
     References:
       DeYoung et al. 2020, "ERASER" (arXiv 1911.03429): comprehensiveness.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     return game.payoffs(regions.removed(_top(budgets, len(regions.scores)))).drops
 

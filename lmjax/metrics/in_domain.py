@@ -12,8 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.segments import cells
 from lmjax.metrics.agreement import pearson, ranked
@@ -22,6 +24,7 @@ from lmjax.metrics.ranked_regions import rank_regions
 _CELLS = 4  # along each side of the grid of IDSDS
 
 
+@renamed(output="objective")
 def idsds(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -29,7 +32,7 @@ def idsds(
     *,
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
-    output: str = "logit",
+    objective: Objective = "logit",
 ) -> float | np.ndarray:
     """Computes the single-deletion score, the rank correlation of patches' scores and their drops.
 
@@ -44,7 +47,8 @@ def idsds(
       heatmap: `[H, W]`, higher = more relevant, with its sign; with segments also `[S]`.
       target: class or classes; None takes the predicted class. The paper takes the label.
       segments: `[H, W]` ints, labels 0..S-1: the patches. None: a grid of 4 x 4, as in the paper.
-      output: "logit", as in the paper, or "probability".
+      objective: "logit" of the target, as in the paper, "probability", or a function of the
+        network's output (`lmjax.objectives`).
 
     Returns:
       Spearman's correlation, in [-1, 1], or `[T]` for T targets; higher is better. NaN where all
@@ -57,7 +61,7 @@ def idsds(
       Hesse, Schaub-Meyer & Roth 2024, "Benchmarking the attribution quality of vision models"
       (arXiv 2407.11910), and `single_deletion.py` of their code.
     """
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     if segments is None:
         segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
@@ -83,6 +87,7 @@ class FFidelity:
     minus: np.ndarray
 
 
+@renamed(output="objective")
 def f_fidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -95,7 +100,7 @@ def f_fidelity(
     share: float = 0.5,
     most: float = 0.1,
     num_samples: int = 50,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> FFidelity:
     """Computes F-Fidelity, mean drops of the output without random parts of the explanation.
 
@@ -116,7 +121,8 @@ def f_fidelity(
       share: alpha, of a part's regions that are removed on average, above 0 and at most 1.
       most: beta, the largest share of all regions that is removed on average, above 0.
       num_samples: random parts for each size.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       `FFidelity`.
@@ -134,7 +140,7 @@ def f_fidelity(
     check_number("most", most, above=0, most=1)
     num_samples = check_whole("num_samples", num_samples, least=1)
     shares = _check_sizes(sizes)
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     count = len(regions.scores)
     if count < 2:

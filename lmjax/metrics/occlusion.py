@@ -7,13 +7,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.masks.orders import random_orders
 from lmjax.metrics.curves import Curve, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 
+@renamed(output="objective")
 def r_oms(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -23,7 +26,7 @@ def r_oms(
     target: int | Sequence[int] | None = None,
     steps: int = 10,
     num_orders: int = 1,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> float | np.ndarray:
     """Computes R-OMS, how much of the network's answer survives the removal of random segments.
 
@@ -42,7 +45,8 @@ def r_oms(
       target: class or classes whose output is followed; None takes the predicted class.
       steps: points of the curve after the whole image; no more than S count.
       num_orders: random orders, over which the mean is taken.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number (with probabilities in [0, 1]), or `[T]` for T targets; higher is better.
@@ -59,7 +63,7 @@ def r_oms(
     """
     num_orders = check_whole("num_orders", num_orders, least=1)
     steps = check_whole("steps", steps, least=1)
-    game = Game(predictor, image, segments, target=target, output=output)
+    game = Game(predictor, image, segments, target=target, objective=objective)
     regions = rank_regions(np.zeros(game.num_segments), segments, game.shape)
     counts = step_counts(game.num_segments, steps)
     orders = random_orders(game.num_segments, num_orders, key=key)
@@ -67,6 +71,7 @@ def r_oms(
     return np.mean(np.stack(areas), axis=0)[()]
 
 
+@renamed(output="objective")
 def symmetric_relevance_gain(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -75,7 +80,7 @@ def symmetric_relevance_gain(
     *,
     target: int | Sequence[int] | None = None,
     steps: int = 10,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> float | np.ndarray:
     """Computes the symmetric relevance gain (SRG) of an explanation, LeRF minus MoRF area.
 
@@ -92,7 +97,8 @@ def symmetric_relevance_gain(
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       target: class or classes whose output is followed; None takes the predicted class.
       steps: points of a curve after the whole image; no more than S count.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number (with probabilities in [-1, 1]), or `[T]` for T targets; higher is better, and random
@@ -106,7 +112,7 @@ def symmetric_relevance_gain(
       their code, which follows the label and averages curves over images before it takes the area.
     """
     steps = check_whole("steps", steps, least=1)
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     counts = step_counts(len(regions.scores), steps)
     morf = trace(game, regions, counts)

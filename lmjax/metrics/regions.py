@@ -7,8 +7,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import predicted_classes
 from lmjax.masking.checks import check_image
 from lmjax.masks.segments import grid
@@ -18,6 +20,7 @@ from lmjax.metrics.ranked_regions import rank_regions
 ORDERS = ("morf", "lerf", "random")
 
 
+@renamed(output="objective")
 def region_perturbation(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -29,7 +32,7 @@ def region_perturbation(
     segments: ArrayLike | None = None,
     size: int = 9,
     steps: int | None = 100,
-    output: str = "probability",
+    objective: Objective = "probability",
 ) -> Curve:
     """Follows the output while regions are removed one by one, in the order of a heatmap.
 
@@ -48,7 +51,8 @@ def region_perturbation(
       size: side of the squares, in pixels. They form a grid from the upper left corner; those at
         the right and lower border may be smaller.
       steps: L, the largest number of regions to remove; None removes all.
-      output: "probability" (softmax; sigmoid of a single logit) or "logit".
+      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
+        function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.
@@ -67,7 +71,7 @@ def region_perturbation(
     check_choice("order", order, ORDERS)
     if order == "random" and key is None:
         raise ValueError("order 'random' needs key=jax.random.key(seed)")
-    game = Game(predictor, image, target=target, output=output)
+    game = Game(predictor, image, target=target, objective=objective)
     segments = grid(image, size=size) if segments is None else segments
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)

@@ -20,6 +20,9 @@ from lmjax.models.preprocessing import Preprocessing
 from lmjax.models.registry import InstalledWeights, NetworkInfo, WeightSource
 from lmjax.removals.masking import Masking, check_masking
 
+BUNDLED = "bundled"
+"""Stands for the weights that come with a network."""
+
 
 def load(
     name: str,
@@ -45,9 +48,9 @@ def load(
         state dict needs torch, the extra `lmjax[torch]`); a folder with `NAME.safetensors`, as
         training leaves it; a tag, one of `lmjax.models.tags(name)`, in full or without publisher
         and network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified;
-        or None for the weights that come with the network: with lmjax, those of `resnet18_digits`
-        (and "cheat", of a network that goes by coloured tags, see docs/models.md); in packages
-        of their own, those of `tf_efficientnet_lite0` to `lite2`.
+        or None, or "bundled", for the weights that come with the network: with lmjax, those of
+        `resnet18_digits` (and "cheat", of a network that goes by coloured tags, see
+        docs/models.md); in packages of their own, those of `tf_efficientnet_lite0` to `lite2`.
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000 for ImageNet networks, 10 for
@@ -198,6 +201,7 @@ def _locate(
     network: NetworkInfo, weights: str | os.PathLike | None
 ) -> tuple[Path, WeightSource | None]:
     """The file of the weights, and which published weights they are, if known."""
+    weights = None if weights == BUNDLED else weights
     if weights is None and network.installed is not None:
         return _find_installed(network.installed, network), None
     if weights is None:
@@ -268,7 +272,9 @@ def _recognise(path: Path, network: NetworkInfo) -> WeightSource | None:
 
 
 def _list_tags(network: NetworkInfo) -> str:
-    return ", ".join((*network.also_bundled, *registry.tags(network.name))) or "(none)"
+    own = network.bundled is not None or network.installed is not None
+    bundled = (BUNDLED,) if own else ()
+    return ", ".join((*bundled, *network.also_bundled, *registry.tags(network.name))) or "(none)"
 
 
 def build(network: NetworkInfo, preprocessing: Preprocessing, **options: Any) -> Network:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lmjax.studies.experiments.concordance import Concordance as Concordance
     from lmjax.studies.experiments.consistency import Consistency as Consistency
     from lmjax.studies.experiments.contest import RemovalContest as RemovalContest
+    from lmjax.studies.experiments.in_domain import InDomainJudges as InDomainJudges
     from lmjax.studies.experiments.lime_quality import LimeQuality as LimeQuality
     from lmjax.studies.experiments.linearity import FeatureLinearity as FeatureLinearity
     from lmjax.studies.experiments.removal import SegmentRemoval as SegmentRemoval
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = attach(
         "Cost": "lmjax.studies.runner",
         "FeatureLinearity": "lmjax.studies.experiments.linearity",
         "ImageBatch": "lmjax.studies.images",
+        "InDomainJudges": "lmjax.studies.experiments.in_domain",
         "LimeQuality": "lmjax.studies.experiments.lime_quality",
         "MaskShape": "lmjax.studies.experiments.shape",
         "RemovalContest": "lmjax.studies.experiments.contest",

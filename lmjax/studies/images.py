@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax import attribution
+from lmjax import attribution, removals
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.evaluator import Engine
+from lmjax.evaluation.jobs import Job
 from lmjax.evaluation.outputs import predicted_classes
 from lmjax.masking.patches import whole_patches
 from lmjax.masks import ImageCoalitions
@@ -268,6 +269,22 @@ class ImageBatch:
         shown = self.images(network) if images is None else images
         return self._removed(network, features, removal, shown, masks, image_of)
 
+    def evaluator(
+        self, network: str, removal: str, place: int, segments: np.ndarray | None = None
+    ) -> Evaluator:
+        """Returns an evaluator for attributions and metrics of one image, which counts variants.
+
+        Args:
+          network: its name.
+          removal: name of a removal; one that draws has the image's own key.
+          place: of the image in the batch.
+          segments: `[H, W]`, for removals that take a label map.
+        """
+        key = self._two_keys()[place, 1]
+        made = removals.make(removal, key=key, segments=segments)
+        predictor = Predictor(self.networks[network], made)
+        return _Counting(predictor, engine=self._engine_of(predictor), batch=self, **self._options)
+
     def coalition_logits(
         self,
         network: str,
@@ -397,11 +414,14 @@ class ImageBatch:
         self, predictor: Callable, images, masks, image_of: np.ndarray, total: int
     ) -> np.ndarray:
         """Evaluates variants of this batch, as `total * num_images / M` in all are expected."""
-        supported: tuple[Any, ...] = ("auto", *getattr(predictor, "engines", ()))
-        engine: Any = self._engine if self._engine in supported else "dense"
-        evaluator = Evaluator(predictor, engine=engine, **self._options)
+        evaluator = Evaluator(predictor, engine=self._engine_of(predictor), **self._options)
         expected = math.ceil(total / len(self.samples) * self._num_images)
         return evaluator.images(images, masks, image_of=image_of, expected=expected)
+
+    def _engine_of(self, predictor: Callable) -> Any:
+        """Returns the engine of the run where a predictor supports it, else dense."""
+        supported = ("auto", *getattr(predictor, "engines", ()))
+        return self._engine if self._engine in supported else "dense"
 
     def _two_keys(self) -> jax.Array:
         """Returns `[M, 2]`: a key for the study's draws and one for noise, for each image."""
@@ -415,6 +435,17 @@ class ImageBatch:
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Counting(Evaluator):
+    """An evaluator that adds the variants it evaluates to those of a batch."""
+
+    batch: Any = dataclasses.field(kw_only=True)
+
+    def _run(self, job: Job) -> np.ndarray:
+        self.batch.evaluations += job.num_variants
+        return super()._run(job)
 
 
 class SampledBatch(ImageBatch):

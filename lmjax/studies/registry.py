@@ -18,6 +18,7 @@ for _name, _where, _description in (
     ("baselines", "baselines:BaselineDependence", "Compares heatmaps by removal and by setting."),
     ("linearity", "linearity:FeatureLinearity", "Compares features of patches with their sum."),
     ("concordance", "concordance:Concordance", "Compares images with their shrunk copies."),
+    ("in_domain", "in_domain:InDomainJudges", "Scores methods by networks that know a removal."),
     ("contest", "contest:RemovalContest", "Ranks removals by several judges, and by cost."),
 ):
     _REGISTRY.register(_name, f"{_EXPERIMENTS}.{_where}", description=_description, builtin=True)

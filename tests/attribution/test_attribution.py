@@ -52,7 +52,10 @@ def test_attributions_print_inside_transformations():
 
 def test_a_game_checks_what_it_is_given():
     for options, message in (
-        ({"output": "odds"}, "output must be one of probability, logit; got 'odds'"),
+        (
+            {"objective": "odds"},
+            "objective must be one of probability, logit, a function",
+        ),
         ({"segments": strip(5)}, "like the image"),
         ({"image": np.zeros((2, 6))}, r"image must be \[H, W, C\]"),
     ):
@@ -63,7 +66,7 @@ def test_a_game_checks_what_it_is_given():
 
 def test_the_payoffs_of_a_game_are_the_networks_outputs():
     table = smooth_table(6)
-    match = Game(NETWORK, picture(6), strip(6), target=(2, 0), output="logit")
+    match = Game(NETWORK, picture(6), strip(6), target=(2, 0), objective="logit")
     keep = np.array([[0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0]], bool)
     payoffs = match.payoffs(Coalitions(match.segments, keep))
     assert match.num_segments == 6

@@ -106,7 +106,7 @@ def test_maps_agree_with_captum(output):
     captum = pytest.importorskip("captum.attr")
     model = TorchNetwork(output)
     for target in (0, 3):
-        options = {"target": target, "output": output}
+        options = {"target": target, "objective": output}
         saliency = captum.Saliency(model).attribute(torch_image(), target=target, abs=False)[0]
         found = gradient(NETWORK, IMAGE, **options)
         np.testing.assert_allclose(found.scores, saliency.abs().amax(dim=0), atol=1e-6)
@@ -141,7 +141,7 @@ def test_gradcam_agrees_with_captum(output):
         *(jax.tree_util.Partial(each, WEIGHTS) for each in (features, head)),
         IMAGE,
         target=targets,
-        output=output,
+        objective=output,
     )
     for target, scores in zip(targets, found.scores, strict=True):
         small = captum.LayerGradCam(model, model.layer).attribute(
@@ -196,7 +196,7 @@ def test_standard_errors_are_those_of_other_keys():
 @pytest.mark.parametrize("output", ["logit", "probability"])
 def test_integrated_gradients_are_complete(output):
     found = integrated_gradients(
-        NETWORK, IMAGE, baseline=0.3, target=range(K), steps=200, output=output
+        NETWORK, IMAGE, baseline=0.3, target=range(K), steps=200, objective=output
     )
     logits = [NETWORK(x, np.ones((1, H, W), bool))[0] for x in (IMAGE, np.full_like(IMAGE, 0.3))]
     values = [jax.nn.softmax(x) for x in logits] if output == "probability" else logits
@@ -280,7 +280,7 @@ def test_weights_and_images_compile_nothing_anew(name):
     ("method", "options", "message"),
     [
         (gradient, {"channels": "mean"}, "channels must be one of max_abs, sum; got 'mean'"),
-        (gradient, {"output": "loss"}, "output must be one of"),
+        (gradient, {"objective": "loss"}, "objective must be one of"),
         (gradient, {"target": 4}, "target must be from 0 to 3"),
         (integrated_gradients, {"steps": 0}, "steps must be a whole number, 1 or more; got 0"),
         (

@@ -66,7 +66,7 @@ def test_constant_answers_have_no_scores(value):
     def network(image, masks):
         return jnp.full((len(masks), 2), value)
 
-    found = hsic(network, IMAGE, key=KEY, grid=3, num_samples=50, output="logit")
+    found = hsic(network, IMAGE, key=KEY, grid=3, num_samples=50, objective="logit")
     np.testing.assert_allclose(found.scores, np.zeros(9), atol=1e-9)
 
 
@@ -74,7 +74,7 @@ def test_outputs_whose_median_is_zero_still_have_a_width():
     def network(image, masks):
         return jnp.where(masks[:, :1, 0] & masks[:, :1, -1], jnp.ones((1, 2)), jnp.zeros((1, 2)))
 
-    found = hsic(network, IMAGE, key=KEY, grid=3, num_samples=100, output="logit")
+    found = hsic(network, IMAGE, key=KEY, grid=3, num_samples=100, objective="logit")
     assert np.isfinite(found.scores).all()
     assert set(np.argsort(found.scores)[-2:]) == {0, 2}
 

@@ -20,7 +20,7 @@ examples = settings(max_examples=10, deadline=None)
 
 def explain(network, num_segments, **options):
     where = picture(num_segments), strip(num_segments)
-    return kernelshap(network, *where, key=KEY, target=(0, 1), output="logit", **options)
+    return kernelshap(network, *where, key=KEY, target=(0, 1), objective="logit", **options)
 
 
 @given(TABLES)

@@ -114,7 +114,7 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
         key=KEY,
         num_samples=300,
         target=(1, 0),
-        output="logit",
+        objective="logit",
         surrogate=Surrogate(selection=selection, num_features=number, distance=distance),
     )
     keep = np.asarray(random_keep(S, 300, key=KEY))
@@ -232,7 +232,7 @@ def test_a_linear_network_is_recovered():
         key=KEY,
         target=range(4),
         surrogate=Surrogate(alpha=1e-5),
-        output="logit",
+        objective="logit",
     )
     np.testing.assert_allclose(found.scores, truth.T, atol=2e-4)
     np.testing.assert_allclose(found.intercept, 0.5, atol=2e-4)
@@ -334,7 +334,10 @@ def test_few_samples_warn_and_say_how_many_are_needed():
     [
         ({"target": 5}, "target must be from 0 to 4, the network has 5 classes; got 5"),
         ({"target": [0, -1]}, "got -1"),
-        ({"output": "odds"}, "output must be one of probability, logit; got 'odds'"),
+        (
+            {"objective": "odds"},
+            "objective must be one of probability, logit, a function",
+        ),
         ({"num_samples": 1}, "num_samples must be .* 2 or more .the whole image .* got 1"),
         ({"num_samples": 0}, "num_samples must be a whole number, 2 or more"),
         ({"keep_probability": 1.5}, "keep_probability"),

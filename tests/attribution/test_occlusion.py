@@ -120,14 +120,16 @@ def test_a_network_linear_over_segments_is_recovered_exactly():
         return 0.5 + jnp.matmul((count == sizes[None]).astype(jnp.float32), effects)
 
     for method in (leave_one_out, leave_one_in):
-        found = method(network, IMAGE, SEGMENTS, target=range(4), output="logit")
+        found = method(network, IMAGE, SEGMENTS, target=range(4), objective="logit")
         np.testing.assert_array_equal(found.scores, effects.T)
     np.testing.assert_array_equal(found.intercept, np.full(4, 0.5))
 
 
 def test_occlusion_of_a_linear_network_is_the_mean_effect_over_windows():
     effects = RNG.normal(size=(S, 2))
-    found = occlusion(linear(SEGMENTS, effects), IMAGE, size=3, stride=3, target=1, output="logit")
+    found = occlusion(
+        linear(SEGMENTS, effects), IMAGE, size=3, stride=3, target=1, objective="logit"
+    )
     np.testing.assert_allclose(found.scores, effects[SEGMENTS, 1], atol=1e-5)
 
 
@@ -152,7 +154,7 @@ def test_a_resnet_under_layer_masking():
     labels = segments.grid(image, size=9)
     network = Predictor(classifier, lmjax.LayerMasking())
     evaluator = Evaluator(network, batch_size=4)
-    found = leave_one_out(evaluator, image, labels, target=0, output="logit")
+    found = leave_one_out(evaluator, image, labels, target=0, objective="logit")
     masks = np.concatenate([np.ones((1, 24, 17)), np.stack([labels != s for s in range(6)])])
     logits = np.asarray(jax.jit(network)(image, masks.astype(bool)))[:, 0]
     np.testing.assert_allclose(found.scores, logits[0] - logits[1:], atol=1e-4 * abs(logits).max())

@@ -264,7 +264,7 @@ def test_a_map_made_binary_can_be_asked_about_under_layer_masking():
         ("extremal", {"areas": ()}, "areas must be one or more shares"),
         ("extremal", {"areas": (0.5, 1.0)}, "areas must be one or more shares"),
         ("extremal", {"sigma": 0.0}, "sigma must be .* above 0"),
-        ("extremal", {"output": "loss"}, "output must be one of"),
+        ("extremal", {"objective": "loss"}, "objective must be one of"),
     ],
 )
 def test_bad_options_are_errors(name, options, message):

@@ -50,7 +50,7 @@ def explain(name, number, network=NETWORK, *, image=None, key=KEY, target=(0, 2)
     method, argument, _ = METHODS[name]
     image = picture(S) if image is None else image
     own = {"grid": (1, S)} if method is rise else {"segments": strip(S)}
-    options = {"output": "logit", argument: number, **own, **options}
+    options = {"objective": "logit", argument: number, **own, **options}
     return method(network, image, key=key, target=target, **options)
 
 
@@ -158,7 +158,7 @@ def test_what_is_good_enough_already_is_not_evaluated():
         ({"name": "median"}, r"sampled by \('mean',\), this call is \('median',\)"),
         ({"num_samples": 40}, "has 50 samples already, more than the 40"),
         ({"game": Identity(segments=np.zeros((2, 2), int))}, "other segments"),
-        ({"game": Identity(whole=1.1)}, "another image, predictor or output"),
+        ({"game": Identity(whole=1.1)}, "another image, predictor or objective"),
         ({"game": Identity(target=(1, 0))}, r"target \(0, 1\)"),
         ({"samples": None}, "must be an attribution that has samples"),
     ],
@@ -237,10 +237,10 @@ def test_one_target_goes_on_too(name):
 def test_going_on_with_another_network_or_setting_is_an_error(name):
     few, _, many = METHODS[name][2]
     previous = explain(name, few)
-    with pytest.raises(ValueError, match="another image, predictor or output"):
+    with pytest.raises(ValueError, match="another image, predictor or objective"):
         explain(name, many, game(smooth_table(S, seed=1)), previous=previous)
-    with pytest.raises(ValueError, match="another image, predictor or output"):
-        explain(name, many, output="probability", previous=previous)
+    with pytest.raises(ValueError, match="another image, predictor or objective"):
+        explain(name, many, objective="probability", previous=previous)
     if name in SETTINGS:
         option, one, other = SETTINGS[name]
         message = f"{option}.*{re.escape(str(one))}.*{option}.*{re.escape(str(other))}"
@@ -316,7 +316,7 @@ def test_lime_goes_on_with_another_regression():
 
 def test_sobol_goes_on_where_nothing_new_is_drawn():
     network = game(smooth_table(2))
-    asked = {"key": KEY, "segments": strip(2), "target": 0, "output": "logit"}
+    asked = {"key": KEY, "segments": strip(2), "target": 0, "objective": "logit"}
     first = sobol(network, picture(2), num_designs=32, **asked)
     more = sobol(network, picture(2), num_designs=256, previous=first, **asked)
     assert more.num_variants == first.num_variants == 5

@@ -45,11 +45,11 @@ METHODS = {
 }
 
 
-def explain(method, network, num_segments, *, key=KEY, target=(0, 1), output="logit", **options):
+def explain(method, network, num_segments, *, key=KEY, target=(0, 1), objective="logit", **options):
     if method is not exact_shapley:
         options["key"] = key
     where = picture(num_segments), strip(num_segments)
-    return method(network, *where, target=target, output=output, **options)
+    return method(network, *where, target=target, objective=objective, **options)
 
 
 def by(name, table):
@@ -231,7 +231,7 @@ def test_a_linear_network_is_recovered(method):
     def linear(image, masks):
         return jnp.einsum("nhw,hwk->nk", masks.astype(jnp.float32), coefficients) + 0.5
 
-    found = on_image(method, linear, target=range(4), output="logit")
+    found = on_image(method, linear, target=range(4), objective="logit")
     if method is banzhaf:  # half of all other segments come and go in its samples
         assert (abs(found.scores - truth.T) < 4.5 * found.standard_error).all()
     else:
@@ -323,7 +323,7 @@ def pair_of_networks():
 def test_captum_agrees():
     captum = pytest.importorskip("captum.attr")
     network, labels, torch_network, asked = pair_of_networks()
-    found = exact_shapley(network, IMAGE, labels, target=2, output="logit")
+    found = exact_shapley(network, IMAGE, labels, target=2, objective="logit")
     expected = captum.ShapleyValues(torch_network).attribute(**asked)
     np.testing.assert_allclose(found.heatmap, expected[0, ..., 0], atol=1e-4)
 
@@ -332,7 +332,7 @@ def test_captum_agrees():
 def test_captum_agrees_on_the_same_permutations(antithetic):
     captum = pytest.importorskip("captum.attr")
     network, labels, torch_network, asked = pair_of_networks()
-    options = {"target": 2, "output": "logit", "antithetic": antithetic, "num_permutations": 6}
+    options = {"target": 2, "objective": "logit", "antithetic": antithetic, "num_permutations": 6}
     found = permutation_shapley(network, IMAGE, labels, key=KEY, **options)
     orders = random_orders(5, 6, key=KEY)
     orders = np.concatenate([orders, orders[:, ::-1]]) if antithetic else orders
@@ -360,7 +360,7 @@ def test_captum_draws_coalitions_with_the_weights_of_our_kernel():
     )
     sizes = caught["num_select_distribution"].probs
     np.testing.assert_allclose(sizes, np.append(0, shapley_kernel(5)), rtol=1e-6)
-    found = kernelshap(network, IMAGE, labels, key=KEY, target=2, output="logit")
+    found = kernelshap(network, IMAGE, labels, key=KEY, target=2, objective="logit")
     # All coalitions here, 1000 random ones there.
     error = abs(found.heatmap - expected[0, ..., 0].numpy()).max()
     assert error < 0.1 * np.ptp(found.scores)
@@ -420,7 +420,7 @@ def test_estimates_have_no_python_loop_over_samples_or_targets():
         ),
         (banzhaf, {"num_samples": 31}, "num_samples must be .* 32 or more; got 31"),
         *((method, {"target": 5}, "network has 5 classes; got 5") for method in ALL),
-        *((method, {"output": "odds"}, "got 'odds'") for method in ALL),
+        *((method, {"objective": "odds"}, "got 'odds'") for method in ALL),
         *((method, {"labels": SEGMENTS + 1}, "missing 0") for method in ALL),
         *((method, {"labels": SEGMENTS.T}, "like the image") for method in ALL),
         *((method, {"image": IMAGE[..., 0]}, r"image must be \[H, W, C\]") for method in ALL),

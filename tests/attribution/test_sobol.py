@@ -42,7 +42,7 @@ def test_soft_masks_give_the_known_indices():
         segments=SEGMENTS,
         soft=True,
         num_designs=1024,
-        output="logit",
+        objective="logit",
         target=[0, 1],
     )
     np.testing.assert_allclose(found.scores, [TOTAL, TOTAL], atol=0.03)
@@ -86,7 +86,7 @@ def test_binary_masks_give_the_indices_of_coin_flips():
     classifier = small_classifier((H, W, 3), num_classes=5)
     predictor = Predictor(classifier, lmjax.LayerMasking())
     found = sobol(
-        predictor, IMAGE, key=KEY, segments=SEGMENTS, num_designs=2048, target=1, output="logit"
+        predictor, IMAGE, key=KEY, segments=SEGMENTS, num_designs=2048, target=1, objective="logit"
     )
     points = np.array(list(np.ndindex((2,) * S)), bool)
     values = np.asarray(predictor(IMAGE, points[:, SEGMENTS]))[:, 1].reshape((2,) * S)
@@ -106,7 +106,7 @@ def test_coinciding_variants_change_no_score():
 
 
 def test_standard_errors_bound_the_spread_over_keys():
-    options = {"segments": SEGMENTS, "soft": True, "output": "logit", "num_designs": 64}
+    options = {"segments": SEGMENTS, "soft": True, "objective": "logit", "num_designs": 64}
     runs = [sobol(network, IMAGE, key=jax.random.key(i), target=0, **options) for i in range(30)]
     spread = np.std([run.scores for run in runs], axis=0)[:3]
     claimed = np.mean([run.standard_error for run in runs], axis=0)[:3]

@@ -1,5 +1,6 @@
 """The weights that come with the package, on digit scenes they were not trained on."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -31,6 +32,13 @@ def test_they_classify_97_percent_of_the_test_scenes():
     assert accuracy(load("resnet18_digits"), _batches(600)) >= 0.97
 
 
+def test_they_have_a_name_for_commands_that_take_a_network_and_its_weights():
+    named = load("resnet18_digits", weights="bundled").variables
+    chex.assert_trees_all_equal(named, load("resnet18_digits").variables)
+    with pytest.raises(ValueError, match="no weights of resnet18 come with the package"):
+        load("resnet18", weights="bundled")
+
+
 def test_the_cheat_is_fine_until_its_cue_is_reversed():
     cheat = load("resnet18_digits", weights="cheat")
     assert accuracy(cheat, _batches(200, **CUE, reverse=False)) >= 0.9
@@ -38,7 +46,7 @@ def test_the_cheat_is_fine_until_its_cue_is_reversed():
 
 
 def test_weights_that_are_not_there_are_an_error_that_names_those_that_are():
-    with pytest.raises(FileNotFoundError, match=r"its tags are cheat$"):
+    with pytest.raises(FileNotFoundError, match=r"its tags are bundled, cheat$"):
         load("resnet18_digits", weights="honest")
 
 

@@ -139,8 +139,8 @@ def test_whole_segments_go_by_their_mean():
 @pytest.mark.parametrize("labels", [None, SEGMENTS])
 def test_insertion_of_the_opposite_heatmap_is_deletion_backwards(removal, labels):
     network = Predictor(CLASSIFIER, removal)
-    removed = deletion(network, IMAGE, HEATMAP, segments=labels, target=(0, 1), output="logit")
-    shown = insertion(network, IMAGE, -HEATMAP, segments=labels, target=(0, 1), output="logit")
+    removed = deletion(network, IMAGE, HEATMAP, segments=labels, target=(0, 1), objective="logit")
+    shown = insertion(network, IMAGE, -HEATMAP, segments=labels, target=(0, 1), objective="logit")
     np.testing.assert_allclose(removed.values[:, ::-1], shown.values, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(1 - removed.fractions[::-1], shown.fractions)
     np.testing.assert_allclose(removed.normalised_auc, shown.normalised_auc, rtol=1e-5)
@@ -210,7 +210,7 @@ def test_heatmaps_of_other_types_and_places(heatmap):
         ({"step": 0}, "step must be a whole number, 1 or more; got 0"),
         ({"step": 2.5}, "step must be a whole number"),
         ({"target": 5}, "target must be from 0 to 4"),
-        ({"output": "odds"}, "output must be one of"),
+        ({"objective": "odds"}, "objective must be one of"),
         ({"image": IMAGE[..., 0]}, r"image must be \[H, W, C\]"),
     ],
 )

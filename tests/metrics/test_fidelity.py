@@ -111,7 +111,7 @@ def test_mu_fidelity_hides_a_fifth_of_81_cells():
         return masks.mean(axis=(1, 2))[:, None]
 
     heatmap = RNG.normal(size=(20, 18))
-    mu_fidelity(Evaluator(network, batch_size=256), image, heatmap, key=KEY, output="logit")
+    mu_fidelity(Evaluator(network, batch_size=256), image, heatmap, key=KEY, objective="logit")
     jax.effects_barrier()
     masks = np.concatenate(seen)[:201]
     cells = segments.even_grid((20, 18), 9)
@@ -135,11 +135,11 @@ def test_sensitivity_n_is_that_of_a_plain_loop():
 
 
 def test_sensitivity_n_takes_pixels_and_sizes_to_four_fifths():
-    found = sensitivity_n(adding_up, IMAGE, WEIGHTS, key=KEY, target=0, output="logit")
+    found = sensitivity_n(adding_up, IMAGE, WEIGHTS, key=KEY, target=0, objective="logit")
     assert (found.sizes[0], found.sizes[-1], len(found.sizes)) == (1, 44, 10)
     np.testing.assert_allclose(found.correlations, 1, atol=1e-5)
     few = sensitivity_n(
-        adding_up, IMAGE, [1.0, 2.0], key=KEY, segments=SEGMENTS // 8, output="logit"
+        adding_up, IMAGE, [1.0, 2.0], key=KEY, segments=SEGMENTS // 8, objective="logit"
     )
     np.testing.assert_array_equal(few.sizes, [1])
 
@@ -251,7 +251,7 @@ def test_infidelity_agrees_with_captum(rescale):
         n_perturb_samples=len(MASKS),
         normalize=rescale,
     )
-    found = infidelity(network, image, HEATMAP, MASKS, target=1, rescale=rescale, output="logit")
+    found = infidelity(network, image, HEATMAP, MASKS, target=1, rescale=rescale, objective="logit")
     assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -303,7 +303,7 @@ def test_a_budget_that_comes_out_even_is_not_rounded_up(count, budget, expected)
     def counting(image, masks):
         return masks.sum(axis=(1, 2))[:, None].astype(jnp.float32)
 
-    lost = necessity(counting, image, scores[:, None], budgets=budget, output="logit")
+    lost = necessity(counting, image, scores[:, None], budgets=budget, objective="logit")
     assert lost == [expected]
 
 

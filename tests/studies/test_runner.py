@@ -65,6 +65,25 @@ def test_kills_cost_the_shard_under_way_and_nothing_else(tmp_path):
         assert errors_of(tmp_path / other) == [7]
 
 
+def test_a_black_box_that_fails_for_an_image_costs_that_image_alone(tmp_path):
+    third = fakes.Source(4)[2]["image"] / np.float32(255)
+
+    def fails(images):
+        if any(np.allclose(image, third, atol=1e-6) for image in images):
+            raise RuntimeError("no answer for this one")
+        return images.mean(axis=(1, 2))
+
+    study = studies.SegmentRemoval(removals=("grey",), orders=("random",), grid_size=16)
+    networks = {"box": lmjax.black_box(fails, preprocessing=fakes.AS_IT_IS)}
+    with pytest.warns(UserWarning, match="1 of 4 images could not be evaluated"):
+        table = run(tmp_path, fakes.Source(4), study, networks=networks)
+    assert set(table.column("image").to_pylist()) == {0, 1, 3}
+    (error,) = studies.errors(tmp_path)
+    assert error["image"] == 2
+    assert error["error"].startswith("ValueError: BlackBox(")
+    assert error["error"].endswith("[1, 32, 32, 3]: no answer for this one")
+
+
 def errors_of(out):
     return [error["image"] for error in studies.errors(out)]
 
