@@ -24,8 +24,8 @@ class ExplanationStudy(Study):
 
     Attributes:
       segmenter: one of `lmjax.segments.names()`, such as "grid" or "slic".
-      grid_size: side of the squares of "grid", in pixels; None takes the side of a transformer's
-        patches, and 16 where there is no transformer.
+      grid_size: side of the squares of "grid", in pixels; by default that of the patches which
+        segments snap to, and 16 where there are none.
       n_segments: about how many segments "slic" and "slic_near" make.
       snap_to_patches: where there is a transformer among networks that see images alike, make
         segments of its whole patches.

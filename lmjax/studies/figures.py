@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from lmjax.evaluation.shares import Shares
 from lmjax.removals import title as removal_title
 from lmjax.studies.statistics import ends
@@ -64,7 +62,8 @@ def lines_of_removals(rows: Rows, x: str, y: str, *, prefix: str = "") -> list:
 def note_of_shares(rows: Rows) -> str:
     """Returns a line for a figure's title on removals that show another share than their masks do.
 
-    It begins with a new line, and is empty where no share differs by more than a tenth.
+    It begins with a new line, and is empty where no share differs by more than a tenth. Of each
+    removal, the row tells whose shares differ most.
 
     Args:
       rows: of a table, with `shown` where it is known, and `visible` or `hidden`.
@@ -72,13 +71,14 @@ def note_of_shares(rows: Rows) -> str:
     notes = []
     for removal, chosen in group_rows(rows, "removal").items():
         known = [
-            (row["visible"] if "visible" in row else 1 - row["hidden"], row["shown"])
+            Shares(row["visible"] if "visible" in row else 1 - row["hidden"], row["shown"])
             for row in chosen
             if row.get("shown") is not None
         ]
-        note = Shares(*np.mean(known, axis=0)).note() if known else ""
-        if note:
-            notes.append(f"{removal_title(removal)} {note}")
+        noted = [shares for shares in known if shares.note()]
+        if noted:
+            most = max(noted, key=lambda shares: abs(shares.visible - shares.shown))
+            notes.append(f"{removal_title(removal)} {most.note()}")
     return "\n" + "; ".join(notes) if notes else ""
 
 

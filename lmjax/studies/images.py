@@ -318,6 +318,10 @@ class ImageBatch:
         logits[partial] = evaluated[which.reshape(-1)]
         return logits
 
+    def patch_size(self, network: str, removal: str) -> int | None:
+        """Returns the side of patches that a removal shows as a whole or not at all, or None."""
+        return getattr(under_removal(self.networks[network], removal), "patch_size", None)
+
     def shares_shown(
         self, network: str, removal: str, masks: np.ndarray | ImageCoalitions, image_of: np.ndarray
     ) -> np.ndarray:
@@ -331,8 +335,7 @@ class ImageBatch:
         Returns:
           float64 `[N]`, from 0 to 1.
         """
-        predictor = under_removal(self.networks[network], removal)
-        patch_size: int | None = getattr(predictor, "patch_size", None)
+        patch_size = self.patch_size(network, removal)
         shares = np.empty(len(image_of))
         for start in range(0, len(shares), _COUNTED_VARIANTS):
             some = slice(start, start + _COUNTED_VARIANTS)

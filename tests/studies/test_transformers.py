@@ -20,6 +20,10 @@ from tests.support.small_transformer import small_transformer
 
 REMOVALS = {"removals": ("masking", "grey")}
 FAST = REMOVALS | {"orders": ("random",), "fractions": (0.0, 0.5)}
+BASELINES = {
+    **{"scorers": ("grey",), "metrics": (), "rise_masks": (20,), "rise_grids": (4,)},
+    **{"rise_keeps": (0.5,), "windows": (8,), "strides": (1.0,)},
+}
 LIME = {"samples": 24, "ks": (1, 2), "snap_to_patches": False}
 
 
@@ -105,7 +109,7 @@ def test_removal_study_tells_what_small_patches_show_of_large_tokens():
     assert curve["shown"] == pytest.approx(np.mean([row["shown"] for row in dropped]))
     (figure,) = study.figures(tables).values()
     assert "masking shows" in figure.get_suptitle()
-    assert figure.get_suptitle().count("where masks show 75%") == 1
+    assert figure.get_suptitle().count("where masks show 50%") == 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,7 @@ def test_removal_study_tells_what_small_patches_show_of_large_tokens():
         studies.Consistency(**REMOVALS, **LIME, grid_size=8, redrawn=()),
         studies.FeatureLinearity(**REMOVALS, sizes=(8,), patches=4),
         studies.Concordance(**REMOVALS, shares=(0.8, 0.5)),
+        studies.BaselineDependence(**REMOVALS, **BASELINES),
     ],
     ids=lambda study: study.name,
 )
@@ -129,7 +134,9 @@ def test_rows_tables_and_figures_have_the_share_that_is_shown(study):
         if (of_removal := pick(rows, removal=removal))
     }
     means = {name: np.mean([r["shown"] for r in pick(rows, removal=name)]) for name in visible}
-    if study.name != "lime":  # there the removal is that of the explanation
+    if study.name == "baselines":
+        assert list(means) == ["masking"]
+    elif study.name != "lime":  # there the removal is that of the explanation
         assert means["grey"] == pytest.approx(visible["grey"])
     assert means["masking"] < 0.9 * visible["masking"]
     every = pa.Table.from_pylist(
@@ -152,7 +159,7 @@ def test_notes_name_each_removal_once():
         {"removal": "token_dropping", "visible": 0.5, "shown": 0.3},
         {"removal": "grey", "visible": 0.5, "shown": 0.5},
     ]
-    assert note_of_shares(rows) == "\ntoken dropping shows 25% where masks show 50%"
+    assert note_of_shares(rows) == "\ntoken dropping shows 20% where masks show 50%"
     assert note_of_shares(rows[2:]) == ""
     assert note_of_shares([{"removal": "grey", "visible": 0.5}]) == ""
     assert note_of_shares([{"removal": "grey", "hidden": 0.5, "shown": 0.2}]).endswith("show 50%")

@@ -65,8 +65,8 @@ class SegmentRemoval(Study):
       saliency: "object", the share of a segment that is the object's; "source", the source's own
         heatmap; or the name of a network, for the gradient of its prediction: the mean over a
         segment.
-      grid_size: side of the squares of "grid", in pixels; None takes the side of a transformer's
-        patches, and 16 where there is no transformer.
+      grid_size: side of the squares of "grid", in pixels; by default that of the patches which
+        segments snap to, and 16 where there are none.
       n_segments: about how many segments "slic" and "slic_near" make.
       snap_to_patches: where there is a transformer among networks that see images alike, make
         segments of its whole patches.
