@@ -399,9 +399,11 @@ def snap(segments: ArrayLike, size: int) -> np.ndarray:
     segments = check_segments(segments)
     size = check_whole("size", size, least=1, note="pixels")
     patches = _cross(*(np.arange(length) // size for length in segments.shape))
-    counts = np.zeros((patches.max() + 1, segments.max() + 1), np.int64)
-    np.add.at(counts, (patches, segments), 1)
-    return from_labels(counts.argmax(axis=1)[patches])
+    both = np.stack([patches.ravel(), segments.ravel()])
+    (patch, label), counts = np.unique(both, axis=1, return_counts=True)
+    order = np.lexsort((label, -counts, patch))  # in each patch, the most frequent label first
+    _, first = np.unique(patch[order], return_index=True)
+    return from_labels(label[order][first][patches])
 
 
 def from_labels(label_map: ArrayLike) -> np.ndarray:

@@ -336,6 +336,10 @@ class ImageBatch:
           float64 `[N]`, from 0 to 1.
         """
         patch_size = self.patch_size(network, removal)
+        if patch_size is None and isinstance(masks, ImageCoalitions):
+            columns = masks.keep.shape[1]
+            areas = [np.bincount(x.ravel(), minlength=columns) / x.size for x in masks.segments]
+            return (np.stack(areas)[image_of] * masks.keep).sum(axis=1)
         shares = np.empty(len(image_of))
         for start in range(0, len(shares), _COUNTED_VARIANTS):
             some = slice(start, start + _COUNTED_VARIANTS)
