@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
@@ -125,7 +126,7 @@ class _Settings(NamedTuple):
     mirror: bool
 
 
-@functools.partial(jax.jit, static_argnames="settings")
+@bounded_jit(static_argnames="settings")
 def _optimise(
     outputs: Outputs, image: jax.Array, *, settings: _Settings
 ) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
@@ -84,7 +85,7 @@ def _activations(features: Callable, image: jax.Array) -> jax.Array:
     return activations
 
 
-@jax.jit
+@bounded_jit()
 def _gradcam(outputs: Outputs, image: jax.Array) -> jax.Array:
     """Returns the maps `[T, H, W]`."""
     features, head = _functions(outputs.predictor)

@@ -6,7 +6,6 @@ respect to display colours in [0, 1]; those with respect to normalised colours a
 the standard deviations of the preprocessing.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
@@ -221,13 +221,13 @@ def _reduce(gradients: ArrayLike, channels: str) -> np.ndarray:
     return np.abs(gradients).max(axis=-1) if channels == "max_abs" else gradients.sum(axis=-1)
 
 
-@jax.jit
+@bounded_jit()
 def _gradient(outputs: Outputs, image: jax.Array) -> jax.Array:
     """Returns the targets' gradients `[T, H, W, C]`."""
     return jacobian(outputs.whole, image)
 
 
-@functools.partial(jax.jit, static_argnames=("num_moments", "sum_channels", "batch_size"))
+@bounded_jit(static_argnames=("num_moments", "sum_channels", "batch_size"))
 def _moments(
     outputs: Outputs,
     image: jax.Array,

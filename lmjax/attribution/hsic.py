@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
@@ -136,7 +137,7 @@ def _median_widths(outputs: np.ndarray) -> np.ndarray:
     return np.where(widths > 0, widths, 1)
 
 
-@jax.jit
+@bounded_jit()
 def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns scores and errors `[T, S]` of coalitions `[N, S]`, outputs `[T, N]`, widths `[T]`."""
     # The kernel of visibility, 1/2 for equal and -1/2 for unequal, is a product: 2 x x'.

@@ -4,13 +4,13 @@ Numbers follow the `lime` package 0.2.0.1 (`lime_base.py`).
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.sizes import filled, power_of_two
 from lmjax.attribution.sampling import Estimate
@@ -85,7 +85,7 @@ class Surrogate:
         return 0.25 if self.distance == "cosine" else 0.75 * num_segments**0.5
 
 
-@functools.partial(jax.jit, static_argnames="distance")
+@bounded_jit(static_argnames="distance")
 def lime_regression(
     keep: ArrayLike,
     outputs: ArrayLike,
@@ -130,7 +130,7 @@ def _weights(keep, kernel_width: float, distance: str):
     return xp.exp(-squared / (2 * kernel_width**2)).astype(np.float32)
 
 
-@jax.jit
+@bounded_jit()
 def _fit(keep, used, outputs, weights, alpha, count, segments):
     """Fits `_ridge` on all segments (`used` None), or on those of each target (bool `[T, S]`)."""
     x = keep.astype(jnp.float32)

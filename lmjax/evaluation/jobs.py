@@ -1,6 +1,5 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmjax._utils import sharding
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.processes import check_not_forked
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
@@ -178,7 +178,7 @@ def _job(static: Static, placed: tuple, rows, shape, count: int, options: Option
     )
 
 
-@functools.partial(jax.jit, static_argnames="static")
+@bounded_jit(static_argnames="static")
 def _make_masks(shared, rows, *, static):
     if not static.many:
         return static.make(shared, rows)

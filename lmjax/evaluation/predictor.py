@@ -6,10 +6,12 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lmjax import removals
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
+from lmjax.masks.families import MaskFamily, Masks, SoftMasks, shares
 from lmjax.removals.masking import LayerMasking
 from lmjax.removals.removal import declared
 
@@ -96,6 +98,34 @@ class Predictor:
     def soft_masks(self) -> bool:
         """Whether masks may hold values between 0 and 1."""
         return declared(self.removal, "soft_masks")
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side in pixels of the patches that the network is shown as a whole or not at all.
+
+        None where every visible pixel is shown: under all removals but token dropping.
+        """
+        drops_tokens = declared(self.removal, "where") == "tokens"
+        return getattr(self.classifier, "patch_size", None) if drops_tokens else None
+
+    def share_shown(self, masks: ArrayLike | MaskFamily) -> np.ndarray:
+        """Computes which share of an image the network is really shown under each mask.
+
+        It is the mask's own share, but for token dropping, which hides all of a patch that a mask
+        cuts.
+
+        Args:
+          masks: `[N, H, W]`, or a family of masks.
+
+        Returns:
+          float32 `[N]`, from 0 to 1.
+
+        Raises:
+          ValueError: masks of another shape, or of a size that is not made of whole patches.
+        """
+        soft = SoftMasks if self.soft_masks else Masks
+        family = masks if isinstance(masks, MaskFamily) else soft(np.asarray(masks))
+        return shares(family, patch_size=self.patch_size)
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils import sharding
+from lmjax._utils.bounded import Kept, bounded_jit
 from lmjax._utils.host import suggests_black_box
 from lmjax.evaluation import batches as batching
 from lmjax.evaluation.jobs import Job, Static
@@ -60,7 +61,7 @@ def dense_calls(job: Job, variants: np.ndarray) -> Calls:
         yield numbers.reshape(-1), _dense_call(*arguments, static=job.static, mesh=job.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("static", "mesh"))
+@bounded_jit(static_argnames=("static", "mesh"))
 def _dense_call(arrays, images, shared, rows, used, *, static, mesh):
     """Logits `[D * G * B, K]` of rows `[D * G, B, ...]`, G batches for each of D devices.
 
@@ -74,7 +75,7 @@ def _dense_call(arrays, images, shared, rows, used, *, static, mesh):
     return batching.side_by_side(run, mesh, parts=2)(arrays, images, shared, rows, used)
 
 
-@functools.partial(jax.jit, static_argnames="static")
+@bounded_jit(static_argnames="static", kept=Kept())  # traced within others: it has no programs
 def _dense_batch(arrays, images, shared, rows, *, static):
     """Logits `[B, K]` of a batch."""
     predictor = static.predictor(arrays)
@@ -128,7 +129,7 @@ def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
     return jax.tree.map(lambda *x: np.stack(x), *every)
 
 
-@functools.partial(jax.jit, static_argnames=("static", "room", "mesh"))
+@bounded_jit(static_argnames=("static", "room", "mesh"))
 def _visible_call(arrays, images, masks, image_of, index_arrays, used, *, static, room, mesh):
     """As `_dense_call`, of masks `[D * G, V, H, W]` and index arrays `[D * G, ...]`."""
 
@@ -276,7 +277,7 @@ def _run_groups(job: Job, ready: list[tuple], seam: Sharing, room: Room | None):
     return numbers.reshape(-1), _shared_call(job.arrays, job.images, *inputs, **static)
 
 
-@functools.partial(jax.jit, static_argnames=("static", "seam", "room", "mesh"))
+@bounded_jit(static_argnames=("static", "seam", "room", "mesh"))
 def _shared_call(
     arrays, images, masks, image_of, prefix, own_images, suffix, used, *, static, seam, room, mesh
 ):

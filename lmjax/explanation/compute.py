@@ -15,6 +15,7 @@ import numpy as np
 from lmjax._utils.compiling import compiling
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
+from lmjax.evaluation.shares import Observed
 from lmjax.explanation.classes import check_count, find_class, most_probable
 from lmjax.explanation.config import ExplanationConfig
 from lmjax.explanation.defaults import choose, is_scene
@@ -148,7 +149,11 @@ def _explain_image(
     """Explains one image, and writes the files."""
     explained = load_image(image, classifier)
     segments = segmenters.make(
-        config.segments, explained.pixels, argument="segments", n_segments=config.n_segments
+        config.segments,
+        explained.pixels,
+        argument="segments",
+        patch_size=getattr(classifier, "patch_size", None) if config.snap_to_patches else None,
+        n_segments=config.n_segments,
     )
     check_samples(config.method, config.samples, int(segments.max()) + 1)
     explanation = Explanation(config, classifier, explained, segments, {}, (), files)
@@ -251,11 +256,12 @@ def _explain(
     method, removal = pair
     config, classifier = explanation.config, explanation.classifier
     image, segments = explanation.image, explanation.segments
+    evaluator = Observed(**vars(evaluators[removal]))
     start = time.perf_counter()
     with compiling() as compiled:
         attribution = attribute(
             method,
-            evaluators[removal],
+            evaluator,
             image.pixels,
             segments,
             key=_keys(config)[0],
@@ -276,4 +282,5 @@ def _explain(
         metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
     if image.object_mask is not None:
         metrics |= localisation(first, segments, image.object_mask)
-    return Result(attribution, seconds, compiled(), metrics, curves)
+    shares = None if removal == WHOLE else evaluator.shares(attribution.num_variants)
+    return Result(attribution, seconds, compiled(), metrics, curves, shares)

@@ -29,6 +29,9 @@ class ExplanationConfig:
       num_classes: of the weights; by default 1000, or 10 for digits.
       segments: segmenter, one of `lmjax.segments.names()`.
       n_segments: about how many segments, for segmenters that have the option (slic).
+      snap_to_patches: in a vision transformer, segments are made of whole patches of the network
+        (`lmjax.segments.snap`), and the squares of grid are patches: token dropping then shows what
+        the masks show.
       samples: about how many masked variants a method evaluates under each removal; by default the
         method's own number (lime: 1000). Methods that do not sample have none.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
@@ -56,6 +59,7 @@ class ExplanationConfig:
     num_classes: int | None = None
     segments: str = "slic"
     n_segments: int = 50
+    snap_to_patches: bool = True
     samples: int | None = None
     removal: tuple[str, ...] | None = None
     metrics: bool = False

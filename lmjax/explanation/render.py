@@ -62,6 +62,7 @@ def record(explanation: "Explanation") -> dict[str, Any]:
             "variants": attribution.num_variants,
             "seconds": round(result.seconds, 3),
             "compiling": round(result.compiling, 3),
+            **({} if result.shares is None else result.shares._asdict()),
             **result.metrics,
         }
     return {
@@ -193,12 +194,19 @@ def table(*explanations: "Explanation") -> str:
         columns[heading] = [
             _number(None if index else result.metrics.get(name)) for _, index, _, result in lines
         ]
+    columns["share\nshown"] = [_share(result) for *_, result in lines]
     columns["\nvariants"] = [str(result.attribution.num_variants) for *_, result in lines]
     columns["\nvariants/s"] = [_rate(result) for *_, result in lines]
     columns["compiling\nseconds"] = [f"{result.compiling:.1f}" for *_, result in lines]
     return "\n".join(
         _lines({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
     )
+
+
+def _share(result: "Result") -> str:
+    """Returns the share of the image that the network is shown, where masks show another."""
+    shares = result.shares
+    return f"{shares.shown:.0%} (masks {shares.visible:.0%})" if shares and shares.note() else "-"
 
 
 def _rate(result: "Result") -> str:
@@ -252,9 +260,12 @@ def _panel(explanation: "Explanation", name: str, removal: str, index: int) -> "
         "" if r2 is None else f"R² {r2:.2f}",
         "" if found is None else f"object found {found:.0%}",
     )
+    title = ", ".join(filter(None, parts))
+    if result.shares is not None:
+        title = "\n".join(filter(None, (title, result.shares.note())))
     heatmap = attribution.heatmap
     heatmap = heatmap - heatmap.mean() if method.centred else heatmap
-    return plots.Panel(", ".join(filter(None, parts)), heatmap, coloured, meaningless(attribution))
+    return plots.Panel(title, heatmap, coloured, meaningless(attribution))
 
 
 def _headed(panel: "plots.Panel") -> "plots.Panel":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lmjax.attribution import Attribution
+from lmjax.evaluation.shares import Shares
 from lmjax.explanation.classes import class_name
 from lmjax.explanation.config import ExplanationConfig
 from lmjax.explanation.images import InputImage
@@ -30,6 +31,8 @@ class Result(NamedTuple):
       compiling: seconds of it for tracing and compiling programs.
       metrics: values by name, those of `lmjax.explanation.metrics`, for the first class.
       curves: deletion and insertion by name, where asked for.
+      shares: of the image that the variants show, the mean over them; None where nothing is removed
+        or the method does not evaluate masks.
     """
 
     attribution: Attribution
@@ -37,6 +40,7 @@ class Result(NamedTuple):
     compiling: float
     metrics: dict[str, float]
     curves: dict[str, Curve]
+    shares: Shares | None = None
 
 
 def of_class(attribution: Attribution, index: int) -> Attribution:

@@ -1,14 +1,17 @@
 """A few variants of an image as the network was shown them, and its answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.probabilities import probabilities
 from lmjax.attribution.methods import WHOLE
 from lmjax.evaluation import Evaluator
+from lmjax.evaluation.jobs import Static, split
+from lmjax.masking.patches import whole_patches
 from lmjax.masks import Coalitions, random_keep
 from lmjax.removals.removal import declared
 
@@ -19,7 +22,8 @@ class Variant(NamedTuple):
     Attributes:
       mask: `[H, W]` bool, True = visible.
       num_hidden: number of segments that are hidden.
-      pictures: by removal, `[H, W, C]` in [0, 1]; NaN where hidden pixels are not replaced.
+      pictures: by removal, `[H, W, C]` in [0, 1]; NaN where hidden pixels are not replaced, and
+        under token dropping in all of a patch that the mask cuts.
       probabilities: by removal, those of all classes, `[K]`.
     """
 
@@ -77,6 +81,14 @@ def _painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray
     """Returns the pictures that the network is given, with NaN where it is given none."""
     removal = predictor.removal
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
-        mean: Sequence[float] = predictor.classifier.preprocessing.mean
-        return np.asarray(removal.paint(image, masks, mean))
+        arrays, static = split(predictor)
+        return np.asarray(_paint(arrays, image, masks, static=static))
+    if predictor.patch_size is not None:  # the rest of a patch is not read either
+        masks = whole_patches(masks, predictor.patch_size)
     return np.where(masks[..., None], image, np.nan)
+
+
+@bounded_jit(static_argnames="static")
+def _paint(arrays: list, image: jax.Array, masks: jax.Array, *, static: Static) -> jax.Array:
+    predictor: Any = static.predictor(arrays)
+    return predictor.removal.paint(image, masks, predictor.classifier.preprocessing.mean)

@@ -6,7 +6,6 @@ pure function from both to masks. `Coalitions` is one; a new family defines the 
 """
 
 import dataclasses
-import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_pair, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.masking.checks import check_mask
+from lmjax.masking.patches import whole_patches
 from lmjax.masks.keys import draw_rows, threefry
 from lmjax.masks.segments import check_segments
 
@@ -53,8 +54,8 @@ class MaskFamily:
 
     def masks(self, rows: slice = slice(None)) -> jax.Array:
         """Makes the masks `[n, H, W]` of some variants, on the device."""
-        shared = jax.tree.map(jnp.asarray, self.shared)
-        return self.make(shared, jax.tree.map(lambda x: jnp.asarray(x[rows]), self.rows))
+        chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), self.rows)
+        return _make(jax.tree.map(jnp.asarray, self.shared), chosen, make=self.make)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -370,7 +371,7 @@ def weighted_sum(family: MaskFamily, weights: ArrayLike) -> np.ndarray:
     for chosen, real in _batches(family):
         rows = jax.tree.map(operator.itemgetter(chosen), family.rows)
         counted = np.where(real[:, None], weights[chosen], 0)
-        total += _weighted_sum(shared, rows, counted, make=family.make)
+        total = total + np.asarray(_weighted_sum(shared, rows, counted, make=family.make))
     return np.asarray(total)
 
 
@@ -392,6 +393,25 @@ def hidden_sum(family: MaskFamily, heatmap: ArrayLike) -> np.ndarray:
     return np.concatenate(sums)
 
 
+def shares(family: MaskFamily, *, patch_size: int | None = None) -> np.ndarray:
+    """Computes the share of the image that each mask shows, without making all masks at once.
+
+    Args:
+      family: of N masks `[H, W]`.
+      patch_size: side of square patches, in pixels, that count only where they are wholly visible;
+        None counts every pixel by its value.
+
+    Returns:
+      float32 `[N]`.
+    """
+    shared, found = jax.tree.map(jnp.asarray, family.shared), []
+    for chosen, real in _batches(family):
+        rows = jax.tree.map(operator.itemgetter(chosen), family.rows)
+        options = {"make": family.make, "patch_size": patch_size}
+        found.append(np.asarray(_shares(shared, rows, **options))[real])
+    return np.concatenate(found)
+
+
 def _batches(family: MaskFamily) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields batches of one size: numbers of masks, and which of them are not padding."""
     height, width = family.spatial_shape
@@ -401,18 +421,33 @@ def _batches(family: MaskFamily) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.minimum(chosen, len(family) - 1), chosen < len(family)
 
 
-@functools.partial(jax.jit, static_argnames="make")
+@bounded_jit(static_argnames="make")
+def _make(shared, rows, *, make):
+    """Makes the masks `[n, H, W]` of rows in one program."""
+    return make(shared, rows)
+
+
+@bounded_jit(static_argnames="make")
 def _weighted_sum(shared, rows, weights, *, make):
     """Sums the masks of one batch, `[T, H, W]`."""
     masks = make(shared, rows).astype(jnp.float32)
     return jnp.einsum("nhw,nt->thw", masks, weights, precision=jax.lax.Precision.HIGHEST)
 
 
-@functools.partial(jax.jit, static_argnames="make")
+@bounded_jit(static_argnames="make")
 def _hidden_sum(shared, rows, heatmap, *, make):
     """Sums a heatmap over the hidden pixels of each mask of one batch, `[n]`."""
     hidden = 1 - make(shared, rows).astype(jnp.float32)
     return jnp.einsum("nhw,hw->n", hidden, heatmap, precision=jax.lax.Precision.HIGHEST)
+
+
+@bounded_jit(static_argnames=("make", "patch_size"))
+def _shares(shared, rows, *, make, patch_size):
+    """Returns the share that each mask of one batch shows, `[n]`."""
+    masks = make(shared, rows)
+    if patch_size is not None:
+        masks = whole_patches(masks != 0, patch_size)
+    return masks.astype(jnp.float32).mean(axis=(1, 2))
 
 
 def _pair(sizes: Sequence[int]) -> tuple[int, int]:

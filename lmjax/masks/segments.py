@@ -72,7 +72,14 @@ def get(name: str, *, argument: str = "segmenter") -> Segmenter:
     return _REGISTRY.get(name, argument=argument)
 
 
-def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np.ndarray:
+def make(
+    name: str,
+    image,
+    *,
+    argument: str = "segmenter",
+    patch_size: int | None = None,
+    **options: Any,
+) -> np.ndarray:
     """Divides an image with the segmenter of a name, and checks its segments.
 
     Example:
@@ -82,6 +89,8 @@ def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np
       name: one of `names()`.
       image: `[H, W, C]`.
       argument: what the caller's argument is called, for the error.
+      patch_size: side of a transformer's patches, in pixels (`Classifier.patch_size`): segments are
+        made of whole ones (`snap`), and squares are of this size unless `size` is given.
       **options: settings; the segmenter gets those that its signature has.
 
     Returns:
@@ -92,9 +101,12 @@ def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np
         image.
     """
     segmenter = get(name, argument=argument)
+    if patch_size is not None:
+        options.setdefault("size", patch_size)
     takes = inspect.signature(segmenter).parameters
     options = {option: value for option, value in options.items() if option in takes}
-    return check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+    found = check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+    return found if patch_size is None else snap(found, patch_size)
 
 
 def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:
@@ -366,6 +378,34 @@ def _adjacent(segments: np.ndarray) -> np.ndarray:
     for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
         adjacent[one, other] = adjacent[other, one] = True
     return adjacent
+
+
+def snap(segments: ArrayLike, size: int) -> np.ndarray:
+    """Moves the borders of segments onto a grid of square patches, such as a transformer's tokens.
+
+    A patch goes to the segment that has most of its pixels, of equals to the one of the lowest
+    label. A segment that gets no patch vanishes, and the labels of the others close the gap: so no
+    more segments are left than there are patches. Token dropping then shows exactly the share of an
+    image that its masks show.
+
+    Example:
+      >>> segments = lmjax.segments.snap(lmjax.segments.slic(image), classifier.patch_size)
+
+    Args:
+      segments: `[H, W]` ints, labels 0..S-1, none missing.
+      size: side of a patch, in pixels. Patches at the right and lower border may be smaller.
+
+    Returns:
+      Segments `[H, W]`.
+    """
+    segments = check_segments(segments)
+    size = check_whole("size", size, least=1, note="pixels")
+    patches = _cross(*(np.arange(length) // size for length in segments.shape))
+    both = np.stack([patches.ravel(), segments.ravel()])
+    (patch, label), counts = np.unique(both, axis=1, return_counts=True)
+    order = np.lexsort((label, -counts, patch))  # in each patch, the most frequent label first
+    _, first = np.unique(patch[order], return_index=True)
+    return from_labels(label[order][first][patches])
 
 
 def from_labels(label_map: ArrayLike) -> np.ndarray:

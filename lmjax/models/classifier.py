@@ -53,6 +53,11 @@ class Classifier:
         return self.masking.where
 
     @property
+    def patch_size(self) -> int | None:
+        """Side of a transformer's patches in pixels, of which each is a token; else None."""
+        return getattr(self.module, "patch_size", None)
+
+    @property
     def sparse(self) -> bool:
         """Whether `apply_on_visible` is there."""
         return self.masking.sparse

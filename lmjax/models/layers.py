@@ -225,7 +225,8 @@ class Network(nn.Module, kw_only=True):
     """The base of all networks: their common settings and layers.
 
     A subclass defines `__call__`, from `Masked` images to logits. A network for images of one size
-    has a field `image_size`, their height and width; here it is None.
+    has a field `image_size`, their height and width; a transformer has a field `patch_size`, the
+    side of the square patches that are its tokens, in pixels. Here both are None.
 
     Attributes:
       num_classes: number of logits.
@@ -243,6 +244,7 @@ class Network(nn.Module, kw_only=True):
     precision: lax.Precision = lax.Precision.HIGHEST
     train: bool = dataclasses.field(default=False, repr=False)
     image_size = None
+    patch_size = None
 
     @property
     def conv(self) -> Callable[..., Conv]:

@@ -11,9 +11,10 @@ from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.attribution import lime_regression
 from lmjax.masks import segments
-from lmjax.masks.coalitions import random_keep
+from lmjax.masks.coalitions import ImageCoalitions, random_keep
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_whole_numbers
+from lmjax.studies.sizes import shared_patch_size
 from lmjax.studies.study import Study
 
 
@@ -23,30 +24,40 @@ class ExplanationStudy(Study):
 
     Attributes:
       segmenter: one of `lmjax.segments.names()`, such as "grid" or "slic".
-      grid_size: side of the squares of "grid", in pixels.
+      grid_size: side of the squares of "grid", in pixels; by default that of the patches which
+        segments snap to, and 16 where there are none.
       n_segments: about how many segments "slic" and "slic_near" make.
+      snap_to_patches: where there is a transformer among networks that see images alike, make
+        segments of its whole patches.
       samples: coalitions in a matrix, the whole image among them.
       ks: numbers of segments of highest score, rising from 1; of an image that has fewer segments,
         all.
     """
 
     segmenter: str = "grid"
-    grid_size: int = 16
+    grid_size: int | None = None
     n_segments: int = 50
+    snap_to_patches: bool = True
     samples: int = 512
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
         check_choice("segmenter", self.segmenter, segments.names())
         for option, least in (("grid_size", 1), ("n_segments", 1), ("samples", 2)):
-            check_whole(option, getattr(self, option), least=least)
+            if getattr(self, option) is not None:
+                check_whole(option, getattr(self, option), least=least)
         check_whole_numbers("ks", self.ks, rising=True)
+
+    def check(self, networks) -> None:
+        super().check(networks)
+        if self.snap_to_patches:
+            shared_patch_size(networks)
 
     def segments(self, batch: ImageBatch, network: str) -> np.ndarray:
         """Returns int32 `[M, H, W]`, the label map of each image."""
-        return batch.segments(
-            network, self.segmenter, size=self.grid_size, n_segments=self.n_segments
-        )
+        sizes = {"size": self.grid_size, "n_segments": self.n_segments}
+        snap = {"snap_to_patches": self.snap_to_patches}
+        return batch.segments(network, self.segmenter, **snap, **sizes)
 
     def explain(
         self, batch: ImageBatch, network: str, removals: Sequence[str], *, draw: int = 0
@@ -94,7 +105,7 @@ class ExplanationStudy(Study):
 
         Returns:
           For each explanation, a row for each image and k: `batch.predictions` with `k`, the number
-          of segments `removed` and the share of pixels `visible`.
+          of segments `removed`, the share of pixels that are `visible` and the share `shown`.
         """
         segments = self.segments(batch, network)
         counts, columns = _counts(segments), power_of_two(int(segments.max()) + 1)
@@ -109,9 +120,14 @@ class ExplanationStudy(Study):
                     removed, visible = min(k, counts[i]), float(areas[i] @ keep[-1])
                     about.append({"k": k, "removed": removed, "visible": visible})
                     image_of.append(i)
-        logits = batch.coalition_logits(network, removal, segments, np.array(keep), image_of)
+        keep, image_of = np.array(keep), np.array(image_of)
+        logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+        shown = batch.shares_shown(network, removal, ImageCoalitions(segments, keep), image_of)
         predictions = batch.predictions(network, logits, image_of)
-        rows = [{**row, **each} for row, each in zip(predictions, about, strict=True)]
+        rows = [
+            {**row, **each, "shown": share}
+            for row, each, share in zip(predictions, about, shown.tolist(), strict=True)
+        ]
         length = len(rows) // len(orders)
         return [rows[i : i + length] for i in range(0, len(rows), length)]
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lmjax.evaluation.shares import Shares
 from lmjax.removals import title as removal_title
 from lmjax.studies.statistics import ends
 
@@ -56,6 +57,29 @@ def lines_of_removals(rows: Rows, x: str, y: str, *, prefix: str = "") -> list:
         line(prefix + removal_title(removal), chosen, x, y, removal=removal)
         for removal, chosen in by_removal
     ]
+
+
+def note_of_shares(rows: Rows) -> str:
+    """Returns a line for a figure's title on removals that show another share than their masks do.
+
+    It begins with a new line, and is empty where no share differs by more than a tenth. Of each
+    removal, the row tells whose shares differ most.
+
+    Args:
+      rows: of a table, with `shown` where it is known, and `visible` or `hidden`.
+    """
+    notes = []
+    for removal, chosen in group_rows(rows, "removal").items():
+        known = [
+            Shares(row["visible"] if "visible" in row else 1 - row["hidden"], row["shown"])
+            for row in chosen
+            if row.get("shown") is not None
+        ]
+        noted = [shares for shares in known if shares.note()]
+        if noted:
+            most = max(noted, key=lambda shares: abs(shares.visible - shares.shown))
+            notes.append(f"{removal_title(removal)} {most.note()}")
+    return "\n" + "; ".join(notes) if notes else ""
 
 
 def dots(label: str, rows: Rows, name: str, *, removal: str | None = None):

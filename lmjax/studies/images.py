@@ -20,6 +20,7 @@ from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.evaluator import Engine
 from lmjax.evaluation.jobs import Job
 from lmjax.evaluation.outputs import predicted_classes
+from lmjax.masking.patches import whole_patches
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import random_orders
@@ -31,10 +32,12 @@ from lmjax.studies.predictors import (
     under_removal,
 )
 from lmjax.studies.samples import Sample
-from lmjax.studies.sizes import check_size
+from lmjax.studies.sizes import check_size, shared_patch_size
 
 # Variants of a call that `SampledBatch` evaluates: whole batches.
 _SAMPLED_VARIANTS = 256
+# Variants whose masks are counted together.
+_COUNTED_VARIANTS = 64
 
 
 def random_order(count: int, key: jax.Array) -> np.ndarray:
@@ -144,22 +147,46 @@ class ImageBatch:
             lambda: np.stack([preprocessing.for_heatmap(each) for each in maps]),
         )
 
-    def segments(self, network: str, segmenter: str, **options: Any) -> np.ndarray:
+    def segments(
+        self, network: str, segmenter: str, *, snap_to_patches: bool = True, **options: Any
+    ) -> np.ndarray:
         """Returns int32 `[M, H, W]`, the segments of each image as a network sees it.
+
+        Networks that see images alike have the same segments.
 
         Args:
           network: its name.
           segmenter: one of `lmjax.segments.names()`.
+          snap_to_patches: where there are transformers among the networks that see images alike,
+            make segments of their whole patches (`lmjax.segments.snap`).
           **options: `size`, the side of squares in pixels, and `n_segments`, about how many
-            segments; each segmenter gets those that it takes.
+            segments; each segmenter gets those that it takes. A size of None is that of the
+            patches, and the segmenter's default without any.
+
+        Raises:
+          ValueError: transformers whose patches do not fit into one another.
         """
         seen_as = geometry(self.networks[network].preprocessing)
+        patch_size = self._patch_size(seen_as) if snap_to_patches else None
+        options = {name: value for name, value in options.items() if value is not None}
         return self._once(
-            ("segments", seen_as, segmenter, tuple(options.items())),
+            ("segments", seen_as, segmenter, patch_size, tuple(options.items())),
             lambda: np.stack(
-                [segmenters.make(segmenter, each, **options) for each in self.images(network)]
+                [
+                    segmenters.make(segmenter, image, patch_size=patch_size, **options)
+                    for image in self.images(network)
+                ]
             ),
         )
+
+    def _patch_size(self, seen_as: tuple) -> int | None:
+        """Returns the side of the patches of networks that see images so."""
+        alike = {
+            name: network
+            for name, network in self.networks.items()
+            if geometry(network.preprocessing) == seen_as
+        }
+        return shared_patch_size(alike)
 
     def gradients(self, network: str, of: str) -> np.ndarray:
         """Returns float32 `[M, H, W]`: `lmjax.attribution.gradient` of the predicted class.
@@ -290,6 +317,40 @@ class ImageBatch:
         evaluated = self.logits(network, removal, coalitions, different[:, 0])
         logits[partial] = evaluated[which.reshape(-1)]
         return logits
+
+    def patch_size(self, network: str, removal: str) -> int | None:
+        """Returns the side of patches that a removal shows as a whole or not at all, or None."""
+        return getattr(under_removal(self.networks[network], removal), "patch_size", None)
+
+    def shares_shown(
+        self, network: str, removal: str, masks: np.ndarray | ImageCoalitions, image_of: np.ndarray
+    ) -> np.ndarray:
+        """Computes which share of its image each variant really shows to a network.
+
+        It is that of the mask, but under token dropping, which hides all of a patch that it cuts.
+
+        Args:
+          network, removal, masks, image_of: as in `logits`.
+
+        Returns:
+          float64 `[N]`, from 0 to 1.
+        """
+        patch_size = self.patch_size(network, removal)
+        if patch_size is None and isinstance(masks, ImageCoalitions):
+            columns = masks.keep.shape[1]
+            areas = [np.bincount(x.ravel(), minlength=columns) / x.size for x in masks.segments]
+            return (np.stack(areas)[image_of] * masks.keep).sum(axis=1)
+        shares = np.empty(len(image_of))
+        for start in range(0, len(shares), _COUNTED_VARIANTS):
+            some = slice(start, start + _COUNTED_VARIANTS)
+            if isinstance(masks, np.ndarray):
+                shown = masks[some]
+            else:
+                segments, keep = masks.segments[image_of[some]], masks.keep[some]
+                shown = keep[np.arange(len(keep))[:, None, None], segments]
+            shown = shown if patch_size is None else whole_patches(shown, patch_size)
+            shares[some] = shown.mean(axis=(1, 2))
+        return shares
 
     def whole_predictions(self, network: str) -> np.ndarray:
         """Returns the classes that a network predicts on whole images, int `[M]`."""

@@ -1,4 +1,4 @@
-"""Images that have their size already, and networks that neither resize nor crop them."""
+"""Sizes of images and of patches that the networks of a study take."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,6 +28,31 @@ def as_they_are(networks: Mapping[str, Any]) -> dict[str, Any]:
                 "give the network a preprocessing that keeps the size, and leave already_sized out"
             ) from error
     return found
+
+
+def shared_patch_size(networks: Mapping[str, Any]) -> int | None:
+    """Returns the side of patches that segments can be made of for all networks, in pixels.
+
+    Args:
+      networks: classifiers by name.
+
+    Returns:
+      The largest `patch_size`; None where no network is a transformer.
+
+    Raises:
+      ValueError: patches of one network are not made of whole patches of another.
+    """
+    sizes = {name: getattr(network, "patch_size", None) for name, network in networks.items()}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    largest = max(sizes.values(), default=None)
+    for name, size in sizes.items():
+        if largest is not None and largest % size:
+            raise ValueError(
+                f"snap_to_patches: network {name} has patches of {size} pixels, another network "
+                f"of {largest}, which is no multiple; give them studies of their own, or turn it "
+                "off (--no-snap-to-patches)"
+            )
+    return largest
 
 
 def check_size(name: str, network: Any, shape: tuple[int, ...], image: str) -> None:

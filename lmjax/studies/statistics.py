@@ -57,6 +57,21 @@ def groups(table: pa.Table, by: Sequence[str]) -> Iterator[Group]:
         yield Group(key, {name: values[rows] for name, values in others.items()})
 
 
+def mean_shares(group: Group, along: str | None = None) -> dict[str, list[float]]:
+    """Returns the mean shares of pixels that are `visible` or `hidden`, and `shown`.
+
+    Columns that rows do not have, such as those of runs before there was `shown`, are left out.
+
+    Args:
+      group: of rows.
+      along: a column, for a mean at each of its values; None gives one mean of all.
+    """
+    names = [name for name in ("visible", "hidden", "shown") if name in group.columns]
+    if along is None:
+        return {name: [float(group.columns[name].mean())] for name in names}
+    return {name: group.matrix(name, along).mean(axis=0).tolist() for name in names}
+
+
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
     """Numbers the different values of a column, `[rows]`."""
     return column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)

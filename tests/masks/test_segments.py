@@ -398,3 +398,52 @@ def test_segments_follow_pictures_of_any_number_of_channels(segmenter, channels)
     labels = segmenter(image.astype(np.float32))
     inside = np.bincount(labels.ravel(), disc.ravel()) / np.bincount(labels.ravel())
     assert np.minimum(inside, 1 - inside)[labels].mean() < 0.03  # of pixels on the wrong side
+
+
+# -- segments of whole patches
+
+
+def test_each_patch_goes_to_the_segment_that_has_most_of_it():
+    labels = np.array(
+        [
+            [0, 0, 1, 1, 2, 2],
+            [0, 1, 1, 1, 2, 2],
+            [3, 0, 4, 4, 2, 5],
+            [3, 0, 4, 1, 2, 5],
+        ]
+    )
+    expected = np.array([[0, 1, 2], [0, 3, 2]])  # 0 before 3 and 2 before 5, which are as many
+    found = segments.snap(labels, 2)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, expected.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_snapping_makes_no_more_segments_than_there_are_patches():
+    fine = segments.grid(IMAGE, size=3)
+    found = segments.snap(fine, 16)
+    np.testing.assert_array_equal(segments.check_segments(found), found)
+    height, width = IMAGE.shape[:2]
+    assert found.max() + 1 <= -(-height // 16) * -(-width // 16) < fine.max() + 1
+    np.testing.assert_array_equal(segments.snap(found, 16), found)
+    np.testing.assert_array_equal(segments.snap(fine, 1), fine)
+
+
+def test_patches_at_the_border_may_be_smaller():
+    labels = np.zeros((5, 5), int)
+    labels[4, 4] = 1
+    np.testing.assert_array_equal(segments.snap(labels, 2), labels)
+    with pytest.raises(ValueError, match="size must be"):
+        segments.snap(labels, 0)
+
+
+def test_made_segments_follow_a_patch_size():
+    image = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    for name, options in (("slic", {"n_segments": 12}), ("quickshift", {}), ("grid", {"size": 8})):
+        found = segments.make(name, image, patch_size=32, **options)
+        np.testing.assert_array_equal(found, segments.snap(found, 32))
+        assert found.max() + 1 <= 4
+    squares = segments.make("grid", image, patch_size=32)
+    np.testing.assert_array_equal(squares, segments.grid(image, size=32))
+    larger = segments.make("grid", image, patch_size=16, size=32)
+    np.testing.assert_array_equal(larger, squares)
+    np.testing.assert_array_equal(segments.make("grid", image), segments.grid(image, size=16))

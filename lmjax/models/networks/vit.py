@@ -17,6 +17,7 @@ from jax import lax
 
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
+from lmjax.masking.patches import whole_patches
 from lmjax.models.layers import Conv, LayerNorm, Linear, Network
 from lmjax.removals.masking import TokenDropping, check_masking
 
@@ -104,13 +105,8 @@ class VisionTransformer(Network, kw_only=True):
 
     def _embed(self, inputs: Masked) -> Masked:
         """Tokens `[N, h, w, width]` of the patches that are wholly visible; no others are read."""
-        x, mask = inputs
-        size = self.patch_size
-        if mask is not None:
-            patches = mask.reshape(len(mask), mask.shape[1] // size, size, -1, size)
-            kept = patches.all(axis=(2, 4))
-            mask = kept.repeat(size, axis=1).repeat(size, axis=2)
-        x = self.begin(Masked(x, mask))
+        (x, mask), size = inputs, self.patch_size
+        x = self.begin(Masked(x, None if mask is None else whole_patches(mask, size)))
         options = {"fill": "none", "dtype": self.dtype, "precision": self.precision}
         return Conv(self.width, size, size, 0, use_bias=True, name="conv_proj", **options)(x)
 

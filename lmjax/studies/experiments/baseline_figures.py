@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from lmjax.removals import title as removal_title
-from lmjax.studies.figures import by_network, dot_panel, dots, group_rows, lines_of_removals
+from lmjax.studies.figures import (
+    by_network,
+    dot_panel,
+    dots,
+    group_rows,
+    lines_of_removals,
+    note_of_shares,
+)
 
 MEASURES = {
     "spearman": "Spearman's correlation",
@@ -26,7 +33,7 @@ def figures(
     shown = {}
     for network, found in by_network(tables).items():
         images = next(row["images"] for rows in found.values() for row in rows if "images" in row)
-        about = f"{network}, {images} images"
+        about = f"{network}, {images} images" + note_of_shares(found.get("shares", []))
         if "settings" in found:
             shown[f"{network} settings"] = _settings(found["settings"], about)
         if "removal_pairs" in found:

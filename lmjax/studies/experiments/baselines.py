@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_number, check_whole
-from lmjax.masks.families import Masks
+from lmjax.masks.families import MaskFamily, Masks, shares
 from lmjax.masks.segments import grid
 from lmjax.metrics import kendall, spearman, ssim, top_k_jaccard
 from lmjax.studies.experiments import baseline_figures
@@ -25,14 +25,22 @@ from lmjax.studies.heatmaps import (
 )
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit, check_removals, check_whole_numbers
-from lmjax.studies.statistics import Group, bootstrap, equal, estimates, groups, paired_differences
+from lmjax.studies.statistics import (
+    Group,
+    bootstrap,
+    equal,
+    estimates,
+    groups,
+    mean_shares,
+    paired_differences,
+)
 from lmjax.studies.study import Study
 
 GENERATORS = ("rise", "occlusion")
 _NO_VALUES = dict.fromkeys(
     (
         *("kind", "generator", "setting", "removal", "against", "masks"),
-        *(*MEASURES, "scorer", "metric", "score"),
+        *(*MEASURES, "scorer", "metric", "score", "visible", "shown"),
     )
 )
 
@@ -42,7 +50,7 @@ class BaselineDependence(Study):
     """Similarity of heatmaps by RISE and occlusion across removals and settings, and their scores.
 
     Heatmaps explain the probability of the class that is predicted on the whole image. All removals
-    get the same masks, all binary. Rows for each image and network, of four kinds:
+    get the same masks, all binary. Rows for each image and network, of four kinds and a fifth:
 
     - "removals": two heatmaps that differ only in the `removal` (the other is `against`);
     - "settings": two heatmaps of a generator that differ only in its `setting`, under one removal;
@@ -50,6 +58,9 @@ class BaselineDependence(Study):
       "others", the same number of masks after the first ones;
     - "scores": the `score` of a heatmap by a `metric` under a removal, the `scorer`: area under the
       curve of the probability.
+
+    The fifth, "shares", is of removals that drop tokens: the mean share of pixels that the masks of
+    a setting leave `visible`, and the share `shown`, which is less where masks cut patches.
 
     The first three have `spearman`, `ssim` and `top`: Jaccard index of the most salient pixels.
     Tables rank the heatmaps of an image by their scores, and compare rankings of two scorers by
@@ -140,7 +151,7 @@ class BaselineDependence(Study):
         return [each for name in self.generators for each in dict.fromkeys(found[name])]
 
     def _heatmaps(self, batch: ImageBatch, network: str) -> Iterator[tuple[int, dict, list]]:
-        """Yields each image's place, its heatmaps by setting and removal, and its "masks" rows."""
+        """Yields each image's place, its heatmaps, and its "masks" and "shares" rows."""
         shape = batch.images(network).shape[1:3]
         classes, whole = _predicted(batch, network)
         made: dict[tuple[int, Rise | Occlusion], Any] = {
@@ -160,6 +171,7 @@ class BaselineDependence(Study):
                     nested = {masks: each[number] for masks, each in found.items()}
                     heatmaps[setting, removal] = nested[0, len(family)]
                     convergence += self._convergence(nested, setting, removal)
+                    convergence += _shares(batch, network, setting, removal, family)
             yield i, heatmaps, convergence
 
     def _between_removals(self, heatmaps: dict) -> Iterator[dict[str, Any]]:
@@ -236,7 +248,12 @@ class BaselineDependence(Study):
             "removal_pairs": ("removals", (*by, "removal", "against")),
             "convergence": ("masks", ("network", "setting", "against", "masks", "removal")),
         }
+        shown = _of_kind(rows, "shares")
         tables = {
+            "shares": [
+                {**group.key, **{name: share for name, (share,) in mean_shares(group).items()}}
+                for group in groups(shown, (*by, "setting", "removal"))
+            ],
             "settings": _summaries(settings),
             "settings_differences": paired_differences(_without_images(settings)),
             "removals": _summaries(removals),
@@ -272,6 +289,18 @@ def _check_shares(
     for value in values:
         check_number(name, value, above=0, below=below, most=most)
     check_choices(name, values, dict.fromkeys(values))
+
+
+def _shares(
+    batch: ImageBatch, network: str, setting: Rise | Occlusion, removal: str, family: MaskFamily
+) -> list[dict[str, Any]]:
+    """Returns the "shares" row of a setting's masks, where the removal drops tokens."""
+    patch_size = batch.patch_size(network, removal)
+    if patch_size is None:
+        return []
+    about = {"kind": "shares", "generator": setting.generator, "setting": str(setting)}
+    visible, shown = shares(family).mean(), shares(family, patch_size=patch_size).mean()
+    return [{**about, "removal": removal, "visible": float(visible), "shown": float(shown)}]
 
 
 def _predicted(batch: ImageBatch, network: str) -> tuple[np.ndarray, np.ndarray]:

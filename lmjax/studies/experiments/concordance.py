@@ -7,10 +7,17 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax.studies.figures import group_rows, lines_of_removals
+from lmjax.studies.figures import group_rows, lines_of_removals, note_of_shares
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals
-from lmjax.studies.statistics import Group, bootstrap, estimates, groups, paired_differences
+from lmjax.studies.statistics import (
+    Group,
+    bootstrap,
+    estimates,
+    groups,
+    mean_shares,
+    paired_differences,
+)
 from lmjax.studies.study import Study
 
 _WHOLE = "none"
@@ -26,7 +33,9 @@ class Concordance(Study):
     """Similarity of images that are shrunk into a corner while the rest is hidden.
 
     A row for each image, network, removal and share of the side holds the image's `features`, the
-    input of the network's last layer; whole images have share 1 and removal "none". Features should
+    input of the network's last layer; whole images have share 1 and removal "none". `visible` is
+    the share of pixels in the corner, and `shown` what the removal shows of them, which is less
+    where token dropping hides patches that the corner's border cuts. Features should
     stay as similar as before. With c_ij the cosine of images i and j at full size and s_ij that of
     both shrunk under the same removal, tables have, over all pairs of different images, `change`,
     the mean of |s_ij - c_ij|; `correlation` of s and c; and `similarity`, the mean of s_ij, which
@@ -63,14 +72,16 @@ class Concordance(Study):
             images = batch.images(network)
             everything = np.ones(images.shape[:3], bool)
             whole = batch.features(network, self.removals[0], everything, image_of)
-            rows += _rows(batch, network, _WHOLE, 1.0, whole)
+            rows += _rows(batch, network, _WHOLE, 1.0, whole, (1.0, 1.0))
             for share in self.shares:
                 shrunk, shape = shrink(images, share)
                 masks = np.zeros(images.shape[:3], bool)
                 masks[:, : shape[0], : shape[1]] = True
                 for removal in self.removals:
                     features = batch.features(network, removal, masks, image_of, images=shrunk)
-                    rows += _rows(batch, network, removal, share, features)
+                    shown = batch.shares_shown(network, removal, masks, image_of)
+                    shares = float(masks.mean()), float(shown.mean())
+                    rows += _rows(batch, network, removal, share, features, shares)
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -81,7 +92,9 @@ class Concordance(Study):
                 whole[network] = moments
                 continue
             statistics = _statistics(moments, whole[network])
-            changes.append({**group.key, "images": len(moments.cosines), **estimates(statistics)})
+            about = {name: share for name, (share,) in mean_shares(group).items()}
+            images = {"images": len(moments.cosines)}
+            changes.append({**group.key, **about, **images, **estimates(statistics)})
             found.append((group.key, statistics))
         tables = {"changes": changes, "differences": paired_differences(found)}
         return {name: table for name, table in tables.items() if table}
@@ -93,7 +106,7 @@ class Concordance(Study):
         for network, rows in group_rows(tables["changes"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in _MEASURES]],
-                title=f"{network}, {rows[0]['images']} images",
+                title=f"{network}, {rows[0]['images']} images" + note_of_shares(rows),
             )
         return shown
 
@@ -114,10 +127,16 @@ def shrink(images: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int
 
 
 def _rows(
-    batch: ImageBatch, network: str, removal: str, share: float, features: np.ndarray
+    batch: ImageBatch,
+    network: str,
+    removal: str,
+    share: float,
+    features: np.ndarray,
+    shares: tuple[float, float],
 ) -> list[dict[str, Any]]:
-    """Returns a row for each image with its features."""
+    """Returns a row for each image with its features, and the shares `visible` and `shown`."""
     about = {"network": network, "removal": removal, "share": share}
+    about |= dict(zip(("visible", "shown"), shares, strict=True))
     return [
         {"image": sample.index, "id": sample.id, **about, "features": each}
         for sample, each in zip(batch.samples, features)

@@ -13,20 +13,31 @@ from lmjax.metrics import spearman
 from lmjax.removals import paints
 from lmjax.removals import title as removal_title
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
-from lmjax.studies.figures import by_network, group_rows, line
+from lmjax.studies.figures import by_network, group_rows, line, note_of_shares
 from lmjax.studies.images import ImageBatch, geometry, random_order
 from lmjax.studies.settings import check_removals
-from lmjax.studies.statistics import Group, equal, estimate, estimates, groups, means
+from lmjax.studies.statistics import (
+    Group,
+    equal,
+    estimate,
+    estimates,
+    groups,
+    mean_shares,
+    means,
+)
 
 RANDOM = "random"
 _COLUMNS = (
     *("image", "id", "network", "part", "k"),
     *("first", "second", "redrawn", "jaccard", "chance", "spearman"),
-    *("explained", "removal", "removed", "visible"),
+    *("explained", "removal", "removed", "visible", "shown"),
     *("label", "whole_prediction", "prediction", "probability", "correct", "unchanged"),
 )
 _AGREEMENT = ("image", "network", "redrawn", "first", "second", "k", *_COLUMNS[8:11])
-_ABLATION = ("image", "network", "removal", "explained", "k", "correct", "unchanged")
+_ABLATION = (
+    *("image", "network", "removal", "explained", "k"),
+    *("correct", "unchanged", "visible", "shown"),
+)
 # Numbers of the draws for an image: two matrices of coalitions, and an order.
 _FIRST, _SECOND, _ORDER = range(3)
 _CHARTS_BESIDE = 3
@@ -50,7 +61,8 @@ class Consistency(ExplanationStudy):
     removed, by the `removal` that it was made with, from the image that `network` is evaluated on;
     or the first k of a random order of the image's segments (explained is "random"). Rows
     have `prediction`, its `probability`, `label`, `correct`, `unchanged`, the number of segments
-    `removed` and the share of pixels `visible`. A second seed of an architecture is another
+    `removed`, the share of pixels that are `visible`, and the share `shown`, which is less where
+    token dropping hides patches that segments cut. A second seed of an architecture is another
     network.
 
     Attributes:
@@ -165,7 +177,8 @@ class Consistency(ExplanationStudy):
             columns = -(-len(charts) // -(-len(charts) // _CHARTS_BESIDE))
             shown[f"{network} ablation"] = plots.charts(
                 [charts[i : i + columns] for i in range(0, len(charts), columns)],
-                title=f"Top segments removed from what {network} is shown, {images}",
+                title=f"Top segments removed from what {network} is shown, {images}"
+                + note_of_shares(found["ablation_curves"]),
             )
         return shown
 
@@ -198,7 +211,8 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def _part(rows: pa.Table, part: str, columns: tuple[str, ...]) -> pa.Table:
     """Selects columns of the rows of a part."""
-    return rows.filter(equal(rows.column("part"), part)).select(columns)
+    known = [name for name in columns if name in rows.column_names]
+    return rows.filter(equal(rows.column("part"), part)).select(known)
 
 
 def _agreement_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -255,9 +269,11 @@ def _ablation_tables(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         overall = {name: each.mean(axis=1) for name, each in statistics.items()}
         ablation.append({**group.key, "images": images, **estimates(overall)})
         found[tuple(group.key.values())] = overall
+        shares = mean_shares(group, "k")
         for i, k in enumerate(_steps(group)):
             at_k = estimates({name: each[:, i] for name, each in statistics.items()})
-            curves.append({**group.key, "k": k, "images": images, **at_k})
+            of_step = {name: share[i] for name, share in shares.items()}
+            curves.append({**group.key, "k": k, **of_step, "images": images, **at_k})
     for (network, removal, explained), overall in found.items():
         if explained != network:
             own = found[network, removal, network]

@@ -153,8 +153,13 @@ class RemovalContest(Study):
                 logits = batch.coalition_logits(network, removal, segments, keep, image_of)
                 kept = self._kept(batch, network, logits, image_of)
                 predictions = batch.predictions(network, logits, image_of)
-                for row, about, p in zip(predictions, variants.rows(), kept, strict=True):
-                    yield {**row, "removal": removal, "n_segments": number, **about, "kept": p}
+                shown = batch.shares_shown(
+                    network, removal, ImageCoalitions(segments, keep), image_of
+                )
+                found = zip(predictions, variants.rows(), kept, shown.tolist(), strict=True)
+                for row, about, p, share in found:
+                    about = {**about, "shown": share, "kept": p}
+                    yield {**row, "removal": removal, "n_segments": number, **about}
 
     def _segments(self, batch: ImageBatch, network: str, number: int) -> np.ndarray | None:
         """Returns about `number` segments of each image; None where images are too small."""

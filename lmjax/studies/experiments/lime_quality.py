@@ -13,7 +13,13 @@ from lmjax.metrics import alignment, top_k_iou
 from lmjax.removals import check_name
 from lmjax.removals import title as removal_title
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
-from lmjax.studies.figures import by_network, chance, group_rows, lines_of_removals
+from lmjax.studies.figures import (
+    by_network,
+    chance,
+    group_rows,
+    lines_of_removals,
+    note_of_shares,
+)
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit, check_removals
 from lmjax.studies.statistics import (
@@ -23,6 +29,7 @@ from lmjax.studies.statistics import (
     estimate,
     estimates,
     groups,
+    mean_shares,
     means,
     number_of_classes,
     paired_differences,
@@ -43,8 +50,9 @@ class LimeQuality(ExplanationStudy):
     as in the paper. A row for each image, network, removal, `evaluated_under` and `k` has
     `alignment` and `iou` of the explanation; and for the image without the k segments of highest
     score, removed as `evaluated_under` says, `prediction`, its `probability`, `correct`,
-    `unchanged`, `removed` (k, or all segments where there are fewer) and the share of pixels
-    `visible`.
+    `unchanged`, `removed` (k, or all segments where there are fewer), the share of pixels that are
+    `visible`, and the share `shown`, which is less where token dropping hides patches that segments
+    cut.
 
     `alignment` is the cosine of the scores w and of g, with g_i the sum over segment i of (object
     mask - its mean over the image): `lmjax.metrics.alignment`. `iou` is that of the object and the
@@ -163,7 +171,8 @@ class LimeQuality(ExplanationStudy):
             about = f"{network}, {images} images classified correctly"
             shown[network] = plots.charts(
                 [[_chart(found["curves"], under) for under in self.evaluated_under]],
-                title=f"Accuracy without LIME's top segments\n{about}",
+                title=f"Accuracy without LIME's top segments\n{about}"
+                + note_of_shares([_as_removed(row) for row in found["curves"]]),
             )
             if len(found["means"]) > 1:
                 shown[f"{network} wins"] = plots.matrices(
@@ -177,10 +186,17 @@ def _curve(group: Group) -> Iterator[dict[str, Any]]:
     """Makes a row for each k."""
     correct = group.matrix("correct", "k")
     accuracy = bootstrap(len(correct)).means(correct)
-    removed, visible = (group.matrix(name, "k").mean(axis=0) for name in ("removed", "visible"))
+    removed, shares = group.matrix("removed", "k").mean(axis=0), mean_shares(group, "k")
     for i, k in enumerate(np.unique(group.columns["k"]).tolist()):
-        key = {**group.key, "k": k, "removed": float(removed[i]), "visible": float(visible[i])}
+        key = {**group.key, "k": k, "removed": float(removed[i])}
+        key |= {name: share[i] for name, share in shares.items()}
         yield {**key, "images": len(correct), **estimate("accuracy", accuracy[:, i])}
+
+
+def _as_removed(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row with the removal by which its top segments were removed."""
+    under = row["evaluated_under"]
+    return row if under == OWN else row | {"removal": under}
 
 
 def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,16 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_whole
 from lmjax.metrics import cosine_similarity
-from lmjax.studies.figures import dot_panel, dots, group_rows
+from lmjax.studies.figures import dot_panel, dots, group_rows, note_of_shares
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers
-from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
+from lmjax.studies.statistics import (
+    bootstrap,
+    estimates,
+    groups,
+    mean_shares,
+    paired_differences,
+)
 from lmjax.studies.study import Study
 
 _MEASURES = {
@@ -38,7 +44,9 @@ class FeatureLinearity(Study):
     - `cosine` of sum f_i and f,
     - `distance`, |sum f_i - f| / |f|, and `mean_distance`, |sum f_i / n - f| / |f|,
     - `effect_cosine` and `effect_distance`, the same as the first two of f_i - f_0 and f - f_0,
-    - `norm`, the mean of |f_i|, and `norm_together`, |f|.
+    - `norm`, the mean of |f_i|, and `norm_together`, |f|,
+    - `visible`, the share of pixels in the patches together, and `shown`, what the removal shows of
+      them: less where token dropping hides tokens that patches cut.
 
     Features that are a mean over visible positions cannot add up; their mean can. And where a
     baseline covers nearly all of the image, features of any patches are close to f_0 and so alike:
@@ -78,16 +86,24 @@ class FeatureLinearity(Study):
             )
             image_of = np.repeat(np.arange(len(masks)), masks.shape[1])
             for removal in self.removals:
-                features = batch.features(network, removal, masks.reshape(-1, *shape), image_of)
+                variants = masks.reshape(-1, *shape)
+                features = batch.features(network, removal, variants, image_of)
                 features = features.reshape(*masks.shape[:2], -1).astype(np.float64)
-                for sample, (*found, nothing) in zip(batch.samples, features):
-                    for size, (*alone, together) in zip(
-                        self.sizes, np.split(np.array(found), len(self.sizes))
+                shown = batch.shares_shown(network, removal, variants, image_of)
+                shown = shown.reshape(masks.shape[:2])[:, self.patches :: self.patches + 1]
+                for sample, (*found, nothing), shares in zip(batch.samples, features, shown):
+                    for size, (*alone, together), share in zip(
+                        self.sizes, np.split(np.array(found), len(self.sizes)), shares
                     ):
                         about = {"image": sample.index, "id": sample.id, "network": network}
                         about |= {"removal": removal, "size": size}
+                        about |= {"visible": self._visible(shape, size), "shown": float(share)}
                         rows.append(about | linearity(np.array(alone), together, nothing))
         return rows
+
+    def _visible(self, shape: tuple[int, int], size: int) -> float:
+        """Returns the share of an image that patches of a side take together."""
+        return self.patches * size**2 / (shape[0] * shape[1])
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         means, found = [], []
@@ -95,7 +111,8 @@ class FeatureLinearity(Study):
             images = len(group.columns["image"])
             means_of = bootstrap(images).nan_means
             statistics = {name: means_of(group.columns[name]) for name in _MEASURES}
-            means.append({**group.key, "images": images, **estimates(statistics)})
+            about = {name: share for name, (share,) in mean_shares(group).items()}
+            means.append({**group.key, **about, "images": images, **estimates(statistics)})
             found.append((group.key, statistics))
         tables = {"means": means, "differences": paired_differences(found)}
         return {name: table for name, table in tables.items() if table}
@@ -107,6 +124,7 @@ class FeatureLinearity(Study):
         for network, rows in group_rows(tables["means"], "network").items():
             panels = [_panel(rows, name) for name in _MEASURES if name not in _NORMS]
             title = f"{network}, {self.patches} patches, {rows[0]['images']} images"
+            title += note_of_shares(rows)
             shown[network] = plots.dots(panels, title=title)
         return shown
 

@@ -10,16 +10,25 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.sizes import power_of_two
+from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
 from lmjax.metrics import class_similarity
-from lmjax.studies.figures import X_LABELS, chance, group_rows, lines_of_removals
+from lmjax.studies.figures import (
+    X_LABELS,
+    chance,
+    group_rows,
+    lines_of_removals,
+    note_of_shares,
+)
 from lmjax.studies.images import ImageBatch, random_order
 from lmjax.studies.settings import check_removals, for_tables
+from lmjax.studies.sizes import shared_patch_size
 from lmjax.studies.statistics import (
     bootstrap,
     estimates,
     groups,
+    mean_shares,
     number_of_classes,
     paired_differences,
 )
@@ -43,7 +52,9 @@ class SegmentRemoval(Study):
 
     A row for each image, network, segmenter, order, removal and fraction, with `prediction`, its
     `probability`, `label`, `correct` and `unchanged` (whether it is the class predicted on the
-    whole image). Segments of equal salience go in the image's random order.
+    whole image), the share of pixels that are `visible`, and the share `shown`, which is less where
+    token dropping hides patches that segments cut. Segments of equal salience go in the image's
+    random order.
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
@@ -54,8 +65,11 @@ class SegmentRemoval(Study):
       saliency: "object", the share of a segment that is the object's; "source", the source's own
         heatmap; or the name of a network, for the gradient of its prediction: the mean over a
         segment.
-      grid_size: side of the squares of "grid", in pixels.
+      grid_size: side of the squares of "grid", in pixels; by default that of the patches which
+        segments snap to, and 16 where there are none.
       n_segments: about how many segments "slic" and "slic_near" make.
+      snap_to_patches: where there is a transformer among networks that see images alike, make
+        segments of its whole patches.
       similarity: `.npy` file with a matrix [K, K] of how similar classes are, such as
         lmjax.metrics.wordnet_similarity gives, for the metric of that name.
 
@@ -73,8 +87,9 @@ class SegmentRemoval(Study):
     orders: tuple[str, ...] = ORDERS
     fractions: tuple[float, ...] = tuple(i / 10 for i in range(11))
     saliency: str = OBJECT
-    grid_size: int = 16
+    grid_size: int | None = None
     n_segments: int = 50
+    snap_to_patches: bool = True
     similarity: str | None = for_tables(None)
 
     def __post_init__(self):
@@ -85,10 +100,13 @@ class SegmentRemoval(Study):
         if len(self.fractions) == 0 or (steps <= 0).any():
             raise ValueError(f"fractions must rise from 0 to 1 at most, got {self.fractions!r}")
         for option in ("grid_size", "n_segments"):
-            check_whole(option, getattr(self, option), least=1)
+            if getattr(self, option) is not None:
+                check_whole(option, getattr(self, option), least=1)
 
     def check(self, networks) -> None:
         super().check(networks)
+        if self.snap_to_patches:
+            shared_patch_size(networks)
         if self.similarity is not None:
             classes = len(_matrix(self.similarity))
             for name, network in networks.items():
@@ -106,18 +124,22 @@ class SegmentRemoval(Study):
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
         for network, segmenter in itertools.product(batch.networks, self.segmenters):
-            options = {"size": self.grid_size, "n_segments": self.n_segments}
+            options: dict[str, Any] = {"size": self.grid_size, "n_segments": self.n_segments}
+            options["snap_to_patches"] = self.snap_to_patches
             segments = batch.segments(network, segmenter, **options)
             variants = self.variants(batch, network, segments)
+            keep, image_of = np.array(variants.keep), np.array(variants.image_of)
+            coalitions = ImageCoalitions(segments, keep)
             for removal in self.removals:
-                logits = batch.coalition_logits(
-                    network, removal, segments, np.array(variants.keep), variants.image_of
-                )
+                logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+                shown = batch.shares_shown(network, removal, coalitions, image_of).tolist()
                 about = {"segmenter": segmenter, "removal": removal}
-                predictions = batch.predictions(network, logits, variants.image_of)
+                predictions = batch.predictions(network, logits, image_of)
                 rows += [
-                    {**prediction, **about, **row}
-                    for prediction, row in zip(predictions, variants.rows(), strict=True)
+                    {**prediction, **about, **row, "shown": share}
+                    for prediction, row, share in zip(
+                        predictions, variants.rows(), shown, strict=True
+                    )
                 ]
         return rows
 
@@ -164,9 +186,10 @@ class SegmentRemoval(Study):
             fractions = np.unique(group.columns["fraction"])
             statistics = _statistics(group, similarity)
             images = len(group.matrix("correct", "fraction"))
-            visible = group.matrix("visible", "fraction").mean(axis=0)
+            shares = mean_shares(group, "fraction")
             for i, fraction in enumerate(fractions):
-                row = {**group.key, "fraction": fraction, "visible": visible[i], "images": images}
+                of_step = {name: share[i] for name, share in shares.items()}
+                row = {**group.key, "fraction": fraction, **of_step, "images": images}
                 row["classes"] = classes
                 curves.append(row | estimates({k: x[:, i] for k, x in statistics.items()}))
             overall = {name: x.mean(axis=1) for name, x in statistics.items()}
@@ -193,7 +216,8 @@ class SegmentRemoval(Study):
                 grid = [[chart for (chart,) in grid]]
             shown[f"{network} {segmenter}"] = plots.charts(
                 grid,
-                title=f"{network}, {segmenter} segments, {rows[0]['images']} images",
+                title=f"{network}, {segmenter} segments, {rows[0]['images']} images"
+                + note_of_shares(rows),
             )
         return shown
 

@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax.studies.figures import X_LABELS, chance, group_rows, lines_of_removals
+from lmjax.studies.figures import (
+    X_LABELS,
+    chance,
+    group_rows,
+    lines_of_removals,
+    note_of_shares,
+)
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers, for_tables
 from lmjax.studies.statistics import (
@@ -16,6 +22,7 @@ from lmjax.studies.statistics import (
     correctly_classified,
     estimate,
     groups,
+    mean_shares,
     number_of_classes,
     paired_differences,
 )
@@ -36,7 +43,8 @@ class MaskShape(Study):
     An accuracy that survives the first and not the second comes from the shape of the hole. Tables
     are of images that the network classifies correctly as they are. A row for each image, network,
     removal, margin and `hole` ("object" or "swapped"), with `prediction`, its `probability`,
-    `label`, `correct`, `unchanged` and the share of pixels `hidden`.
+    `label`, `correct`, `unchanged`, the share of pixels that are `hidden`, and the share `shown`,
+    which is less than the others where token dropping hides patches that the hole cuts.
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
@@ -71,13 +79,16 @@ class MaskShape(Study):
                 for i, margin, hole in itertools.product(range(len(objects)), self.margins, HOLES)
             ]
             image_of, about, holes = zip(*made)
+            masks, image_of = ~np.stack(holes), np.array(image_of)
             for removal in self.removals:
-                masks = ~np.stack(holes)
-                logits = batch.logits(network, removal, masks, np.array(image_of))
+                logits = batch.logits(network, removal, masks, image_of)
+                shown = batch.shares_shown(network, removal, masks, image_of).tolist()
                 predictions = batch.predictions(network, logits, image_of)
-                for prediction, each, hole in zip(predictions, about, holes, strict=True):
-                    hidden = float(hole.mean())
-                    rows.append({**prediction, "removal": removal, **each, "hidden": hidden})
+                for prediction, each, hole, share in zip(
+                    predictions, about, holes, shown, strict=True
+                ):
+                    shares = {"hidden": float(hole.mean()), "shown": share}
+                    rows.append({**prediction, "removal": removal, **each, **shares})
         return rows
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -109,7 +120,8 @@ class MaskShape(Study):
         for network, rows in group_rows(tables["accuracies"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in (*HOLES, "ratio")]],
-                title=f"{network}, {rows[0]['images']} images classified correctly",
+                title=f"{network}, {rows[0]['images']} images classified correctly"
+                + note_of_shares(rows),
             )
         return shown
 
@@ -139,7 +151,7 @@ def _summary(group: Group, object_removed: np.ndarray, swapped: np.ndarray) -> d
     return {
         **group.key,
         "images": images,
-        "hidden": float(group.columns["hidden"].mean()),
+        **{name: share for name, (share,) in mean_shares(group).items()},
         **estimate("object", object_removed),
         **estimate("swapped", swapped),
         **estimate("ratio", _ratio(object_removed, swapped)),

@@ -1,0 +1,108 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax._utils import bounded
+from lmjax._utils.bounded import BoundedJit, Kept
+from tests.support.compilations import counted
+
+
+def scaled(x, *, factor):
+    return (factor * x).sum()
+
+
+def sizes(function, numbers, factor=2):
+    return [float(function(np.ones(n, np.float32), factor=factor)) for n in numbers]
+
+
+def test_it_computes_what_jit_does_and_compiles_once_for_a_shape():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept())
+    assert sizes(function, (3, 4, 3)) == [6, 8, 6]
+    assert sizes(function, (3,), factor=5) == [15]
+    with counted() as compiled:
+        assert sizes(function, (3, 4)) == [6, 8]
+    assert compiled == []
+    assert function.num_programs() == 3
+
+
+def test_the_programs_used_last_are_kept():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept(most_programs=3))
+    sizes(function, (1, 2, 3, 1, 4))  # 2 goes
+    assert function.num_programs() == 3
+    with counted() as compiled:
+        assert sizes(function, (1, 3, 4)) == [2, 6, 8]
+    assert compiled == []
+    with counted() as compiled:
+        assert sizes(function, (2,)) == [4]
+    assert len(compiled) == 1
+
+
+def test_functions_share_the_bound():
+    kept = Kept(most_programs=4)
+    functions = [BoundedJit(scaled, static_argnames="factor", kept=kept) for _ in range(2)]
+    for function in functions:
+        sizes(function, (1, 2, 3))
+    assert [function.num_programs() for function in functions] == [1, 3]
+    functions[1].clear_cache()
+    assert [function.num_programs() for function in functions] == [1, 0]
+
+
+def test_programs_go_when_their_memory_maps_are_many(monkeypatch):
+    """Each of these would take 40 maps."""
+    taken = iter(range(0, 10**6, 40))
+    monkeypatch.setattr(bounded, "_count_maps", lambda: next(taken))
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept(most_maps=100))
+    sizes(function, (1, 2, 3, 4))
+    assert function.num_programs() == 2
+    monkeypatch.setattr(bounded, "_count_maps", lambda: 1000 * next(taken))
+    sizes(function, (5,))  # one that is larger than the bound stays alone
+    assert function.num_programs() == 1
+
+
+@pytest.mark.skipif(not bounded._MAPS.exists(), reason="counts memory maps of Linux")
+def test_what_goes_gives_its_memory_maps_back():
+    @jax.jit
+    def never_dropped(x):
+        return jnp.sort(x)
+
+    function = BoundedJit(lambda x: jnp.sort(jnp.tanh(x @ x)), kept=Kept(most_programs=2))
+    never_dropped(np.ones(3))
+    for n in range(3, 6):
+        function(np.ones((n, n)))
+    before = bounded._count_maps()
+    for n in range(6, 26):
+        function(np.ones((n, n)))
+    assert bounded._count_maps() - before < 20  # a program has about ten
+
+
+def test_shapes_lowering_and_derivatives_are_those_of_jit():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept())
+    assert function.eval_shape(np.ones(3, np.float32), factor=2).shape == ()
+    assert "scaled" in function.lower(np.ones(3, np.float32), factor=2).as_text()
+    slope = jax.jit(jax.vmap(jax.grad(lambda x: function(x, factor=3))))
+    np.testing.assert_array_equal(slope(np.ones((2, 4))), np.full((2, 4), 3))
+    assert function.__name__ == "scaled"
+
+
+def test_other_types_of_one_shape_are_not_mixed():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept())
+    assert function(np.ones(3, np.int32), factor=2).dtype == jnp.int32
+    assert function(np.ones(3, np.float32), factor=2).dtype == jnp.float32
+
+
+def test_threads_may_drop_what_others_run():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept(most_programs=1))
+    found = {}
+
+    def run(factor):
+        found[factor] = [sizes(function, (n,), factor)[0] for n in (1, 2, 3) * 3]
+
+    threads = [threading.Thread(target=run, args=(factor,)) for factor in (2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {factor: [factor * n for n in (1, 2, 3) * 3] for factor in (2, 3, 4)}
