@@ -136,7 +136,7 @@ def _optimise(
     def penalty(masks: jax.Array, t: jax.Array) -> jax.Array:
         values = masks.reshape(len(masks), -1)
         wanted = jax.vmap(_upper_share)(jax.lax.stop_gradient(values), areas)
-        weight = _AREA_WEIGHT * _AREA_GROWTH**t
+        weight = _AREA_WEIGHT * _AREA_GROWTH ** t.astype(values.dtype)
         return weight * ((values - wanted) ** 2).mean(axis=1).sum()
 
     def optimise_one(target: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -168,6 +168,7 @@ def _upper_share(values: jax.Array, area: jax.Array) -> jax.Array:
     below = jnp.searchsorted(in_order, values - _EQUAL, side="left")
     not_above = jnp.searchsorted(in_order, values + _EQUAL, side="right")
     hidden = jnp.round((1 - area) * len(values))
+    below, not_above = (each.astype(values.dtype) for each in (below, not_above))
     return jnp.clip((not_above - hidden) / (not_above - below), 0, 1)
 
 

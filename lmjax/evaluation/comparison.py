@@ -100,6 +100,7 @@ def _row_outputs(
     def run(predictor, image, masks, layout: Layout):
         with _recorded() as outputs, contextlib.suppress(Cut):
             predictor.on_visible(image, masks, layout)
+        layout.forget_arrays()
         names[:] = [name for name, _ in outputs]
         return [x for _, x in outputs]
 
