@@ -12,7 +12,8 @@ LARGEST = {
     **dict.fromkeys(("samples", "num_permutations", "num_designs", "batch_size"), 10**6),
     **dict.fromkeys(("num_samples", "images", "test_images"), 10**7),
     **dict.fromkeys(("num_classes", "images_per_shard", "epochs"), 10**5),
-    "n_segments": 10**4,
+    **dict.fromkeys(("n_segments", "patches", "rise_grids", "resamples"), 10**4),
+    **dict.fromkeys(("rise_masks", "num_resamples"), 10**6),
     "small_size": 4096,
 }
 """The largest numbers that arguments may be, by name: beyond, memory or time could not suffice."""

@@ -10,7 +10,7 @@ from types import ModuleType
 import tyro
 
 from lmjax._utils.interruption import Interrupted
-from lmjax._utils.text import printable
+from lmjax._utils.text import one_line, printable
 from lmjax.cli.interruption import end, interruptible
 from lmjax.cli.terminal import streams, warn
 
@@ -134,7 +134,7 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def _one_line(message) -> str:
-    return printable(" ".join(str(message).split()))
+    return printable(one_line(message))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

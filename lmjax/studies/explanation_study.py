@@ -75,7 +75,8 @@ class ExplanationStudy(Study):
         targets = batch.whole_predictions(network)[image_of]
         outputs = []
         for removal in removals:
-            logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+            with batch.part("LIME"):
+                logits = batch.coalition_logits(network, removal, segments, keep, image_of)
             chosen = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
             outputs.append(np.exp(chosen - np.logaddexp.reduce(logits, axis=1)))
         outputs = np.stack(outputs, axis=1).reshape(len(drawn), self.samples, len(removals))
@@ -109,7 +110,8 @@ class ExplanationStudy(Study):
                     removed, visible = min(k, counts[i]), float(areas[i] @ keep[-1])
                     about.append({"k": k, "removed": removed, "visible": visible})
                     image_of.append(i)
-        logits = batch.coalition_logits(network, removal, segments, np.array(keep), image_of)
+        with batch.part("ablation"):
+            logits = batch.coalition_logits(network, removal, segments, np.array(keep), image_of)
         predictions = batch.predictions(network, logits, image_of)
         rows = [{**row, **each} for row, each in zip(predictions, about, strict=True)]
         length = len(rows) // len(orders)

@@ -110,9 +110,10 @@ class SegmentRemoval(Study):
             segments = batch.segments(network, segmenter, **options)
             variants = self.variants(batch, network, segments)
             for removal in self.removals:
-                logits = batch.coalition_logits(
-                    network, removal, segments, np.array(variants.keep), variants.image_of
-                )
+                with batch.part(segmenter):
+                    logits = batch.coalition_logits(
+                        network, removal, segments, np.array(variants.keep), variants.image_of
+                    )
                 about = {"segmenter": segmenter, "removal": removal}
                 predictions = batch.predictions(network, logits, variants.image_of)
                 rows += [
