@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective, jacobian, make_problem
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
@@ -175,6 +176,7 @@ def smoothgrad(
       3: noise of 10% to 20%, 50 samples.
     """
     check_choice("channels", channels, CHANNELS)
+    check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=2)
     check_number("noise", noise, above=0)
     problem = make_problem(predictor, image, target=target, output=output)

@@ -16,6 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective
 from lmjax.attribution.optimised_mask import (
@@ -110,6 +111,7 @@ def meaningful_perturbation(
       authors' code. (A widely used reimplementation in PyTorch takes means, with l1 0.01 and tv
       0.2: on 28 x 28 cells about 1e-5 and 3e-4 here.)
     """
+    check_key(key)
     iterations = check_whole("iterations", iterations, least=1)
     jitter = check_whole("jitter", jitter, least=1)
     check_number("learning_rate", learning_rate, above=0)

@@ -18,6 +18,8 @@ def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[in
     Raises:
       ValueError: not whole numbers, or not within 0..K-1.
     """
+    if np.ndim(logits) != 1 or not np.isfinite(logits).all():
+        raise ValueError(f"logits must be finite numbers [K], got {logits!r}")
     if target is None:
         return int(np.argmax(logits))
     check_target(target, len(logits))

@@ -29,10 +29,12 @@ def random_orders(
       ints `[N, S]`, a permutation of 0..S-1 in each row.
 
     Raises:
-      ValueError: numbers out of range.
+      ValueError: numbers out of range, or more orders than memory allows.
     """
     num_segments = check_whole("num_segments", num_segments, least=1)
     num_orders = check_whole("num_orders", num_orders, least=1)
+    first = check_whole("first", first, least=0)
+    check_memory(2 * 12 * num_segments * num_orders, num_segments, num_orders)
     return np.argsort(numbered_bits(num_segments, first, first + num_orders, key=key), axis=1)
 
 

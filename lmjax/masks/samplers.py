@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.sizes import power_of_two, segments_size
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.keys import threefry
@@ -232,7 +233,7 @@ def quasi_random(
     if sequence == "sobol":
         note = "as far as Sobol sequences are tabulated; 'halton' has no limit"
         check_whole("dimensions", dimensions, most=qmc.Sobol.MAXDIM, note=note)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(check_key(key))).ravel())
     engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[sequence](dimensions, rng=generator)
     return engine.random(power_of_two(first + num_samples))[first : first + num_samples]
 

@@ -6,6 +6,7 @@ image at all, under `lmjax.Replace` with the baseline.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -45,6 +46,21 @@ class Curve:
     def __repr__(self) -> str:
         names = ("values", "target", "normalised_auc")
         return f"Curve({', '.join(f'{name}={summarize(getattr(self, name))}' for name in names)})"
+
+
+def check_curve(name: str, curve: Any) -> Curve:
+    """Returns a curve; raises ValueError for anything else.
+
+    Args:
+      name: of the argument, for the error.
+      curve: what came.
+    """
+    if not isinstance(curve, Curve):
+        raise ValueError(
+            f"{name} must be a Curve, such as lmjax.metrics.region_perturbation returns; got "
+            f"{summarize(curve)}"
+        )
+    return curve
 
 
 def deletion(

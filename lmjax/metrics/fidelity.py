@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
@@ -66,6 +67,7 @@ def mu_fidelity(
       which takes Spearman's correlation, hides each cell independently, so that sizes differ, and
       counts NaN as 0.
     """
+    check_key(key)
     check_choice("correlation", correlation, CORRELATIONS)
     check_number("share", share, above=0, below=1)
     game = Game(predictor, image, target=target, output=output)
@@ -134,6 +136,7 @@ def sensitivity_n(
       (arXiv 1711.06104), section 4: 100 subsets for each size, n up to about 80% of the features.
       Quantus removes features by falling score instead of random subsets.
     """
+    check_key(key)
     game = Game(predictor, image, target=target, output=output)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.coalitions import Coalitions, check_memory
@@ -132,6 +133,7 @@ def f_fidelity(
     """
     check_number("share", share, above=0, most=1)
     check_number("most", most, above=0, most=1)
+    check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=1)
     shares = _check_sizes(sizes)
     game = Game(predictor, image, target=target, output=output)

@@ -10,7 +10,7 @@ from lmjax._utils.checks import check_whole
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.masks.orders import random_orders
-from lmjax.metrics.curves import Curve, trace
+from lmjax.metrics.curves import Curve, check_curve, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 
@@ -131,6 +131,8 @@ def relevance_gain(lerf: Curve, morf: Curve) -> float | np.ndarray:
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654).
     """
+    check_curve("lerf", lerf)
+    check_curve("morf", morf)
     ends = lerf.fractions[-1], morf.fractions[-1]
     if lerf.target != morf.target or not np.isclose(*ends):
         raise ValueError(
@@ -154,6 +156,7 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code.
     """
+    check_curve("curve", curve)
     return mean_height(curve.fractions, curve.values)[()]
 
 
