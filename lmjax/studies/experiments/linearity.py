@@ -71,9 +71,10 @@ class FeatureLinearity(Study):
     def check(self, networks) -> None:
         super().check(networks)
         for network in networks.values():
-            crop = network.preprocessing.crop
-            for size in self.sizes if crop is not None else ():
-                _check_cells((crop, crop), size, self.patches)
+            crop: int | None = network.preprocessing.crop
+            if crop is not None:
+                for size in self.sizes:
+                    _check_cells((crop, crop), size, self.patches)
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
