@@ -71,6 +71,8 @@ def lime(
     Warns:
       UserWarning: fewer than 10 samples a segment; once in a call of `lmjax.explain`.
     """
+    if not isinstance(surrogate, Surrogate):
+        raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {surrogate!r}")
     game = Game(predictor, image, segments, target=target, output=output)
     num_segments = game.num_segments
     note = "the whole image and another variant"

@@ -168,8 +168,9 @@ def attribute(
 
 def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
     """Returns the names, each once; raises ValueError for none, and for one that is unknown."""
-    if not chosen:
-        raise ValueError(f"method must be one or more of {', '.join(names())}; got none")
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
+        got = chosen if isinstance(chosen, str) or np.size(chosen) else "none"
+        raise ValueError(f"method must be one or more of {', '.join(names())}; got {got}")
     for name in chosen:
         _REGISTRY.check(name)
     return tuple(dict.fromkeys(chosen))
@@ -229,8 +230,13 @@ def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str
     Raises:
       ValueError: a method that can run under none of the removals.
     """
+    if not isinstance(removals, Mapping):
+        raise ValueError(
+            "removals must be a mapping from names to whether they take soft masks; got "
+            f"{removals!r}"
+        )
     found = []
-    for name in chosen:
+    for name in check_methods(chosen):
         under = {
             "every": list(removals),
             "blending": [removal for removal, soft_masks in removals.items() if soft_masks],

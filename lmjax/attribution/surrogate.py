@@ -85,7 +85,6 @@ class Surrogate:
         return 0.25 if self.distance == "cosine" else 0.75 * num_segments**0.5
 
 
-@functools.partial(jax.jit, static_argnames="distance")
 def lime_regression(
     keep: ArrayLike,
     outputs: ArrayLike,
@@ -114,7 +113,23 @@ def lime_regression(
       between variable selection and data augmentation and a method for prediction"): at most 1, and
       below 0 where the mean predicts better. It is NaN where outputs do not vary, and for fewer
       than S + 2 samples.
+
+    Raises:
+      ValueError: shapes that do not match, or options out of range.
     """
+    kernel_width = check_number("kernel_width", kernel_width, above=0)
+    alpha = check_number("alpha", alpha, above=0)
+    check_choice("distance", distance, DISTANCES)
+    shapes = np.shape(keep), np.shape(outputs)
+    if len(shapes[0]) != 2 or len(shapes[1]) not in (1, 2) or shapes[0][0] != shapes[1][0]:
+        raise ValueError(
+            f"keep must be [N, S] and outputs [N] or [N, T], got shapes {shapes[0]} and {shapes[1]}"
+        )
+    return _regression(keep, outputs, kernel_width, alpha, distance=distance)
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def _regression(keep, outputs, kernel_width, alpha, *, distance: str):
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)

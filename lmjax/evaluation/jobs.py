@@ -153,6 +153,8 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
         make, rows, shape = family.make, family.rows, family.spatial_shape
     if len(rows) == 0:
         raise ValueError("masks must hold at least one variant, got none")
+    if 0 in shape:
+        raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
     image_of = _check_image_of(image_of, len(rows), _number_of(images, shared))
     images, shared = jax.tree.map(_filled_up, (images, shared))
     arrays, static = split(predictor, make, many=True)

@@ -245,7 +245,7 @@ def quickshift(
     Returns:
       Segments `[H, W]`.
     """
-    check_number("kernel_size", kernel_size, above=0, most=_MOST)
+    check_number("kernel_size", kernel_size, least=1, most=_MOST)
     check_number("max_dist", max_dist, least=0)
     check_number("ratio", ratio, least=0, most=1)
     from skimage.segmentation import quickshift as skimage_quickshift
@@ -403,8 +403,9 @@ def check_segments(
     """
     labels = np.asarray(segments)
     _check_label_map(labels, name)
-    if shape is not None and labels.shape != tuple(shape):
-        raise ValueError(f"{name} must be {tuple(shape)} like the image, got shape {labels.shape}")
+    shape = labels.shape if shape is None else check_pair("shape", shape)
+    if labels.shape != shape:
+        raise ValueError(f"{name} must be {shape} like the image, got shape {labels.shape}")
     renumber = "renumber them: lmjax.segments.from_labels(label_map)"
     if labels.min() < 0:
         raise ValueError(f"{name} must hold labels from 0, got {labels.min()}; {renumber}")

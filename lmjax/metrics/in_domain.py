@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_whole
 from lmjax._utils.keys import check_key
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
@@ -156,7 +156,7 @@ def f_fidelity(
 
 def _check_sizes(sizes: Sequence[float]) -> np.ndarray:
     """Returns shares `[M]`; raises ValueError unless they are above 0 and below 1."""
-    shares = np.atleast_1d(np.asarray(sizes, np.float64))
+    shares = np.atleast_1d(check_numbers("sizes", sizes))
     if shares.size == 0 or not ((shares > 0) & (shares < 1)).all():
         raise ValueError(f"sizes must be above 0 and below 1, one or more; got {sizes}")
     return shares

@@ -406,7 +406,11 @@ def test_segments_follow_pictures_of_any_number_of_channels(segmenter, channels)
         ("slic", {"compactness": 0}, "compactness must be a finite number above 0"),
         ("slic", {"sigma": np.nan}, "sigma must be a finite number at least 0"),
         ("slic_near", {"sigma": "1"}, "sigma must be a finite number at least 0"),
-        ("quickshift", {"kernel_size": np.zeros(2)}, "kernel_size must be a finite number above 0"),
+        (
+            "quickshift",
+            {"kernel_size": np.zeros(2)},
+            "kernel_size must be a finite number at least 1",
+        ),
         ("quickshift", {"max_dist": -1}, "max_dist must be a finite number at least 0"),
         ("quickshift", {"ratio": 2}, "ratio must be a finite number at least 0 and at most 1"),
         ("felzenszwalb", {"scale": np.inf}, "scale must be a finite number above 0"),
