@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -21,7 +20,7 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.models import checkpoints
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.training import TrainingConfig
-from tests.fuzz.harness import STRANGE_NUMBERS, STRANGE_TEXT, pick
+from tests.fuzz.harness import STRANGE_NUMBERS, STRANGE_TEXT, kept_folder, pick
 from tests.training.small_network import Small
 
 NETWORK = "fuzz_small"
@@ -149,7 +148,7 @@ def _furnish(folder: Path) -> None:
 @functools.cache
 def _weights() -> Path:
     """Registers the network; returns the file of its weights."""
-    path = Path(tempfile.mkdtemp(prefix="lmjax-fuzz-")) / "small.safetensors"
+    path = kept_folder() / "small.safetensors"
     target = checkpoints.abstract_variables(Small(num_classes=3))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: abs(rng.normal(size=leaf.shape)) + 0.1, target)

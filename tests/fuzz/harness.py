@@ -5,12 +5,15 @@ which the function checks itself, or one of lmjax's own errors; anything else is
 number n of a kind is the same in every run with the same seed.
 """
 
+import atexit
 import collections
 import contextlib
 import linecache
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -143,6 +146,13 @@ def _time_limit() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def kept_folder() -> Path:
+    """A folder for what inputs share, until the process ends."""
+    folder = tempfile.mkdtemp(prefix="lmjax-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def pick(rng: np.random.Generator, choices):

@@ -3,7 +3,6 @@
 import functools
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from lmjax import studies
 from lmjax.data import DigitScenes
 from lmjax.training import TrainingConfig, read_metrics, train
 from lmjax.training.run_folder import RunFolder
-from tests.fuzz.harness import damaged, pick, strange
+from tests.fuzz.harness import damaged, kept_folder, pick, strange
 from tests.studies import fakes
 from tests.support.public_calls import NETWORK
 
@@ -86,7 +85,7 @@ def _changed_json(rng: np.random.Generator, text: str) -> str:
 
 @functools.cache
 def _made() -> Path:
-    return Path(tempfile.mkdtemp(prefix="lmjax-fuzz-"))
+    return kept_folder()
 
 
 @functools.cache

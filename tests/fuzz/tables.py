@@ -2,14 +2,13 @@
 
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lmjax import data
-from tests.fuzz.harness import STRANGE_TEXT, damaged, pick
+from tests.fuzz.harness import STRANGE_TEXT, damaged, kept_folder, pick
 from tests.fuzz.records import _changed_json
 
 _FIELDS = ("image", "label", "mask", "tight_mask", "saliency", "id", "x")
@@ -92,7 +91,7 @@ def _folder(rng: np.random.Generator, folder: Path):
 
 @functools.cache
 def _prepared() -> Path:
-    out = Path(tempfile.mkdtemp(prefix="lmjax-fuzz-"))
+    out = kept_folder()
     data.prepare_digit_scenes(out, train_length=3, test_length=2)
     return out
 

@@ -103,7 +103,6 @@ def own_error(rng, folder):
         (raising(ValueError("not of lmjax")), "FINDING"),
         (raising(KeyError("x")), "FINDING"),
         (raising(harness.Hang()), "FINDING"),
-        (lambda rng, folder: lmjax.segments.grid(3).no_such_thing, "FINDING"),
     ],
 )
 def test_outcomes(attempt, outcome, tmp_path):
