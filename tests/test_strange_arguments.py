@@ -40,6 +40,15 @@ REFUSED = [
     ("masks", "shapley_keep", {"smallest": np.float32(1)}, None),
     ("removals", "make(ring)", {"image": np.ones((8, 6, 6), np.float32)}, "mean must have shape"),
     ("segments", "cells", {"shape": (3, [4, 5])}, "shape must be a whole number or two"),
+    ("attribution", "banzhaf", {"num_samples": "7"}, "num_samples must be a whole number"),
+    ("attribution", "extremal_perturbation", {"areas": None}, "areas must be real numbers"),
+    ("attribution", "lime_regression", {"outputs": np.full(30, np.nan)}, "outputs hold NaN"),
+    ("attribution", "lime_regression", {"outputs": np.arange(30) % 2 == 0}, None),
+    ("attribution", "stable_ranking", {"scores": "a"}, "scores must be real numbers"),
+    ("evaluation", "Evaluator.images", {"images": np.full((2, 8, 6, 3), "a")}, "hold numbers"),
+    ("masks", "quasi_random", {"first": 2**31}, "need about .* GB of memory"),
+    ("attribution.methods", "check_samples", {"num_segments": 2**63}, "from 1 to 100000"),
+    ("segments", "make", {"image": [[[0.5]]]}, None),
     ("segments", "check_segments", {"shape": (8,)}, "segments must be .8, 8. like the image"),
 ]
 

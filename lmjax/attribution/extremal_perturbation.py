@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_whole
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Objective
 from lmjax.attribution.optimised_mask import (
@@ -98,7 +98,7 @@ def extremal_perturbation(
     step = check_whole("step", step, least=1)
     check_number("sigma", sigma, above=0)
     check_number("learning_rate", learning_rate, above=0)
-    areas = tuple(map(float, areas))
+    areas = tuple(np.atleast_1d(check_numbers("areas", areas)).ravel().tolist())
     if not areas or not all(0 < area < 1 for area in areas):
         raise ValueError(f"areas must be one or more shares between 0 and 1, got {areas}")
     problem = soft_problem(predictor, image, target=target, output=output)

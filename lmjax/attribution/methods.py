@@ -196,7 +196,7 @@ def check_samples(
       UserWarning: a method gets more; once in a call of `lmjax.explain`.
     """
     check_methods(chosen)
-    num_segments = check_whole("num_segments", num_segments, least=1)
+    num_segments = check_whole("num_segments", num_segments, least=1, most=10**5)
     if samples is None:
         return dict.fromkeys(chosen)
     samples = check_whole("samples", samples)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_pair, check_whole
 
 Until = Callable[[np.ndarray, np.ndarray], bool]
 
@@ -39,7 +39,8 @@ def stable_ranking(top: int, *, errors: float = 2.0, cells: int | tuple[int, int
     check_number("errors", errors, above=0)
 
     def until(scores: np.ndarray, standard_error: np.ndarray) -> bool:
-        scores, standard_error = np.asarray(scores), np.asarray(standard_error)
+        scores = check_numbers("scores", scores)
+        standard_error = check_numbers("standard_error", standard_error)
         if np.shape(scores) != np.shape(standard_error) or np.ndim(scores) not in (2, 3):
             raise ValueError(
                 "scores and standard errors must be [T, S] or [T, H, W], got shapes "

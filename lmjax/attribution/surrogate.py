@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
 from lmjax._utils.sizes import filled, power_of_two
 from lmjax.attribution.sampling import Estimate
+from lmjax.masking.checks import is_traced
 
 # Outputs that differ by no more than this share of the largest are constant to their rounding.
 _ROUNDING = 1e-6
@@ -125,6 +126,9 @@ def lime_regression(
         raise ValueError(
             f"keep must be [N, S] and outputs [N] or [N, T], got shapes {shapes[0]} and {shapes[1]}"
         )
+    if not is_traced(outputs) and not np.isfinite(check_numbers("outputs", outputs)).all():
+        raise ValueError("outputs hold NaN or infinity")
+    outputs = jnp.asarray(outputs, None if jnp.result_type(outputs).kind == "f" else jnp.float32)
     return _regression(keep, outputs, kernel_width, alpha, distance=distance)
 
 

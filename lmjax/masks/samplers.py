@@ -237,6 +237,7 @@ def quasi_random(
         note = "as far as Sobol sequences are tabulated; 'halton' has no limit"
         check_whole("dimensions", dimensions, most=qmc.Sobol.MAXDIM, note=note)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(check_key(key))).ravel())
+    check_memory(2 * 9 * dimensions * (first + num_samples), dimensions, first + num_samples)
     engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[sequence](dimensions, rng=generator)
     return engine.random(power_of_two(first + num_samples))[first : first + num_samples]
 

@@ -93,7 +93,7 @@ def make(name: str, image, *, argument: str = "segmenter", **options: Any) -> np
     segmenter = get(name, argument=argument)
     takes = inspect.signature(segmenter).parameters
     options = {option: value for option, value in options.items() if option in takes}
-    return check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+    return check_segments(segmenter(image, **options), np.shape(image)[:2], f"segments of {name}")
 
 
 def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:

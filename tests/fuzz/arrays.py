@@ -19,6 +19,8 @@ _LEFT_OUT = {
 _COMPILED = {"masking.layer_mask", "masking.neighbor_padding", "evaluation.Predictor"}
 _COMPILED |= {"attribution.stable_ranking"}  # standard errors may be infinite
 """Functions whose numbers are not known where they run; NaN goes through them."""
+# What networks are given, and what arguments are called in errors.
+_NOT_CHANGED = {"predictor", "options", "settings", "params", "argument"}
 _INTERNAL = {"masking.layers", "masking.windows", "training"}
 """Modules whose functions networks call in compiled programs, where values are not known."""
 
@@ -58,7 +60,7 @@ def attempt(rng: np.random.Generator, folder: Path) -> str:
 def _changed(rng: np.random.Generator, call: Call) -> dict[str, Any]:
     """One argument or two, changed."""
     names = list(inspect.signature(call.function).parameters)
-    names = [name for name in names if name not in ("predictor", "options", "settings")]
+    names = [name for name in names if name not in _NOT_CHANGED]
     if not names:
         return {}
     chosen = {pick(rng, names) for _ in range(pick(rng, (1, 1, 1, 2)))}

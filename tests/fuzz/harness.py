@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmjax.masking import LayerMaskError
+
 PACKAGE = str(Path(__file__).parents[2] / "lmjax")
 LONGEST = 60  # seconds of one input
 _MEMORY = 6 * 2**30
@@ -113,6 +115,8 @@ def what_is_wrong(error: BaseException) -> str | None:
         return name
     if not _is_raised_by_lmjax(error):
         return f"not lmjax's own: {name}"
+    if isinstance(error, LayerMaskError):
+        return None  # it shows the operation, in lines of its own
     text = str(getattr(error, "short", error)).replace("a\nb", "")  # one of the strange names
     if not text.strip() or "\n" in text or len(text) > _MESSAGE:
         return f"not one line: {name}"
