@@ -26,7 +26,7 @@ import numpy as np
 from lmjax.masking import LayerMaskError
 
 PACKAGE = str(Path(__file__).parents[2] / "lmjax")
-LONGEST = 60  # seconds of one input
+LONGEST = 180  # seconds of one input, of a study too, on a busy machine
 _MEMORY = 6 * 2**30
 _MESSAGE = 1500  # letters of an error
 
