@@ -4,14 +4,18 @@ import dataclasses
 import inspect
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import lmjax
 from lmjax import data, objectives, removals
 from lmjax.attribution import methods
+from lmjax.cli.main import main
+from lmjax.data import SourceSpec
 from lmjax.models import registry
 from lmjax.removals.registry import REGISTRY
 from lmjax.training import TrainingConfig
@@ -21,13 +25,19 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
-def run_snippets(page, *, count):
-    """The names that a page's snippets, run one after the other, define."""
+def run_snippets(page, *, count, smaller=()):
+    """The names that a page's snippets, run one after the other, define.
+
+    Numbers may be made smaller, by pairs of texts; all must be there.
+    """
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert len(snippets) == count
+    text = "\n".join(snippets)
+    for large, small in smaller:
+        assert large in text
+        text = text.replace(large, small)
     names = {}
-    for snippet in snippets:
-        exec(snippet, names)
+    exec(text, names)
     return names
 
 
@@ -89,6 +99,99 @@ def test_snippets_on_methods_run():
 
 def test_snippets_on_devices_run():
     assert run_snippets("docs/devices.md", count=1)["logits"].shape == (40, 10)
+
+
+def test_snippets_on_training_run(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    fewer = [("24_000", "16"), ("epochs=2", "epochs=1, batch_size=8"), ("12_000", "16")]
+    fewer += [("patches:layer", "flip")]  # what compiles longest
+    names = run_snippets("docs/training.md", count=2, smaller=fewer)
+    assert names["table"].num_rows == 2
+    assert (tmp_path / "runs/own/classifier.safetensors").is_file()
+    assert names["classifier"].class_names[9] == "9"
+
+
+def test_snippets_on_studies_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fewer = [
+        *((f"length={n}", "length=2") for n in (500, 300)),
+        ('("slic",))', '("grid",), orders=("random",), fractions=(0.0, 0.5))'),
+        ('"layer", "grey"', '"grey", "black"'),  # what compiles longest
+        ('"grey_fitted"))', '"grey_fitted"), parts=("random",), n_segments=(16,), steps=2)'),
+    ]
+    try:
+        names = run_snippets("docs/studies.md", count=2, smaller=fewer)
+    finally:
+        REGISTRY.unregister("grey_fitted")
+    assert set(names["table"].column("removal").to_pylist()) == {"grey", "black", "grey_fitted"}
+    assert (tmp_path / "report.html").is_file()
+
+
+def commands_of(page):
+    """The arguments of the commands of lmjax in a page's snippets, as a shell expands them."""
+    snippets = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    lines = "\n".join(snippets).replace("\\\n", " ").splitlines()
+    lines = [line for line in lines if re.match("lmjax |[A-Z]+=", line)]
+    script = "lmjax() { printf '%s\\0' \"$@\"; echo; }\n" + "\n".join(lines)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return [line.split("\0")[:-1] for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def only_read(monkeypatch):
+    """Commands read their options, look at how sources are written, and do nothing."""
+
+    def nothing(*_, **__):
+        raise SystemExit(0)
+
+    def source(written, *_, **__):
+        SourceSpec.parse(written)
+
+    monkeypatch.setattr(lmjax, "explain", nothing, raising=False)
+    monkeypatch.setattr(lmjax.models, "convert", nothing, raising=False)
+    for function in ("lmjax.studies.reporting.report", "lmjax.studies.reporting.write_seeds"):
+        monkeypatch.setattr(function, nothing)
+    for function in ("train.train", "study.run", "study.estimate"):
+        monkeypatch.setattr(f"lmjax.cli.{function}", nothing)
+    monkeypatch.setattr("lmjax.cli.study.open_source", source)
+    monkeypatch.setattr("lmjax.cli.study.load_networks", lambda models: models)
+    monkeypatch.setattr("lmjax.cli.train._open", lambda spec, config: (spec, config))
+    monkeypatch.setattr("lmjax.cli.main.import_modules", lambda modules: None)
+    monkeypatch.setattr("lmjax.data.open_source", source)
+    for function in ("prepare_cutout_scenes", "imagenet.wordnet.write_similarity"):
+        monkeypatch.setattr(f"lmjax.data.{function}", nothing)
+    for command in ("train", "study"):
+        monkeypatch.setattr(f"lmjax.cli.{command}.join", lambda **_: (0, 1))
+
+
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    if re.search(r"^lmjax ", page.read_text(), re.M) and page.name != "results.md"  # has loops
+)
+
+
+@pytest.mark.usefixtures("only_read")
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_on_pages_are_taken(page, capsys):
+    commands = commands_of(page)
+    for arguments in commands:
+        if "--import" in arguments:  # with names of the reader's own
+            continue
+        status = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        assert not status, (arguments, status, capsys.readouterr())
+    assert commands
+
+
+def test_commands_are_expanded_as_shells_do(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('```sh\nls\nlmjax a "b c" d-{0,1} \\\n  --e  # f\n```\n')
+    assert commands_of(page) == [["a", "b c", "d-0", "d-1", "--e"]]
 
 
 def test_counts_of_networks_and_weights_are_the_registrys():

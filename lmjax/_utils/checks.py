@@ -12,7 +12,9 @@ LARGEST = {
     **dict.fromkeys(("samples", "num_permutations", "num_designs", "batch_size"), 10**6),
     **dict.fromkeys(("num_samples", "images", "test_images"), 10**7),
     **dict.fromkeys(("num_classes", "images_per_shard", "epochs"), 10**5),
-    "n_segments": 10**4,
+    **dict.fromkeys(("n_segments", "patches", "rise_grids", "resamples"), 10**4),
+    **dict.fromkeys(("rise_masks", "num_resamples", "iterations"), 10**6),
+    "steps": 10**5,
     "small_size": 4096,
 }
 """The largest numbers that arguments may be, by name: beyond, memory or time could not suffice."""
@@ -110,6 +112,28 @@ def check_choices(name: str, values: Iterable[Any], allowed: Iterable[Any]) -> t
     return values
 
 
+def check_numbers(name: str, values: Any) -> np.ndarray:
+    """Returns numbers as float64 of their shape; NaN and infinity are numbers.
+
+    Args:
+      name: of the argument, for the error.
+      values: an array, a number, or nested sequences of them.
+
+    Raises:
+      ValueError: anything else, or sequences of different lengths.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "biuf":
+            return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    shown = repr(values)
+    raise ValueError(
+        f"{name} must be real numbers; got {shown if len(shown) < 80 else type(values).__name__}"
+    )
+
+
 def check_pair(
     name: str,
     value: int | Sequence[int],
@@ -130,7 +154,10 @@ def check_pair(
     Raises:
       ValueError: something else, or out of range.
     """
-    pair = np.broadcast_to(np.asarray(value), 2) if np.size(value) in (1, 2) else np.zeros(1)
+    try:
+        pair = np.broadcast_to(np.asarray(value), 2)
+    except ValueError:  # more or fewer, or sequences of different lengths
+        pair = np.zeros(1)
     limit = np.full(2, np.iinfo(np.int64).max) if most is None else np.asarray(most)
     if pair.dtype.kind not in "iu" or (pair < least).any() or (pair > limit).any():
         bounds = f"{least} or more" if most is None else f"from {least} to {most[0]} and {most[1]}"

@@ -69,7 +69,7 @@ class Registry(Generic[T]):
         del self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._found()
+        return isinstance(name, str) and (name in self._entries or name in self._found())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

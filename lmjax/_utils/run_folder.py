@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.checks import LARGEST
 from lmjax._utils.identity import differences
+from lmjax._utils.text import one_line
 
 MANIFEST = "manifest.json"
 
@@ -30,11 +32,11 @@ def _is(kind: type, allowed: str) -> _Field:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return type(value) is int and 1 <= value <= LARGEST["images"]
 
 
 _TEXT, _OBJECT = _is(str, "text"), _is(dict, "an object")
-_COUNT = _Field(_is_count, "a whole number, 1 or more")
+_COUNT = _Field(_is_count, f"a whole number from 1 to {LARGEST['images']}")
 _LIST = _Field(
     lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
     "a list of objects",
@@ -216,4 +218,4 @@ def naming_damaged(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+        raise ValueError(f"{path} is damaged ({one_line(error)}); {remedy}") from error

@@ -1,9 +1,11 @@
 """Text from outside (names of files, classes, networks), made safe to show, and names of files."""
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _KEPT = "\n\t"
@@ -38,6 +40,34 @@ def _escaped(letter: str) -> str:
     if not (unseen or letter in _TURNING):
         return letter
     return letter.encode("unicode_escape", "surrogatepass").decode()
+
+
+def one_line(text: Any) -> str:
+    """Returns a text, such as the message of a library's error, with spaces for line breaks.
+
+    Args:
+      text: any value; its `str` is taken.
+    """
+    return " ".join(str(text).split())
+
+
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """Reads a text file in UTF-8, with or without a mark of the order of bytes.
+
+    Args:
+      path: the file.
+      what: it is, such as the name of the argument, for the error.
+
+    Raises:
+      ValueError: it is in another encoding, or no text.
+      OSError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} {path} is no text in UTF-8: {error.reason}") from error
+    except OSError as error:
+        raise OSError(f"{what} {path} cannot be read: {error.strerror}") from error
 
 
 def cell(value: Any) -> Any:

@@ -73,6 +73,7 @@ def banzhaf(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
+    num_samples = check_whole("num_samples", num_samples)
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)
         exact = from_all_coalitions(game, signs / 2 ** (num_segments - 1))

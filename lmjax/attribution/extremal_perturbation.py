@@ -16,7 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs
@@ -105,7 +105,7 @@ def extremal_perturbation(
     step = check_whole("step", step, least=1)
     check_number("sigma", sigma, above=0)
     check_number("learning_rate", learning_rate, above=0)
-    areas = tuple(map(float, areas))
+    areas = tuple(np.atleast_1d(check_numbers("areas", areas)).ravel().tolist())
     if not areas or not all(0 < area < 1 for area in areas):
         raise ValueError(f"areas must be one or more shares between 0 and 1, got {areas}")
     problem = soft_problem(predictor, image, target=target, objective=objective)
@@ -143,7 +143,7 @@ def _optimise(
     def penalty(masks: jax.Array, t: jax.Array) -> jax.Array:
         values = masks.reshape(len(masks), -1)
         wanted = jax.vmap(_upper_share)(jax.lax.stop_gradient(values), areas)
-        weight = _AREA_WEIGHT * _AREA_GROWTH**t
+        weight = _AREA_WEIGHT * _AREA_GROWTH ** t.astype(values.dtype)
         return weight * ((values - wanted) ** 2).mean(axis=1).sum()
 
     def optimise_one(target: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -175,6 +175,7 @@ def _upper_share(values: jax.Array, area: jax.Array) -> jax.Array:
     below = jnp.searchsorted(in_order, values - _EQUAL, side="left")
     not_above = jnp.searchsorted(in_order, values + _EQUAL, side="right")
     hidden = jnp.round((1 - area) * len(values))
+    below, not_above = (each.astype(values.dtype) for each in (below, not_above))
     return jnp.clip((not_above - hidden) / (not_above - below), 0, 1)
 
 

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
@@ -188,6 +189,7 @@ def smoothgrad(
       3: noise of 10% to 20%, 50 samples.
     """
     check_choice("channels", channels, CHANNELS)
+    check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=2)
     check_number("noise", noise, above=0)
     problem = make_problem(predictor, image, target=target, objective=objective)

@@ -141,7 +141,8 @@ def _median_widths(outputs: np.ndarray) -> np.ndarray:
 def _hsic(keep: jax.Array, outputs: jax.Array, widths: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns scores and errors `[T, S]` of coalitions `[N, S]`, outputs `[T, N]`, widths `[T]`."""
     # The kernel of visibility, 1/2 for equal and -1/2 for unequal, is a product: 2 x x'.
-    x, count = keep - keep.mean(axis=0, keepdims=True), len(keep)
+    x, count = keep.astype(outputs.dtype), len(keep)
+    x = x - x.mean(axis=0, keepdims=True)
 
     def one(arguments):
         outputs, width = arguments

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.summary import summarize
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
@@ -152,6 +153,7 @@ def interactions(
       `shapiq` package, whose names the indices have, but "FSII" and "BII".
     """
     check_choice("index", index, INDICES)
+    check_key(key)
     game = Game(predictor, image, segments, target=target, objective=objective)
     if num_samples is not None:
         num_samples = check_whole("num_samples", num_samples, least=2)

@@ -4,7 +4,6 @@ Ribeiro, Singh & Guestrin 2016, "Why should I trust you?" (arXiv 1602.04938). Nu
 `lime` package 0.2.0.1 (`lime_image.py`).
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.notices import warn
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
@@ -75,8 +75,10 @@ def lime(
         raises.
 
     Warns:
-      UserWarning: fewer than 10 samples a segment.
+      UserWarning: fewer than 10 samples a segment; once in a call of `lmjax.explain`.
     """
+    if not isinstance(surrogate, Surrogate):
+        raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {surrogate!r}")
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     note = "the whole image and another variant"
@@ -111,10 +113,10 @@ def lime(
 def _warn_few_samples(num_samples: int, num_segments: int) -> None:
     """Warns of fewer than 10 samples a segment."""
     if num_samples < _SAMPLES_PER_SEGMENT * num_segments:
-        warnings.warn(
+        warn(
+            "few samples",
             f"{num_samples} samples for {num_segments} segments are fewer than "
             f"{_SAMPLES_PER_SEGMENT} a segment: scores may be noise; use num_samples="
             f"{_SAMPLES_PER_SEGMENT * num_segments} or fewer segments",
-            UserWarning,
             stacklevel=3,
         )

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs
@@ -117,9 +118,12 @@ def meaningful_perturbation(
       authors' code. (A widely used reimplementation in PyTorch takes means, with l1 0.01 and tv
       0.2: on 28 x 28 cells about 1e-5 and 3e-4 here.)
     """
+    check_key(key)
     iterations = check_whole("iterations", iterations, least=1)
     jitter = check_whole("jitter", jitter, least=1)
-    check_number("learning_rate", learning_rate, above=0)
+    learning_rate = check_number("learning_rate", learning_rate, above=0)
+    if not isinstance(penalty, MaskPenalty):
+        raise ValueError(f"penalty must be a lmjax.attribution.MaskPenalty, got {penalty!r}")
     check_image(image)
     note = "the image's height and width"
     grid = check_pair("grid", grid, least=2, most=np.shape(image)[:2], note=note)

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from lmjax import attribution
-from lmjax._utils.checks import check_choice
+from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
 
@@ -167,25 +168,53 @@ def attribute(
 
 def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
     """Returns the names, each once; raises ValueError for none, and for one that is unknown."""
-    if not chosen:
-        raise ValueError(f"method must be one or more of {', '.join(names())}; got none")
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
+        got = chosen if isinstance(chosen, str) or np.size(chosen) else "none"
+        raise ValueError(f"method must be one or more of {', '.join(names())}; got {got}")
     for name in chosen:
         _REGISTRY.check(name)
     return tuple(dict.fromkeys(chosen))
 
 
-def check_samples(chosen: Sequence[str], samples: int | None, num_segments: int) -> None:
-    """Raises ValueError where samples are too few for a method, or none of the methods samples."""
+def check_samples(
+    chosen: Sequence[str], samples: int | None, num_segments: int
+) -> dict[str, int | None]:
+    """Returns how many variants each method is to evaluate under each removal, before any does.
+
+    Of several methods, those that need more than `samples` get the fewest that they need, as long
+    as one of them can do with `samples`.
+
+    Args:
+      chosen: names of methods.
+      samples: about how many variants were asked for; None leaves it to the methods.
+      num_segments: S.
+
+    Raises:
+      ValueError: samples are too few for all of the methods, or none of them samples.
+
+    Warns:
+      UserWarning: a method gets more; once in a call of `lmjax.explain`.
+    """
+    check_methods(chosen)
+    num_segments = check_whole("num_segments", num_segments, least=1, most=10**5)
     if samples is None:
-        return
+        return dict.fromkeys(chosen)
+    samples = check_whole("samples", samples)
     sampling = [name for name in chosen if get(name).budget is not None]
     if not sampling:
         known = ", ".join(name for name in names() if get(name).budget is not None)
         raise ValueError(
             f"samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
         )
-    for name in sampling:
-        _spend(name, samples, num_segments)
+    needed = {name: _fewest(name, num_segments) for name in sampling}
+    short = {name: fewest for name, fewest in needed.items() if samples < fewest}
+    if len(short) == len(sampling):
+        _spend(sampling[0], samples, num_segments)
+    if short:
+        more = ", ".join(f"{name} gets {fewest}" for name, fewest in short.items())
+        message = f"samples {samples} are too few with {num_segments} segments: {more}"
+        warn("samples of methods", message, stacklevel=2)
+    return {**dict.fromkeys(chosen), **dict.fromkeys(sampling, samples), **short}
 
 
 def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:
@@ -201,8 +230,13 @@ def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str
     Raises:
       ValueError: a method that can run under none of the removals.
     """
+    if not isinstance(removals, Mapping):
+        raise ValueError(
+            "removals must be a mapping from names to whether they take soft masks; got "
+            f"{removals!r}"
+        )
     found = []
-    for name in chosen:
+    for name in check_methods(chosen):
         under = {
             "every": list(removals),
             "blending": [removal for removal, soft_masks in removals.items() if soft_masks],
@@ -224,12 +258,18 @@ def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
         return {}
     options = budget(samples, num_segments)
     if options is None:
-        fewest = next(n for n in itertools.count(2) if budget(n, num_segments))
         raise ValueError(
-            f"samples must be {fewest} or more for {name} with {num_segments} segments, got "
-            f"{samples}"
+            f"samples must be {_fewest(name, num_segments)} or more for {name} with {num_segments} "
+            f"segments, got {samples}"
         )
     return options
+
+
+def _fewest(name: str, num_segments: int) -> int:
+    """Returns the fewest samples that a method can do with."""
+    budget = get(name).budget
+    assert budget is not None
+    return next(n for n in itertools.count(2) if budget(n, num_segments))
 
 
 def _samples(variants: int, num_segments: int) -> dict[str, int] | None:

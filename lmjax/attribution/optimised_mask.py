@@ -108,7 +108,8 @@ def descend(
     def step(carry, each):
         masks, state, depends = carry
         gradient, contributes = slope(masks, each)
-        updates, state = optimiser.update(gradient, state, masks)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in ints
+            updates, state = optimiser.update(gradient, state, masks)
         masks = jnp.clip(jnp.asarray(optax.apply_updates(masks, updates)), 0, 1)
         return (masks, state, depends | contributes), None
 

@@ -131,6 +131,11 @@ def run(
     Raises:
       ValueError: `previous` from another method, key, image or predictor, or with more samples.
     """
+    if until is not None and not callable(until):
+        raise ValueError(
+            "until must be a function of scores and standard errors, such as stable_ranking(5); "
+            f"got {until!r}"
+        )
     state = None if previous is None else _resume(previous, sampling, game, num_samples)
     for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):
         if state is None or stop > state[0].count:

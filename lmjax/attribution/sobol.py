@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
@@ -156,7 +157,9 @@ def designs(num_segments: int, last: int, key: jax.Array, *, first: int = 0) -> 
       float32 `[(last - first) (S + 1), S]` in [0, 1): the degrees of designs `first` to `last - 1`.
     """
     # Four words seed the scrambling, for every implementation of keys.
-    scrambling = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
+    scrambling = jax.random.wrap_key_data(
+        jax.random.bits(check_key(key), (4,), np.uint32), impl="rbg"
+    )
     both = quasi_random(last - first, 2 * num_segments, key=scrambling, first=first)
     points, others = np.split(both.astype(np.float32), 2, axis=1)
     mixed = np.repeat(points[:, None], num_segments + 1, axis=1)

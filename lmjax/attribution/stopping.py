@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_pair, check_whole
 
 Until = Callable[[np.ndarray, np.ndarray], bool]
 
@@ -39,6 +39,13 @@ def stable_ranking(top: int, *, errors: float = 2.0, cells: int | tuple[int, int
     check_number("errors", errors, above=0)
 
     def until(scores: np.ndarray, standard_error: np.ndarray) -> bool:
+        scores = check_numbers("scores", scores)
+        standard_error = check_numbers("standard_error", standard_error)
+        if np.shape(scores) != np.shape(standard_error) or np.ndim(scores) not in (2, 3):
+            raise ValueError(
+                "scores and standard errors must be [T, S] or [T, H, W], got shapes "
+                f"{np.shape(scores)} and {np.shape(standard_error)}"
+            )
         if np.ndim(scores) == 3:
             scores, standard_error = (_cell_means(x, grid) for x in (scores, standard_error))
         order = np.argsort(-scores, axis=1)

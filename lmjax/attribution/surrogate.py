@@ -11,9 +11,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
 from lmjax._utils.sizes import filled, power_of_two
 from lmjax.attribution.sampling import Estimate
+from lmjax.masking.checks import is_traced
 
 # Outputs that differ by no more than this share of the largest are constant to their rounding.
 _ROUNDING = 1e-6
@@ -85,7 +86,6 @@ class Surrogate:
         return 0.25 if self.distance == "cosine" else 0.75 * num_segments**0.5
 
 
-@bounded_jit(static_argnames="distance")
 def lime_regression(
     keep: ArrayLike,
     outputs: ArrayLike,
@@ -114,7 +114,26 @@ def lime_regression(
       between variable selection and data augmentation and a method for prediction"): at most 1, and
       below 0 where the mean predicts better. It is NaN where outputs do not vary, and for fewer
       than S + 2 samples.
+
+    Raises:
+      ValueError: shapes that do not match, or options out of range.
     """
+    kernel_width = check_number("kernel_width", kernel_width, above=0)
+    alpha = check_number("alpha", alpha, above=0)
+    check_choice("distance", distance, DISTANCES)
+    shapes = np.shape(keep), np.shape(outputs)
+    if len(shapes[0]) != 2 or len(shapes[1]) not in (1, 2) or shapes[0][0] != shapes[1][0]:
+        raise ValueError(
+            f"keep must be [N, S] and outputs [N] or [N, T], got shapes {shapes[0]} and {shapes[1]}"
+        )
+    if not is_traced(outputs) and not np.isfinite(check_numbers("outputs", outputs)).all():
+        raise ValueError("outputs hold NaN or infinity")
+    outputs = jnp.asarray(outputs, None if jnp.result_type(outputs).kind == "f" else jnp.float32)
+    return _regression(keep, outputs, kernel_width, alpha, distance=distance)
+
+
+@bounded_jit(static_argnames="distance")
+def _regression(keep, outputs, kernel_width, alpha, *, distance: str):
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)

@@ -6,13 +6,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
-
-import tyro
+from typing import TYPE_CHECKING
 
 from lmjax._utils.interruption import Interrupted
-from lmjax._utils.text import printable
+from lmjax._utils.text import one_line, printable
 from lmjax.cli.interruption import end, interruptible
 from lmjax.cli.terminal import streams, warn
+
+if TYPE_CHECKING:
+    import tyro
 
 COMMANDS = {
     "explain": "Shows which parts of an image a network uses, as a figure.",
@@ -70,12 +72,14 @@ def _run(arguments: list[str]) -> None:
         sys.exit(130)
 
 
-def build(command: ModuleType | None) -> tyro.extras.SubcommandApp:
+def build(command: ModuleType | None) -> "tyro.extras.SubcommandApp":
     """Returns the commands by name, of which only the one that runs is imported.
 
     Args:
       command: module of the command that runs, if it is one of `COMMANDS`.
     """
+    import tyro  # not above: an interrupt may come while it is imported
+
     app = tyro.extras.SubcommandApp()
     for name, about in COMMANDS.items():
         made = _not_imported
@@ -134,7 +138,7 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def _one_line(message) -> str:
-    return printable(" ".join(str(message).split()))
+    return printable(one_line(message))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

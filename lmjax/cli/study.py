@@ -19,6 +19,7 @@ from lmjax.data import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
 from lmjax.studies import registry, reporting
+from lmjax.studies.images import Spending
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import (
     DEFAULT_NETWORKS,
@@ -58,7 +59,7 @@ Args:
     distributed: share the work with the other processes of a cluster, which JAX finds by itself
         (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
     retry_errors: try images again that could not be evaluated.
-    dry_run: only print how many evaluations it takes and how long.
+    dry_run: only print how many evaluations it takes, for what, and how long.
     devices: with --dry-run, how long with this number of devices like those here, each used by a
         process of its own.
 """
@@ -216,10 +217,27 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def describe(cost: Cost) -> str:
-    """Returns the cost of a run as a sentence."""
+    """Returns the cost of a run as a sentence, and a table of its evaluations."""
     minutes = math.ceil(cost.seconds / 60)
     time = f"{cost.seconds:.0f} seconds" if cost.seconds < 100 else f"{minutes} minutes"
-    return f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"
+    said = f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"
+    return "\n".join([said, *spending_lines(cost.spending)])
+
+
+def spending_lines(spending: Mapping[Spending, int]) -> list[str]:
+    """Returns a table, in lines: evaluations by part of a study, removal and network."""
+    if not spending:
+        return []
+    rows = [(str(n), each.part, each.removal, each.network) for each, n in spending.items()]
+    columns = dict(zip(("evaluations", "for", "under", "network"), zip(*rows)))
+    if len(set(columns["network"])) == 1:
+        del columns["network"]
+    table = [[name, *column] for name, column in columns.items() if any(column)]
+    widths = [max(map(len, column)) for column in table]
+    return [
+        "  ".join([first.rjust(widths[0]), *map(str.ljust, others, widths[1:])]).rstrip()
+        for first, *others in zip(*table)
+    ]
 
 
 def describe_missing(missing: Sequence[Range]) -> str:

@@ -170,12 +170,12 @@ def prepared(data_dir: str | os.PathLike | None = None) -> list[Prepared]:
     paths = (*folder.glob("*/*/features.json"), *folder.glob("*/*/*/features.json"))
     for path in sorted(paths):
         try:
-            about = json.loads((path.parent / "dataset_info.json").read_text())
-        except (OSError, ValueError):
-            continue  # not written completely
-        splits = tuple(split["name"] for split in about.get("splits", ()))
-        name = path.parent.relative_to(folder).as_posix()
-        found.append(Prepared(name, splits, about.get("fileFormat", "tfrecord")))
+            about = json.loads((path.parent / "dataset_info.json").read_text("utf-8"))
+            splits = tuple(str(split["name"]) for split in about.get("splits", ()))
+            form = str(about.get("fileFormat", "tfrecord"))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue  # damaged, or not written completely
+        found.append(Prepared(path.parent.relative_to(folder).as_posix(), splits, form))
     return found
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice
+from lmjax._utils.checks import check_choice, check_number
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.allocation import Allocation
@@ -56,6 +56,7 @@ def compare_engines(
       ValueError: another engine, or one that the predictor does not support.
     """
     check_choice("engine", engine, ("visible", "shared"))
+    check_number("tolerance", tolerance, least=0)
     predictor = as_predictor(predictor)
     evaluate = Evaluator(predictor, engine=engine)  # which checks that it is supported
     masks = np.asarray(masks, bool)
@@ -100,6 +101,7 @@ def _row_outputs(
     def run(predictor, image, masks, layout: Layout):
         with _recorded() as outputs, contextlib.suppress(Cut):
             predictor.on_visible(image, masks, layout)
+        layout.forget_arrays()
         names[:] = [name for name, _ in outputs]
         return [x for _, x in outputs]
 

@@ -144,6 +144,8 @@ class Evaluator:
         return logits
 
     def _options(self, expected: int | None = None) -> Options:
+        if expected is not None:
+            expected = check_whole("expected", expected, least=1)
         return Options(self.batch_size, self.mesh, expected)
 
 

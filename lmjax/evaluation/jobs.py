@@ -153,6 +153,8 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
         make, rows, shape = family.make, family.rows, family.spatial_shape
     if len(rows) == 0:
         raise ValueError("masks must hold at least one variant, got none")
+    if 0 in shape:
+        raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
     image_of = _check_image_of(image_of, len(rows), _number_of(images, shared))
     images, shared = jax.tree.map(_filled_up, (images, shared))
     arrays, static = split(predictor, make, many=True)
@@ -280,6 +282,9 @@ def _is_array(leaf) -> bool:
 
 
 def _number_of(images, shared) -> int:
+    for leaf in jax.tree.leaves(images):
+        if getattr(leaf, "dtype", np.dtype(float)).kind in "OUS":
+            raise ValueError(f"images must hold numbers, got {leaf.dtype}")
     numbers = {np.shape(x)[:1] for x in jax.tree.leaves((images, shared))}
     if len(numbers) != 1 or numbers <= {(), (0,)}:
         raise ValueError(

@@ -351,6 +351,7 @@ def _record(static, tree, shapes, options, spatial_shape, variants, rows) -> Lay
         masks = jnp.zeros((variants, *spatial_shape), bool)
         with contextlib.suppress(Cut):
             _on_rows(static, arrays, images, image_of, masks, layout)
+        layout.forget_arrays()
 
     jax.eval_shape(trace, arrays, images)
     return layout

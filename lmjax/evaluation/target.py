@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmjax._utils.checks import check_numbers
+
 
 def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[int, ...]:
     """Returns the class or classes that an explanation or a score is about.
@@ -18,6 +20,9 @@ def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[in
     Raises:
       ValueError: not whole numbers, or not within 0..K-1.
     """
+    logits = check_numbers("logits", logits)
+    if logits.ndim != 1 or not np.isfinite(logits).all():
+        raise ValueError(f"logits must be finite numbers [K], got {logits!r}")
     if target is None:
         return int(np.argmax(logits))
     check_target(target, len(logits))

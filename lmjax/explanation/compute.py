@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from lmjax._utils.compiling import compiling
+from lmjax._utils.notices import said_once
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.shares import Observed
@@ -108,7 +109,12 @@ def explain(
     Warns:
       UserWarning: one of several images that could not be explained, and why.
     """
-    config = _configure(config, options)
+    with said_once():
+        return _explain_all(image, _configure(config, options), output)
+
+
+def _explain_all(image: Any, config: ExplanationConfig, output) -> Explanation | Explanations:
+    """Explains an image or several, as `explain`."""
     if not isinstance(image, list | tuple):
         image, config = _choose(image, image, config)
         file = image if isinstance(image, str | os.PathLike) else None
@@ -155,7 +161,7 @@ def _explain_image(
         patch_size=getattr(classifier, "patch_size", None) if config.snap_to_patches else None,
         n_segments=config.n_segments,
     )
-    check_samples(config.method, config.samples, int(segments.max()) + 1)
+    samples = check_samples(config.method, config.samples, int(segments.max()) + 1)
     explanation = Explanation(config, classifier, explained, segments, {}, (), files)
     evaluators = _evaluators(explanation)
     soft_masks = {name: evaluators[name].soft_masks for name in config.removal or ()}
@@ -164,7 +170,9 @@ def _explain_image(
     explanation = dataclasses.replace(explanation, variants=variants)
     try:
         for pair in asked:
-            explanation.results[pair] = _explain(pair, explanation, evaluators, target)
+            explanation.results[pair] = _explain(
+                pair, explanation, evaluators, target, samples[pair[0]]
+            )
     except (Exception, KeyboardInterrupt):
         if explanation.results and files:
             warnings.warn(f"wrote the results before the error to {files[0]}", stacklevel=2)
@@ -251,6 +259,7 @@ def _explain(
     explanation: Explanation,
     evaluators: dict[str, Evaluator],
     target: int | tuple[int, ...] | None,
+    samples: int | None,
 ) -> Result:
     """Runs one method under one removal, and measures its attribution."""
     method, removal = pair
@@ -265,7 +274,7 @@ def _explain(
             image.pixels,
             segments,
             key=_keys(config)[0],
-            samples=config.samples,
+            samples=samples,
             target=target,
         )
     seconds = time.perf_counter() - start

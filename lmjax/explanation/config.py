@@ -33,7 +33,8 @@ class ExplanationConfig:
         (`lmjax.segments.snap`), and the squares of grid are patches: token dropping then shows what
         the masks show.
       samples: about how many masked variants a method evaluates under each removal; by default the
-        method's own number (lime: 1000). Methods that do not sample have none.
+        method's own number (lime: 1000). Methods that do not sample have none. Of several methods,
+        one that needs more gets the fewest that it needs, which is said before anything runs.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2. masking is the network's own: layer or token_dropping.

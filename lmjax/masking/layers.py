@@ -350,7 +350,8 @@ def window_sum(
     if mask is None:
         return Masked(total)
     visible = _window_sum(mask[..., None].astype(wide_type(x)), made)
-    scale = made.inside(_size(x))[None, ..., None] / jnp.maximum(visible, 1)
+    inside = made.inside(_size(x))[None, ..., None].astype(visible.dtype)
+    scale = inside / jnp.maximum(visible, 1)
     mask = _pool_mask(mask, made)
     return Masked(select(mask, total * scale.astype(x.dtype)), mask)
 

@@ -7,10 +7,13 @@ known and never filled.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from lmjax._utils.checks import check_whole
 
 # Below this the rings are filled channel by channel (images); above it, channels last is faster.
 _FEW_CHANNELS = 8
@@ -41,6 +44,20 @@ def _ring(x: jax.Array, known: jax.Array, rows: int) -> tuple[jax.Array, jax.Arr
     return jnp.where(known, x, means), counts > 0  # where nothing is known, the mean is 0 / 1
 
 
+def _check(x: Any, mask: Any, rings: int) -> None:
+    """Raises ValueError for arrays and rings that do not fit."""
+    check_whole("rings", rings, least=0)
+    shapes = [getattr(each, "shape", None) for each in (x, mask)]
+    if shapes[0] is None or len(shapes[0]) != 4 or shapes[1] != shapes[0][:3]:
+        raise ValueError(
+            f"x must be [N, H, W, C] and mask [N, H, W], got shapes {shapes[0]} and {shapes[1]}"
+        )
+    if mask.dtype != bool or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"x must hold floating-point numbers and mask bools, got {x.dtype} and {mask.dtype}"
+        )
+
+
 @functools.partial(jax.jit, static_argnames="rings")  # outside jit too, the loop compiles once
 def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     """Fills `rings` rings of hidden positions around the visible region.
@@ -55,6 +72,7 @@ def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
       beyond the last ring stay 0. Filled values are constants with respect to gradients, as in the
       authors' code.
     """
+    _check(x, mask, rings)
     if rings == 0:
         return x
     filled = lax.stop_gradient(x)

@@ -511,9 +511,9 @@ def _cell_of_pixel(cells: int, pixels: int, shift: jax.Array) -> jax.Array:
 
 def _cell_weights(cells: int, pixels: int, shift: jax.Array) -> jax.Array:
     """Returns interpolation weights `[n, pixels, cells]` along one side; they sum to 1."""
-    centre = jnp.arange(pixels)[None] + shift[:, None] + 0.5
+    centre = (jnp.arange(pixels)[None] + shift[:, None]).astype(jnp.float32) + 0.5
     position = jnp.clip(centre * cells / _enlarged(cells, pixels) - 0.5, 0, cells - 1)
-    distance = jnp.abs(position[:, :, None] - jnp.arange(cells)[None, None])
+    distance = jnp.abs(position[:, :, None] - jnp.arange(cells, dtype=jnp.float32)[None, None])
     return jnp.maximum(1 - distance, 0)
 
 

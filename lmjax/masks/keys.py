@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmjax._utils.keys import check_key
 from lmjax._utils.sizes import power_of_two
 
 
@@ -16,6 +17,7 @@ def threefry(key: jax.Array) -> jax.Array:
     A threefry draw depends on the key and the position alone. Keys of implementation "rbg" promise
     no such thing: their bits depend on the shape of the draw and on the device.
     """
+    key = check_key(key)
     if jax.random.key_impl(key) == "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), "uint32"), impl="threefry2x32")

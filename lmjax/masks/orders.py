@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_numbers, check_whole
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.samplers import numbered_bits
 from lmjax.masks.segments import check_segments
@@ -29,10 +29,12 @@ def random_orders(
       ints `[N, S]`, a permutation of 0..S-1 in each row.
 
     Raises:
-      ValueError: numbers out of range.
+      ValueError: numbers out of range, or more orders than memory allows.
     """
     num_segments = check_whole("num_segments", num_segments, least=1)
     num_orders = check_whole("num_orders", num_orders, least=1)
+    first = check_whole("first", first, least=0, most=2**31)
+    check_memory(2 * 12 * num_segments * num_orders, num_segments, num_orders)
     return np.argsort(numbered_bits(num_segments, first, first + num_orders, key=key), axis=1)
 
 
@@ -77,7 +79,7 @@ def segment_salience(
     Raises:
       ValueError: shapes that differ, non-finite heatmaps, or another reduction.
     """
-    heatmap = np.asarray(heatmap, np.float64)
+    heatmap = check_numbers("heatmap", heatmap)
     segments = check_segments(segments)
     if heatmap.shape != segments.shape:
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.sizes import power_of_two, segments_size
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.keys import threefry
@@ -144,7 +145,7 @@ def shapley_keep(
     """
     num_segments, num_samples, first = _check_sizes(num_segments, num_samples, first)
     half = f"half of the {num_segments} segments"
-    check_whole("smallest", smallest, least=1, most=num_segments // 2, note=half)
+    smallest = check_whole("smallest", smallest, least=1, most=num_segments // 2, note=half)
     mass = shapley_kernel(num_segments)[smallest - 1 : num_segments - smallest]
     up_to = np.cumsum(mass)[:-1] / mass.sum()
 
@@ -174,7 +175,9 @@ def complement_pairs(keep: ArrayLike) -> np.ndarray:
     References:
       Covert & Lee 2021 (arXiv 2012.01536), paired sampling.
     """
-    keep = np.asarray(keep, bool)
+    keep = np.asarray(keep)
+    if keep.ndim != 2 or keep.dtype != bool:
+        raise ValueError(f"keep must be bool [N, S], got {keep.dtype} {keep.shape}")
     return np.stack([keep, ~keep], axis=1).reshape(-1, keep.shape[-1])
 
 
@@ -190,7 +193,8 @@ def all_coalitions(num_segments: int) -> np.ndarray:
     Raises:
       ValueError: more coalitions than memory allows.
     """
-    num_segments = check_whole("num_segments", num_segments, least=1)
+    note = "which are 2^num_segments coalitions"
+    num_segments = check_whole("num_segments", num_segments, least=1, most=40, note=note)
     check_memory(2 * 9 * num_segments * 2**num_segments, num_segments, 2**num_segments)
     return (np.arange(2**num_segments)[:, None] >> np.arange(num_segments)[None, :]) % 2 == 1
 
@@ -232,7 +236,8 @@ def quasi_random(
     if sequence == "sobol":
         note = "as far as Sobol sequences are tabulated; 'halton' has no limit"
         check_whole("dimensions", dimensions, most=qmc.Sobol.MAXDIM, note=note)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(check_key(key))).ravel())
+    check_memory(2 * 9 * dimensions * (first + num_samples), dimensions, first + num_samples)
     engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[sequence](dimensions, rng=generator)
     return engine.random(power_of_two(first + num_samples))[first : first + num_samples]
 
@@ -274,7 +279,7 @@ def _check_sizes(
     """Returns three checked sizes; raises ValueError also for more samples than memory allows."""
     num_segments = check_whole(name, num_segments, least=1)
     num_samples = check_whole("num_samples", num_samples, least=1)
-    first = check_whole("first", first, least=0)
+    first = check_whole("first", first, least=0, most=2**31)
     # Random bits and what is made of them, for a power of two of rows.
     check_memory(2 * 9 * num_segments * num_samples, num_segments, num_samples)
     return num_segments, num_samples, first

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_pair, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_pair, check_whole
 from lmjax._utils.registry import Registry
 from lmjax.masks.foreign_segments import from_coco as from_coco
 from lmjax.masks.foreign_segments import from_masks as from_masks
@@ -24,6 +24,7 @@ from lmjax.masks.region_merging import merge_regions
 _NAMED_LABELS = 5
 _MOST_SLIC = 8  # times that `slic_near` asks
 _NEAR = 0.1
+_MOST = 1e6  # pixels and the like, in options of scikit-image
 _LIGHTNESS = 100  # range of lightness in Lab, for which defaults of compactness and ratio are
 
 Segmenter = Callable[..., np.ndarray]
@@ -105,7 +106,7 @@ def make(
         options.setdefault("size", patch_size)
     takes = inspect.signature(segmenter).parameters
     options = {option: value for option, value in options.items() if option in takes}
-    found = check_segments(segmenter(image, **options), image.shape[:2], f"segments of {name}")
+    found = check_segments(segmenter(image, **options), np.shape(image)[:2], f"segments of {name}")
     return found if patch_size is None else snap(found, patch_size)
 
 
@@ -142,6 +143,7 @@ def even_grid(
     Raises:
       ValueError: no cells, or more than pixels.
     """
+    shape = check_pair("shape", shape)
     cells = check_pair(name, cells, most=shape, note="the image's height and width")
     return _cross(*(np.arange(pixels) * count // pixels for count, pixels in zip(cells, shape)))
 
@@ -156,8 +158,9 @@ def cells(shape: tuple[int, int], most: int) -> np.ndarray:
     Returns:
       Segments `[H, W]`, row by row.
     """
-    height, width = shape
-    return even_grid(shape, (min(most, height), min(most, width)))
+    height, width = check_pair("shape", shape)
+    most = check_whole("most", most, least=1)
+    return even_grid((height, width), (min(most, height), min(most, width)))
 
 
 def _cross(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -183,6 +186,8 @@ def slic(
       Segments `[H, W]`.
     """
     n_segments = check_whole("n_segments", n_segments, least=1)
+    check_number("compactness", compactness, above=0, most=_MOST)
+    check_number("sigma", sigma, least=0, most=_MOST)
     from skimage.segmentation import slic as skimage_slic
 
     colours = _in_colour(_as_float(image))
@@ -254,6 +259,9 @@ def quickshift(
     Returns:
       Segments `[H, W]`.
     """
+    check_number("kernel_size", kernel_size, least=1, most=_MOST)
+    check_number("max_dist", max_dist, least=0)
+    check_number("ratio", ratio, least=0, most=1)
     from skimage.segmentation import quickshift as skimage_quickshift
 
     image = _in_colour(_as_float(image))
@@ -285,6 +293,9 @@ def felzenszwalb(
     Returns:
       Segments `[H, W]`.
     """
+    check_number("scale", scale, above=0)
+    check_number("sigma", sigma, least=0, most=_MOST)
+    min_size = check_whole("min_size", min_size, least=0)
     from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 
     with warnings.catch_warnings():  # scikit-image suspects that 4 channels are slices of a volume
@@ -336,7 +347,10 @@ def boxes(image: ArrayLike, *, point: tuple[int, int] | None = None, size: int =
     """
     size = check_whole("size", size, least=1, note="pixels")
     height, width = _as_float(image).shape[:2]
-    row, column = (height // 2, width // 2) if point is None else point
+    point = (height // 2, width // 2) if point is None else point
+    if np.shape(point) != (2,):
+        raise ValueError(f"point must be (row, column), got {point!r}")
+    row, column = check_pair("point", point, least=-(2**62))
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
     down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
@@ -431,8 +445,9 @@ def check_segments(
     """
     labels = np.asarray(segments)
     _check_label_map(labels, name)
-    if shape is not None and labels.shape != tuple(shape):
-        raise ValueError(f"{name} must be {tuple(shape)} like the image, got shape {labels.shape}")
+    shape = labels.shape if shape is None else check_pair("shape", shape)
+    if labels.shape != shape:
+        raise ValueError(f"{name} must be {shape} like the image, got shape {labels.shape}")
     renumber = "renumber them: lmjax.segments.from_labels(label_map)"
     if labels.min() < 0:
         raise ValueError(f"{name} must hold labels from 0, got {labels.min()}; {renumber}")

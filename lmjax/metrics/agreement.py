@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.metrics.ranked_regions import check_scores
 
 
@@ -164,6 +165,7 @@ def bootstrap_mean(
     values = check_scores(values, "values")
     if values.ndim == 0 or len(values) == 0:
         raise ValueError(f"values must be [N, ...] of 1 or more images, got shape {values.shape}")
+    check_key(key)
     check_number("confidence", confidence, above=0, below=1)
     count = check_whole("num_resamples", num_resamples, least=1)
     flat = values.reshape(len(values), -1)

@@ -132,6 +132,21 @@ class Curve:
         return f"Curve({', '.join(f'{name}={summarize(getattr(self, name))}' for name in names)})"
 
 
+def check_curve(name: str, curve: Any) -> Curve:
+    """Returns a curve; raises ValueError for anything else.
+
+    Args:
+      name: of the argument, for the error.
+      curve: what came.
+    """
+    if not isinstance(curve, Curve):
+        raise ValueError(
+            f"{name} must be a Curve, such as lmjax.metrics.region_perturbation returns; got "
+            f"{summarize(curve)}"
+        )
+    return curve
+
+
 @renamed(output="objective")
 @recorded
 def deletion(

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
@@ -70,6 +71,7 @@ def mu_fidelity(
       which takes Spearman's correlation, hides each cell independently, so that sizes differ, and
       counts NaN as 0.
     """
+    check_key(key)
     check_choice("correlation", correlation, CORRELATIONS)
     check_number("share", share, above=0, below=1)
     game = Game(predictor, image, target=target, objective=objective)
@@ -140,11 +142,13 @@ def sensitivity_n(
       (arXiv 1711.06104), section 4: 100 subsets for each size, n up to about 80% of the features.
       Quantus removes features by falling score instead of random subsets.
     """
+    check_key(key)
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)
     if sizes is None:
         sizes = list(map(int, np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))))
+    sizes = np.atleast_1d(check_numbers("sizes", sizes)).ravel().tolist()
     sizes = [check_whole("sizes", size, least=1, most=count - 1) for size in sizes]
     subsets = _random_subsets(count, sizes, num_subsets, key)
     return SensitivityN(np.array(sizes), _correlations(game, regions, subsets, "pearson"))
@@ -291,7 +295,7 @@ def necessity(
 
 def _top(budgets: Sequence[float], count: int) -> np.ndarray:
     """Returns how many of `count` regions each budget allows, or raises ValueError."""
-    shares = np.atleast_1d(np.asarray(budgets, np.float64))
+    shares = np.atleast_1d(check_numbers("budgets", budgets))
     if shares.size == 0 or not ((shares > 0) & (shares <= 1)).all():
         raise ValueError(f"budgets must be above 0 and at most 1, got {shares}")
     # 0.07 * 100 is slightly above 7 in floating point, and still seven regions.

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
@@ -138,6 +139,7 @@ def f_fidelity(
     """
     check_number("share", share, above=0, most=1)
     check_number("most", most, above=0, most=1)
+    check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=1)
     shares = _check_sizes(sizes)
     game = Game(predictor, image, target=target, objective=objective)
@@ -160,7 +162,7 @@ def f_fidelity(
 
 def _check_sizes(sizes: Sequence[float]) -> np.ndarray:
     """Returns shares `[M]`; raises ValueError unless they are above 0 and below 1."""
-    shares = np.atleast_1d(np.asarray(sizes, np.float64))
+    shares = np.atleast_1d(check_numbers("sizes", sizes))
     if shares.size == 0 or not ((shares > 0) & (shares < 1)).all():
         raise ValueError(f"sizes must be above 0 and below 1, one or more; got {sizes}")
     return shares

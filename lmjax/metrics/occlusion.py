@@ -12,7 +12,7 @@ from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.masks.orders import random_orders
-from lmjax.metrics.curves import Curve, trace
+from lmjax.metrics.curves import Curve, check_curve, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 
@@ -137,6 +137,8 @@ def relevance_gain(lerf: Curve, morf: Curve) -> float | np.ndarray:
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654).
     """
+    check_curve("lerf", lerf)
+    check_curve("morf", morf)
     ends = lerf.fractions[-1], morf.fractions[-1]
     if lerf.target != morf.target or not np.isclose(*ends):
         raise ValueError(
@@ -160,6 +162,7 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code.
     """
+    check_curve("curve", curve)
     return mean_height(curve.fractions, curve.values)[()]
 
 

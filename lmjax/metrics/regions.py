@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
@@ -15,7 +16,7 @@ from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import predicted_classes
 from lmjax.masking.checks import check_image
 from lmjax.masks.segments import grid
-from lmjax.metrics.curves import Curve, deletion, trace
+from lmjax.metrics.curves import Curve, check_curve, deletion, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 ORDERS = ("morf", "lerf", "random")
@@ -73,6 +74,8 @@ def region_perturbation(
     check_choice("order", order, ORDERS)
     if order == "random" and key is None:
         raise ValueError("order 'random' needs key=jax.random.key(seed)")
+    if key is not None:
+        check_key(key)
     game = Game(predictor, image, target=target, objective=objective)
     segments = grid(image, size=size) if segments is None else segments
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
@@ -99,7 +102,7 @@ def aopc(curve: Curve) -> float | np.ndarray:
       Samek et al. 2017 (arXiv 1509.06321), section III. Quantus returns the L drops without the
       first, which is 0: their mean is (L + 1) / L times this.
     """
-    values = curve.values.astype(np.float64)
+    values = check_curve("curve", curve).values.astype(np.float64)
     return (values[..., :1] - values).mean(axis=-1)
 
 
@@ -121,6 +124,8 @@ def area_between(lerf: Curve, morf: Curve) -> float | np.ndarray:
       instead of a mean of all values, it is the "degradation" of Schulz et al. 2020, arXiv
       2001.00396, up to normalisation.)
     """
+    check_curve("lerf", lerf)
+    check_curve("morf", morf)
     if lerf.values.shape != morf.values.shape or lerf.target != morf.target:
         raise ValueError(
             "lerf and morf must have the same number of steps and the same target; got shapes "

@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.keys import check_key
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.metrics.agreement import spearman
 from lmjax.metrics.ranked_regions import check_scores
@@ -86,8 +87,8 @@ def random_logit(
     explain: Callable[[int], ArrayLike],
     target: int,
     *,
-    num_classes: int,
     key: jax.Array,
+    num_classes: int,
     similarity: Callable[[np.ndarray, np.ndarray], float] = spearman,
 ) -> float:
     """Compares the map of a class with that of another one, drawn at random; lower is better.
@@ -97,8 +98,8 @@ def random_logit(
     Args:
       explain: class -> heatmap.
       target: the class that was explained.
-      num_classes: 2 or more.
       key: random key of the other class.
+      num_classes: 2 or more.
       similarity: of two maps, such as `lmjax.metrics.ssim`, which Quantus takes.
 
     Returns:
@@ -110,6 +111,7 @@ def random_logit(
     References:
       Sixt, Granz & Landgraf 2020, "When explanations lie" (arXiv 1912.09818), section 5.
     """
+    check_key(key)
     num_classes = check_whole("num_classes", num_classes, least=2)
     target = check_whole("target", target, least=0, most=num_classes - 1)
     other = (target + int(jax.random.randint(key, (), 1, num_classes))) % num_classes
@@ -130,6 +132,7 @@ def _changes(
     """
     check_image(image)
     check_colours(image)
+    check_key(key)
     radius = check_number("radius", radius, above=0, most=1)
     num_samples = check_whole("num_samples", num_samples, least=1)
     image = np.asarray(image, np.float32)

@@ -427,7 +427,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except (SafetensorError, AttributeError, TypeError) as error:  # the last two: unknown dtypes
+    except (SafetensorError, AttributeError, TypeError, ValueError) as error:
+        # Of NumPy: types that it does not know, more axes than it has.
         raise ValueError(_damaged(path, error)) from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.text import one_line
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.functional import from_function
@@ -156,7 +157,7 @@ def _import(library: str) -> Any:
         ) from error
     except RuntimeError as error:
         raise ImportError(
-            f"{library} cannot be imported ({' '.join(str(error).split())}); torch and torchvision "
+            f"{library} cannot be imported ({one_line(error)}); torch and torchvision "
             "must be builds of the same kind, for CPU or for one version of CUDA"
         ) from error
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from lmjax._utils.text import one_line
 from lmjax.masking import layers
 from lmjax.masking.checks import is_traced
 from lmjax.masking.masked import Masked
@@ -257,7 +258,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _misfit(shape: Sequence[int], error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(error)[:300]
     return (
         f"apply must take (params, images), images of shape {list(shape)}; it raised "
         f"{type(error).__name__}: {reason}. Check the order of its arguments, `layout` "

@@ -65,7 +65,7 @@ def _rise_weights() -> tuple[float, ...]:
 
 def _gaussian_matrix(size: int, sigma: float, radius: int | None) -> jax.Array:
     position = jnp.arange(size)
-    distance = jnp.abs(position[:, None] - position[None, :])
+    distance = jnp.abs(position[:, None] - position[None, :]).astype(float)
     weight = jnp.exp(-0.5 * (distance / sigma) ** 2)
     if radius is not None:
         weight = jnp.where(distance <= radius, weight, 0)

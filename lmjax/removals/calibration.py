@@ -125,7 +125,7 @@ def calibrated(
             f"classes must hold ints from 0 to {logits.shape[1] - 1}, got {classes.dtype} from "
             f"{classes.min()} to {classes.max()}; take whole_logits.argmax(axis=1)"
         )
-    check_number("ridge", ridge, above=0)
+    ridge = check_number("ridge", ridge, above=0)
     matrix, bias = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
     return Calibrated(removal, matrix, bias)
 

@@ -16,6 +16,7 @@ from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask
 from lmjax.removals import libraries, visible
 from lmjax.removals.removal import Painting, is_opaque
+from lmjax.removals.replace import check_shape
 
 # Fills that come with lmjax: their results are colours, and need no check in every program.
 _OWN = (
@@ -133,6 +134,8 @@ class Fill(Painting):
         image = jnp.asarray(image)
         masks = jnp.asarray(check_mask(masks, image.shape[:2]))
         empty = jnp.asarray(_MIDDLE_GREY if mean is None else mean, image.dtype)
+        if empty.ndim:
+            check_shape("mean", empty, image.shape[-1:])
 
         def fill(mask: jax.Array) -> jax.Array:
             visible = mask[..., None]

@@ -121,6 +121,10 @@ _FITTING = {
 
 def check_masking(masking: Any, own: Masking) -> None:
     """Raises ValueError unless `masking` fits a network whose own masking is `own`."""
+    if getattr(own, "where", None) not in _FITTING:
+        raise ValueError(
+            f"own must be a network's masking, such as lmjax.LayerMasking(); got {own!r}"
+        )
     if isinstance(masking, type) or declared(masking, "where") != own.where:
         kind, fitting = _FITTING[own.where]
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmjax._utils.keys import check_key
 from lmjax._utils.registry import Registry
 from lmjax.removals import libraries, visible
 from lmjax.removals.fill import Fill
@@ -103,6 +104,8 @@ def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any 
       ValueError: another name, or a key or segments that the removal needs and that are missing.
     """
     base, depth = check_name(name)
+    if key is not None:
+        check_key(key)
     removal = _make(base, key, segments)
     return removal if depth is None else dataclasses.replace(removal, depth=depth)
 

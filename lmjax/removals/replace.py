@@ -85,6 +85,8 @@ _SPELLINGS = {"gray": "grey", "gray_smooth": "grey_smooth"}
 
 def canonical_spelling(name: str) -> str:
     """Returns a name in the spelling of this package: `"gray"` is `"grey"`."""
+    if not isinstance(name, str):
+        raise ValueError(f"removal must be a name, got {name!r}")
     return _SPELLINGS.get(name, name)
 
 
@@ -202,15 +204,15 @@ class Replace(Painting):
             picture = BASELINES[self.baseline].picture(self, image, mean)
         elif callable(self.baseline):
             picture = jnp.asarray(self.baseline(image))
-            _check_shape("the baseline function's result", picture, image.shape)
+            check_shape("the baseline function's result", picture, image.shape)
         else:
             picture = jnp.asarray(self.baseline)
-            _check_shape("baseline", picture, image.shape[-picture.ndim :])
+            check_shape("baseline", picture, image.shape[-picture.ndim :])
         return jnp.broadcast_to(picture, image.shape).astype(image.dtype)
 
     def _labels(self, image: jax.Array) -> jax.Array:
         segments = jnp.asarray(self.segments)
-        _check_shape("segments", segments, image.shape[:2])
+        check_shape("segments", segments, image.shape[:2])
         return segments
 
     def tree_flatten(self):
@@ -245,7 +247,7 @@ def _mean_colour(mean, image: jax.Array) -> jax.Array:
     if mean is None:
         raise ValueError("mean is needed by this baseline: the preprocessing's mean, C floats")
     mean = jnp.asarray(mean)
-    _check_shape("mean", mean, image.shape[-1:])
+    check_shape("mean", mean, image.shape[-1:])
     return mean
 
 
@@ -278,7 +280,8 @@ def _check_labels(segments) -> None:
         )
 
 
-def _check_shape(name: str, array, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, array, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless an array has the shape that an image asks for."""
     if array.shape != tuple(shape):
         raise ValueError(
             f"{name} must have shape {tuple(shape)} to match the image, got {array.shape}"

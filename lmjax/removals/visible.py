@@ -53,7 +53,7 @@ def harmonic(image: jax.Array, mask: jax.Array, key: jax.Array | None = None) ->
       Strategy for Attribution Methods" (arXiv 2202.00449), and its published code, without noise.
     """
     known = jnp.where(mask[..., None], image, 0)
-    mean = known.sum(axis=(0, 1)) / jnp.maximum(mask.sum(), 1)
+    mean = known.sum(axis=(0, 1)) / jnp.maximum(mask.sum(dtype=known.dtype), 1)
     start = jnp.moveaxis(jnp.where(mask[..., None], known, mean), -1, 0)
     hidden = ~mask & mask.any()  # with nothing visible there is no solution
     solution = solve(start, hidden, tolerance=TOLERANCE, max_iterations=_MAX_ITERATIONS)

@@ -86,7 +86,8 @@ class ExplanationStudy(Study):
         targets = batch.whole_predictions(network)[image_of]
         outputs = []
         for removal in removals:
-            logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+            with batch.part("LIME"):
+                logits = batch.coalition_logits(network, removal, segments, keep, image_of)
             chosen = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
             outputs.append(np.exp(chosen - np.logaddexp.reduce(logits, axis=1)))
         outputs = np.stack(outputs, axis=1).reshape(len(drawn), self.samples, len(removals))
@@ -121,7 +122,8 @@ class ExplanationStudy(Study):
                     about.append({"k": k, "removed": removed, "visible": visible})
                     image_of.append(i)
         keep, image_of = np.array(keep), np.array(image_of)
-        logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+        with batch.part("ablation"):
+            logits = batch.coalition_logits(network, removal, segments, keep, image_of)
         shown = batch.shares_shown(network, removal, ImageCoalitions(segments, keep), image_of)
         predictions = batch.predictions(network, logits, image_of)
         rows = [

@@ -129,6 +129,7 @@ def probabilities(
     removals: Sequence[str],
     variants: Sequence[tuple[int, MaskFamily]],
     classes: np.ndarray,
+    parts: Sequence[str],
 ) -> dict[str, list[np.ndarray]]:
     """Evaluates the probabilities of a class under masks, for several images and removals.
 
@@ -138,6 +139,7 @@ def probabilities(
       removals: their names.
       variants: places of images in the batch, and their masks.
       classes: `[M]`, the class of each of the batch's images.
+      parts: of the study, for each family of masks; see `ImageBatch.part`.
 
     Returns:
       For each removal, float64 `[N]` for each family of masks.
@@ -152,8 +154,9 @@ def probabilities(
         masks = np.concatenate([np.asarray(variants[n][1].masks(rows)) for n, rows in pieces])
         lengths = [rows.stop - rows.start for _, rows in pieces]
         image_of = np.repeat([variants[n][0] for n, _ in pieces], lengths)
+        of_parts = [(parts[n], length) for (n, _), length in zip(pieces, lengths)]
         for removal in removals:
-            logits = batch.logits(network, removal, masks, image_of, total=total)
+            logits = batch.logits(network, removal, masks, image_of, total=total, parts=of_parts)
             values = probability(logits, classes[image_of])
             for (n, rows), part in zip(pieces, np.split(values, np.cumsum(lengths)[:-1])):
                 found[removal][n][rows] = part

@@ -4,11 +4,13 @@ A study measures one batch of images at a time. Random numbers are keyed by an i
 that its rows are the same however images are divided into batches.
 """
 
+import collections
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,6 +51,19 @@ def random_order(count: int, key: jax.Array) -> np.ndarray:
     return order[order < count]
 
 
+class Spending(NamedTuple):
+    """What variants are evaluated for.
+
+    Attributes:
+      part: of the study, such as a method or a metric; empty where it has no parts.
+      network, removal: their names; no removal for whole images.
+    """
+
+    part: str
+    network: str
+    removal: str
+
+
 class ImageBatch:
     """Images of a study and the networks to evaluate on them; what was computed once is kept.
 
@@ -64,7 +79,7 @@ class ImageBatch:
     Attributes:
       samples: M images.
       networks: classifiers by name.
-      evaluations: how many variants have been evaluated.
+      spent: how many variants have been evaluated, by part of the study, network and removal.
     """
 
     def __init__(
@@ -79,11 +94,30 @@ class ImageBatch:
         num_images: int | None = None,
     ):
         self.samples, self.networks = tuple(samples), networks
-        self.evaluations = 0
+        self.spent: collections.Counter[Spending] = collections.Counter()
+        self._part = ""
         self._key, self._engine = key, engine
         self._options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh, "progress": False}
         self._num_images = len(self.samples) if num_images is None else num_images
         self._cache = {}
+
+    @property
+    def evaluations(self) -> int:
+        """How many variants have been evaluated."""
+        return self.spent.total()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts what is evaluated in the block as that of a part of the study.
+
+        Args:
+          name: of the part, such as a method or a metric.
+        """
+        before, self._part = self._part, name
+        try:
+            yield
+        finally:
+            self._part = before
 
     @property
     def keys(self) -> jax.Array:
@@ -214,9 +248,10 @@ class ImageBatch:
         def compute():
             images = self.images(network)
             masks, image_of = np.ones(images.shape[:3], bool), np.arange(len(images))
-            return self._logits(
-                network, WholeImage(self.networks[network]), images, masks, image_of
-            )
+            with self.part("whole images"):
+                return self._logits(
+                    network, WholeImage(self.networks[network]), images, masks, image_of
+                )
 
         return self._once(("whole", network), compute)
 
@@ -228,6 +263,7 @@ class ImageBatch:
         image_of: np.ndarray,
         *,
         total: int | None = None,
+        parts: Sequence[tuple[str, int]] | None = None,
     ) -> np.ndarray:
         """Evaluates variants under a removal.
 
@@ -238,14 +274,20 @@ class ImageBatch:
           image_of: `[N]`, which of the batch's images each variant shows.
           total: variants of this batch in all calls like this one, where there are several; None
             takes N.
+          parts: names of parts of the study (`part`) and how many of the variants are of each; None
+            counts all for the part whose block this is in.
 
         Returns:
           Logits `[N, K]`.
         """
         shown = self.images(network)
-        return self._removed(
+        logits = self._removed(
             network, self.networks[network], removal, shown, masks, image_of, total
         )
+        for name, count in parts or ():
+            self.spent[Spending(self._part, network, removal)] -= count
+            self.spent[Spending(name, network, removal)] += count
+        return logits
 
     def features(
         self,
@@ -404,13 +446,20 @@ class ImageBatch:
         if isinstance(predictor, ImageRemoval):
             segments = masks.segments if isinstance(masks, ImageCoalitions) else None
             images = KeyedImage(images, self._two_keys()[:, 1], segments)
-        return self._logits(network, predictor, images, masks, image_of, total)
+        return self._logits(network, predictor, images, masks, image_of, total, removal)
 
     def _logits(
-        self, network: str, predictor: Callable, images, masks, image_of, total: int | None = None
+        self,
+        network: str,
+        predictor: Callable,
+        images,
+        masks,
+        image_of,
+        total: int | None = None,
+        removal: str = "",
     ) -> np.ndarray:
         logits = self._evaluate(predictor, images, masks, image_of, total or len(image_of))
-        self.evaluations += len(logits)
+        self.spent[Spending(self._part, network, removal)] += len(logits)
         bad = ~np.isfinite(logits).all(axis=1)
         if bad.any():
             name = self.samples[image_of[bad.argmax()]].id

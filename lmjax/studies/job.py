@@ -16,6 +16,7 @@ from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
+from lmjax._utils.text import one_line
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.keys import fingerprint
@@ -180,7 +181,7 @@ def _gather(calls: Mapping[int, Callable[[], Sample]]) -> Samples:
 def _record(index: int, name: str, error: Exception) -> dict[str, Any]:
     """Describes the error of an image, as JSON."""
     # File names need not be UTF-8.
-    text = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+    text = one_line(error).encode("utf-8", "backslashreplace").decode()
     return {"image": index, "id": name, "error": f"{type(error).__name__}: {text}"}
 
 

@@ -26,6 +26,7 @@ from lmjax._utils import run_folder
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.identity import plain
 from lmjax._utils.run_folder import MANIFEST, check_free, check_identity, is_temporary, write_json
+from lmjax._utils.text import one_line
 
 _ERRORS = b"errors"
 _MADE_BY = b"made_by"
@@ -176,7 +177,7 @@ def _shard(path: Path) -> pa.Table:
         if notes.pop(_SHA256).decode() != _hash(table, notes):
             raise ValueError("its rows are not those that were written")
     except Exception as error:  # pyarrow raises half a dozen types on damaged bytes
-        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+        raise ValueError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
     return table
 
 

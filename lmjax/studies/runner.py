@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import time
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies import measurements
-from lmjax.studies.images import ImageBatch, SampledBatch
+from lmjax.studies.images import ImageBatch, SampledBatch, Spending
 from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
 from lmjax.studies.run_folder import Range, Results, ranges, read_manifest
@@ -164,11 +165,14 @@ class Cost(NamedTuple):
       images: how many.
       evaluations: variants that networks are evaluated on.
       seconds: how long, compilation included, as measured on a few images.
+      spending: the evaluations by part of the study (such as a method or a metric), network and
+        removal.
     """
 
     images: int
     evaluations: int
     seconds: float
+    spending: Mapping[Spending, int] = types.MappingProxyType({})
 
 
 def estimate(
@@ -184,6 +188,9 @@ def estimate(
     processes: int = 1,
 ) -> Cost:
     """Estimates the evaluations and the time of a run; nothing is written.
+
+    Both are those of the first two images, taken for all: where images have different numbers of
+    segments, evaluations differ a little.
 
     Args:
       study, source, networks, images, already_sized, engine, batch_size, mesh: as in `run`.
@@ -225,7 +232,9 @@ def estimate(
     compiling = max(first - second, 0)
     evaluating = (second + batch.seconds_spared) * share
     most = math.ceil(len(job.shards) / processes) / len(job.shards)
-    return Cost(job.images, round(batch.evaluations * share), compiling + evaluating * most)
+    spending = {each: round(count * share) for each, count in batch.spent.items() if count}
+    seconds = compiling + evaluating * most
+    return Cost(job.images, round(batch.evaluations * share), seconds, spending)
 
 
 def _first_good(measure: Callable[[Sequence[int]], Any], images: int) -> int:

@@ -1,6 +1,8 @@
 """Settings of studies: fields of a frozen dataclass, to JSON and back, and checks of values."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -35,11 +37,25 @@ def from_settings(study: type[T], found: Mapping[str, Any]) -> T:
     Raises:
       ValueError: a setting that the study does not have, or a value that it does not take.
     """
-    known = {field.name for field in dataclasses.fields(study)}  # type: ignore[arg-type]
-    for name in found:
+    hints = typing.get_type_hints(study)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(study)}  # type: ignore[arg-type]
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    for name, value in given.items():
         if name not in known:
             raise ValueError(f"settings.{name} is no setting of this study")
-    return study(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        if not _is_of(value, known[name]):
+            raise ValueError(f"settings.{name} cannot be {found[name]!r}")
+    return study(**given)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Returns whether a value is of an annotated type, as far as its outermost part tells."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_is_of(value, each) for each in typing.get_args(hint))
+    kind = typing.get_origin(hint) or hint
+    if not isinstance(kind, type):  # Literal and the like
+        return True
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def check_removals(

@@ -210,7 +210,7 @@ def patches(
     which = jax.random.randint(fraction_key, (), 0, len(fractions), jnp.int32)
     fraction = jnp.asarray(fractions, jnp.float32)[which]
     order = jax.random.permutation(order_key, grid**2).reshape(grid, grid)
-    cells = order < jnp.round(fraction * grid**2)
+    cells = order < jnp.round(fraction * grid**2).astype(order.dtype)
     rows, columns = (jnp.arange(length) * grid // length for length in shape)
     return cells[rows][:, columns]
 
@@ -279,7 +279,7 @@ def cutmix(examples: Examples, *, key: jax.Array) -> Examples:
     def draw(key: jax.Array) -> jax.Array:
         share_key, place_key = jax.random.split(key)
         comes = jax.random.uniform(share_key, dtype=jnp.float32)
-        half = (jnp.array(shape) * jnp.sqrt(comes)).astype(int) // 2
+        half = (jnp.array(shape, jnp.float32) * jnp.sqrt(comes)).astype(int) // 2
         centre = jax.random.randint(place_key, (2,), 0, jnp.array(shape), jnp.int32)
         return _box(shape, centre - half, 2 * half)
 

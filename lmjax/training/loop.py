@@ -202,6 +202,11 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
         num_classes = check_whole("num_classes", num_classes, least=1)
     else:
         num_classes = len(class_names) if class_names else _own_classes(network)
+    if num_classes == 1:
+        raise ValueError(
+            "training needs two classes or more, and here is one: softmax over one logit is always "
+            "1, so that nothing is learnt. Give a source with other classes too"
+        )
     if class_names is not None and len(class_names) != num_classes:
         class_names = None
     for name, each in (("source", source), ("test", test)):

@@ -35,6 +35,7 @@ from lmjax._utils.run_folder import (
     read_manifest,
     write_json,
 )
+from lmjax._utils.text import one_line
 from lmjax.training.step import TrainState
 
 _KEPT = 2  # checkpoints: should the disk damage the last, there is another
@@ -154,7 +155,7 @@ class RunFolder:
         try:
             self._save(step, state, rows)
         except Exception as error:  # orbax and tensorstore raise a dozen types on full disks
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            reason = getattr(error, "strerror", None) or one_line(error)[:200]
             kept = ", ".join(map(str, self.checkpoints())) or "(none)"
             raise OSError(
                 f"the checkpoint of step {step} cannot be written to {self.out} ({reason}); those "
@@ -198,7 +199,7 @@ def _read_metrics(path: Path) -> pa.Table:
     try:
         return pq.ParquetFile(path).read([*_COLUMNS.names]).cast(_COLUMNS)
     except Exception as error:  # pyarrow raises half a dozen types on damaged bytes
-        raise ValueError(f"{path} is damaged ({error}); its steps are lost") from error
+        raise ValueError(f"{path} is damaged ({one_line(error)}); its steps are lost") from error
 
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -128,13 +128,15 @@ def train_step(
         )
     else:
         loss, batch_stats, accuracy, gradient = _accumulate(gradient_of, state, batch, config)
-    update, optimizer = make_optimizer(config).update(gradient, state.optimizer, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in ints
+        update, optimizer = make_optimizer(config).update(gradient, state.optimizer, state.params)
+        rate = learning_rate(config)(state.step)
     params: Any = optax.apply_updates(state.params, update)
     metrics = {
         "loss": loss,
         "accuracy": accuracy,
         "gradient_norm": optax.tree.norm(gradient),
-        "learning_rate": learning_rate(config)(state.step),
+        "learning_rate": rate,
     }
     ema = _average(state, _variables(params, batch_stats), config)
     state = TrainState(state.step + 1, params, batch_stats, optimizer, ema)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lmjax._utils.run_folder import MANIFEST, alone, check_free, read_manifest
+from lmjax._utils.run_folder import MANIFEST, alone, check_free, naming_damaged, read_manifest
 
 MANIFESTS = {
     "study": {
@@ -102,3 +102,18 @@ def test_one_run_at_a_time(tmp_path):
         pass
     with alone(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("images", [0, 2**63, 10**30, True, 2.0])
+def test_numbers_that_no_run_has_are_damaged(tmp_path, images):
+    write(tmp_path, {**MANIFESTS["study"], "images": images})
+    with pytest.raises(ValueError, match="images must be a whole number from 1 to 10000000"):
+        read_manifest(tmp_path, "study")
+
+
+def test_damage_is_told_in_one_line(tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"a\.json is damaged \(one two\); delete it$"),
+        naming_damaged(tmp_path / "a.json", "delete it"),
+    ):
+        raise ValueError("one\n  two\n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmjax._utils.text import cell, file_stems, printable
+from lmjax._utils.text import cell, file_stems, one_line, printable, read_text
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_different_names_are_different_files():
     assert all(len(stem) < 200 and "/" not in stem for stem in stems.values())
     assert stems["plain"] == "plain"
     assert file_stems(["a b"]) == {"a b": "a-b"}
+
+
+def test_errors_of_libraries_are_one_line():
+    assert one_line(ValueError("a\n  b\tc\n")) == "a b c"
+
+
+def test_text_of_another_encoding_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffKäse\n".encode())
+    assert read_text(path, "classes") == "Käse\n"
+    path.write_bytes("Käse".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes .*a\.txt is no text in UTF-8: inv"):
+        read_text(path, "classes")
+    with pytest.raises(OSError, match=r"classes .*b\.txt cannot be read: No such file"):
+        read_text(tmp_path / "b.txt", "classes")

@@ -77,6 +77,18 @@ def test_the_fewest_samples_are_enough_and_fewer_are_refused(name):
     attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=fewest)
 
 
+def test_of_several_methods_one_that_needs_more_gets_it():
+    chosen = ["lime", "kernelshap", "occlusion", "shapley"]
+    message = "samples 35 are too few with 16 segments: kernelshap gets 38, shapley gets 62"
+    with pytest.warns(UserWarning, match=message):
+        assert check_samples(chosen, 35, 16) == {
+            **{"lime": 35, "kernelshap": 38, "occlusion": None, "shapley": 62}
+        }
+    assert check_samples(chosen, None, 16) == dict.fromkeys(chosen)
+    with pytest.raises(ValueError, match="samples must be 38 or more for kernelshap with 16"):
+        check_samples(["kernelshap", "shapley", "occlusion"], 35, 16)
+
+
 def test_samples_have_no_effect_on_methods_that_do_not_sample():
     check_samples(["occlusion"], None, 16)
     check_samples(["occlusion", "lime"], 100, 16)

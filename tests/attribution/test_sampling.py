@@ -381,3 +381,9 @@ def test_maps_are_ranked_as_cells():
 def test_rules_out_of_range_are_errors(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         stable_ranking(*arguments, **options)
+
+
+def test_what_is_no_function_cannot_stop_a_run():
+    given = game(smooth_table(8)), picture(8), strip(8)
+    with pytest.raises(ValueError, match=r"until must be a function .* got 5"):
+        banzhaf(*given, key=jax.random.key(0), num_samples=64, until=5)

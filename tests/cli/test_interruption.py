@@ -1,10 +1,13 @@
 """Ctrl-C and SIGTERM: commands stop soon, in one line, and what they finished is kept."""
 
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -91,3 +94,81 @@ def test_a_training_writes_a_checkpoint_and_goes_on(tmp_path):
     finish(train(parts))
     names = [next((tmp_path / each).glob("*.safetensors")) for each in ("whole", "parts")]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def explain(out):
+    out.mkdir(exist_ok=True)
+    settings = ("--method", "leave_one_out", "--removal", "layer", "grey", "--show-variants", "0")
+    return start("explain", "scene:0", *settings, "--segments", "grid", "--output", out / "a.png")
+
+
+def short_study(out):
+    return study(out, 64)
+
+
+def short_training(out):
+    numbers = {"--epochs": 1, "--images-per-epoch": 96, "--batch-size": 8, "--test-images": 8}
+    numbers["--checkpoint-steps"] = 2
+    options = [each for pair in numbers.items() for each in pair]
+    return start("train", "digit-scenes", *options, "--out", out)
+
+
+# What is the same after any number of interruptions; the record of an explanation has times.
+COMMANDS = {
+    "explain": (explain, ("*.npz",)),
+    "study": (short_study, ("rows-*/*.parquet", "rows.parquet", "*.csv")),
+    "train": (short_training, ("*.safetensors",)),
+}
+MOMENTS = int(os.environ.get("LMJAX_MOMENTS", "40"))
+# Of an interrupted command, at the most; a busy machine needs more.
+SECONDS = float(os.environ.get("LMJAX_MOMENTS_SECONDS", "5"))
+
+
+def catches(process, number):
+    """Whether a process has a handler of its own for a signal, by what Linux says."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def results(out, patterns):
+    paths = [path for pattern in patterns for path in sorted(out.glob(pattern))]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_any_moment_will_do(command, tmp_path):
+    """Interrupts at random moments, and goes on each time; the rest is as if nothing had been."""
+    begin, patterns = COMMANDS[command]
+    begun = time.monotonic()
+    finish(begin(tmp_path / "whole"))
+    length = time.monotonic() - begun
+    expected = results(tmp_path / "whole", patterns)
+    assert expected
+    rng, interrupted, longest, round_of = random.Random(0), 0, 0.0, 0
+    while interrupted < MOMENTS:
+        out = tmp_path / str(round_of)
+        process = begin(out)
+        number = rng.choice([signal.SIGINT, signal.SIGTERM])
+        wait_for(lambda process=process: catches(process, signal.SIGTERM), process)
+        try:
+            process.wait(rng.uniform(0, length))
+        except subprocess.TimeoutExpired:
+            status, error, seconds = interrupt(process, number)
+            interrupted, longest = interrupted + 1, max(longest, seconds)
+            assert status == 128 + number or status == 0, (status, error)
+            if status:
+                assert error.count(MESSAGE) == 1, error
+            assert "Traceback" not in error
+            if status:
+                continue
+        else:
+            assert process.wait() == 0, process.communicate()
+            process.communicate()
+        assert results(out, patterns) == expected  # it came to its end
+        round_of += 1
+    finish(begin(tmp_path / str(round_of)))
+    assert results(tmp_path / str(round_of), patterns) == expected
+    assert longest < SECONDS

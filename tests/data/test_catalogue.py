@@ -96,3 +96,14 @@ def test_datasets_are_sources_with_terms(dataset):
     if dataset.name is not None:
         assert dataset.source.startswith(f"tfds:{dataset.name}[")
         assert dataset.name.split("/")[0] in tfds.list_builders(with_community_datasets=False)
+
+
+@pytest.mark.parametrize("about", ["[]", "null", '{"splits": 3}', '{"splits": [{}]}', "[" * 9999])
+def test_datasets_that_are_damaged_are_left_out(tmp_path, about):
+    folder = tmp_path / "pets" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text("{}")
+    (folder / "dataset_info.json").write_text('{"splits": [{"name": "train"}]}')
+    assert [each.splits for each in catalogue.prepared(tmp_path)] == [("train",)]
+    (folder / "dataset_info.json").write_text(about)
+    assert catalogue.prepared(tmp_path) == []

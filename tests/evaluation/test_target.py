@@ -38,3 +38,10 @@ def test_several_classes_keep_their_order(target):
 def test_anything_else_is_an_error(target, message):
     with pytest.raises(ValueError, match=message):
         resolve_target(target, LOGITS)
+
+
+@pytest.mark.parametrize("logits", [np.array([1, np.nan]), np.ones((2, 2)), np.array([np.inf, 0])])
+@pytest.mark.parametrize("target", [None, 0])
+def test_logits_that_are_none_are_an_error(logits, target):
+    with pytest.raises(ValueError, match=r"logits must be finite numbers \[K\]"):
+        resolve_target(target, logits)

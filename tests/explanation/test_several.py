@@ -1,6 +1,7 @@
 """Explanations of several photographs: files, failures, one network for all."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -34,6 +35,17 @@ def test_each_is_explained_as_it_is_alone_and_a_damaged_one_loses_no_other(
         for pair, result in alone.results.items():
             scores = explanation[pair].attribution.scores
             np.testing.assert_array_equal(scores, result.attribution.scores)
+
+
+def test_what_holds_for_all_is_said_once(photographs, any_size):
+    options = {**FAST, "method": ("lime", "kernelshap"), "samples": 4, "show_variants": 0}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = lmjax.explain(photographs[:2], model=any_size, **options)
+    few, more = sorted(str(each.message) for each in said)
+    assert few.startswith("4 samples for 4 segments are fewer than 10 a segment")
+    assert more == "samples 4 are too few with 4 segments: kernelshap gets 14"
+    assert found[1]["kernelshap", "layer"].attribution.num_variants == 14
 
 
 def test_one_table_for_all(photographs, any_size):

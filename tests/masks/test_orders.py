@@ -86,3 +86,10 @@ def test_other_bad_input_is_an_error():
     for orders in ([0, 0, 1], [1, 2, 3], 3, [[0, 1], [1, 1]]):
         with pytest.raises(ValueError, match="every row a permutation"):
             prefixes(orders)
+
+
+def test_orders_that_memory_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match="2,147,483,647 segments with 2 samples need about"):
+        random_orders(2**31 - 1, 2, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="first must be a whole number from 0 to 2147483648"):
+        random_orders(3, 2, key=jax.random.key(0), first=-1)

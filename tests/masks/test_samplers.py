@@ -168,7 +168,12 @@ def test_quasi_random_coalitions_keep_their_share(name):
         (bernoulli_keep, (0, 5), {}, "num_segments must be a whole number, 1 or more; got 0"),
         (shapley_keep, (4, 2.5), {}, "num_samples must be a whole number, 1 or more; got 2.5"),
         (quasi_random, (4, 0), {}, "dimensions must be a whole number, 1 or more; got 0"),
-        (quasi_random_keep, (4, 4), {"first": -1}, "first must be a whole number, 0 or more"),
+        (
+            quasi_random_keep,
+            (4, 4),
+            {"first": -1},
+            "first must be a whole number from 0 to 2147",
+        ),
         (bernoulli_keep, (5, 5), {"keep_probability": 1.0}, "above 0 and below 1; got 1.0"),
         (quasi_random_keep, (5, 5), {"keep_probability": 0}, "above 0 and below 1; got 0"),
         (shapley_keep, (5, 5), {"smallest": 3}, "from 1 to 2 .half of the 5 segments.; got 3"),

@@ -447,3 +447,34 @@ def test_made_segments_follow_a_patch_size():
     larger = segments.make("grid", image, patch_size=16, size=32)
     np.testing.assert_array_equal(larger, squares)
     np.testing.assert_array_equal(segments.make("grid", image), segments.grid(image, size=16))
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "options", "message"),
+    [
+        ("slic", {"compactness": 0}, "compactness must be a finite number above 0"),
+        ("slic", {"sigma": np.nan}, "sigma must be a finite number at least 0"),
+        ("slic_near", {"sigma": "1"}, "sigma must be a finite number at least 0"),
+        (
+            "quickshift",
+            {"kernel_size": np.zeros(2)},
+            "kernel_size must be a finite number at least 1",
+        ),
+        ("quickshift", {"max_dist": -1}, "max_dist must be a finite number at least 0"),
+        ("quickshift", {"ratio": 2}, "ratio must be a finite number at least 0 and at most 1"),
+        ("felzenszwalb", {"scale": np.inf}, "scale must be a finite number above 0"),
+        ("felzenszwalb", {"min_size": 1.5}, "min_size must be a whole number, 0 or more"),
+        ("boxes", {"point": (1,)}, r"point must be \(row, column\), got \(1,\)"),
+        ("boxes", {"point": ("a", "b")}, "point must be a whole number or two"),
+    ],
+)
+def test_options_of_segmenters_are_checked(segmenter, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(segments, segmenter)(np.full((8, 6, 3), 0.5, np.float32), **options)
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match="shape must be a whole number or two"):
+        segments.cells((8, 6, 3), 2)
+    with pytest.raises(ValueError, match="most must be a whole number, 1 or more"):
+        segments.cells((8, 6), 0)

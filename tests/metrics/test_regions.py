@@ -225,3 +225,17 @@ def test_the_batch_size_changes_nothing():
 def test_bad_input_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: lmjax.metrics.aopc(3),
+        lambda: lmjax.metrics.occlusion_area("a"),
+        lambda: lmjax.metrics.area_between(np.ones(3), np.ones(3)),
+        lambda: lmjax.metrics.relevance_gain(None, None),
+    ],
+)
+def test_what_is_no_curve_is_an_error(call):
+    with pytest.raises(ValueError, match=r"(curve|lerf) must be a Curve, such as"):
+        call()

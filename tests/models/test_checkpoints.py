@@ -1,7 +1,9 @@
 """State dicts: files, and strict porting to Flax variables and back."""
 
 import hashlib
+import json
 import pickle
+import struct
 import sys
 
 import chex
@@ -363,3 +365,12 @@ def test_failed_write_keeps_the_old_file(model, tmp_path):
         checkpoints.save_safetensors(path, {"a": np.array([object()])})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_more_axes_than_numpy_has_are_damage(tmp_path):
+    path = tmp_path / "a.safetensors"
+    header = {"a": {"dtype": "F32", "shape": [1] * 70, "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 4)
+    with pytest.raises(ValueError, match=r"a\.safetensors .*maximum supported dimension"):
+        checkpoints.read_state_dict(path)

@@ -15,6 +15,7 @@ import pytest
 from lmjax import plots, studies
 from lmjax.metrics import class_entropy
 from lmjax.studies import registry
+from lmjax.studies.settings import from_settings
 from lmjax.studies.statistics import Bootstrap, estimate
 from tests.studies import fakes
 
@@ -252,3 +253,18 @@ def test_no_file_of_something_else_becomes_a_report(tmp_path):
     with pytest.raises(ValueError, match="runs must be one or more folders"):
         studies.report([], page)
     assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unit": ["a"]}, r"settings\.unit cannot be \['a'\]"),
+        ({"colours": 3}, r"settings\.colours cannot be 3"),
+        ({"seed": None}, r"settings\.seed cannot be None"),
+        ({"hue": 1}, r"settings\.hue is no setting of this study"),
+    ],
+)
+def test_settings_of_other_types_are_damage(changes, message):
+    assert from_settings(fakes.Brightness, {"seconds": 1, "colours": [0, 2]}).colours == (0, 2)
+    with pytest.raises(ValueError, match=message):
+        from_settings(fakes.Brightness, changes)

@@ -333,6 +333,13 @@ def test_settings_out_of_range_are_named(changes, message):
         dataclasses.replace(a_run.CONFIG, **changes)
 
 
+def test_one_class_is_refused(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"two classes or more, and here is one: softmax over one"):
+        train("resnet18_digits", _Labelled([0]), out=out, num_classes=1)
+    assert not out.exists()
+
+
 def test_unknown_networks_are_errors(tmp_path):
     with pytest.raises(ValueError, match=r"network must be one of .*got 'resnet17'"):
         train("resnet17", _Labelled([0]), out=tmp_path)

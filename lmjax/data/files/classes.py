@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
+from lmjax._utils.text import read_text
 from lmjax.data.imagenet import synsets
 
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
@@ -85,7 +85,7 @@ def _check_mixture(names: list[str], ids: tuple[str, ...]) -> None:
 
 
 def _listed(names: list[str], classes: str | os.PathLike) -> Classes:
-    lines = [line.strip() for line in Path(classes).read_text("utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(classes, "classes").splitlines()]
     listed = tuple(line for line in lines if line)
     numbers = {name: i for i, name in enumerate(listed)}
     if len(numbers) < len(listed):

@@ -3,6 +3,7 @@
 import csv
 import os
 
+from lmjax._utils.text import one_line
 from lmjax.data.files.classes import number
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.images import mask_rule
@@ -91,7 +92,8 @@ def read_lines(
             missing = [name for name in columns if name not in found]
             if missing:
                 raise ValueError(
-                    f"{path} must have a column {missing[0]}; its columns are {', '.join(found)}"
+                    f"{path} must have a column {missing[0]}; its columns are "
+                    f"{one_line(', '.join(found))}"
                 )
             return [
                 (reader.line_num, {name: text.strip() for name, text in line.items() if name})

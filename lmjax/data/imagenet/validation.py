@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from lmjax._utils.text import read_text
 from lmjax.data.files.examples import Files, Row
 from lmjax.data.files.folder import drawn, from_folder, picture_names, stem
 from lmjax.data.files.table import read_lines
@@ -72,11 +73,7 @@ def _read_kaggle(path: str | os.PathLike) -> dict[str, str]:
 
 def _read_ground_truth(path: str | os.PathLike) -> dict[str, str]:
     """Reads WordNet ids by names of images; line 1 belongs to ILSVRC2012_val_00000001."""
-    try:
-        with open(path, encoding="ascii") as file:
-            lines = file.read().split()
-    except OSError as error:
-        raise OSError(f"labels {path} cannot be read: {error.strerror}") from error
+    lines = read_text(path, "labels").split()
     synset_of = _read_meta(os.path.join(os.path.dirname(os.path.abspath(path)), _META))
     unknown = [line for line in lines if line not in synset_of]
     if unknown:

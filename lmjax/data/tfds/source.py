@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from lmjax._utils.text import one_line
 from lmjax.data.catalogue import build_command, default_data_dir, prepared
 from lmjax.data.files.images import mask_of_values, mask_rule, read_image, read_mask, read_saliency
 from lmjax.data.imagenet import synsets
@@ -363,7 +364,7 @@ def _wrong(path: Path) -> str | None:
         if found.file_format:
             tfds.core.FileFormat(found.file_format)
     except (OSError, ValueError, RecursionError, json_format.ParseError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None if found.splits else "it has no splits"
 
 

@@ -151,6 +151,10 @@ class Layout:
             self._made[request] = given
         return self._made[request]
 
+    def forget_arrays(self) -> None:
+        """Drops the index arrays; where a network is traced, they may not outlive the trace."""
+        self._made.clear()
+
     def note_products(self, positions: "Positions", per_row: int, *, depthwise: bool) -> None:
         """Notes that a convolution multiplies `per_row` numbers for each row of a set."""
         if self.active:

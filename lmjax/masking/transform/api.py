@@ -165,6 +165,9 @@ class LayerMasked:
     def trace(self, params: Any, images: Any) -> _Traced:
         """Returns the traced network, for parameters and images `[N, H, W, C]` of some shape."""
         leaves, structure = jax.tree.flatten(params)
+        for leaf in leaves:
+            if isinstance(leaf, str | bytes):
+                raise ValueError(f"params must be arrays, in any pytree; got {leaf!r}")
         avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
         key = structure, avals, tuple(images.shape), images.dtype
         if key in self._traced:

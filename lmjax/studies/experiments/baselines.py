@@ -160,7 +160,8 @@ class BaselineDependence(Study):
             for number, setting in enumerate(self.heatmap_settings())
         }
         families = [(i, family) for (i, _), family in made.items()]
-        values = probabilities(batch, network, self.removals, families, classes)
+        parts = [setting.generator for _, setting in made]
+        values = probabilities(batch, network, self.removals, families, classes, parts)
         values = dict(zip(made, zip(*values.values())))
         for i in range(len(batch.samples)):
             heatmaps, convergence = {}, []
@@ -230,7 +231,8 @@ class BaselineDependence(Study):
             for metric in self.metrics
         }
         variants = [*((i, each.family) for each in paths.values()), (i, _nothing(regions.shape))]
-        values = probabilities(batch, network, self.scorers, variants, classes)
+        parts = [*(metric for *_, metric in paths), "nothing visible"]
+        values = probabilities(batch, network, self.scorers, variants, classes, parts)
         for scorer, (*along_paths, (nothing,)) in values.items():
             for ((setting, removal, metric), each), own in zip(paths.items(), along_paths):
                 about = {"setting": str(setting), "removal": removal, "scorer": scorer}

@@ -76,6 +76,14 @@ class FeatureLinearity(Study):
         check_whole_numbers("sizes", self.sizes, rising=True)
         check_whole("patches", self.patches, least=2)
 
+    def check(self, networks) -> None:
+        super().check(networks)
+        for network in networks.values():
+            crop: int | None = network.preprocessing.crop
+            if crop is not None:
+                for size in self.sizes:
+                    _check_cells((crop, crop), size, self.patches)
+
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []
         for network in batch.networks:
@@ -138,12 +146,7 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
     Raises:
       ValueError: an image of (H, W) has fewer whole cells of this side.
     """
-    high, wide = (length // size for length in shape)
-    if high * wide < count:
-        raise ValueError(
-            f"images of {shape[0]} x {shape[1]} have {high * wide} patches of {size} x {size} "
-            f"pixels, fewer than patches={count}; give smaller sizes or fewer patches"
-        )
+    high, wide = _check_cells(shape, size, count)
 
     def draw(key):
         return jax.random.bits(jax.random.fold_in(key, size), (high * wide,), np.uint32)
@@ -153,6 +156,17 @@ def random_patches(shape: tuple[int, int], size: int, count: int, keys: jax.Arra
     grid = np.arange(high * wide).reshape(high, wide)
     cell_of[: high * size, : wide * size] = grid.repeat(size, axis=0).repeat(size, axis=1)
     return cell_of == cells[..., None, None]
+
+
+def _check_cells(shape: tuple[int, int], size: int, count: int) -> tuple[int, int]:
+    """Returns the rows and columns of whole cells; raises ValueError where they are too few."""
+    high, wide = shape[0] // size, shape[1] // size
+    if high * wide < count:
+        raise ValueError(
+            f"images of {shape[0]} x {shape[1]} have {high * wide} patches of {size} x {size} "
+            f"pixels, fewer than patches={count}; give smaller sizes or fewer patches"
+        )
+    return high, wide
 
 
 def linearity(alone: np.ndarray, together: np.ndarray, nothing: np.ndarray) -> dict[str, float]:

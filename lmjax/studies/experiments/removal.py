@@ -131,7 +131,8 @@ class SegmentRemoval(Study):
             keep, image_of = np.array(variants.keep), np.array(variants.image_of)
             coalitions = ImageCoalitions(segments, keep)
             for removal in self.removals:
-                logits = batch.coalition_logits(network, removal, segments, keep, image_of)
+                with batch.part(segmenter):
+                    logits = batch.coalition_logits(network, removal, segments, keep, image_of)
                 shown = batch.shares_shown(network, removal, coalitions, image_of).tolist()
                 about = {"segmenter": segmenter, "removal": removal}
                 predictions = batch.predictions(network, logits, image_of)

@@ -1,5 +1,7 @@
 """The study of linearity, and features below the last layer."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,9 @@ from flax import linen as nn
 from scipy.spatial import distance
 
 import lmjax
+from lmjax import studies
 from lmjax.masking.masked import Masked
+from lmjax.models import Preprocessing
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Conv, relu
 from lmjax.studies.experiments.linearity import FeatureLinearity, linearity, random_patches
@@ -190,6 +194,18 @@ def test_removals_are_compared_image_by_image():
 def test_settings_out_of_range_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         FeatureLinearity(**options)
+
+
+def test_too_few_patches_are_refused_before_a_run_starts(tmp_path):
+    network = dataclasses.replace(
+        fakes.network(), preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5,) * 3)
+    )
+    study, out = FeatureLinearity(sizes=(8, 16), patches=5), tmp_path / "run"
+    with pytest.raises(ValueError, match=r"32 x 32 have 4 patches of 16 x 16 .*patches=5; give"):
+        studies.run(study, fakes.Source(1), networks={"a": network}, out=out)
+    assert not out.exists()
+    with pytest.raises(ValueError, match="patches must be a whole number from 2 to 10000; got"):
+        FeatureLinearity(patches=10**9)
 
 
 def test_too_few_patches_are_an_error():
