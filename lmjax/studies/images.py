@@ -325,7 +325,12 @@ class ImageBatch:
         key = self._two_keys()[place, 1]
         made = removals.make(removal, key=key, segments=segments)
         predictor = Predictor(self.networks[network], made)
-        return _Counting(predictor, engine=self._engine_of(predictor), batch=self, **self._options)
+
+        def count(variants: int) -> None:
+            self.spent[Spending(self._part, network, removal)] += variants
+
+        options = {"engine": self._engine_of(predictor), **self._options}
+        return _Counting(predictor, count=count, **options)
 
     def coalition_logits(
         self,
@@ -495,12 +500,12 @@ class ImageBatch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Counting(Evaluator):
-    """An evaluator that adds the variants it evaluates to those of a batch."""
+    """An evaluator that says how many variants it is about to evaluate."""
 
-    batch: Any = dataclasses.field(kw_only=True)
+    count: Callable[[int], None] = dataclasses.field(kw_only=True)
 
     def _run(self, job: Job) -> np.ndarray:
-        self.batch.evaluations += job.num_variants
+        self.count(job.num_variants)
         return super()._run(job)
 
 

@@ -123,12 +123,13 @@ class InDomainJudges(Study):
         evaluator = batch.evaluator(network, removal, i, segments)
         target = int(batch.whole_predictions(network)[i])
         keys = [jax.random.fold_in(batch.keys[i], number) for number in range(len(self.methods))]
-        return {
-            method: methods.attribute(
-                method, evaluator, image, segments, key=key, samples=self.samples, target=target
-            )
-            for method, key in zip(self.methods, keys, strict=True)
-        }
+        found = {}
+        for method, key in zip(self.methods, keys, strict=True):
+            with batch.part(method):
+                found[method] = methods.attribute(
+                    method, evaluator, image, segments, key=key, samples=self.samples, target=target
+                )
+        return found
 
     def _judge(
         self, batch: ImageBatch, network: str, removal: str, i: int, found: Attribution
@@ -138,18 +139,21 @@ class InDomainJudges(Study):
         judge = batch.evaluator(network, removal, i, segments)
         of: dict[str, Any] = {"heatmap": found.heatmap, "target": found.target}
         patches = cells(image.shape[:2], self.patches)
-        fidelity = f_fidelity(
-            judge,
-            image,
-            **of,
-            key=jax.random.fold_in(batch.keys[i], len(self.methods)),
-            segments=segments,
-            sizes=self.sizes,
-            most=self.most,
-            num_samples=self.draws,
-        )
+        with batch.part("IDSDS"):
+            correlation = idsds(judge, image, **of, segments=patches)
+        with batch.part("F-Fidelity"):
+            fidelity = f_fidelity(
+                judge,
+                image,
+                **of,
+                key=jax.random.fold_in(batch.keys[i], len(self.methods)),
+                segments=segments,
+                sizes=self.sizes,
+                most=self.most,
+                num_samples=self.draws,
+            )
         return {
-            "idsds": float(idsds(judge, image, **of, segments=patches)),
+            "idsds": float(correlation),
             "ffid_plus": float(fidelity.plus.mean()),
             "ffid_minus": float(fidelity.minus.mean()),
         }

@@ -1,5 +1,6 @@
 """The study of in-domain judges."""
 
+import collections
 import dataclasses
 
 import jax
@@ -131,6 +132,10 @@ def test_evaluations_are_counted():
     batch = ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0))
     study.rows(batch)
     assert batch.evaluations == 2 * (160 + 17 + 25) + 1
+    by_part = collections.Counter()
+    for spending, count in batch.spent.items():
+        by_part[spending.part] += count
+    assert dict(by_part) | {"lime": 320, "IDSDS": 34, "F-Fidelity": 50} == dict(by_part)
 
 
 @pytest.mark.parametrize(
