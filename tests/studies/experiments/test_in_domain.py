@@ -135,7 +135,7 @@ def test_evaluations_are_counted():
     by_part = collections.Counter()
     for spending, count in batch.spent.items():
         by_part[spending.part] += count
-    assert dict(by_part) | {"lime": 320, "IDSDS": 34, "F-Fidelity": 50} == dict(by_part)
+    assert {"lime": 320, "IDSDS": 34, "F-Fidelity": 50}.items() <= by_part.items()
 
 
 @pytest.mark.parametrize(
