@@ -283,7 +283,8 @@ def _is_array(leaf) -> bool:
 
 def _number_of(images, shared) -> int:
     for leaf in jax.tree.leaves(images):
-        if getattr(leaf, "dtype", np.dtype(float)).kind in "OUS":
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(dtype, np.dtype) and dtype.kind in "OUS":  # random keys have other dtypes
             raise ValueError(f"images must hold numbers, got {leaf.dtype}")
     numbers = {np.shape(x)[:1] for x in jax.tree.leaves((images, shared))}
     if len(numbers) != 1 or numbers <= {(), (0,)}:
