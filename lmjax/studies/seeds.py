@@ -17,7 +17,10 @@ Kinds = Mapping[str, Sequence[str]]
 """Kinds of training by name: the names of their networks, one for each seed, in the same order."""
 
 # Measured; no part of a row's key.
-_COUNTS = ("images", "visible", "hidden", "removed", "classes", "rank", "first_call_seconds")
+_COUNTS = (
+    *("images", "visible", "shown", "hidden", "removed"),
+    *("classes", "rank", "first_call_seconds"),
+)
 _ACCURACIES = ("accuracy", "object", "swapped")
 
 
