@@ -101,7 +101,8 @@ def attempt(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"network": name, "family": FAMILIES[name]}
     try:
         if parameters(name) > LARGEST:
-            return row | {"status": "skipped", "reason": f"over {LARGEST / 1e6:.0f} million parameters"}
+            reason = f"over {LARGEST / 1e6:.0f} million parameters"
+            return row | {"status": "skipped", "reason": reason}
         with time_limit(SECONDS):
             return row | {"size": trace(name), "status": "traced"}
     except _TooLate:
