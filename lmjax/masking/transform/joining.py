@@ -78,7 +78,7 @@ def _are_pieces(operands: Sequence[Node], axis: int) -> bool:
 
 def _concatenated_channels(operation, aval: Any, operands: Sequence[Node], axis: int) -> Node:
     trace = operation.trace
-    join = functools.partial(_join_plain, axis=axis, shape=aval.shape)
+    join = functools.partial(_join_plain, axis=axis, sizes=[x.shape[axis] for x in operands])
     operands, outside = around(trace, operands, aval, join, along=axis)
     operands = unmerged(trace, operands)
     masked = [x for x in operands if x.masked]
@@ -160,13 +160,13 @@ def _filled(target: Any, x: Node) -> Callable:
     return run
 
 
-def _join_plain(*arrays: jax.Array, axis: int, shape: Sequence[int]) -> jax.Array:
+def _join_plain(*arrays: jax.Array, axis: int, sizes: Sequence[int]) -> jax.Array:
     rest = np.broadcast_shapes(
         *([1 if a == axis else n for a, n in enumerate(x.shape)] for x in arrays)
     )
     wide = [
-        jnp.broadcast_to(x, [x.shape[a] if a == axis else n for a, n in enumerate(rest)])
-        for x in arrays
+        jnp.broadcast_to(x, [size if a == axis else n for a, n in enumerate(rest)])
+        for x, size in zip(arrays, sizes, strict=True)
     ]
     return jnp.concatenate(wide, axis=axis)
 

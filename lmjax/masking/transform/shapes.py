@@ -12,7 +12,7 @@ from lmjax.masking import layers
 from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size, reshaped
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Axes, Outside
-from lmjax.masking.transform.pointwise import pointwise
+from lmjax.masking.transform.pointwise import normal, pointwise
 from lmjax.masking.transform.tracing import Trace, realised
 
 
@@ -100,10 +100,12 @@ def _reshape(operation: Operation, x: Node) -> Node:
     if operation.params.get("dimensions") is not None:
         operation.fail("a reshape that permutes")
     x = realised(operation.trace, x)
-    groups = _grouped(operation, _factors(x), operation.aval.shape)
+    if _grouped(_factors(x), operation.aval.shape) is None:
+        x = normal(operation.trace, x)  # channels that were merged in another order
+    groups = _cut(operation, x)
     if any(len(g) > 1 and any(f.dim is None for f in g) for g in groups):
         x = _with_repeats(operation, x, groups)
-        groups = _grouped(operation, _factors(x), operation.aval.shape)
+        groups = _cut(operation, x)
     x, groups = _split_dims(operation.trace, x, groups)
     rank, shape = len(x.grid), operation.aval.shape
     sizes = (*x.grid, *x.channels)
@@ -133,8 +135,19 @@ def _factors(x: Node) -> list[Factor]:
     return factors
 
 
-def _grouped(operation: Operation, factors: list[Factor], shape: Sequence[int]):
-    """The factors of each axis of the result, in order; a factor may be cut in two."""
+def _cut(operation: Operation, x: Node) -> list[list[Factor]]:
+    """The factors of each axis of the result, or an error."""
+    groups = _grouped(_factors(x), operation.aval.shape)
+    if groups is None:
+        operation.fail("a reshape that cuts across axes")
+    return groups
+
+
+def _grouped(factors: list[Factor], shape: Sequence[int]) -> list[list[Factor]] | None:
+    """The factors of each axis of the result, in order; a factor may be cut in two.
+
+    None where that would cut across axes.
+    """
     groups: list[list[Factor]] = []
     for size in shape:
         group, product = [], 1
@@ -150,13 +163,13 @@ def _grouped(operation: Operation, factors: list[Factor], shape: Sequence[int]):
             needed = size // product
             if factor.size > needed:
                 if factor.size % needed:
-                    operation.fail("a reshape that cuts across axes")
+                    return None
                 factors.insert(0, Factor(factor.size // needed, factor.dim))
                 factor = Factor(needed, factor.dim)
             group.append(factor)
             product *= factor.size
         if product != size:
-            operation.fail("a reshape that cuts across axes")
+            return None
         groups.append(group)
     return groups
 

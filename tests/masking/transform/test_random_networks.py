@@ -179,7 +179,8 @@ def check(body, first, padding="neighbor"):
     try:
         jax.eval_shape(layer_mask(function, padding=padding), P, IMAGES, MASKS)
     except LayerMaskError as error:
-        assume("read" not in str(error))  # windows beside the image alone
+        # Windows beside the image alone; parts that reach beside it on different sides.
+        assume("read" not in str(error) and "padded at different sides" not in str(error))
         raise
     # To partial convolution what is beside the image is hidden: not the network's own answer.
     tolerance = np.inf if padding == "partial" else 1e-9
@@ -192,6 +193,37 @@ def check(body, first, padding="neighbor"):
 @given(body=bodies, first=st.booleans())
 def test_identities_and_shortcuts(body, first):
     check(body, first)
+
+
+def one_column(size, dilation, padding):
+    return {
+        "size": (size, 1),
+        "stride": 1,
+        "dilation": dilation,
+        "groups": 1,
+        "padding": padding,
+        "before": False,
+    }
+
+
+BESIDE = [
+    ("conv", one_column(1, 1, "SAME")),
+    ("conv", one_column(2, 2, ((1, 0), (2, 1)))),
+    ("pool", ("max", 2, 1, "SAME")),
+]
+FOUND = {
+    "groups of shuffled channels": [("norm", "shuffle"), ("norm", "group")],
+    "joined beside the image": [
+        ("pool", ("max", 2, 1, "SAME")),
+        ("concatenate", (BESIDE, BESIDE)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_found_by_many(name, first):
+    check(FOUND[name], first)
 
 
 @pytest.mark.slow
