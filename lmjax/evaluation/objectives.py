@@ -23,7 +23,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_whole
 from lmjax._utils.host import suggests_black_box
 from lmjax._utils.probabilities import probabilities
 from lmjax.evaluation.outputs import OUTPUTS
@@ -149,8 +149,11 @@ def detection(box: ArrayLike, scores: ArrayLike) -> Partial:
 
 def check_objective(objective: Objective) -> None:
     """Raises ValueError unless the objective is one of `OUTPUTS` or a function."""
-    if not callable(objective):
-        check_choice("objective", objective, (*OUTPUTS, "a function of the network's output"))
+    if not callable(objective) and not (isinstance(objective, str) and objective in OUTPUTS):
+        raise ValueError(
+            f"objective must be one of {', '.join(OUTPUTS)}, a function of the network's output; "
+            f"got {objective!r}"
+        )
 
 
 @functools.partial(

@@ -245,6 +245,7 @@ def tiny():
     ("objective", "message"),
     [
         ("logits", "objective must be one of probability, logit, a function of"),
+        ("a function of the network's output", "objective must be one of probability, logit"),
         (7, "objective must be one of probability, logit, a function of"),
         (objectives.margin(5), "objective gave NaN or infinity for 10 of 10 variants; classes"),
         (objectives.probability_of([1, 9]), "objective gave NaN .* classes and entries that"),
