@@ -58,7 +58,7 @@ def explain(
     """Explains images by LIME in this process.
 
     Returns:
-      What it has grown by after every so many images, and whether the first image, explained
+      How much the process has grown at intervals of images, and whether the first image, explained
       again at the end, gives the same bits.
     """
     warnings.simplefilter("ignore", UserWarning)  # few samples will do

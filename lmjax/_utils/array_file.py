@@ -28,7 +28,7 @@ def write(
       arrays: by name; those that are None are left out.
 
     Raises:
-      ValueError: another suffix, or a file that is there and is of another kind.
+      ValueError: another suffix, or a file there that does not hold the same kind of result.
       OSError: the file cannot be written.
     """
     path = Path(path)
@@ -50,7 +50,8 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
     """Reads the header and the arrays of a file that `write` has made.
 
     Raises:
-      ValueError: another file, a damaged one, one of another kind or of another version's format.
+      ValueError: a file that is damaged, that `write` has not made, that holds another kind of
+        result, or that has the format of another version.
       OSError: the file cannot be read.
     """
     try:

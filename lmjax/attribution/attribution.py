@@ -1,7 +1,6 @@
 """Attribution, the result of every attribution method."""
 
 import dataclasses
-import html
 import os
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.summary import summarize
-from lmjax.attribution.record import Record
+from lmjax.attribution.record import Drawn, Record
 
 _STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Attribution:
+class Attribution(Drawn):
     """Scores of the segments of an image, or of its pixels, for one class or for T classes.
 
     Attributes:
@@ -125,13 +124,6 @@ class Attribution:
             columns["standard_error"] = np.ravel(self.standard_error)
         about = {} if self.record is None else self.record.columns
         return pandas.DataFrame({**about, **columns})
-
-    def _repr_html_(self) -> str:
-        """Shows the heatmap in notebooks."""
-        from lmjax import plots
-
-        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
-        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
 
     def __repr__(self) -> str:
         names = ("scores", "target", "probability", "num_variants")

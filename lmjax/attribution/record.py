@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
+import html
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -15,7 +15,6 @@ from lmjax.evaluation.evaluator import as_predictor
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_VERSIONS = ("jax", "numpy")
 _NOT_SETTINGS = ("predictor", "features", "head", "image", "key", "previous")
 
 
@@ -44,7 +43,7 @@ class Record:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What tells tables of several results apart."""
+        """Columns that tell the rows of several results apart in one table."""
         return {"method": self.method, "network": self.network, "removal": self.removal}
 
     @classmethod
@@ -57,6 +56,20 @@ class Record:
 
     def __hash__(self) -> int:
         return hash(Record)
+
+
+class Drawn:
+    """A result that notebooks show as text and, where it has one target, as a picture."""
+
+    target: Any
+    plot: Callable[..., Any]
+
+    def _repr_html_(self) -> str:
+        """Shows the result in notebooks."""
+        from lmjax import plots
+
+        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
+        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
 
 
 def tuples(value: Any) -> Any:
@@ -91,7 +104,7 @@ def _record(method: str, arguments: Mapping[str, Any]) -> Record:
             name: _setting(value) for name, value in arguments.items() if name not in _NOT_SETTINGS
         },
         key=None if key is None else tuple(np.ravel(jax.random.key_data(key)).tolist()),
-        versions={"lmjax": __version__, **{name: version(name) for name in _VERSIONS}},
+        versions={"lmjax": __version__, "jax": jax.__version__, "numpy": np.__version__},
     )
 
 

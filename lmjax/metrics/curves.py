@@ -5,7 +5,6 @@ image at all, under `lmjax.Replace` with the baseline.
 """
 
 import dataclasses
-import html
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax._utils.summary import summarize
 from lmjax.attribution.game import Game
-from lmjax.attribution.record import Record, recorded, tuples
+from lmjax.attribution.record import Drawn, Record, recorded, tuples
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
@@ -28,7 +27,7 @@ _KIND = "curve"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Curve:
+class Curve(Drawn):
     """A predictor's output after 0, 1, ..., n steps.
 
     Attributes:
@@ -119,13 +118,6 @@ class Curve:
         }
         about = {} if self.record is None else self.record.columns
         return pandas.DataFrame({**about, **columns})
-
-    def _repr_html_(self) -> str:
-        """Shows the curve in notebooks."""
-        from lmjax import plots
-
-        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
-        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
 
     def __repr__(self) -> str:
         names = ("values", "target", "normalised_auc")

@@ -93,7 +93,7 @@ def random_logit(
 ) -> float:
     """Compares the map of a class with that of another one, drawn at random; lower is better.
 
-    A map that is the same whatever class it is to explain does not explain the class.
+    A map that is the same for every class explains none of them.
 
     Args:
       explain: class -> heatmap.

@@ -52,7 +52,7 @@ def random_order(count: int, key: jax.Array) -> np.ndarray:
 
 
 class Spending(NamedTuple):
-    """What variants are evaluated for.
+    """The purpose that variants are evaluated for.
 
     Attributes:
       part: of the study, such as a method or a metric; empty where it has no parts.

@@ -1,4 +1,4 @@
-"""The study of in-domain judges: do methods rank alike where networks know what a removal shows?"""
+"""The study of in-domain judges: networks fine-tuned with the removal that judges explanations."""
 
 import dataclasses
 import itertools
