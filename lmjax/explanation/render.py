@@ -259,7 +259,7 @@ def _panel(explanation: "Explanation", name: str, removal: str, index: int) -> "
 
 
 def noted(result: "Result", attribution: Attribution, index: int) -> str:
-    """Returns what figures say of a heatmap, in a line or two: R², and how well it finds the object.
+    """Returns what figures say of a heatmap: R², how well it finds the object, shares shown.
 
     Args:
       result: of the method.

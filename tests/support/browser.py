@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pipe by its DevTools protocol; tests skip where there is none."""
+"""A headless Chromium, driven over a pipe by its DevTools protocol."""
 
 import base64
 import contextlib
@@ -116,7 +116,8 @@ class Browser:
         """Scrolls to an element; returns a point of it, given in shares of its width and height."""
         box = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            "e.scrollIntoView({block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect();"
+            "e.scrollIntoView({block: 'center', behavior: 'instant'});"
+            "const b = e.getBoundingClientRect();"
             "return [b.left, b.top, b.width, b.height]; })()"
         )
         return box[0] + x * box[2], box[1] + y * box[3]

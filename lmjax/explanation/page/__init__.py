@@ -150,11 +150,8 @@ def _shown(
 
 def _classes(shown: dict[str, Any]) -> set[int]:
     """Returns the classes that are among the answers under a removal."""
-    answers = [
-        *shown["hiddenAnswers"],
-        *(a for each in shown["shownAnswers"].values() for a in each),
-    ]
-    return {i for each in answers for i, _ in each["top"]}
+    answers = [shown["hiddenAnswers"], *shown["shownAnswers"].values()]
+    return {i for several in answers for each in several for i, _ in each["top"]}
 
 
 def _prediction(explanation: "Explanation") -> dict[str, Any]:
@@ -205,9 +202,9 @@ def _recorded(explanation: "Explanation") -> list[tuple[str, str]]:
     settings = {name: each for name, each in found["settings"].items() if each is not None}
     about = {name: _said(each) for name, each in settings.items()}
     about["weights"] = f"sha256 {found['weights_sha256']}"
-    about["image"] = found["image"] + (
-        f", sha256 {found['image_sha256']}" if found["image_sha256"] else ""
-    )
+    about["image"] = found["image"]
+    if found["image_sha256"]:
+        about["image"] += f", sha256 {found['image_sha256']}"
     about["versions"] = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
     about["device"] = found["device"]
     return [(name, printable(each)) for name, each in about.items()]

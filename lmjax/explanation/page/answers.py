@@ -1,8 +1,9 @@
-"""Answers of a page: what the network says where one segment is hidden, and above each threshold."""
+"""Answers of a page: what the network says without each segment, and above each threshold."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.probabilities import probabilities
@@ -80,6 +81,6 @@ def answers_of(
 
 
 def _answer(logits: np.ndarray, targets: tuple[int, ...]) -> dict[str, Any]:
-    found = np.asarray(probabilities(logits))
+    found = np.asarray(probabilities(jnp.asarray(logits)))
     top = np.argsort(-found, kind="stable")[:_SHOWN_CLASSES]
     return {"top": [[int(i), found[i]] for i in top], "of": found[list(targets)]}

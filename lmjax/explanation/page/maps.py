@@ -1,4 +1,4 @@
-"""Maps of a page: scores of segments or levels of pixels, and thresholds that choose some of them."""
+"""Maps of a page: scores of segments or levels of pixels, and thresholds of them."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Partners of segments: interactions of pairs, from coalitions that methods have evaluated anyway."""
+"""Partners of segments: interactions, from coalitions that methods have evaluated anyway."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +66,11 @@ def _reason(explanation: "Explanation", pair: tuple[str, str]) -> str:
     count = int(explanation.segments.max()) + 1
     title = methods.get(method).title
     if method not in _INDICES:
-        return (
-            f"Partners are estimated from the samples of LIME, KernelSHAP or Banzhaf, not {title}."
-        )
+        return f"Partners come from the samples of LIME, KernelSHAP or Banzhaf, not {title}."
     if count < 2:
         return "There is only one segment."
     if attribution.samples is None:
-        return (
-            f"{title} evaluated every coalition here, and keeps no samples to estimate pairs from."
-        )
+        return f"{title} evaluated every coalition here, and kept none to estimate pairs from."
     paired = _INDICES[method][1]
     rows = fewest_rows(count, paired=paired)
     needed = 2 * rows + 2 if paired else rows  # beside the whole image and nothing visible

@@ -62,7 +62,7 @@ def _stored(
         padded = np.concatenate([some, np.repeat(some[-1:], _AT_ONCE - len(some), axis=0)])
         shown = painted(predictor, image, padded)[: len(some)]
         made = np.where(some[..., None], image, base)
-        far = (np.abs(shown - made) > _TOLERANCE).any(axis=-1)
+        far = np.any(np.abs(shown - made) > _TOLERANCE, axis=-1)
         found |= {start + i: _part(shown[i], far[i]) for i in range(len(some)) if far[i].any()}
     return found
 
