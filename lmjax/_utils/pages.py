@@ -83,23 +83,24 @@ def text(value: Any) -> str:
     return html.escape(printable(value))
 
 
-def picture(pixels: np.ndarray) -> str:
+def picture(pixels: np.ndarray, *, quality: int | None = None) -> str:
     """Returns a picture as the address of an image whose data is in the address.
 
     Args:
       pixels: `[H, W]` or `[H, W, C]` in [0, 1], C 1 or 3.
+      quality: of JPEG, 1 to 95; None loses nothing, but of large pictures.
     """
     from PIL import Image
 
     levels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     levels = levels[..., 0] if levels.ndim == 3 and levels.shape[-1] == 1 else levels
     contents = io.BytesIO()
-    if levels.shape[0] * levels.shape[1] <= _LARGEST_PNG:
+    if quality is None and levels.shape[0] * levels.shape[1] <= _LARGEST_PNG:
         kind = "png"
         Image.fromarray(levels).save(contents, "png", optimize=True)
     else:
         kind = "jpeg"
-        Image.fromarray(levels).save(contents, "jpeg", quality=_QUALITY)
+        Image.fromarray(levels).save(contents, "jpeg", quality=quality or _QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(contents.getvalue()).decode()}"
 
 
