@@ -209,15 +209,12 @@ def _line(sample: Sample, pictures: dict[str, np.ndarray]) -> str:
 
 
 def _caption(study: Study, samples: list[Sample]) -> str:
-    what = (
-        "the object" if _hides_object(study, samples) else "half of the segments, drawn at random,"
-    )
-    checks = (
-        "Checks stand where nothing is put in the place of what is hidden, as inside the network."
-    )
     if not getattr(study, "removals", ()):
-        return "Images of the run, as the networks saw them."
+        return "The first images of the run, as the networks saw them."
+    what = "the object hidden"
+    if not _hides_object(study, samples):
+        what = "half of the segments hidden, which are drawn for this page"
     return (
-        f"The first images of the run, with {what} hidden: the masks are drawn for this page, and "
-        f"are not among those that were evaluated. {checks}"
+        f"The first images of the run, with {what}. Checks stand where nothing is put in the place "
+        "of hidden parts, which the network leaves out."
     )

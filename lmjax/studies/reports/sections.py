@@ -90,7 +90,7 @@ def _summary(run: Run, evaluated: int) -> str:
         images += f", {len(run.errors)} could not be evaluated"
     found = {"How": about.method if about else (type(study).__doc__ or "").split("\n")[0]}
     if about:
-        found["Good is"] = about.reading
+        found["What is good"] = about.reading
     found |= {"Images": images, "Networks": networks}
     lines = "\n".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in found.items())
     made = text(command(run.manifest, study, run.out))

@@ -15,6 +15,8 @@ Rows = list[dict[str, Any]]
 def table(rows: Rows, about: About | None = None) -> str:
     """Returns rows as an HTML table, a long one behind a summary that shows it on a click."""
     found = [_with_intervals(row) for row in rows]
+    alike = _alike(found)
+    found = [{name: row[name] for name in row if name not in alike} for row in found]
     heads = "".join(_head(name, found[0][name], about) for name in found[0])
     lines = "\n".join(
         f"<tr>{''.join(_cell(name, value) for name, value in row.items())}</tr>" for row in found
@@ -23,12 +25,33 @@ def table(rows: Rows, about: About | None = None) -> str:
         f'<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>{lines}</tbody>\n'
         "</table></div>"
     )
-    return made if len(rows) <= _ROWS_AT_ONCE else folded(made, f"{len(rows)} rows")
+    made = made if len(rows) <= _ROWS_AT_ONCE else folded(made, f"{len(rows)} rows")
+    return _said_once(alike, about) + made
 
 
 def folded(content: str, summary: str) -> str:
     """Hides a part of a page behind a summary, which shows it on a click."""
     return f"<details><summary>{text(summary)}</summary>\n{content}\n</details>"
+
+
+def _alike(rows: Rows) -> dict[str, Any]:
+    """Returns the columns, but estimates, that have one value in all of several rows."""
+    first = rows[0]
+    return {
+        name: value
+        for name, value in first.items()
+        if len(rows) > 1
+        and isinstance(value, str | int)
+        and all(row.get(name) == value for row in rows)
+    }
+
+
+def _said_once(alike: dict[str, Any], about: About | None) -> str:
+    """Returns a line on what all rows have in common."""
+    if not alike:
+        return ""
+    said = [f"{column_title(name, about)}: {shown(name, x)}" for name, x in alike.items()]
+    return f'<p class="same">In all rows: {text("; ".join(said))}</p>\n'
 
 
 def _with_intervals(row: dict[str, Any]) -> dict[str, Any]:
