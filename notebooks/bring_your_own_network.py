@@ -266,7 +266,7 @@ study = lmjax.studies.SegmentRemoval(
 rows = lmjax.studies.run(
     study,
     Digits(slice(1400, 1410)),
-    networks={"NNX before": untrained, **classifiers},
+    models={"NNX before": untrained, **classifiers},
     out=f"{folder}/study",
     progress=False,
 )

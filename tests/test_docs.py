@@ -155,7 +155,7 @@ def only_read(monkeypatch):
     for function in ("train.train", "study.run", "study.estimate"):
         monkeypatch.setattr(f"lmjax.cli.{function}", nothing)
     monkeypatch.setattr("lmjax.cli.study.open_source", source)
-    monkeypatch.setattr("lmjax.cli.study.load_networks", lambda models: models)
+    monkeypatch.setattr("lmjax.cli.study.load_models", lambda models: models)
     monkeypatch.setattr("lmjax.cli.train._open", lambda spec, config: (spec, config))
     monkeypatch.setattr("lmjax.cli.main.import_modules", lambda modules: None)
     monkeypatch.setattr("lmjax.data.open_source", source)
