@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import lmjax
 from lmjax._utils.interruption import Interrupted
 from lmjax._utils.renamed import notice
 from lmjax._utils.text import one_line, printable
 from lmjax.cli.interruption import end, interruptible
-from lmjax.cli.terminal import streams, warn
+from lmjax.cli.terminal import say, streams, warn
 
 if TYPE_CHECKING:
     import tyro
@@ -36,7 +37,9 @@ _GRACE, _LONG_GRACE = 4, 60
 _DESCRIPTION = """Layer masking: what does a network see when part of an image is missing?
 
 Every command takes --import MODULE, any number of times: a Python module that registers removals,
-methods, networks, segmenters, sources or studies of your own."""
+methods, networks, segmenters, sources or studies of your own.
+
+lmjax --version tells the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments == ["--version"]:
+        say(f"lmjax {lmjax.__version__}")
+        return
     command = None
     try:
         modules, arguments = take_imports(arguments)

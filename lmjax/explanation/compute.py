@@ -14,7 +14,9 @@ import numpy as np
 
 from lmjax._utils.compiling import compiling
 from lmjax._utils.notices import said_once
+from lmjax._utils.progress import described
 from lmjax._utils.renamed import old_names, with_new_names
+from lmjax.attribution import methods
 from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.shares import Observed
@@ -25,6 +27,7 @@ from lmjax.explanation.files import Files, check_output, check_outputs, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
 from lmjax.explanation.removals import removals_for
+from lmjax.explanation.render import removal_title
 from lmjax.explanation.result import Explanation, Explanations, Result, of_class
 from lmjax.explanation.several import explain_each
 from lmjax.explanation.variants import Variant, show
@@ -269,7 +272,8 @@ def _explain(
     image, segments = explanation.image, explanation.segments
     evaluator = Observed(**vars(evaluators[removal]))
     start = time.perf_counter()
-    with compiling() as compiled:
+    about = methods.get(method).title, removal_title(removal)
+    with compiling() as compiled, described(*about):
         attribution = attribute(
             method,
             evaluator,
@@ -283,13 +287,14 @@ def _explain(
     first = of_class(attribution, 0)
     curves, metrics = {}, {}
     if config.metrics:
-        curves = perturbation_curves(
-            first,
-            image.pixels,
-            black=_evaluator(Predictor(classifier, Replace("black")), config),
-            blur=_evaluator(Predictor(classifier, Replace("rise_blur")), config),
-            own=None if removal == WHOLE else evaluators[removal],
-        )
+        with described(*about, "metrics"):
+            curves = perturbation_curves(
+                first,
+                image.pixels,
+                black=_evaluator(Predictor(classifier, Replace("black")), config),
+                blur=_evaluator(Predictor(classifier, Replace("rise_blur")), config),
+                own=None if removal == WHOLE else evaluators[removal],
+            )
         metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
     if image.object_mask is not None:
         metrics |= localisation(first, segments, image.object_mask)

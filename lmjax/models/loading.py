@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lmjax import __version__
 from lmjax._utils.checks import check_whole
 from lmjax._utils.outputs import check_output
 from lmjax.models import checkpoints, download, external, recognition, registry
@@ -172,7 +172,7 @@ def convert(
     )
     state_dict = checkpoints.read_state_dict(source, ema=ema)
     sha256 = download.file_sha256(source)
-    metadata = {"source": source.name, "sha256": sha256, "lmjax": version("lmjax")}
+    metadata = {"source": source.name, "sha256": sha256, "lmjax": __version__}
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)

@@ -18,13 +18,13 @@ from jax.sharding import Mesh
 from lmjax._utils.checks import check_whole
 from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.renamed import renamed
-from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies import measurements
 from lmjax.studies.images import ImageBatch, SampledBatch, Spending
 from lmjax.studies.job import DEFAULT_MODELS as DEFAULT_MODELS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
+from lmjax.studies.progress import Progress
 from lmjax.studies.run_folder import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study
 
@@ -76,7 +76,7 @@ def run(
       shard: (i, n) does every n-th shard, from the i-th: n processes share the work.
       retry_errors: compute shards with images that could not be measured again, such as after a
         disk was out of reach.
-      progress: show progress and the time left. None does on a terminal.
+      progress: show progress and the time left. None does on a terminal and in a notebook.
       engine, batch_size, mesh: how variants are evaluated, as in `lmjax.Evaluator`; removals that
         do not support an engine run dense. Gradients (of orders by `saliency`) are computed on one
         device. Rows do not depend on any of these but for the rounding of probabilities, so a run
@@ -116,7 +116,10 @@ def run(
     mine = [
         each for each in chosen if not results.has(each) or (retry_errors and results.errors(each))
     ]
-    _write_shards(job, results, mine, progress)
+    done = _count(chosen) - _count(mine)
+    name, images = study.name, _count(chosen)
+    with Progress(name, images=images, done=done, shown=progress) as shown:
+        _write_shards(job, results, mine, shown)
     missing = [each for each in job.shards if not results.has(each)]
     table, errors = results.read(job.shards)
     if table.num_rows == 0 and not missing:
@@ -141,13 +144,19 @@ def _measure(job: Job, results: Results) -> None:
             return measurements.store(results, [{**each, **device} for each in found])
 
 
-def _write_shards(job: Job, results: Results, shards: list[Range], progress: bool | None) -> None:
+def _count(shards: Sequence[Range]) -> int:
+    """Returns how many images shards have."""
+    return sum(stop - start for start, stop in shards)
+
+
+def _write_shards(job: Job, results: Results, shards: list[Range], progress: Progress) -> None:
     """Computes and stores shards; raises ValueError where the first images all fail."""
     made_by = _made_by(job.engine)
-    failed, enough = [], min(_TRIED_IMAGES, sum(stop - start for start, stop in shards))
-    with _progress_bar(job.study, shards, progress) as bar, job.reading(shards) as batches:
+    failed, enough = [], min(_TRIED_IMAGES, _count(shards))
+    with job.reading(shards) as batches:
         for each, found in batches:
-            rows, errors = job.rows(*found)
+            with progress.block(each.stop - each.start):
+                rows, errors = job.rows(*found)
             failed += errors
             if rows or (len(failed) >= enough and results.read(job.shards)[0].num_rows):
                 enough = math.inf
@@ -157,7 +166,6 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: boo
                 )
             results.write(each, rows, errors, made_by)
             stop_if_noted()
-            bar.update(each.stop - each.start)
 
 
 class Cost(NamedTuple):
@@ -312,20 +320,6 @@ def _check_shard(shard: tuple[int, int]) -> slice:
     if not 0 <= number < of:
         raise ValueError(f"shard must be (i, n) with i from 0 to n - 1, got {shard!r}")
     return slice(number, None, of)
-
-
-def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
-    """Returns a bar over images."""
-    from tqdm import tqdm
-
-    shown = on_terminal()
-    return tqdm(
-        total=sum(stop - start for start, stop in shards),
-        desc=study.name,
-        unit=" images",
-        mininterval=0.1 if shown else 60,  # in a log, a line a minute
-        disable=not (shown if progress is None else progress),
-    )
 
 
 def _warn(job: Job, missing: list[Range], errors: list[dict]) -> None:

@@ -22,8 +22,8 @@ from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
 from lmjax._utils.interruption import noted, stop_if_noted
+from lmjax._utils.progress import progress_bar
 from lmjax._utils.renamed import renamed
-from lmjax._utils.terminal import on_terminal
 from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
@@ -87,7 +87,8 @@ def train(
       half_precision: whether weights are stored in half precision at the end.
       checkpoint_steps: steps between checkpoints besides those at the end of each epoch; None keeps
         only those.
-      progress: whether to show a progress bar; None shows one on a terminal.
+      progress: whether to show a progress bar; None shows one on a terminal and in a
+        notebook.
       mesh: the devices, with any axes; some of every process of a cluster. None takes
         all of this process, or `jax.default_device` where that is set; in a cluster that is an
         error.
@@ -362,16 +363,8 @@ def _diverged(step: int, row: dict[str, float], folder: RunFolder) -> str:
 
 
 def _progress_bar(job: _Job, first: int, progress: bool | None):
-    from tqdm import tqdm
-
-    shown = on_terminal()
-    return tqdm(
-        total=job.config.steps,
-        initial=first,
-        desc=job.name,
-        unit=" steps",
-        mininterval=0.1 if shown else 60,  # in a log, a line a minute
-        disable=not (shown if progress is None else progress),
+    return progress_bar(
+        progress, total=job.config.steps, initial=first, desc=job.name, unit=" steps"
     )
 
 

@@ -219,3 +219,16 @@ def test_models_lists_networks_and_tags(run):
     assert line.endswith("dense, visible, shared")
     assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in out
     assert {line.split()[0] for line in out.splitlines()} >= set(registry.names())
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"lmjax {lmjax.__version__}\n"
+
+
+def test_the_list_of_networks_has_a_heading(capsys):
+    main(["models"])
+    heading, first, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["network", "parameters", "pixels", "weights", "engines"]
+    assert first.startswith("resnet18 ")
+    assert heading.index("engines") == first.index("dense")
