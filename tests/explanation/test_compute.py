@@ -179,7 +179,7 @@ def _of_others():
 @pytest.mark.usefixtures("_of_others")
 def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     explanation = lmjax.explain(
-        **{"model": "resnet18_digits", "method": "bright", "segments": "halves"},
+        **{"model": "resnet18_digits", "method": "bright", "segmenter": "halves"},
         removal="grey",
         output=tmp_path / "a.png",
     )
@@ -240,7 +240,7 @@ BAD = {
     "no removal": ({"removal": ()}, ValueError, "got none"),
     "target": ({"target": "10"}, ValueError, "target.*10"),
     "n_segments": (
-        {"segments": "slic", "n_segments": 0},
+        {"segmenter": "slic", "n_segments": 0},
         ValueError,
         "n_segments must be a whole number, 1",
     ),
@@ -262,7 +262,7 @@ BAD = {
     "batch size": ({"batch_size": 0}, ValueError, "batch_size must be a whole number, 1 or more"),
     "array": ({"image": np.ones((2, 2, 3), np.int64)}, ValueError, "uint8 array.*got int64"),
     "colours": ({"image": np.full((2, 2, 3), 255.0)}, ValueError, r"display colours in \[0, 1\]"),
-    "option": ({"segment": "slic"}, TypeError, "no option 'segment'.*did you mean segments"),
+    "option": ({"segment": "slic"}, TypeError, "no option 'segment'.*did you mean segmenter"),
     "folder": ({"output": "none/a.png"}, FileNotFoundError, "output folder none does not exist"),
 }
 

@@ -89,7 +89,7 @@ def corners():
 
 
 def test_it_runs_goes_on_and_is_reported(corners, tmp_path):
-    options = {"networks": NETWORKS, "images_per_shard": 2}
+    options = {"models": NETWORKS, "images_per_shard": 2}
     few = studies.run(corners, fakes.Source(6), output=tmp_path, images=4, **options)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("rows-*/*")}
     rows = studies.run(corners, fakes.Source(6), output=tmp_path, **options)

@@ -26,7 +26,7 @@ NETWORKS = {"a": fakes.network()}
 def run(out, source=None, study=None, **options):
     source = fakes.Source(10) if source is None else source
     study = fakes.Brightness() if study is None else study
-    options = {"networks": NETWORKS, "images_per_shard": 3} | options
+    options = {"models": NETWORKS, "images_per_shard": 3} | options
     return studies.run(study, source, output=out, **options)
 
 
@@ -184,8 +184,8 @@ def test_processes_share_the_work(tmp_path):
     [
         ({"study": fakes.Brightness(colours=(0, 1))}, r"settings.colours is \[0, 1, 2\] there and"),
         ({"study": fakes.Brightness(seed=1)}, "settings.seed is 0 there and 1 here"),
-        ({"networks": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
-        ({"networks": {"a": fakes.network(1)}}, "weights_sha256"),
+        ({"models": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
+        ({"models": {"a": fakes.network(1)}}, "weights_sha256"),
         ({"images_per_shard": 4}, "images_per_shard is 3 there and 4 here"),
         ({"source": "other"}, 'source is "fake/1" there and "fake/2" here'),
     ],
@@ -483,9 +483,9 @@ def test_estimates_take_images_that_can_be_evaluated():
         ({"images": 0}, "images must be .* from 1"),
         ({"shard": (2, 2)}, "shard must be"),
         ({"images_per_shard": 0}, "images_per_shard must be"),
-        ({"networks": {}}, "networks must be one or more"),
-        ({"networks": {"a": "resnet50"}}, "must be a classifier"),
-        ({"networks": "resnet9"}, "network must be one of .*resnet9"),
+        ({"models": {}}, "models must be one or more"),
+        ({"models": {"a": "resnet50"}}, "must be a classifier"),
+        ({"models": "resnet9"}, "network must be one of .*resnet9"),
         ({"study": "removal"}, "study must be"),
         ({"study": fakes.Brightness}, "study must be"),
         ({"engine": "quick"}, "engine must be one of auto, dense, visible, shared"),

@@ -141,7 +141,7 @@ def test_evaluations_are_counted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": ("meaningful",)}, "methods must be one or more of .*lime"),
+        ({"methods": ("meaningful_perturbation",)}, "methods must be one or more of .*lime"),
         ({"methods": ()}, "methods must be one or more of"),
         ({"sizes": (0.5, 1.0)}, "sizes must be .*below 1"),
         ({"removals": ("pink",)}, "removals must be one of"),
