@@ -47,7 +47,7 @@ def cutout_scenes(
     backgrounds: str = "photographs",
     stamps: Annotated[Path | None, arg(metavar="DIR")] = None,
 ) -> None:
-    """Writes scenes of cut-out objects of ImageNet's classes, with exact masks (docs/data.md).
+    """Writes scenes of cut-out objects of ImageNet's classes, with exact masks.
 
     Needs the stamps of a Debian package: apt-get install tuxpaint-stamps-default.
 

@@ -14,7 +14,7 @@ def build() -> Callable[..., None]:
 
 
 def models(*, tags: bool = False) -> None:
-    """Prints the networks, with the engines that each supports (docs/speed.md).
+    """Prints the networks, with the engines that each supports (help(lmjax.Evaluator)).
 
     Args:
         tags: list the weight tags of each network too.

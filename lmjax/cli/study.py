@@ -47,7 +47,8 @@ _HELP = """Runs a study.
 
 Args:
     study: settings.
-    source: of images: `lmjax.data.forms()`. See docs/data.md.
+    source: of images: `lmjax.data.forms()`. `lmjax data list` tells how to get
+        datasets.
     models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the folder of a training or a
         tag.
     images: how many, from the first; all by default (500 digit scenes).
@@ -55,14 +56,14 @@ Args:
         cropped.
     output: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
     formats: of figures: png, pdf or svg, one or more.
-    engine: how variants are evaluated, see docs/speed.md; auto takes the way that is expected to be
-        fastest.
+    engine: how variants are evaluated (help(lmjax.Evaluator)); auto takes the way that is expected
+        to be fastest.
     batch_size: variants computed together; chosen by default.
     images_per_shard: images that are stored together; a kill costs no more than these.
     shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all of
         it, by default.
     distributed: share the work with the other processes of a cluster, which JAX finds by itself
-        (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+        (SLURM, Open MPI, Kubernetes, Cloud TPU).
     retry_errors: try images again that could not be evaluated.
     dry_run: only print how many evaluations it takes, for what, and how long.
     processes: with --dry-run, how long with this number of processes, each with devices like those

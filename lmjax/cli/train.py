@@ -79,7 +79,8 @@ def network(
             file, the folder of a training or a tag; the classifier is replaced where the number
             of classes differs.
         config: settings.
-        source: of images with labels: `lmjax.data.forms()`. See docs/data.md.
+        source: of images with labels: `lmjax.data.forms()`. `lmjax data list` tells how to
+            get datasets.
         test: a source that accuracy is measured on after every epoch.
         test_images: how many scenes, if that is of digit scenes.
         num_classes: of the network; by default as many as the source has.
@@ -87,7 +88,7 @@ def network(
             on.
         checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
-            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+            (SLURM, Open MPI, Kubernetes, Cloud TPU).
     """
     check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None
@@ -131,7 +132,7 @@ def digit_scenes(
         output: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
-            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+            (SLURM, Open MPI, Kubernetes, Cloud TPU).
     """
     check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None

@@ -49,8 +49,8 @@ def load(
         training leaves it; a tag, one of `lmjax.models.tags(name)`, in full or without publisher
         and network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified;
         or None, or "bundled", for the weights that come with the network: with lmjax, those of
-        `resnet18_digits` (and "cheat", of a network that goes by coloured tags, see
-        docs/models.md); in packages of their own, those of `tf_efficientnet_lite0` to `lite2`.
+        `resnet18_digits` (and "cheat", of a network that goes by coloured tags); in packages of
+        their own, those of `tf_efficientnet_lite0` to `lite2`.
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000 for ImageNet networks, 10 for
