@@ -360,7 +360,9 @@ def _step(state, images, labels, **settings):
 def _methods() -> dict[str, Call]:
     given = {"name": "lime", "evaluator": PREDICTOR, "image": IMAGE, "segments": SEGMENTS}
     return {
-        "attribute": Call(methods.attribute, {**given, "key": KEY, "samples": 150, "target": 1}),
+        "attribute": Call(
+            methods.attribute, {**given, "key": KEY, "num_samples": 150, "target": 1}
+        ),
         "check_samples": call(methods.check_samples, ("lime", "kernelshap"), 100, S),
         "check_methods": call(methods.check_methods, ["lime", "rise"]),
         "pairs": call(methods.pairs, ["lime"], {"grey": True}),
@@ -375,8 +377,8 @@ def _windows() -> dict[str, Call]:
 
 
 def _top() -> dict[str, Call]:
-    options = {"method": ("lime",), "removal": ("grey",), "samples": 60, "model": NETWORK}
-    explain = call(lmjax.explain, _picture(), **options, segments="grid")
+    options = {"method": ("lime",), "removal": ("grey",), "num_samples": 60, "model": NETWORK}
+    explain = call(lmjax.explain, _picture(), **options, segmenter="grid")
     return {"evaluate": call(lmjax.evaluate, PREDICTOR, IMAGE, MASKS), "explain": explain}
 
 
