@@ -1,9 +1,12 @@
 """Attributions: which parts of an image a prediction depends on."""
 
+from lmjax.attribution.ablationcam import ablationcam
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.expected_gradients import expected_gradients
 from lmjax.attribution.extremal_perturbation import extremal_perturbation
-from lmjax.attribution.gradcam import gradcam
+from lmjax.attribution.fullgrad import fullgrad
+from lmjax.attribution.gradcam import gradcam, gradcam_plus_plus, hirescam, layercam
 from lmjax.attribution.gradients import (
     gradient,
     gradient_times_input,
@@ -17,6 +20,7 @@ from lmjax.attribution.lime import lime
 from lmjax.attribution.meaningful_perturbation import MaskPenalty, meaningful_perturbation
 from lmjax.attribution.occlusion import leave_one_in, leave_one_out, occlusion
 from lmjax.attribution.rise import rise
+from lmjax.attribution.scorecam import scorecam
 from lmjax.attribution.shapley import exact_shapley, permutation_shapley
 from lmjax.attribution.sobol import sobol
 from lmjax.attribution.stopping import stable_ranking
@@ -27,16 +31,22 @@ __all__ = [
     "Interactions",
     "MaskPenalty",
     "Surrogate",
+    "ablationcam",
     "banzhaf",
     "exact_shapley",
+    "expected_gradients",
     "extremal_perturbation",
+    "fullgrad",
     "gradcam",
+    "gradcam_plus_plus",
     "gradient",
     "gradient_times_input",
+    "hirescam",
     "hsic",
     "integrated_gradients",
     "interactions",
     "kernelshap",
+    "layercam",
     "leave_one_in",
     "leave_one_out",
     "lime",
@@ -45,6 +55,7 @@ __all__ = [
     "occlusion",
     "permutation_shapley",
     "rise",
+    "scorecam",
     "smoothgrad",
     "sobol",
     "stable_ranking",
