@@ -109,7 +109,8 @@ def _outputs(
     """
 
     def one(mask: jax.Array) -> Any:
-        mixed = jnp.where(mask != 0, activations, ablated)
+        keep = jnp.broadcast_to((mask != 0)[None, None], ablated.shape)
+        mixed = jnp.where(keep, activations[None], ablated)
         return jax.tree.map(lambda x: x.mean(axis=0), jax.vmap(head)(mixed))
 
     return jax.vmap(one)(masks)

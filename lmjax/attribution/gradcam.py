@@ -249,16 +249,16 @@ def _mean_gradients(activations: jax.Array, gradients: jax.Array) -> jax.Array:
 
 def _products(activations: jax.Array, gradients: jax.Array) -> jax.Array:
     """Combines as HiResCAM."""
-    return (activations * gradients).sum(axis=-1)
+    return (activations[None] * gradients).sum(axis=-1)
 
 
 def _weighted_gradients(activations: jax.Array, gradients: jax.Array) -> jax.Array:
     """Combines as Grad-CAM++."""
-    below = 2 + gradients * activations.sum(axis=(0, 1))
+    below = 2 + gradients * activations.sum(axis=(0, 1))[None, None, None]
     shares = jnp.where(below > 0, 1 / jnp.where(below > 0, below, 1), 0)
     return rectified_sum(activations, (shares * jax.nn.relu(gradients)).sum(axis=(1, 2)))
 
 
 def _positive_products(activations: jax.Array, gradients: jax.Array) -> jax.Array:
     """Combines as LayerCAM."""
-    return jax.nn.relu((activations * jax.nn.relu(gradients)).sum(axis=-1))
+    return jax.nn.relu(_products(activations, jax.nn.relu(gradients)))

@@ -81,11 +81,15 @@ def scorecam(
     thresholds = (np.arange(levels, dtype=np.float32) + np.float32(0.5)) / np.float32(levels)
     thresholds = np.zeros(1, np.float32) if soft else thresholds
     features, _ = choose_halves(halves, predictor)
-    maps = _varying(_channels(features, image), len(thresholds), evaluations)
-    masks = ChannelMasks(game.shape, maps, thresholds, soft=soft)
+    maps = _maps(features, image)
+    most = None if evaluations is None else max(evaluations // len(thresholds), 1)
+    channels = _varying(maps, most)
+    masks = ChannelMasks(game.shape, maps, channels, thresholds, soft=soft)
     payoffs = game.payoffs(masks)
-    outputs = payoffs.values.reshape(len(maps), len(thresholds), -1).mean(axis=1)
-    scores = np.asarray(_weighted(maps, outputs, spatial_shape=game.shape))
+    outputs = payoffs.values.reshape(len(channels), len(thresholds), -1).mean(axis=1)
+    weights = np.zeros((len(maps), outputs.shape[1]), np.float32)
+    weights[channels] = _softmax(outputs)
+    scores = np.asarray(_weighted(maps, weights, spatial_shape=game.shape))
     prediction = payoffs.prediction
     return Attribution(
         scores=scores if prediction.several else scores[0],
@@ -100,7 +104,8 @@ class ChannelMasks(MaskFamily):
 
     Attributes:
       spatial_shape: (H, W).
-      maps: float32 `[D, h, w]`, none of them constant.
+      maps: float32 `[D, h, w]`.
+      channels: ints `[N]`, which of the maps make masks; none of these is constant.
       thresholds: float32 `[L]`; one that is ignored for soft masks.
       soft: masks are the enlarged channels, rescaled to [0, 1]; otherwise what of them lies above
         the threshold is visible.
@@ -108,18 +113,16 @@ class ChannelMasks(MaskFamily):
 
     spatial_shape: tuple[int, int]
     maps: np.ndarray
+    channels: np.ndarray
     thresholds: np.ndarray
     _: dataclasses.KW_ONLY
     soft: bool = False
 
     @property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Channels and thresholds of the masks, `[D L]` each."""
-        channels = np.arange(len(self.maps), dtype=np.int32)
-        return (
-            np.repeat(channels, len(self.thresholds)),
-            np.tile(self.thresholds, len(self.maps)),
-        )
+        """Channels and thresholds of the masks, `[N L]` each."""
+        channels = np.repeat(self.channels.astype(np.int32), len(self.thresholds))
+        return channels, np.tile(self.thresholds, len(self.channels))
 
     @property
     def shared(self) -> np.ndarray:
@@ -147,21 +150,13 @@ class _ChannelMaker(NamedTuple):
         return shares if self.soft else shares > thresholds[:, None, None]
 
 
-def _channels(features: Callable, image: ArrayLike) -> np.ndarray:
-    """Returns the layer's channels `[D, h, w]`, without those that are constant."""
+def _maps(features: Callable, image: ArrayLike) -> np.ndarray:
+    """Returns the layer's channels `[D, h, w]`."""
     arrays, static = split(features)
     activations = np.asarray(_activations(arrays, np.array(image, np.float32), static=static))
     if not np.isfinite(activations).all():
         raise ValueError("features gave NaN or infinity; check the network's weights")
-    maps = np.moveaxis(activations, -1, 0)
-    varies = np.ptp(maps, axis=(1, 2)) > 0
-    if not varies.any():
-        raise ValueError(
-            f"features gave {len(maps)} channels that are each constant over their "
-            f"{maps.shape[1]} x {maps.shape[2]} positions, so none says where anything is; cut the "
-            "network behind a layer with more positions"
-        )
-    return maps[varies]
+    return np.moveaxis(activations, -1, 0)
 
 
 @bounded_jit(static_argnames="static")
@@ -169,15 +164,27 @@ def _activations(arrays: list[jax.Array], image: jax.Array, *, static: Static) -
     return activations_of(static.predictor(arrays), image).astype(jnp.float32)
 
 
-def _varying(maps: np.ndarray, num_thresholds: int, evaluations: int | None) -> np.ndarray:
-    """Returns the channels that vary most, as many as there are evaluations for, in their order."""
-    most = len(maps) if evaluations is None else max(evaluations // num_thresholds, 1)
-    variances = maps.astype(np.float64).var(axis=(1, 2))
-    return maps[np.sort(np.argsort(-variances, kind="stable")[:most])]
+def _varying(maps: np.ndarray, most: int | None) -> np.ndarray:
+    """Returns which channels are not constant; of more than `most`, those that vary most."""
+    varies = np.ptp(maps, axis=(1, 2)) > 0
+    if not varies.any():
+        raise ValueError(
+            f"features gave {len(maps)} channels that are each constant over their "
+            f"{maps.shape[1]} x {maps.shape[2]} positions, so none says where anything is; cut the "
+            "network behind a layer with more positions"
+        )
+    variances = np.where(varies, maps.astype(np.float64).var(axis=(1, 2)), -1)
+    chosen = np.argsort(-variances, kind="stable")[: varies.sum()]
+    return np.sort(chosen[:most])
+
+
+def _softmax(outputs: np.ndarray) -> np.ndarray:
+    """Returns the softmax over channels of outputs `[D, T]`."""
+    shares = np.exp(outputs.astype(np.float64) - outputs.max(axis=0))
+    return shares / shares.sum(axis=0)
 
 
 @bounded_jit(static_argnames="spatial_shape")
-def _weighted(maps: jax.Array, outputs: jax.Array, *, spatial_shape: tuple[int, int]) -> jax.Array:
-    """Returns the maps `[T, H, W]` of channels `[D, h, w]` and their outputs `[D, T]`."""
-    weights = jax.nn.softmax(outputs, axis=0).T
-    return enlarged(rectified_sum(jnp.moveaxis(maps, 0, -1), weights), spatial_shape)
+def _weighted(maps: jax.Array, weights: jax.Array, *, spatial_shape: tuple[int, int]) -> jax.Array:
+    """Returns the maps `[T, H, W]` of channels `[D, h, w]` and their weights `[D, T]`."""
+    return enlarged(rectified_sum(jnp.moveaxis(maps, 0, -1), weights.T), spatial_shape)

@@ -17,9 +17,9 @@ Maps = dict[str, jax.Array]
 class Biases:
     """The plain network of a classifier, with its biases as arguments; see `Classifier.biases`.
 
-    A layer counts whose output has positions and that has a parameter `bias`: convolutions, dense
-    layers at every position, norms. Its bias is its output for an input of 0, which for a batch
-    norm holds the running mean too.
+    A layer counts that has a parameter `bias`: convolutions, dense layers at every position, norms;
+    not the last ones, whose output has no positions. Its bias is its output for an input of 0,
+    which for a batch norm holds the running mean too.
     """
 
     classifier: Any
@@ -36,21 +36,25 @@ class Biases:
           biases: for each layer, by its path, `[h, w, D]`.
         """
         biases: Maps = {}
-        running: list[str] = []
+        busy = False  # a norm calls the one that it is made of
 
         def shift(proceed, args, kwargs, context):
-            name = "/".join(context.module.path)
-            if running[-1:] == [name] or not _has_bias(context):
-                return proceed(*args, **kwargs)  # a norm calls the one that it is made of
-            running.append(name)
-            output, zero = proceed(*args, **kwargs), None
-            if isinstance(output, Masked) and output.x.shape[1] * output.x.shape[2] > 1:
-                zero = proceed(args[0]._replace(x=jnp.zeros_like(args[0].x)), *args[1:], **kwargs)
-            running.pop()
-            if zero is None:
-                return output
-            biases[name] = zero.x[0]
-            return output if shifts is None else output._replace(x=output.x + shifts[name])
+            nonlocal busy
+            module = context.module
+            if busy or not _has_bias(context):
+                return proceed(*args, **kwargs)
+            busy = True
+            output = proceed(*args, **kwargs)
+            if isinstance(output, Masked):
+                zero = args[0]._replace(x=jnp.zeros_like(args[0].x))
+                alone: Any = module.clone(parent=None)
+                bias: Any = alone.apply(module.variables, zero, *args[1:], **kwargs)
+                name = "/".join(module.path)
+                biases[name] = bias.x[0]
+                if shifts is not None:
+                    output = output._replace(x=output.x + shifts[name][None])
+            busy = False
+            return output
 
         with nn.intercept_methods(shift):
             logits = self.classifier.apply(inputs[None])[0]
