@@ -41,6 +41,7 @@ from lmjax.metrics.occlusion import (
     relevance_gain,
     symmetric_relevance_gain,
 )
+from lmjax.metrics.randomisation import Randomisation, efficient_mprt, mprt
 from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation, top_k_ablation
 from lmjax.metrics.robustness import local_lipschitz, max_sensitivity, random_logit
 
@@ -48,6 +49,7 @@ __all__ = [
     "Curve",
     "Estimate",
     "FFidelity",
+    "Randomisation",
     "SensitivityN",
     "accuracy",
     "alignment",
@@ -58,6 +60,7 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "efficient_mprt",
     "entropy_complexity",
     "f_fidelity",
     "idsds",
@@ -67,6 +70,7 @@ __all__ = [
     "kendall",
     "local_lipschitz",
     "max_sensitivity",
+    "mprt",
     "mu_fidelity",
     "necessity",
     "occlusion_area",

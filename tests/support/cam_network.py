@@ -29,12 +29,14 @@ class Block(nn.Module):
 class Small(Network):
     """Convolution, residual block, mean of a bent function, classifier."""
 
+    bent: bool = True
+
     @nn.compact
     def __call__(self, inputs):
         x = self.conv(5, 3, use_bias=True, name="conv1")(self.begin(inputs))
         x = relu(self.norm(name="bn1")(x))
         x = Block(self.conv, self.norm, name=LAYER)(x)
-        x = layers.pointwise(x, lambda x: x / (1 + x))
+        x = layers.pointwise(x, lambda x: x / (1 + x)) if self.bent else x
         return self.classify(layers.global_average_pool(x), "fc")
 
 
