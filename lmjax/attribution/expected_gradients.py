@@ -85,11 +85,11 @@ def expected_gradients(
 def _drawn_point(
     baselines: jax.Array, image: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns a point between an image and one of the baselines, and image minus baseline."""
+    """Returns a point between an image and a baseline, and their difference `[1, H, W, C]`."""
     of_baseline, of_point = jax.random.split(key)
     chosen = jax.random.randint(of_baseline, (), 0, len(baselines))
     path = image - baselines[chosen]
-    return image - jax.random.uniform(of_point, (), np.float32) * path, path
+    return image - jax.random.uniform(of_point, (), np.float32) * path, path[None]
 
 
 def _baselines(

@@ -247,8 +247,8 @@ def moments(
     Args:
       outputs: to differentiate.
       image: `[H, W, C]`.
-      point: (image, parameter) -> point, and what the gradient there is multiplied by: a number or
-        `[H, W, C]`.
+      point: (image, parameter) -> point, and what the gradients there are multiplied by: a number
+        or `[1, H, W, C]`.
       parameters: `[N]`, of the points.
       weights: `[N]`.
       centre: `[T, H, W, C]` or a number, subtracted from the gradients.
