@@ -343,6 +343,15 @@ def test_they_go_by_their_names_and_cut_behind_the_last_layer(name):
     assert found.record.method == name
 
 
+def test_scorecam_spends_what_it_is_told_to():
+    predictor = lmjax.Predictor(CLASSIFIER, REMOVALS["layer"])
+    given = predictor, IMAGE, np.zeros((H, W), int)
+    found = attribute("scorecam", *given, key=jax.random.key(0), samples=11)
+    assert found.num_variants == 9  # two channels at four levels, and the whole image
+    with pytest.raises(ValueError, match="samples must be 4 or more for scorecam with 1 segments"):
+        attribute("scorecam", *given, key=jax.random.key(0), samples=3)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_images_compile_nothing_anew(name):
     explain(name, target=1)
