@@ -109,7 +109,7 @@ def _outputs(
     """
 
     def one(mask: jax.Array) -> Any:
-        keep = jnp.broadcast_to((mask != 0)[None, None], ablated.shape)
+        keep = jnp.broadcast_to(mask.astype(bool)[None, None], ablated.shape)
         mixed = jnp.where(keep, activations[None], ablated)
         return jax.tree.map(lambda x: x.mean(axis=0), jax.vmap(head)(mixed))
 

@@ -343,6 +343,12 @@ def test_they_go_by_their_names_and_cut_behind_the_last_layer(name):
     assert found.record.method == name
 
 
+def test_fullgrad_takes_an_evaluator():
+    evaluator = Evaluator(lmjax.Predictor(CLASSIFIER, REMOVALS["layer"]), batch_size=1)
+    found = attribution.fullgrad(evaluator, IMAGE, target=1)
+    np.testing.assert_array_equal(found.scores, explain("fullgrad", target=1).scores)
+
+
 def test_scorecam_spends_what_it_is_told_to():
     predictor = lmjax.Predictor(CLASSIFIER, REMOVALS["layer"])
     given = predictor, IMAGE, np.zeros((H, W), int)
