@@ -18,7 +18,8 @@ from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
 from lmjax._utils.renamed import renamed
-from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax.attribution.halves import choose_halves
+from lmjax.evaluation.evaluator import Evaluator
 
 WHOLE = "whole"
 """Stands in the place of a removal's name for methods that remove nothing."""
@@ -304,10 +305,19 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
     return {"num_designs": 2 ** (count.bit_length() - 1)} if count >= 2 else None
 
 
-def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
-    """Explains a prediction by Grad-CAM behind the last layer with positions."""
-    features, head = as_predictor(predictor).classifier.cut()
-    return attribution.gradcam(features, head, image, target=target)
+def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
+    return {"evaluations": variants} if variants >= 4 else None
+
+
+def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
+    """Returns a map of a layer as a method, which takes the last layer with positions."""
+
+    def explain(predictor, image, *, target=None) -> attribution.Attribution:
+        features, head = choose_halves(None, predictor)
+        return cam(features, head, image, target=target)
+
+    explain.__doc__ = cam.__doc__
+    return explain
 
 
 _EFFECT = "effect of a segment on the probability of {}"
@@ -395,8 +405,55 @@ _BUILTIN = {
         signed=False,
         under="none",
     ),
+    "expected_gradients": Method(
+        attribution.expected_gradients,
+        "expected gradients",
+        "share in the logit of {}, from other images on",
+        under="none",
+    ),
+    "fullgrad": Method(
+        attribution.fullgrad,
+        "FullGrad",
+        "sizes of all contributions to the logit of {}",
+        signed=False,
+        under="none",
+    ),
     "gradcam": Method(
-        _gradcam, "Grad-CAM", "Grad-CAM of the logit of {}", signed=False, under="none"
+        _of_last_layer(attribution.gradcam),
+        "Grad-CAM",
+        "Grad-CAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "gradcam_plus_plus": Method(
+        _of_last_layer(attribution.gradcam_plus_plus),
+        "Grad-CAM++",
+        "Grad-CAM++ of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "hirescam": Method(
+        _of_last_layer(attribution.hirescam),
+        "HiResCAM",
+        "HiResCAM of the logit of {}",
+        under="none",
+    ),
+    "layercam": Method(
+        _of_last_layer(attribution.layercam),
+        "LayerCAM",
+        "LayerCAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "scorecam": Method(
+        attribution.scorecam,
+        "Score-CAM",
+        "Score-CAM of the logit of {}",
+        budget=_evaluations,
+        signed=False,
+    ),
+    "ablationcam": Method(
+        attribution.ablationcam, "Ablation-CAM", "Ablation-CAM of the logit of {}", signed=False
     ),
 }
 

@@ -14,6 +14,7 @@ from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels
 from lmjax.models import checkpoints
+from lmjax.models.biases import Biases
 from lmjax.models.checkpoints import count_parameters
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import Masking, check_masking
@@ -185,6 +186,25 @@ class Classifier:
         if layer not in layers:
             raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
         return Features(self, layer), Head(self, layer)
+
+    def biases(self) -> Biases:
+        """Returns the plain network with its biases as arguments; see `lmjax.attribution.fullgrad`.
+
+        Raises:
+          ValueError: a network whose layers cannot be told apart, as it is a function, or which are
+            not of positions alone, as a transformer's.
+        """
+        if not isinstance(self.module, nn.Module):
+            raise ValueError(
+                "the biases of a network that is a function cannot be had, as nothing says which "
+                "of its numbers they are; FullGrad takes the networks of lmjax.models.names()"
+            )
+        if self.where == "tokens":
+            raise ValueError(
+                "the biases of a transformer make no maps, as the class token has some too; "
+                "FullGrad takes convolutional networks"
+            )
+        return Biases(self)
 
     def __repr__(self) -> str:
         names, crop = self.class_names, self.preprocessing.crop
