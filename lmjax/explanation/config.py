@@ -48,6 +48,10 @@ class ExplanationConfig:
         trained; else the whole photograph, where the network takes any size.
       show_variants: how many variants the figure shows as the network was given them, with its
         answers; 0 shows none.
+      html: write a page beside the figure, to be looked at in a browser: point at a segment to see
+        its effect, its partners and the picture without it; change method and removal; drag a
+        threshold. The network is asked about each segment hidden alone, and about each threshold:
+        as many variants as there are segments, once under each removal and once for each map.
       seed: of everything random; the same seed gives the same result.
       engine: how variants are evaluated, see `lmjax.Evaluator`; auto takes the way that is expected
         to be fastest.
@@ -71,6 +75,7 @@ class ExplanationConfig:
     top_k: int = 1
     crop: bool = True
     show_variants: int = 1
+    html: bool = False
     seed: int = 0
     engine: Engine = "auto"
     batch_size: int | None = None

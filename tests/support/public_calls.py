@@ -157,7 +157,7 @@ def _attribution() -> dict[str, Call]:
     for name in ("scorecam", "ablationcam"):
         given = {**calls[name].arguments, "halves": halves}
         calls[name] = Call(getattr(attribution, name), given)
-    layered = lmjax.Predictor(_small(), lmjax.LayerMasking())
+    layered = lmjax.Predictor(small_network(), lmjax.LayerMasking())
     calls["fullgrad"] = call(attribution.fullgrad, layered, IMAGE)
     outputs = keep @ SCORES
     calls["lime_regression"] = call(attribution.lime_regression, keep, outputs)
@@ -193,8 +193,8 @@ def _metrics() -> dict[str, Call]:
         "class_similarity": call(metrics.class_similarity, classes, others, similar),
         "cosine_similarity": call(metrics.cosine_similarity, SCORES, SCORES[::-1]),
         "entropy_complexity": call(metrics.entropy_complexity, SCORES),
-        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, _small(), key=KEY),
-        "mprt": call(metrics.mprt, _kernel_of, _small(), key=KEY),
+        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, small_network(), key=KEY),
+        "mprt": call(metrics.mprt, _kernel_of, small_network(), key=KEY),
         "kendall": call(metrics.kendall, SCORES, SCORES[::-1]),
         "local_lipschitz": call(metrics.local_lipschitz, Brightest.head, IMAGE, key=KEY),
         "max_sensitivity": call(metrics.max_sensitivity, Brightest.head, IMAGE, key=KEY),
