@@ -61,6 +61,7 @@ def gradcam(
     return _explain(_mean_gradients, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def hirescam(
     features: Callable,
@@ -91,6 +92,7 @@ def hirescam(
     return _explain(_products, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def gradcam_plus_plus(
     features: Callable,
@@ -124,6 +126,7 @@ def gradcam_plus_plus(
     return _explain(_weighted_gradients, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def layercam(
     features: Callable,

@@ -18,10 +18,13 @@ from lmjax.attribution.halves import Halves, choose_halves
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.jobs import Static, split
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.families import MaskFamily
 
 
+@over_images
 @recorded
 def scorecam(
     predictor: Callable | Evaluator,
@@ -33,7 +36,7 @@ def scorecam(
     soft: bool | None = None,
     evaluations: int | None = None,
     objective: Objective = "logit",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores pixels by Score-CAM: a layer's channels, weighted by what they show of the image.
 
     Each channel, enlarged to the image and rescaled to [0, 1], is a soft mask. The softmax, over
@@ -47,7 +50,7 @@ def scorecam(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       halves: (features, head) as in `lmjax.attribution.gradcam`, of which only the features are
         used; None takes `predictor.classifier.cut()`. Channels that are constant are left out.
       target: class or classes to explain; None explains the predicted class. Several targets cost
@@ -85,7 +88,7 @@ def scorecam(
     most = None if evaluations is None else max(evaluations // len(thresholds), 1)
     channels = _varying(maps, most)
     masks = ChannelMasks(game.shape, maps, channels, thresholds, soft=soft)
-    payoffs = game.payoffs(masks)
+    payoffs = yield from game.ask(masks)
     outputs = payoffs.values.reshape(len(channels), len(thresholds), -1).mean(axis=1)
     weights = np.zeros((len(maps), outputs.shape[1]), np.float32)
     weights[channels] = _softmax(outputs)

@@ -18,7 +18,7 @@ from lmjax._utils.notices import said_once
 from lmjax._utils.progress import described
 from lmjax._utils.renamed import old_names, with_new_names
 from lmjax.attribution import methods
-from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
+from lmjax.attribution.methods import WHOLE, attribute, check_budget, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.shares import Observed
 from lmjax.explanation.classes import check_count, find_class, most_probable
@@ -170,7 +170,10 @@ def _explain_image(
         patch_size=getattr(classifier, "patch_size", None) if config.snap_to_patches else None,
         n_segments=config.n_segments,
     )
-    samples = check_samples(config.method, config.num_samples, int(segments.max()) + 1)
+    num_segments = int(segments.max()) + 1
+    samples = check_samples(config.method, config.num_samples, num_segments)
+    if config.budget is not None:
+        check_budget(config.method, config.budget, num_segments)
     explanation = Explanation(config, classifier, explained, segments, {}, (), files)
     evaluators = _evaluators(explanation)
     soft_masks = {name: evaluators[name].soft_masks for name in config.removal or ()}
@@ -299,6 +302,7 @@ def _explain(
             segments,
             key=_keys(config)[0],
             num_samples=samples,
+            evaluations=config.budget,
             target=target,
         )
     seconds = time.perf_counter() - start

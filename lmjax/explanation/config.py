@@ -38,6 +38,9 @@ class ExplanationConfig:
         the method's own number (lime: 1000). Methods that do not sample have none. Of several
         methods, one that needs more gets the fewest that it needs, which is said before anything
         runs.
+      budget: the most variants that a method evaluates under each removal, the whole image
+        included, in the place of `num_samples`: methods then compare at equal cost. Too few for one
+        of the methods is an error.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2. masking is the network's own: layer or token_dropping.
@@ -69,6 +72,7 @@ class ExplanationConfig:
     n_segments: int = 50
     snap_to_patches: bool = True
     num_samples: int | None = None
+    budget: int | None = None
     removal: tuple[str, ...] | None = None
     metrics: bool = False
     target: int | str | None = None
@@ -89,6 +93,13 @@ class ExplanationConfig:
         check_choice("engine", self.engine, ENGINES)
         if self.num_samples is not None:
             check_whole("num_samples", self.num_samples)  # each method has its fewest
+        if self.budget is not None:
+            check_whole("budget", self.budget, least=1)
+            if self.num_samples is not None:
+                raise ValueError(
+                    "num_samples and budget both say how many variants a method evaluates; leave "
+                    "one of them out"
+                )
         check_whole("top_k", self.top_k, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
         if self.top_k > 1 and self.target is not None:

@@ -352,10 +352,12 @@ def test_fullgrad_takes_an_evaluator():
 def test_scorecam_spends_what_it_is_told_to():
     predictor = lmjax.Predictor(CLASSIFIER, REMOVALS["layer"])
     given = predictor, IMAGE, np.zeros((H, W), int)
-    found = attribute("scorecam", *given, key=jax.random.key(0), samples=11)
+    found = attribute("scorecam", *given, key=jax.random.key(0), num_samples=11)
     assert found.num_variants == 9  # two channels at four levels, and the whole image
-    with pytest.raises(ValueError, match="samples must be 4 or more for scorecam with 1 segments"):
-        attribute("scorecam", *given, key=jax.random.key(0), samples=3)
+    with pytest.raises(
+        ValueError, match="num_samples must be 4 or more for scorecam with 1 segments"
+    ):
+        attribute("scorecam", *given, key=jax.random.key(0), num_samples=3)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -276,7 +276,7 @@ def test_settings_of_other_types_are_damage(changes, message):
 
 
 def report_of(out, study, source, **options):
-    studies.run(study, source, networks=NETWORKS, out=out)
+    studies.run(study, source, models=NETWORKS, output=out)
     return studies.report([out], out.parent / "report.html", **options).read_text()
 
 
