@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "_utils": set(),
     "masking": set(),
     "removals": {"masking"},
-    "models": {"masking", "removals"},
+    "models": {"masking", "removals", "__version__"},
     "masks": {"masking"},
     "evaluation": {"masking", "removals", "masks"},
     "attribution": {"masking", "removals", "masks", "evaluation", "plots", "__version__"},
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "plots": set(),
     "explanation": {
         *("masking", "removals", "models", "masks", "evaluation", "attribution", "metrics", "data"),
-        "plots",
+        *("plots", "__version__"),
     },
     "cli": {"evaluation", "models", "data", "training", "studies", "explanation"},
 }

@@ -17,11 +17,14 @@ from lmjax.attribution.pictures import pictures_of_nothing
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import Static, split
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import answered
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.masks.families import Masks
 
 
+@over_images
 @recorded
 def ablationcam(
     predictor: Callable | Evaluator,
@@ -44,7 +47,7 @@ def ablationcam(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds batch size, devices and progress;
         the engine plays no part.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       halves: (features, head) as in `lmjax.attribution.gradcam`; None takes
         `predictor.classifier.cut()`. Only the head is run for each channel.
       target: class or classes to explain; None explains the predicted class. Several targets cost
@@ -85,7 +88,7 @@ def ablationcam(
     game = Game(
         evaluator, np.zeros((1, channels, 1), np.float32), target=target, objective=objective
     )
-    payoffs = game.payoffs(Masks(~np.eye(channels, dtype=bool)[:, None]))
+    payoffs = answered(game.ask(Masks(~np.eye(channels, dtype=bool)[:, None])))
     falls = payoffs.drops.reshape(-1, channels).astype(np.float32)
     scores = np.asarray(_map(activations, falls, spatial_shape=image.shape[:2]))
     prediction = payoffs.prediction

@@ -15,11 +15,13 @@ from lmjax.attribution.gradients import gradient_batch_size, moments
 from lmjax.attribution.pictures import pictures_of_nothing
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_colours
 from lmjax.removals.samples import photographs
 
 
+@over_images
 @recorded
 def expected_gradients(
     predictor: Callable | Evaluator,

@@ -14,10 +14,12 @@ from lmjax.attribution.differentiation import Outputs, make_problem
 from lmjax.attribution.gradcam import enlarged
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Measured, Objective
 from lmjax.evaluation.outputs import as_output
 
 
+@over_images
 @recorded
 def fullgrad(
     predictor: Callable | Evaluator,

@@ -17,6 +17,7 @@ from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, Problem, jacobian, make_problem
 from lmjax.attribution.record import recorded
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Measured, Objective
 from lmjax.evaluation.outputs import as_output
 
@@ -25,6 +26,7 @@ Combine = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradcam(
     features: Callable,
@@ -59,6 +61,7 @@ def gradcam(
     return _explain(_mean_gradients, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def hirescam(
     features: Callable,
@@ -89,6 +92,7 @@ def hirescam(
     return _explain(_products, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def gradcam_plus_plus(
     features: Callable,
@@ -122,6 +126,7 @@ def gradcam_plus_plus(
     return _explain(_weighted_gradients, features, head, image, target=target, objective=objective)
 
 
+@over_images
 @recorded
 def layercam(
     features: Callable,

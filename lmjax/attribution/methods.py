@@ -17,6 +17,7 @@ from lmjax import attribution
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.halves import choose_halves
 from lmjax.evaluation.evaluator import Evaluator
 
@@ -111,6 +112,11 @@ def description(name: str) -> str:
     return _REGISTRY.description(name)
 
 
+def new_name(name: str) -> str:
+    """Returns a name as it is; of a method that was renamed the new name, with a warning."""
+    return _REGISTRY.new_name(name)
+
+
 def get(name: str) -> Method:
     """Returns the method of a name.
 
@@ -134,6 +140,7 @@ def _complete(name: str, function: Callable) -> Method:
     )
 
 
+@renamed(samples="num_samples")
 def attribute(
     name: str,
     evaluator: Callable | Evaluator,
@@ -141,7 +148,7 @@ def attribute(
     segments: np.ndarray,
     *,
     key: jax.Array,
-    samples: int | None = None,
+    num_samples: int | None = None,
     target: int | Sequence[int] | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
@@ -152,8 +159,8 @@ def attribute(
       image, target: as in `lmjax.attribution`.
       segments: `[H, W]`, for methods that score segments.
       key: for methods that draw at random.
-      samples: about how many variants to evaluate; None leaves it to the method. Methods without a
-        number of samples ignore it.
+      num_samples: about how many variants to evaluate; None leaves it to the method. Methods
+        without a number of samples ignore it.
 
     Raises:
       ValueError: too few samples, and all that the method raises.
@@ -162,8 +169,8 @@ def attribute(
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
-    if samples is not None:
-        options |= _spend(name, samples, int(segments.max()) + 1)
+    if num_samples is not None:
+        options |= _spend(name, num_samples, int(segments.max()) + 1)
     return method.function(evaluator, image, **options)
 
 
@@ -172,22 +179,21 @@ def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
     if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
         got = chosen if isinstance(chosen, str) or np.size(chosen) else "none"
         raise ValueError(f"method must be one or more of {', '.join(names())}; got {got}")
-    for name in chosen:
-        _REGISTRY.check(name)
-    return tuple(dict.fromkeys(chosen))
+    return tuple(dict.fromkeys(map(_REGISTRY.check, chosen)))
 
 
+@renamed(samples="num_samples")
 def check_samples(
-    chosen: Sequence[str], samples: int | None, num_segments: int
+    chosen: Sequence[str], num_samples: int | None, num_segments: int
 ) -> dict[str, int | None]:
     """Returns how many variants each method is to evaluate under each removal, before any does.
 
-    Of several methods, those that need more than `samples` get the fewest that they need, as long
-    as one of them can do with `samples`.
+    Of several methods, those that need more than `num_samples` get the fewest that they need,
+    as long as one of them can do with `num_samples`.
 
     Args:
       chosen: names of methods.
-      samples: about how many variants were asked for; None leaves it to the methods.
+      num_samples: about how many variants were asked for; None leaves it to the methods.
       num_segments: S.
 
     Raises:
@@ -196,16 +202,16 @@ def check_samples(
     Warns:
       UserWarning: a method gets more; once in a call of `lmjax.explain`.
     """
-    check_methods(chosen)
+    chosen = check_methods(chosen)
     num_segments = check_whole("num_segments", num_segments, least=1, most=10**5)
-    if samples is None:
+    if num_samples is None:
         return dict.fromkeys(chosen)
-    samples = check_whole("samples", samples)
+    samples = check_whole("num_samples", num_samples)
     sampling = [name for name in chosen if get(name).budget is not None]
     if not sampling:
         known = ", ".join(name for name in names() if get(name).budget is not None)
         raise ValueError(
-            f"samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
+            f"num_samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
         )
     needed = {name: _fewest(name, num_segments) for name in sampling}
     short = {name: fewest for name, fewest in needed.items() if samples < fewest}
@@ -213,7 +219,7 @@ def check_samples(
         _spend(sampling[0], samples, num_segments)
     if short:
         more = ", ".join(f"{name} gets {fewest}" for name, fewest in short.items())
-        message = f"samples {samples} are too few with {num_segments} segments: {more}"
+        message = f"num_samples {samples} are too few with {num_segments} segments: {more}"
         warn("samples of methods", message, stacklevel=2)
     return {**dict.fromkeys(chosen), **dict.fromkeys(sampling, samples), **short}
 
@@ -260,8 +266,8 @@ def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
     options = budget(samples, num_segments)
     if options is None:
         raise ValueError(
-            f"samples must be {_fewest(name, num_segments)} or more for {name} with {num_segments} "
-            f"segments, got {samples}"
+            f"num_samples must be {_fewest(name, num_segments)} or more for {name} with "
+            f"{num_segments} segments, got {samples}"
         )
     return options
 
@@ -300,7 +306,7 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
 
 
 def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
-    return {"evaluations": variants} if variants >= 4 else None
+    return {"evaluations": variants} if variants >= 5 else None
 
 
 def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
@@ -324,7 +330,7 @@ _BUILTIN = {
         "Shapley value, probability of {}",
         budget=_kernelshap_samples,
     ),
-    "shapley": Method(
+    "permutation_shapley": Method(
         attribution.permutation_shapley,
         "permutation Shapley",
         "Shapley value, probability of {}",
@@ -359,14 +365,14 @@ _BUILTIN = {
         budget=_samples,
         signed=False,
     ),
-    "meaningful": Method(
+    "meaningful_perturbation": Method(
         attribution.meaningful_perturbation,
         "meaningful perturbation",
         "how far hidden, so that the probability of {} falls",
         signed=False,
         under="blending",
     ),
-    "extremal": Method(
+    "extremal_perturbation": Method(
         attribution.extremal_perturbation,
         "extremal perturbation",
         "how many of the masks that raise the logit of {} show it",
@@ -454,3 +460,9 @@ _BUILTIN = {
 for _name, _method in _BUILTIN.items():
     _description = (_method.function.__doc__ or _method.title).splitlines()[0]
     _REGISTRY.register(_name, _method, description=_description, builtin=True)
+
+_REGISTRY.renamed(
+    shapley="permutation_shapley",
+    meaningful="meaningful_perturbation",
+    extremal="extremal_perturbation",
+)

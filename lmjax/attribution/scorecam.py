@@ -12,16 +12,20 @@ from jax.typing import ArrayLike
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
 from lmjax.attribution.gradcam import activations_of, enlarged, rectified_sum
 from lmjax.attribution.halves import Halves, choose_halves
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.jobs import Static, split
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.families import MaskFamily
 
 
+@over_images
 @recorded
 def scorecam(
     predictor: Callable | Evaluator,
@@ -33,7 +37,7 @@ def scorecam(
     soft: bool | None = None,
     evaluations: int | None = None,
     objective: Objective = "logit",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores pixels by Score-CAM: a layer's channels, weighted by what they show of the image.
 
     Each channel, enlarged to the image and rescaled to [0, 1], is a soft mask. The softmax, over
@@ -47,7 +51,7 @@ def scorecam(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       halves: (features, head) as in `lmjax.attribution.gradcam`, of which only the features are
         used; None takes `predictor.classifier.cut()`. Channels that are constant are left out.
       target: class or classes to explain; None explains the predicted class. Several targets cost
@@ -55,8 +59,9 @@ def scorecam(
       levels: thresholds of a binary mask, 1 or more: (i + 1/2) / levels for i from 0.
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks.
-      evaluations: largest number of variants besides the whole image. Where channels need more, the
-        channels that vary most over positions are taken, at least one. None takes all channels.
+      evaluations: the most variants to evaluate, the whole image included: methods compare at
+        equal cost. Where channels need more, those that vary most over positions are taken. None
+        takes all channels.
       objective: what to explain: "logit" of the target (the softmax over channels asks for the
         scale of logits), "probability", or a function of the network's output
         (`lmjax.objectives`).
@@ -74,18 +79,17 @@ def scorecam(
       known as Faster Score-CAM.
     """
     levels = check_whole("levels", levels, least=1, most=256)
-    if evaluations is not None:
-        evaluations = check_whole("evaluations", evaluations, least=1)
     game = Game(predictor, image, target=target, objective=objective)
     soft = bool(game.predictor.soft_masks if soft is None else soft)
     thresholds = (np.arange(levels, dtype=np.float32) + np.float32(0.5)) / np.float32(levels)
     thresholds = np.zeros(1, np.float32) if soft else thresholds
     features, _ = choose_halves(halves, predictor)
     maps = _maps(features, image)
-    most = None if evaluations is None else max(evaluations // len(thresholds), 1)
+    cost = Cost(len(thresholds))
+    most = cost.number("channels", None, evaluations, default=len(maps), least=1)
     channels = _varying(maps, most)
     masks = ChannelMasks(game.shape, maps, channels, thresholds, soft=soft)
-    payoffs = game.payoffs(masks)
+    payoffs = yield from game.ask(masks)
     outputs = payoffs.values.reshape(len(channels), len(thresholds), -1).mean(axis=1)
     weights = np.zeros((len(maps), outputs.shape[1]), np.float32)
     weights[channels] = _softmax(outputs)
@@ -164,7 +168,7 @@ def _activations(arrays: list[jax.Array], image: jax.Array, *, static: Static) -
     return activations_of(static.predictor(arrays), image).astype(jnp.float32)
 
 
-def _varying(maps: np.ndarray, most: int | None) -> np.ndarray:
+def _varying(maps: np.ndarray, most: int) -> np.ndarray:
     """Returns which channels are not constant; of more than `most`, those that vary most."""
     varies = np.ptp(maps, axis=(1, 2)) > 0
     if not varies.any():

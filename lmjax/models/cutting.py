@@ -208,12 +208,13 @@ def _run(
     return logits
 
 
-def _bind(equation: jex.JaxprEqn, given: Sequence[Any]) -> list[Any]:
-    """Runs one operation."""
+def _bind(jaxpr: jex.Jaxpr, equation: jex.JaxprEqn, given: Sequence[Any]) -> list[Any]:
+    """Runs one operation of a traced function."""
     values = {
         v: x for v, x in zip(equation.invars, given, strict=True) if not isinstance(v, jex.Literal)
     }
-    alone = jex.Jaxpr((), list(values), equation.outvars, [equation])
+    results, info = equation.outvars, jaxpr.debug_info
+    alone = jex.Jaxpr((), list(values), results, [equation], debug_info=info)
     return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*values.values())
 
 
@@ -235,6 +236,6 @@ def _evaluate(
         if inner is not None:
             results = _evaluate(inner, given, visit, numbers)
         else:
-            results = visit(next(numbers), _bind(equation, given))
+            results = visit(next(numbers), _bind(jaxpr, equation, given))
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.checks import check_choices
 from lmjax._utils.outputs import check_output
+from lmjax._utils.renamed import renamed
 from lmjax._utils.run_folder import MANIFEST, naming_damaged
 from lmjax._utils.text import file_stems, printable
 from lmjax.studies import registry, seeds
@@ -34,15 +35,16 @@ code { overflow-wrap: anywhere }
 """
 
 
+@renamed(out="output")
 def write(
-    study: Study, rows: pa.Table, out: str | os.PathLike, *, formats: Sequence[str] = ("png",)
+    study: Study, rows: pa.Table, output: str | os.PathLike, *, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Writes the rows (`rows.parquet`), each table (`.csv`) and each figure to a folder.
 
     Args:
       study: that the rows are of.
       rows: as `run` returns them.
-      out: the folder; must exist.
+      output: the folder; must exist.
       formats: of figures, one or more of "png", "pdf" and "svg".
 
     Returns:
@@ -51,7 +53,7 @@ def write(
     Raises:
       ValueError: another format, or none.
     """
-    formats, out = check_formats(formats), Path(out)
+    formats, out = check_formats(formats), Path(output)
     path = out / "rows.parquet"
     with atomic_write(path) as temporary:
         pq.write_table(rows, temporary)
@@ -59,8 +61,9 @@ def write(
     return [path, *_write(tables, study.figures(tables), out, formats)]
 
 
+@renamed(out="output")
 def write_seeds(
-    out: str | os.PathLike,
+    output: str | os.PathLike,
     *,
     kinds: Mapping[str, Sequence[str]],
     formats: Sequence[str] = ("png",),
@@ -72,7 +75,7 @@ def write_seeds(
       >>> lmjax.studies.write_seeds("runs/shape", kinds=kinds)
 
     Args:
-      out: folder of a run.
+      output: folder of a run.
       kinds: kinds of training by name, and for each the names of its networks in the run, one for
         each seed. Kinds are compared seed by seed, in this order: give networks that share initial
         weights or images the same place.
@@ -86,10 +89,10 @@ def write_seeds(
         networks, or one that is not in the run; another format.
     """
     formats = check_formats(formats)
-    manifest, rows, _, study = _open(Path(out))
+    manifest, rows, _, study = _open(Path(output))
     seeds.check_kinds(kinds, [each["name"] for each in manifest["identity"]["networks"]])
     tables = seeds.over_seeds(study.tables(rows), kinds)
-    return _write(tables, seeds.figures(tables), Path(out), formats, prefix="seeds_")
+    return _write(tables, seeds.figures(tables), Path(output), formats, prefix="seeds_")
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -123,13 +126,14 @@ def _write(
     return files
 
 
-def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
+@renamed(outs="runs")
+def report(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
     """Writes one HTML file with the settings, figures and tables of some runs.
 
     The file needs no other. Of an unfinished run it shows the rows that there are.
 
     Args:
-      outs: folders of runs, one or more.
+      runs: folders of runs, one or more.
       output: the file to write, `.html`; a report that is there is replaced.
 
     Returns:
@@ -140,12 +144,12 @@ def report(outs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path
         another suffix, or that is there and no report.
       OSError: the output cannot be written.
     """
-    if not outs:
+    if not runs:
         raise ValueError("runs must be one or more folders of studies, got none")
     output = check_output(output, suffixes=(".html", ".htm"), ours=_is_report, what="a report")
-    runs = [_run(Path(out)) for out in outs]
-    title = ", ".join(dict.fromkeys(title for title, _ in runs))
-    body = "\n".join(section for _, section in runs)
+    sections = [_run(Path(each)) for each in runs]
+    title = ", ".join(dict.fromkeys(title for title, _ in sections))
+    body = "\n".join(section for _, section in sections)
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{_GENERATOR}'
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"

@@ -29,7 +29,7 @@ def known():
 
 
 def run(out, **options):
-    return studies.run(fakes.Brightness(), fakes.Source(6), networks=NETWORKS, out=out, **options)
+    return studies.run(fakes.Brightness(), fakes.Source(6), models=NETWORKS, output=out, **options)
 
 
 def test_rows_tables_and_figures_are_written(tmp_path):
@@ -81,8 +81,8 @@ def test_reports_hold_all_in_one_file(tmp_path):
         studies.run(
             fakes.Brightness(colours=(0,)),
             fakes.Source(6, broken=(2,)),
-            networks=NETWORKS,
-            out=tmp_path / "two",
+            models=NETWORKS,
+            output=tmp_path / "two",
         )
     path = studies.report([tmp_path / "one", tmp_path / "two"], tmp_path / "report.html")
     page = Page()
@@ -194,7 +194,7 @@ def test_the_study_of_the_documentation_runs(tmp_path):
     assert studies.get("halves") is names["Halves"]
     registry.unregister("halves")
     study = names["Halves"](removal="black")
-    rows = studies.run(study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path)
+    rows = studies.run(study, fakes.Source(6), models={"a": fakes.network()}, output=tmp_path)
     assert rows.num_rows == 12
     studies.write(study, rows, tmp_path)
     with open(tmp_path / "accuracies.csv", newline="") as file:
@@ -222,7 +222,7 @@ class OddNames(fakes.Brightness):
 
 def test_names_lose_no_figure_and_are_no_markup(tmp_path):
     with fakes.registered(OddNames):
-        rows = studies.run(OddNames(), fakes.Source(2), networks=NETWORKS, out=tmp_path)
+        rows = studies.run(OddNames(), fakes.Source(2), models=NETWORKS, output=tmp_path)
         files = studies.write(OddNames(), rows, tmp_path)
         page = studies.report([tmp_path], tmp_path / "report.html").read_text()
     figures = {file.name for file in files if file.suffix == ".png"}

@@ -157,7 +157,7 @@ def _attribution() -> dict[str, Call]:
     for name in ("scorecam", "ablationcam"):
         given = {**calls[name].arguments, "halves": halves}
         calls[name] = Call(getattr(attribution, name), given)
-    layered = lmjax.Predictor(_small(), lmjax.LayerMasking())
+    layered = lmjax.Predictor(small_network(), lmjax.LayerMasking())
     calls["fullgrad"] = call(attribution.fullgrad, layered, IMAGE)
     outputs = keep @ SCORES
     calls["lime_regression"] = call(attribution.lime_regression, keep, outputs)
@@ -193,8 +193,8 @@ def _metrics() -> dict[str, Call]:
         "class_similarity": call(metrics.class_similarity, classes, others, similar),
         "cosine_similarity": call(metrics.cosine_similarity, SCORES, SCORES[::-1]),
         "entropy_complexity": call(metrics.entropy_complexity, SCORES),
-        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, _small(), key=KEY),
-        "mprt": call(metrics.mprt, _kernel_of, _small(), key=KEY),
+        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, small_network(), key=KEY),
+        "mprt": call(metrics.mprt, _kernel_of, small_network(), key=KEY),
         "kendall": call(metrics.kendall, SCORES, SCORES[::-1]),
         "local_lipschitz": call(metrics.local_lipschitz, Brightest.head, IMAGE, key=KEY),
         "max_sensitivity": call(metrics.max_sensitivity, Brightest.head, IMAGE, key=KEY),
@@ -278,7 +278,7 @@ def _objectives() -> dict[str, Call]:
 def _evaluation() -> dict[str, Call]:
     images, image_of = np.stack([IMAGE, IMAGE[::-1]]), np.array([0, 1, 1])
     evaluator = evaluation.Evaluator(PREDICTOR)
-    layered = evaluation.Predictor(_small(), lmjax.LayerMasking())
+    layered = evaluation.Predictor(small_network(), lmjax.LayerMasking())
     return {
         "as_evaluator": call(evaluation.as_evaluator, PREDICTOR),
         "as_predictor": call(evaluation.as_predictor, PREDICTOR),
@@ -292,7 +292,7 @@ def _evaluation() -> dict[str, Call]:
 
 
 @functools.cache
-def _small() -> Classifier:
+def small_network() -> Classifier:
     """A network of one convolution."""
     module = Small(num_classes=CLASSES)
     return Classifier(initial_variables(module, PREPROCESSING, 0), module, PREPROCESSING)
@@ -348,7 +348,7 @@ def _masking() -> dict[str, Call]:
 
 
 def _training() -> dict[str, Call]:
-    classifier, rng = _small(), np.random.default_rng(0)
+    classifier, rng = small_network(), np.random.default_rng(0)
     images = rng.integers(0, 256, (4, SIZE, SIZE, 3)).astype(np.uint8)
     labels = np.array([0, 1, 2, 1], np.int32)
     shown = jnp.asarray(images, jnp.float32) / 255
@@ -374,7 +374,9 @@ def _step(state, images, labels, **settings):
 def _methods() -> dict[str, Call]:
     given = {"name": "lime", "evaluator": PREDICTOR, "image": IMAGE, "segments": SEGMENTS}
     return {
-        "attribute": Call(methods.attribute, {**given, "key": KEY, "samples": 150, "target": 1}),
+        "attribute": Call(
+            methods.attribute, {**given, "key": KEY, "num_samples": 150, "target": 1}
+        ),
         "check_samples": call(methods.check_samples, ("lime", "kernelshap"), 100, S),
         "check_methods": call(methods.check_methods, ["lime", "rise"]),
         "pairs": call(methods.pairs, ["lime"], {"grey": True}),
@@ -389,8 +391,8 @@ def _windows() -> dict[str, Call]:
 
 
 def _top() -> dict[str, Call]:
-    options = {"method": ("lime",), "removal": ("grey",), "samples": 60, "model": NETWORK}
-    explain = call(lmjax.explain, _picture(), **options, segments="grid")
+    options = {"method": ("lime",), "removal": ("grey",), "num_samples": 60, "model": NETWORK}
+    explain = call(lmjax.explain, _picture(), **options, segmenter="grid")
     return {"evaluate": call(lmjax.evaluate, PREDICTOR, IMAGE, MASKS), "explain": explain}
 
 
