@@ -338,7 +338,7 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
 
 
 def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
-    return {"evaluations": variants} if variants >= 4 else None
+    return {"evaluations": variants} if variants >= 5 else None
 
 
 def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:

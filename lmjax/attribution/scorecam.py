@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_whole
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
 from lmjax.attribution.gradcam import activations_of, enlarged, rectified_sum
 from lmjax.attribution.halves import Halves, choose_halves
@@ -58,8 +59,9 @@ def scorecam(
       levels: thresholds of a binary mask, 1 or more: (i + 1/2) / levels for i from 0.
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks.
-      evaluations: largest number of variants besides the whole image. Where channels need more, the
-        channels that vary most over positions are taken, at least one. None takes all channels.
+      evaluations: the most variants to evaluate, the whole image included: methods compare at
+        equal cost. Where channels need more, those that vary most over positions are taken. None
+        takes all channels.
       objective: what to explain: "logit" of the target (the softmax over channels asks for the
         scale of logits), "probability", or a function of the network's output
         (`lmjax.objectives`).
@@ -77,15 +79,14 @@ def scorecam(
       known as Faster Score-CAM.
     """
     levels = check_whole("levels", levels, least=1, most=256)
-    if evaluations is not None:
-        evaluations = check_whole("evaluations", evaluations, least=1)
     game = Game(predictor, image, target=target, objective=objective)
     soft = bool(game.predictor.soft_masks if soft is None else soft)
     thresholds = (np.arange(levels, dtype=np.float32) + np.float32(0.5)) / np.float32(levels)
     thresholds = np.zeros(1, np.float32) if soft else thresholds
     features, _ = choose_halves(halves, predictor)
     maps = _maps(features, image)
-    most = None if evaluations is None else max(evaluations // len(thresholds), 1)
+    cost = Cost(len(thresholds))
+    most = cost.number("channels", None, evaluations, default=len(maps), least=1)
     channels = _varying(maps, most)
     masks = ChannelMasks(game.shape, maps, channels, thresholds, soft=soft)
     payoffs = yield from game.ask(masks)
@@ -167,7 +168,7 @@ def _activations(arrays: list[jax.Array], image: jax.Array, *, static: Static) -
     return activations_of(static.predictor(arrays), image).astype(jnp.float32)
 
 
-def _varying(maps: np.ndarray, most: int | None) -> np.ndarray:
+def _varying(maps: np.ndarray, most: int) -> np.ndarray:
     """Returns which channels are not constant; of more than `most`, those that vary most."""
     varies = np.ptp(maps, axis=(1, 2)) > 0
     if not varies.any():

@@ -223,13 +223,13 @@ def test_few_evaluations_take_the_channels_that_vary_most():
     x = torch_input(CLASSIFIER, IMAGE)
     variances = activations_of(TORCH, x).detach().var(dim=(1, 2)).numpy()
     kept = np.sort(np.argsort(-variances)[:2])
-    found = explain("scorecam", removal="grey", target=1, evaluations=2)
+    found = explain("scorecam", removal="grey", target=1, evaluations=3)
     features, head = HALVES
     few = (lambda image: features(image)[..., kept]), head
     expected = explain("scorecam", removal="grey", target=1, halves=few)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
     assert found.num_variants == 3
-    assert explain("scorecam", evaluations=9, levels=4).num_variants == 9
+    assert explain("scorecam", evaluations=12, levels=4).num_variants == 9
 
 
 def test_channels_that_are_constant_have_no_part():
@@ -308,6 +308,16 @@ def test_several_targets_are_each_alone(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_several_images_are_each_alone(name):
+    images = np.stack([IMAGE, IMAGE[::-1] / 2])
+    found = explain(name, image=images, target=[1, 2])
+    for image, target, each in zip(images, (1, 2), found, strict=True):
+        alone = explain(name, image=image, target=target)
+        check(each.scores, alone.scores)
+        assert each.num_variants == alone.num_variants
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_functions_are_explained(name):
     function = explain(name, objective=objectives.value(2))
     np.testing.assert_allclose(function.scores, explain(name, target=2).scores, atol=1e-5)
@@ -354,9 +364,7 @@ def test_scorecam_spends_what_it_is_told_to():
     given = predictor, IMAGE, np.zeros((H, W), int)
     found = attribute("scorecam", *given, key=jax.random.key(0), num_samples=11)
     assert found.num_variants == 9  # two channels at four levels, and the whole image
-    with pytest.raises(
-        ValueError, match="num_samples must be 4 or more for scorecam with 1 segments"
-    ):
+    with pytest.raises(ValueError, match="num_samples must be 5 or more for scorecam with 1 "):
         attribute("scorecam", *given, key=jax.random.key(0), num_samples=3)
 
 
@@ -375,7 +383,7 @@ def test_images_compile_nothing_anew(name):
         *((name, {"objective": "loss"}, "objective must be one of") for name in ALL),
         *((name, {"image": IMAGE * 255}, r"image must hold display colours in") for name in ALL),
         ("scorecam", {"levels": 0}, "levels must be a whole number from 1 to 256; got 0"),
-        ("scorecam", {"evaluations": 0}, "evaluations must be a whole number, 1 or more; got 0"),
+        ("scorecam", {"evaluations": 4}, "evaluations must be a whole number, 5 or more; got 4"),
         ("scorecam", {"soft": True}, "masks hold values between 0 and 1, and the predictor's"),
         ("scorecam", {"halves": HALVES[0]}, r"halves must be two functions \(features, head\)"),
         ("ablationcam", {"halves": (HALVES[0], 3)}, r"halves must be two functions"),
