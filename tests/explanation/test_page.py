@@ -188,6 +188,12 @@ def test_keys_move_and_hold(shown, explained):
     shown.run("document.querySelector('#map').focus()")
     shown.press("Escape")
     assert shown.text("#readout h2") == "No segment chosen"
+    shown.run("document.querySelector('#table-card').open = true")
+    shown.wait("document.querySelector('[data-key=row-1]')")
+    shown.run("document.querySelector('[data-key=row-1]').focus()")
+    shown.run("document.activeElement.click()")
+    assert shown.text("#readout h2") == "Segment 1"
+    assert shown.run("document.activeElement.dataset.key") == "row-1"
 
 
 def test_names_stay_text(shown, explained):

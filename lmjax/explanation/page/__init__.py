@@ -201,10 +201,7 @@ def _recorded(explanation: "Explanation") -> list[tuple[str, str]]:
     found = record(explanation)
     settings = {name: each for name, each in found["settings"].items() if each is not None}
     about = {name: _said(each) for name, each in settings.items()}
-    about["weights"] = f"sha256 {found['weights_sha256']}"
-    about["image"] = found["image"]
-    if found["image_sha256"]:
-        about["image"] += f", sha256 {found['image_sha256']}"
+    about |= {name: str(found[name]) for name in ("image", "image_sha256", "weights_sha256")}
     about["versions"] = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
     about["device"] = found["device"]
     return [(name, printable(each)) for name, each in about.items()]

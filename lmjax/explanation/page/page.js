@@ -155,17 +155,17 @@
 
   function coloured(map) {
     const partners = state.partners && map.scores && map.partners.pairs;
-    if (!partners) return { of: (place) => valueAt(map, place), limit: map.limit, signed: map.signed };
+    if (!partners) return { of: (place) => valueAt(map, place), limit: map.limit, signed: map.signed, shown: visibleAt(map, state.step) };
     const from = active(), limit = Math.max(...map.partners.pairs.map(Math.abs)) || 1;
     const of = (place) => from === null || labels[place] === from ? 0 : pairOf(map.partners.pairs, from, labels[place]);
-    return { of, limit, signed: true };
+    return { of, limit, signed: true, shown: new Uint8Array(labels.length).fill(1) };
   }
 
   function drawMap(map) {
     const context = stretched("map");
     context.drawImage(grey, 0, 0);
     if (map && !map.reason) {
-      const heat = coloured(map), shown = visibleAt(map, state.step), alpha = Math.round(255 * data.colours.opacity);
+      const heat = coloured(map), shown = heat.shown, alpha = Math.round(255 * data.colours.opacity);
       context.imageSmoothingEnabled = !map.scores;
       context.drawImage(layer((pixels) => {
         for (let place = 0; place < labels.length; place++) {
@@ -232,8 +232,9 @@
     over.globalCompositeOperation = "source-in";
     over.drawImage(whole, 0, 0);
     context.drawImage(base && !missing ? base : checks(), 0, 0, width, height);
+    if (part && !part.over) context.drawImage(parts.get(part), part.x, part.y);
     context.drawImage(kept, 0, 0);
-    if (part) context.drawImage(parts.get(part), part.x, part.y);
+    if (part && part.over) context.drawImage(parts.get(part), part.x, part.y);
   }
 
   // Readings
@@ -279,7 +280,7 @@
     others.sort((a, b) => Math.abs(pairOf(pairs, b, segment)) - Math.abs(pairOf(pairs, a, segment)));
     const list = make("ul", { class: "partners", id: "partners" }, ...others.slice(0, 3).map((other) => {
       const value = pairOf(pairs, segment, other);
-      return make("li", {}, make("button", { type: "button", on: { click: () => hold(other) } }, `segment ${other}`), " ",
+      return make("li", {}, make("button", { type: "button", "data-key": `partner-${other}`, on: { click: () => hold(other) } }, `segment ${other}`), " ",
         make("span", { class: "number" }, `${number(value, true)} ± ${number(pairOf(errors, segment, other))}`),
         make("span", { class: "quiet" }, value > 0 ? " they need each other" : " one can stand in for the other"));
     }));
@@ -424,7 +425,7 @@
     const used = heads.map((_, i) => (i !== 2 || map.errors) && (i !== 4 || answers.length));
     const rows = orderOf(map).map((segment) => {
       const cells = [
-        make("td", {}, make("button", { type: "button", on: { click: () => hold(segment) } }, String(segment))),
+        make("td", {}, make("button", { type: "button", "data-key": `row-${segment}`, on: { click: () => hold(segment) } }, String(segment))),
         make("td", { class: "number" }, number(map.scores[segment], map.signed)),
         make("td", { class: "number" }, map.errors ? number(map.errors[segment]) : ""),
         make("td", { class: "number" }, percent(data.segments.shares[segment])),
@@ -440,20 +441,24 @@
     $(id).replaceChildren(...options.map(({ name, title, colour, off }) => {
       const swatch = colour ? make("i", { "aria-hidden": "true" }) : null;
       if (swatch) swatch.style.background = colour;
-      const input = make("input", { type: "radio", name: id, value: name, disabled: off ? "" : null, on: { change: () => choose(name) } });
+      const input = make("input", { type: "radio", name: id, value: name, "data-key": `${id}-${name}`, disabled: off ? "" : null, on: { change: () => choose(name) } });
       input.checked = name === chosen;
       return make("label", {}, input, make("span", {}, swatch, title));
     }));
   }
 
   function show() {
-    const map = currentMap();
+    const map = currentMap(), focused = document.activeElement.dataset.key;
     showColouring(map);
     showMap(map);
     showSeen(map);
     showThreshold(map);
     showReadout(map);
     showTable(map);
+    if (focused && document.activeElement === document.body) {
+      const again = document.querySelector(`[data-key="${focused}"]`) || $("readout");
+      again.focus({ preventScroll: true });
+    }
   }
 
   // What readers do

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.5 / 255
 _AT_ONCE = 16
 _COMPARED_STEPS = 11  # of a map
+_QUALITY = 88
 
 Part = dict[str, Any]
 
@@ -63,13 +64,18 @@ def _stored(
         shown = painted(predictor, image, padded)[: len(some)]
         made = np.where(some[..., None], image, base)
         far = np.any(np.abs(shown - made) > _TOLERANCE, axis=-1)
-        found |= {start + i: _part(shown[i], far[i]) for i in range(len(some)) if far[i].any()}
+        different = [i for i in range(len(some)) if far[i].any()]
+        found |= {start + i: _part(shown[i], far[i], some[i]) for i in different}
     return found
 
 
-def _part(shown: np.ndarray, far: np.ndarray) -> Part:
-    """Returns the smallest part of a picture that holds all pixels that are marked."""
+def _part(shown: np.ndarray, far: np.ndarray, mask: np.ndarray) -> Part:
+    """Returns the smallest part of a picture that holds all pixels that are marked.
+
+    Browsers draw visible pixels over it, but where some of these are marked (`over`).
+    """
     rows, columns = (np.flatnonzero(far.any(axis=axis)) for axis in (1, 0))
     top, left = int(rows[0]), int(columns[0])
     part = shown[top : rows[-1] + 1, left : columns[-1] + 1]
-    return {"x": left, "y": top, "picture": picture(part)}
+    over = bool((far & mask).any())
+    return {"x": left, "y": top, "picture": picture(part, quality=_QUALITY), "over": over}
