@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import io
+import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def _copy_notebooks(app: Any) -> None:
 def _complete(app: Any, page: str, text: list[str]) -> None:
     """Fills in what pages ask for by comments, and turns links out of `docs/` to the site."""
     source = re.sub(r"<!-- public names of (\S+) -->", lambda m: _names_of(m[1]), text[0])
-    source = re.sub(r"<!-- help of (.+) -->", lambda m: _help(m[1].split()), source)
+    source = re.sub("<!-- help of all commands -->", lambda m: _commands(), source)
     for outside, inside in OUTSIDE.items():
-        source = re.sub(rf"\]\((\.\./)+{re.escape(outside)}(?=[#)])", f"]({inside}", source)
+        source = re.sub(rf"\]\((\.\./)*{re.escape(outside)}(?=[#)])", f"]({inside}", source)
     text[0] = source
 
 
@@ -54,7 +55,7 @@ def _names_of(module: str) -> str:
     """An entry for each public name of a module; of those that `lmjax` has too, a line."""
     lines = [f".. automodule:: {module}", "", ".. currentmodule:: " + module, ""]
     own = [name for name in public(module) if name not in _also_in_lmjax(module)]
-    lines += [".. autosummary::", "", *(f"   {name}" for name in own), ""]
+    lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in own), ""]
     for name in own:
         lines += [*_entry(module, name), ""]
     also = ", ".join(f":py:obj:`lmjax.{name}`" for name in _also_in_lmjax(module))
@@ -92,15 +93,17 @@ def _entry(module: str, name: str) -> list[str]:
     return [f".. autofunction:: {name}" if callable(value) else f".. autodata:: {name}"]
 
 
-def _help(command: list[str]) -> str:
-    """What the command prints for `--help`."""
+def _commands(*command: str) -> str:
+    """A section for a command and each of its subcommands: what it prints for `--help`."""
     printed = io.StringIO()
-    with redirect_stdout(printed):
-        try:
-            main([*command, "--help"])
-        except SystemExit:
-            pass
-    return f"```text\n{printed.getvalue().strip()}\n```"
+    os.environ["COLUMNS"] = "88"
+    with redirect_stdout(printed), suppress(SystemExit):
+        main([*command, "--help"])
+    text = printed.getvalue().strip()
+    title = "#" * (2 + len(command[1:])) + " " + " ".join(("lmjax", *command))
+    below = re.search(r"\{([a-z,-]+)\}", text.partition("\n\n")[0])
+    parts = [_commands(*command, name) for name in below[1].split(",")] if below else []
+    return "\n\n".join([title, f"```text\n{text}\n```", *parts])
 
 
 def _markdown_to_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
