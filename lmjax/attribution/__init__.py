@@ -1,4 +1,9 @@
-"""Attributions: which parts of an image a prediction depends on."""
+"""Attributions: which parts of an image a prediction depends on.
+
+All take one image `[H, W, C]`, or several `[B, H, W, C]` (or a list, where sizes differ), whose
+variants are evaluated together; they return a list then. Segments, random key and a sequence of
+targets then have an entry for each image, or one for all (`lmjax.evaluation.many_images`).
+"""
 
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf

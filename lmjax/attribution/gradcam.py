@@ -13,11 +13,13 @@ from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
 from lmjax.attribution.record import recorded
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Measured, Objective
 from lmjax.evaluation.outputs import as_output
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradcam(
     features: Callable,

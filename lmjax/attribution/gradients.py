@@ -23,6 +23,7 @@ from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import default_batch_size
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_colours
 
@@ -32,6 +33,7 @@ _GRADIENT_MEMORY = 4
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradient(
     predictor: Callable | Evaluator,
@@ -46,7 +48,7 @@ def gradient(
     Args:
       predictor: a differentiable predictor or an `lmjax.Evaluator`, which holds batch size and
         devices; engine and progress play no part.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       target: class or classes to explain; None explains the predicted class.
       channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute
         values, or "sum", with signs.
@@ -72,6 +74,7 @@ def gradient(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradient_times_input(
     predictor: Callable | Evaluator,
@@ -103,6 +106,7 @@ def gradient_times_input(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def integrated_gradients(
     predictor: Callable | Evaluator,
@@ -155,6 +159,7 @@ def integrated_gradients(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def smoothgrad(
     predictor: Callable | Evaluator,

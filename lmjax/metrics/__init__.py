@@ -1,4 +1,7 @@
-"""Metrics of attributions, and of a network's robustness to missing parts."""
+"""Metrics of attributions, and of a network's robustness to missing parts.
+
+Those that ask a predictor take several images as attributions do, with a heatmap for each.
+"""
 
 from lmjax.metrics.agreement import (
     Estimate,

@@ -264,7 +264,7 @@ def _objectives() -> dict[str, Call]:
 def _evaluation() -> dict[str, Call]:
     images, image_of = np.stack([IMAGE, IMAGE[::-1]]), np.array([0, 1, 1])
     evaluator = evaluation.Evaluator(PREDICTOR)
-    layered = evaluation.Predictor(_small(), lmjax.LayerMasking())
+    layered = evaluation.Predictor(small_network(), lmjax.LayerMasking())
     return {
         "as_evaluator": call(evaluation.as_evaluator, PREDICTOR),
         "as_predictor": call(evaluation.as_predictor, PREDICTOR),
@@ -278,7 +278,7 @@ def _evaluation() -> dict[str, Call]:
 
 
 @functools.cache
-def _small() -> Classifier:
+def small_network() -> Classifier:
     """A network of one convolution."""
     module = Small(num_classes=CLASSES)
     return Classifier(initial_variables(module, PREPROCESSING, 0), module, PREPROCESSING)
@@ -334,7 +334,7 @@ def _masking() -> dict[str, Call]:
 
 
 def _training() -> dict[str, Call]:
-    classifier, rng = _small(), np.random.default_rng(0)
+    classifier, rng = small_network(), np.random.default_rng(0)
     images = rng.integers(0, 256, (4, SIZE, SIZE, 3)).astype(np.uint8)
     labels = np.array([0, 1, 2, 1], np.int32)
     shown = jnp.asarray(images, jnp.float32) / 255
