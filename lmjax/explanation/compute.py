@@ -15,7 +15,10 @@ import numpy as np
 
 from lmjax._utils.compiling import compiling
 from lmjax._utils.notices import said_once
-from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
+from lmjax._utils.progress import described
+from lmjax._utils.renamed import old_names, with_new_names
+from lmjax.attribution import methods
+from lmjax.attribution.methods import WHOLE, attribute, check_budget, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.shares import Observed
 from lmjax.explanation.classes import check_count, find_class, most_probable
@@ -26,6 +29,7 @@ from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
 from lmjax.explanation.page import write_page
 from lmjax.explanation.removals import removals_for
+from lmjax.explanation.render import removal_title
 from lmjax.explanation.result import Explanation, Explanations, Result, of_class
 from lmjax.explanation.several import explain_each
 from lmjax.explanation.variants import Variant, show
@@ -160,13 +164,16 @@ def _explain_image(
     """Explains one image, and writes the files."""
     explained = load_image(image, classifier)
     segments = segmenters.make(
-        config.segments,
+        config.segmenter,
         explained.pixels,
-        argument="segments",
+        argument="segmenter",
         patch_size=getattr(classifier, "patch_size", None) if config.snap_to_patches else None,
         n_segments=config.n_segments,
     )
-    samples = check_samples(config.method, config.samples, int(segments.max()) + 1)
+    num_segments = int(segments.max()) + 1
+    samples = check_samples(config.method, config.num_samples, num_segments)
+    if config.budget is not None:
+        check_budget(config.method, config.budget, num_segments)
     explanation = Explanation(config, classifier, explained, segments, {}, (), files)
     evaluators = _evaluators(explanation)
     soft_masks = {name: evaluators[name].soft_masks for name in config.removal or ()}
@@ -203,6 +210,7 @@ def write_page_of(explanation: Explanation, path: Path) -> None:
 
 def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationConfig:
     """Returns the settings with some of them replaced; raises ValueError for an unknown one."""
+    options = with_new_names(old_names(ExplanationConfig), options, "explain", stacklevel=4)
     known = [field.name for field in dataclasses.fields(ExplanationConfig)]
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -222,7 +230,7 @@ def _load(config: ExplanationConfig) -> Classifier:
     assert classifier is not None  # chosen before
     find_class(config.target, classifier)
     if classifier.class_names:
-        check_count(config.topk, len(classifier.class_names))
+        check_count(config.top_k, len(classifier.class_names))
     return classifier if config.crop else _without_crop(classifier)
 
 
@@ -258,14 +266,14 @@ def _show(
     """Returns the class or classes to explain (None: the predicted one), and variants to show."""
     config, classifier = explanation.config, explanation.classifier
     target = find_class(config.target, classifier)
-    if config.topk == 1 and config.show_variants == 0:
+    if config.top_k == 1 and config.show_variants == 0:
         return target, ()
     if config.show_variants == 0:
         evaluators = dict([next(iter(evaluators.items()))])
     image, segments = explanation.image.pixels, explanation.segments
     key = _keys(config)[0]
     whole, variants = show(config.show_variants, image, segments, evaluators, key=key)
-    return target if config.topk == 1 else most_probable(whole, config.topk), variants
+    return target if config.top_k == 1 else most_probable(whole, config.top_k), variants
 
 
 def _evaluator(predictor: Predictor, config: ExplanationConfig) -> Evaluator:
@@ -285,27 +293,30 @@ def _explain(
     image, segments = explanation.image, explanation.segments
     evaluator = Observed(**vars(evaluators[removal]))
     start = time.perf_counter()
-    with compiling() as compiled:
+    about = methods.get(method).title, removal_title(removal)
+    with compiling() as compiled, described(*about):
         attribution = attribute(
             method,
             evaluator,
             image.pixels,
             segments,
             key=_keys(config)[0],
-            samples=samples,
+            num_samples=samples,
+            evaluations=config.budget,
             target=target,
         )
     seconds = time.perf_counter() - start
     first = of_class(attribution, 0)
     curves, metrics = {}, {}
     if config.metrics:
-        curves = perturbation_curves(
-            first,
-            image.pixels,
-            black=_evaluator(Predictor(classifier, Replace("black")), config),
-            blur=_evaluator(Predictor(classifier, Replace("rise_blur")), config),
-            own=None if removal == WHOLE else evaluators[removal],
-        )
+        with described(*about, "metrics"):
+            curves = perturbation_curves(
+                first,
+                image.pixels,
+                black=_evaluator(Predictor(classifier, Replace("black")), config),
+                blur=_evaluator(Predictor(classifier, Replace("rise_blur")), config),
+                own=None if removal == WHOLE else evaluators[removal],
+            )
         metrics = {name: float(curve.normalised_auc) for name, curve in curves.items()}
     if image.object_mask is not None:
         metrics |= localisation(first, segments, image.object_mask)

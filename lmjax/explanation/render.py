@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from lmjax import removals
+from lmjax import __version__, removals
 from lmjax.attribution import Attribution, methods
 from lmjax.attribution.methods import WHOLE
 from lmjax.explanation.classes import class_name
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmjax.explanation.result import Explanation, Result
     from lmjax.explanation.variants import Variant
 
-_RECORDED = ("lmjax", "jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
+_RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
 
 
 def removal_title(name: str) -> str:
@@ -73,7 +73,8 @@ def record(explanation: "Explanation") -> dict[str, Any]:
         **_classes(explanation),
         "true_label": explanation.image.label,
         "results": results,
-        "versions": {name: version(name) for name in _RECORDED}
+        "versions": {"lmjax": __version__}
+        | {name: version(name) for name in _RECORDED}
         | {"python": platform.python_version(), "platform": platform.platform()},
         "device": jax.devices()[0].device_kind,
     }

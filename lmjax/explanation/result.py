@@ -25,7 +25,7 @@ class Result(NamedTuple):
     """One method under one removal.
 
     Attributes:
-      attribution: for one class; for T classes where `topk` asked for several, the most probable
+      attribution: for one class; for T classes where `top_k` asked for several, the most probable
         first.
       seconds: time it took, compilation included.
       compiling: seconds of it for tracing and compiling programs.
@@ -193,7 +193,7 @@ class Explanations(Sequence[Explanation]):
     """The explanations of several photographs, in the order in which these were given.
 
     Example:
-      >>> explanations = lmjax.explain(["cat.jpg", "dog.jpg"], topk=3)
+      >>> explanations = lmjax.explain(["cat.jpg", "dog.jpg"], top_k=3)
       >>> for explanation in explanations: ...
       >>> print(explanations.summary())
       >>> explanations.failures  # of photographs that could not be read

@@ -31,7 +31,7 @@ from lmjax.studies.settings import row_settings, settings
 from lmjax.studies.sizes import as_they_are
 from lmjax.studies.study import Study
 
-DEFAULT_NETWORKS = ("resnet18_digits",)
+DEFAULT_MODELS = ("resnet18_digits",)
 IMAGES_PER_SHARD = 16
 IMAGE_ERRORS = (ValueError, OSError)
 """Errors of one image, which is left out. Any other (no memory, a bug) ends the run."""
@@ -45,7 +45,7 @@ class Job:
     """The checked arguments of a run.
 
     Args:
-      study, source, networks, already_sized, images, images_per_shard, engine, batch_size, mesh: as
+      study, source, models, already_sized, images, images_per_shard, engine, batch_size, mesh: as
         in `lmjax.studies.run`.
 
     Attributes:
@@ -63,7 +63,7 @@ class Job:
         study: Study,
         source: Source | str,
         *,
-        networks: Sequence[str] | Mapping[str, Any] | None,
+        models: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
         already_sized: bool = False,
         images_per_shard: int = IMAGES_PER_SHARD,
@@ -89,7 +89,7 @@ class Job:
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
         self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
-        checked = _check_networks(networks)
+        checked = _check_models(models)
         checked = as_they_are(checked) if already_sized else checked
         self.networks = {name: _copied(network, mesh) for name, network in checked.items()}
         for name, network in self.networks.items():
@@ -208,23 +208,23 @@ def _identify(network: Any) -> dict[str, str]:
     }
 
 
-def _check_networks(networks: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _check_models(models: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Returns classifiers by name, loaded where only a name is given."""
-    if networks is None:
-        networks = DEFAULT_NETWORKS
-    if isinstance(networks, str):
-        networks = (networks,)
-    if not isinstance(networks, Mapping):
-        networks = {name: load(name) for name in networks}
-    if not networks:
-        raise ValueError("networks must be one or more, got none")
-    for name, network in networks.items():
+    if models is None:
+        models = DEFAULT_MODELS
+    if isinstance(models, str):
+        models = (models,)
+    if not isinstance(models, Mapping):
+        models = {name: load(name) for name in models}
+    if not models:
+        raise ValueError("models must be one or more, got none")
+    for name, network in models.items():
         if not hasattr(network, "apply") or not hasattr(network, "preprocessing"):
             raise ValueError(
-                f"networks[{name!r}] must be a classifier such as lmjax.models.load returns, got "
+                f"models[{name!r}] must be a classifier such as lmjax.models.load returns, got "
                 f"{type(network).__name__}"
             )
-    return networks
+    return models
 
 
 def _copied(network: Any, mesh: Mesh) -> Any:

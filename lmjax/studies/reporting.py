@@ -14,6 +14,7 @@ from lmjax._utils.checks import check_choices
 from lmjax._utils.identity import source_version
 from lmjax._utils.outputs import check_output
 from lmjax._utils.pages import document, is_by, resource
+from lmjax._utils.renamed import renamed
 from lmjax._utils.run_folder import MANIFEST, naming_damaged
 from lmjax._utils.text import file_stems
 from lmjax.data import Source, open_source
@@ -29,15 +30,16 @@ _HEAD = """<header><p class="quiet">A report by lmjax. Brackets are 95% bootstra
 images. ↑ higher is better, ↓ lower is better.</p></header>"""
 
 
+@renamed(out="output")
 def write(
-    study: Study, rows: pa.Table, out: str | os.PathLike, *, formats: Sequence[str] = ("png",)
+    study: Study, rows: pa.Table, output: str | os.PathLike, *, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Writes the rows (`rows.parquet`), each table (`.csv`) and each figure to a folder.
 
     Args:
       study: that the rows are of.
       rows: as `run` returns them.
-      out: the folder; must exist.
+      output: the folder; must exist.
       formats: of figures, one or more of "png", "pdf" and "svg".
 
     Returns:
@@ -46,7 +48,7 @@ def write(
     Raises:
       ValueError: another format, or none.
     """
-    formats, out = check_formats(formats), Path(out)
+    formats, out = check_formats(formats), Path(output)
     path = out / "rows.parquet"
     with atomic_write(path) as temporary:
         pq.write_table(rows, temporary)
@@ -54,8 +56,9 @@ def write(
     return [path, *_write(tables, study.figures(tables), out, formats)]
 
 
+@renamed(out="output")
 def write_seeds(
-    out: str | os.PathLike,
+    output: str | os.PathLike,
     *,
     kinds: Mapping[str, Sequence[str]],
     formats: Sequence[str] = ("png",),
@@ -67,7 +70,7 @@ def write_seeds(
       >>> lmjax.studies.write_seeds("runs/shape", kinds=kinds)
 
     Args:
-      out: folder of a run.
+      output: folder of a run.
       kinds: kinds of training by name, and for each the names of its networks in the run, one for
         each seed. Kinds are compared seed by seed, in this order: give networks that share initial
         weights or images the same place.
@@ -81,10 +84,10 @@ def write_seeds(
         networks, or one that is not in the run; another format.
     """
     formats = check_formats(formats)
-    run = _open(Path(out))
+    run = _open(Path(output))
     seeds.check_kinds(kinds, [each["name"] for each in run.manifest["identity"]["networks"]])
     tables = seeds.over_seeds(run.study.tables(run.rows), kinds)
-    return _write(tables, seeds.figures(tables), Path(out), formats, prefix="seeds_")
+    return _write(tables, seeds.figures(tables), Path(output), formats, prefix="seeds_")
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -118,8 +121,9 @@ def _write(
     return files
 
 
+@renamed(outs="runs")
 def report(
-    outs: Sequence[str | os.PathLike],
+    runs: Sequence[str | os.PathLike],
     output: str | os.PathLike,
     *,
     source: Source | str | None = None,
@@ -130,7 +134,7 @@ def report(
     give the same file.
 
     Args:
-      outs: folders of runs, one or more.
+      runs: folders of runs, one or more.
       output: the file to write, `.html`; a report that is there is replaced.
       source: of the runs' images, from which three are shown under each removal; as in `run`. None
         takes what the runs' manifests tell; where they do not, the report says so.
@@ -143,13 +147,13 @@ def report(
         another suffix, or that is there and no report; a source that is of none of the runs.
       OSError: the output cannot be written.
     """
-    if not outs:
+    if not runs:
         raise ValueError("runs must be one or more folders of studies, got none")
     output = check_output(output, suffixes=(".html", ".htm"), ours=_is_report, what="a report")
-    runs = [_open(Path(out)) for out in outs]
-    opened = _source(source, runs)
-    entries, sections = zip(*(section(run, f"run{i}", opened) for i, run in enumerate(runs)))
-    title = ", ".join(dict.fromkeys(run.study.title for run in runs))
+    found = [_open(Path(each)) for each in runs]
+    opened = _source(source, found)
+    entries, sections = zip(*(section(run, f"run{i}", opened) for i, run in enumerate(found)))
+    title = ", ".join(dict.fromkeys(run.study.title for run in found))
     contents = f"<h2>Contents</h2><ul>{''.join(entries)}</ul>"
     contents = f'<nav class="card" aria-label="Contents">{contents}</nav>'
     page = document(

@@ -30,7 +30,7 @@ def test_every_setting_is_an_option_with_help(run, name):
         "--source",
         "--models",
         "--images",
-        "--out",
+        "--output",
         "--engine",
         "--batch-size",
         "--shard",
@@ -44,7 +44,7 @@ def test_every_setting_is_an_option_with_help(run, name):
 def study(tmp_path, monkeypatch, capsys):
     """A function that runs `lmjax study` on small things, and gives what it prints."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_networks", lambda models: {"a": fakes.network()})
+    monkeypatch.setattr(commands, "load_models", lambda models: {"a": fakes.network()})
     monkeypatch.setattr(job, "open_source", lambda source, length: fakes.Source(length))
 
     def run(*arguments):
@@ -170,10 +170,10 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
         return Cost(9, 18, 5.0)
 
     monkeypatch.setattr(commands, "estimate", estimate)
-    study("removal", *FEW, "--dry-run", "--devices", "8")
+    study("removal", *FEW, "--dry-run", "--processes", "8")
     assert asked == [8]
-    with pytest.raises(SystemExit, match="devices 8 is for --dry-run"):
-        study("removal", *FEW, "--devices", "8")
+    with pytest.raises(SystemExit, match="processes 8 is for --dry-run"):
+        study("removal", *FEW, "--processes", "8")
 
 
 def test_options_out_of_range_are_errors():
@@ -184,7 +184,7 @@ def test_options_out_of_range_are_errors():
     with pytest.raises(SystemExit, match="images must be a whole number, 1 or more"):
         main(["study", "removal", "--images", "0"])
     with pytest.raises(ValueError, match="like another"):
-        commands.load_networks(("resnet18_digits", "resnet18_digits"))
+        commands.load_models(("resnet18_digits", "resnet18_digits"))
 
 
 def test_kinds_group_networks():
@@ -205,5 +205,5 @@ def test_names_of_networks_tell_their_weights(tmp_path):
     folder.mkdir()
     (folder / "resnet18_digits.safetensors").write_bytes(copy.read_bytes())
     weights = ("", f"={copy}", f"={folder}")
-    networks = commands.load_networks([f"resnet18_digits{each}" for each in weights])
+    networks = commands.load_models([f"resnet18_digits{each}" for each in weights])
     assert [name.partition("=")[2] for name in networks] == ["", "second", "grey.5-0"]

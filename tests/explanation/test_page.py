@@ -11,7 +11,7 @@ from lmjax.explanation import ExplanationConfig, page
 from tests.support.browser import browser
 
 METHODS, REMOVALS = ("kernelshap", "rise"), ("layer", "grey")
-OPTIONS = {"segments": "slic", "n_segments": 16, "samples": 340, "removal": REMOVALS}
+OPTIONS = {"segmenter": "slic", "n_segments": 16, "num_samples": 340, "removal": REMOVALS}
 NAME = "<script>alert(1)</script> $x$ &.png"
 
 
@@ -213,7 +213,7 @@ def test_a_phone_needs_no_scrolling_aside(opened, explained):
 def test_pictures_are_those_of_the_removal(any_size):
     """Fills depend on the mask: what a browser cannot make of two pictures is stored."""
     found = lmjax.explain(
-        "photograph:chelsea", model=any_size, removal=("blur", "ring"), n_segments=4, samples=40
+        "photograph:chelsea", model=any_size, removal=("blur", "ring"), n_segments=4, num_samples=40
     )
     evaluators = lmjax.explanation.compute._evaluators(found)
     maps = page.maps_of(found)

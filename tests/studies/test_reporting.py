@@ -21,6 +21,7 @@ from lmjax.studies.reports import examples, tables
 from lmjax.studies.settings import from_settings
 from lmjax.studies.statistics import Bootstrap, estimate
 from tests.studies import fakes
+from tests.support.browser import browser
 
 NETWORKS = {"a <b>": fakes.network()}
 
@@ -32,7 +33,7 @@ def known():
 
 
 def run(out, **options):
-    return studies.run(fakes.Brightness(), fakes.Source(6), networks=NETWORKS, out=out, **options)
+    return studies.run(fakes.Brightness(), fakes.Source(6), models=NETWORKS, output=out, **options)
 
 
 def test_rows_tables_and_figures_are_written(tmp_path):
@@ -85,8 +86,8 @@ def test_reports_hold_all_in_one_file(tmp_path):
         studies.run(
             fakes.Brightness(colours=(0,)),
             fakes.Source(6, broken=(2,)),
-            networks=NETWORKS,
-            out=tmp_path / "two",
+            models=NETWORKS,
+            output=tmp_path / "two",
         )
     path = studies.report([tmp_path / "one", tmp_path / "two"], tmp_path / "report.html")
     page = Page()
@@ -199,7 +200,7 @@ def test_the_study_of_the_documentation_runs(tmp_path):
     assert studies.get("halves") is names["Halves"]
     registry.unregister("halves")
     study = names["Halves"](removal="black")
-    rows = studies.run(study, fakes.Source(6), networks={"a": fakes.network()}, out=tmp_path)
+    rows = studies.run(study, fakes.Source(6), models={"a": fakes.network()}, output=tmp_path)
     assert rows.num_rows == 12
     studies.write(study, rows, tmp_path)
     with open(tmp_path / "accuracies.csv", newline="") as file:
@@ -227,7 +228,7 @@ class OddNames(fakes.Brightness):
 
 def test_names_lose_no_figure_and_are_no_markup(tmp_path):
     with fakes.registered(OddNames):
-        rows = studies.run(OddNames(), fakes.Source(2), networks=NETWORKS, out=tmp_path)
+        rows = studies.run(OddNames(), fakes.Source(2), models=NETWORKS, output=tmp_path)
         files = studies.write(OddNames(), rows, tmp_path)
         page = studies.report([tmp_path], tmp_path / "report.html").read_text()
     figures = {file.name for file in files if file.suffix == ".png"}
@@ -276,7 +277,7 @@ def test_settings_of_other_types_are_damage(changes, message):
 
 
 def report_of(out, study, source, **options):
-    studies.run(study, source, networks=NETWORKS, out=out)
+    studies.run(study, source, models=NETWORKS, output=out)
     return studies.report([out], out.parent / "report.html", **options).read_text()
 
 
@@ -368,3 +369,17 @@ def test_every_study_says_what_it_asks(name):
     assert about.reading.endswith(".")
     assert {*about.higher, *about.lower}
     assert not {*about.higher} & {*about.lower}
+
+
+def test_a_browser_shows_a_report_without_a_network(tmp_path):
+    run(tmp_path / "run", images=2)
+    page = studies.report([tmp_path / "run"], tmp_path / "r.html", source=fakes.Source(6))
+    with browser(tmp_path / "profile") as opened:
+        opened.open(page, size=(390, 800), touch=True, dark=True)
+        assert opened.run("document.documentElement.scrollWidth") <= 390
+        assert opened.run("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert opened.run("document.images.length") == 4
+        colour = opened.run("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 60
+        assert opened.errors == []
+        assert opened.requests == []

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.renamed import renamed
 from lmjax.metrics import spearman
 from lmjax.removals import paints
 from lmjax.removals import title as removal_title
@@ -44,6 +45,7 @@ _FIRST, _SECOND, _ORDER = range(3)
 _CHARTS_BESIDE = 3
 
 
+@renamed(samples="num_samples")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Consistency(ExplanationStudy):
     """Agreement of LIME's explanations under several removals, and their use for other networks.

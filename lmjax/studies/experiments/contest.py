@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_choice, check_choices, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
@@ -34,6 +35,7 @@ _TIMED_VARIANTS = 64
 _TIMED_CALLS = 5
 
 
+@renamed(samples="num_samples")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalContest(Study):
     """All removals judged on the same images: what survives, what leaks, what LIME finds, the cost.
@@ -60,7 +62,7 @@ class RemovalContest(Study):
       margins: for "shape", pixels by which the object's mask is grown.
       tight: for "shape", take the source's tight masks.
       grid_size: for "lime", side of the squares that are explained, in pixels.
-      samples: for "lime", coalitions that all removals share.
+      num_samples: for "lime", coalitions that all removals share.
       top: for "lime", how many squares are compared with the object.
       judges: for "lime", under which removals the gain is measured: "own", that of the explanation,
         or a removal's name.
@@ -120,7 +122,7 @@ class RemovalContest(Study):
     margins: tuple[int, ...] = (0, 2, 4, 8)
     tight: bool = False
     grid_size: int = 16
-    samples: int = 256
+    num_samples: int = 256
     top: int = 20
     judges: tuple[str, ...] = (OWN, "layer", "grey")
     steps: int = 10
@@ -158,7 +160,7 @@ class RemovalContest(Study):
     @functools.cached_property
     def _lime(self) -> LimeQuality:
         """The settings of "lime" as of the study of LIME."""
-        sizes: dict[str, Any] = {"grid_size": self.grid_size, "samples": self.samples}
+        sizes: dict[str, Any] = {"grid_size": self.grid_size, "num_samples": self.num_samples}
         return LimeQuality(removals=self.removals, top=self.top, ks=(1,), seed=self.seed, **sizes)
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:

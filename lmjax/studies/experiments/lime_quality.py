@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.metrics import alignment, top_k_iou
 from lmjax.removals import check_name
 from lmjax.removals import title as removal_title
@@ -42,6 +43,7 @@ _CURVE = ("network", "evaluated_under", "removal")
 _LOCALISATION = {"alignment": "alignment with the object", "iou": "IoU of the top segments"}
 
 
+@renamed(samples="num_samples")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimeQuality(ExplanationStudy):
     """Quality of LIME under several removals: how well it finds the object and what is needed.
