@@ -77,6 +77,6 @@ def _reason(explanation: "Explanation", pair: tuple[str, str]) -> str:
     if attribution.num_variants < needed:
         return (
             f"{attribution.num_variants:,} variants are too few for the pairs of {count} segments: "
-            f"{needed:,} are needed (--samples {needed})."
+            f"{needed:,} are needed (--num-samples {needed})."
         )
     return ""

@@ -47,8 +47,8 @@ def settings_table(manifest: dict[str, Any], study: Study, evaluated: int, out: 
 def command(manifest: dict[str, Any], study: Study, out: Path) -> str:
     """Returns the command that makes the rows, as far as the manifest tells.
 
-    Weights in files are known by their names only, and sources that were not given as text by their
-    versions.
+    Weights in files are known by their names only, and sources that were not given as text not at
+    all: the command then says SOURCE.
     """
     identity = manifest["identity"]
     words = ["lmjax", "study", study.name]
@@ -59,7 +59,7 @@ def command(manifest: dict[str, Any], study: Study, out: Path) -> str:
     networks = [each["name"] for each in identity["networks"]]
     words += ["--models", *networks] if networks != ["resnet18_digits"] else []
     if (given := manifest.get("source")) or identity["source"] != _NO_SOURCE:
-        words += ["--source", given or identity["source"]]
+        words += ["--source", given or "SOURCE"]
     words += ["--images", str(manifest["images"]), "--output", str(out)]
     return shlex.join(words)
 
