@@ -35,6 +35,14 @@ def gradcam(
     `gradcam(*classifier.cut(), image)` for a classifier of `lmjax.models`. The map is rectified and
     then resized bilinearly to the image.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.gradcam(features, head, image).scores.shape
+      (16, 16)
+
     Args:
       features: image `[H, W, C]` in [0, 1] -> the layer's activations `[h, w, D]`. Arrays of a
         pytree (such as `jax.tree_util.Partial`) are passed as arguments of the compiled function.
