@@ -58,7 +58,7 @@ class Sizes:
 def study_of_scenes(engine: str, sizes: Sizes) -> Usage:
     """Runs the removal study on digit scenes with the bundled network."""
     source = lmjax.data.DigitScenes("test", length=sizes.scenes)
-    return _run(engine, lmjax.studies.SegmentRemoval(), source, networks=("resnet18_digits",))
+    return _run(engine, lmjax.studies.SegmentRemoval(), source, models=("resnet18_digits",))
 
 
 def study_of_photographs(engine: str, sizes: Sizes) -> Usage:
@@ -68,7 +68,7 @@ def study_of_photographs(engine: str, sizes: Sizes) -> Usage:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photographs"
         write_photographs(folder, sizes.photographs)
-        return _run(engine, study, lmjax.data.from_folder(folder), networks=networks)
+        return _run(engine, study, lmjax.data.from_folder(folder), models=networks)
 
 
 def _run(engine: str, study: Any, source: Any, **options: Any) -> Usage:

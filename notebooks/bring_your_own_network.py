@@ -209,7 +209,7 @@ for name, classifier in classifiers.items():
         small_share=0.0,
     )
     out = f"{folder}/{name}"
-    path = train(classifier, Digits(slice(1400)), config=config, out=out, progress=False)
+    path = train(classifier, Digits(slice(1400)), config=config, output=out, progress=False)
     classifiers[name] = classifier.with_weights(path)
 
 print("accuracy on digits not trained on:")
@@ -266,8 +266,8 @@ study = lmjax.studies.SegmentRemoval(
 rows = lmjax.studies.run(
     study,
     Digits(slice(1400, 1410)),
-    networks={"NNX before": untrained, **classifiers},
-    out=f"{folder}/study",
+    models={"NNX before": untrained, **classifiers},
+    output=f"{folder}/study",
     progress=False,
 )
 figure = next(iter(study.figures(study.tables(rows)).values()))

@@ -67,9 +67,9 @@ print(f"{cost.evaluations} evaluations of {cost.images} images")
 # images, goes on with what is there.
 
 # %%
-rows = lmjax.studies.run(study, source, images=16, out=out)
+rows = lmjax.studies.run(study, source, images=16, output=out)
 print(f"{rows.num_rows} rows of 16 images")
-rows = lmjax.studies.run(study, source, out=out)
+rows = lmjax.studies.run(study, source, output=out)
 print(f"{rows.num_rows} rows of 48 images, in {len(list(out.glob('rows-*/*.parquet')))} files")
 
 # %% [markdown]
@@ -131,7 +131,7 @@ for group in statistics.groups(rows, ("removal", "order", "fraction")):
 
 # %%
 shape = lmjax.studies.MaskShape(removals=("layer", "grey", "black"), margins=(0, 4), tight=True)
-shape_rows = lmjax.studies.run(shape, source, out=out.with_name("shape"))
+shape_rows = lmjax.studies.run(shape, source, output=out.with_name("shape"))
 for row in shape.tables(shape_rows)["accuracies"]:
     print(f"margin {row['margin']}  {row['removal']:<6} object removed {row['object']:.2f}, "
           f"the same hole elsewhere {row['swapped']:.2f}")  # fmt: skip

@@ -89,12 +89,12 @@ def test_what_others_add_goes_everywhere(package, capsys):
     assert "outsiders_tiny" in lmjax.models.names()
     model = ["--model", "outsiders_tiny", "--weights", "tiny.safetensors"]
     asked = ["--method", "outsiders_alone", "lime", "--removal", "outsiders_magenta", "layer"]
-    main(["explain", *model, *asked, "--samples", "40", "--segments", "grid"])
+    main(["explain", *model, *asked, "--num-samples", "40", "--segmenter", "grid"])
     record = json.loads((package / "explanation.json").read_text())
     assert {f"{m}/{r}" for m in asked[1:3] for r in asked[4:]} == set(record["results"])
 
     settings = ["--removals", "outsiders_magenta", "layer", "--orders", "random"]
-    networks = ["--models", "outsiders_tiny=tiny.safetensors", "--images", "2", "--out", "study"]
+    networks = ["--models", "outsiders_tiny=tiny.safetensors", "--images", "2", "--output", "study"]
     main(["study", "removal", *settings, *networks, "--fractions", "0", "0.5", "1"])
     _, table, errors = lmjax.studies.runner.open_run("study")
     assert not errors
@@ -102,7 +102,7 @@ def test_what_others_add_goes_everywhere(package, capsys):
     assert set(table["removal"].to_pylist()) == {"outsiders_magenta", "layer"}
 
     sizes = ["--epochs", "1", "--images-per-epoch", "16", "--batch-size", "8"]
-    where = ["--source", "digit-scenes,split=train", "--out", "training"]
+    where = ["--source", "digit-scenes,split=train", "--output", "training"]
     fill = ["--augmentations", "patches:outsiders_magenta"]
     main(["train", "network", "outsiders_tiny", *where, *sizes, *fill])
     assert (package / "training" / "outsiders_tiny.safetensors").is_file()

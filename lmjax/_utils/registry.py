@@ -2,9 +2,12 @@
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from lmjax._utils.renamed import notice
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, group: str):
         self.kind, self.group = kind, group
         self._entries: dict[str, Entry] = {}
+        self._old_names: dict[str, str] = {}
 
     def register(self, name: str, value: T | str, *, description: str, builtin: bool = False):
         """Adds a name; a name that is not built in may be registered again, and is replaced.
@@ -62,6 +66,10 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} {name!r} comes with lmjax; register another name")
         self._entries[name] = Entry(name, value, description, builtin)
 
+    def renamed(self, **names: str) -> None:
+        """Lets names be written as they were before, with a warning: old name -> new name."""
+        self._old_names |= names
+
     def unregister(self, name: str) -> None:
         """Removes a name that was registered; built-in names stay."""
         if name not in self._entries or self._entries[name].builtin:
@@ -69,7 +77,9 @@ class Registry(Generic[T]):
         del self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._entries or name in self._found())
+        if not isinstance(name, str):
+            return False
+        return any(name in each for each in (self._entries, self._found(), self._old_names))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -101,12 +111,25 @@ class Registry(Generic[T]):
         return self._entry(name, None).description
 
     def check(self, name: str, *, argument: str | None = None) -> str:
-        """Returns the name; raises ValueError, as `get` does, where nothing has it."""
+        """Returns the name, the new one of a name that changed.
+
+        Raises:
+          ValueError: as `get`.
+        """
         if name not in self:
             raise ValueError(self._unknown(name, argument))
-        return name
+        return self.new_name(name)
+
+    def new_name(self, name: Any) -> str:
+        """Returns a name; of one that changed the new one, with a warning."""
+        if name in self._entries or name not in self._old_names:
+            return name
+        new = self._old_names[name]
+        warnings.warn(f"{self.kind} {notice(name, new)}", FutureWarning, stacklevel=4)
+        return new
 
     def _entry(self, name: str, argument: str | None) -> Entry:
+        name = self.new_name(name)
         if name not in self._entries:
             found = self._found().get(name)
             if found is None:

@@ -68,46 +68,48 @@ KINDS = tuple(_FIELDS)
 """Kinds of folders that have manifests."""
 
 
-def check_free(out: Path, kind: str) -> None:
+def check_free(output: Path, kind: str) -> None:
     """Raises an error where a folder holds files of something else than a run of a kind.
 
     Hidden files do not count: no run has names that begin with a dot, but for its temporary files.
 
     Args:
-      out: the folder, which need not exist.
+      output: the folder, which need not exist.
       kind: one of `KINDS`.
 
     Raises:
       ValueError: there are files and no manifest, or the manifest is damaged or of another kind.
       NotADirectoryError: a file.
     """
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"out {out} is a file; give a folder")
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"output {output} is a file; give a folder")
     # Names first: of two processes that start together, one writes the manifest before all else.
-    names = [name for name in sorted(os.listdir(out)) if name[0] != "."] if out.exists() else []
-    if (out / MANIFEST).exists():
-        read_manifest(out, kind)
+    names = (
+        [name for name in sorted(os.listdir(output)) if name[0] != "."] if output.exists() else []
+    )
+    if (output / MANIFEST).exists():
+        read_manifest(output, kind)
     elif names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise ValueError(
-            f"out {out} holds files that are not of a {kind} run: {', '.join(names[:3])}{more}; "
-            "nothing was changed. Give an empty or a new folder"
+            f"output {output} holds files that are not of a {kind} run: {', '.join(names[:3])}"
+            f"{more}; nothing was changed. Give an empty or a new folder"
         )
 
 
-def read_manifest(out: Path, kind: str) -> dict[str, Any]:
+def read_manifest(output: Path, kind: str) -> dict[str, Any]:
     """Reads the manifest of a folder, and checks that it has all fields of its kind.
 
     Args:
-      out: the folder.
+      output: the folder.
       kind: one of `KINDS`.
 
     Raises:
       ValueError: there is none, it is of another kind, or it is damaged; names file and field.
     """
-    path = out / MANIFEST
+    path = output / MANIFEST
     if not path.is_file():
-        raise ValueError(f"{out} is no folder of a {kind}: it has no {MANIFEST}")
+        raise ValueError(f"{output} is no folder of a {kind}: it has no {MANIFEST}")
     remedy = "restore it, or delete the folder to start anew"
     with naming_damaged(path, remedy):
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +118,7 @@ def read_manifest(out: Path, kind: str) -> dict[str, Any]:
         return manifest
     for other, field in wrong.items():
         if field is None:
-            raise ValueError(f"{out} is no folder of a {kind}, but of a {other}")
+            raise ValueError(f"{output} is no folder of a {kind}, but of a {other}")
     raise ValueError(f"{path} is damaged ({wrong[kind]}); {remedy}")
 
 
@@ -154,18 +156,20 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def check_identity(out: Path, found: Any, wanted: Any, *, holds: str) -> None:
+def check_identity(output: Path, found: Any, wanted: Any, *, holds: str) -> None:
     """Raises ValueError where a folder's results depend on something else than a new run's would.
 
     Args:
-      out: the folder.
+      output: the folder.
       found: what its results depend on, as JSON.
       wanted: what the new run's results depend on, as JSON.
       holds: what the folder holds, for the error.
     """
     different = differences(found, wanted)
     if different:
-        raise ValueError(f"out {out} holds {holds}: {'; '.join(different)}; give another folder")
+        raise ValueError(
+            f"output {output} holds {holds}: {'; '.join(different)}; give another folder"
+        )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -180,13 +184,13 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(output: Path) -> Iterator[None]:
     """Keeps other runs out of a folder as long as the block runs; a kill ends that too.
 
     Where the system or the disk knows no locks, nothing is kept out.
 
     Args:
-      out: the folder, which exists.
+      output: the folder, which exists.
 
     Raises:
       ValueError: another run is in it.
@@ -196,14 +200,14 @@ def alone(out: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(out, os.O_RDONLY)
+    descriptor = os.open(output, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"out {out} is in use: another process trains in it; wait for its end, or give "
-                "another folder"
+                f"output {output} is in use: another process trains in it; wait for its end, or "
+                "give another folder"
             ) from None
         except OSError:  # a disk without locks
             pass

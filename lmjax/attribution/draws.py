@@ -68,5 +68,6 @@ def shared_draws(own: Draws, previous: Any) -> Draws:
       previous: an earlier result, or None.
     """
     found = None if previous is None else draws_of(previous)
-    same = found is not None and found.keep_probability == own.keep_probability == 0.5
-    return found if same else own
+    if found is None or not found.keep_probability == own.keep_probability == 0.5:
+        return own
+    return found

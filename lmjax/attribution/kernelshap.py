@@ -103,8 +103,7 @@ def kernelshap(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    draws = None if previous is None else draws_of(previous)
-    if draws is not None:
+    if previous is not None and (draws := draws_of(previous)) is not None:
         return from_drawn_coalitions(game, previous, draws, key)
     fewest = min(2 * num_segments + 4, 2**num_segments - 2)
     note = f"for {num_segments} segments"

@@ -99,8 +99,10 @@ def lime(
         raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {surrogate!r}")
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    options = {"default": 1000, "least": 2, "note": "the whole image and another variant"}
-    num_samples = _COST.number("num_samples", num_samples, evaluations, **options)
+    note = "the whole image and another variant"
+    num_samples = _COST.number(
+        "num_samples", num_samples, evaluations, default=1000, least=2, note=note
+    )
     # Coalitions in four float copies; the normal equations and their factor.
     needed = num_samples * num_segments * 16 + 3 * 4 * num_segments**2
     check_memory(needed, num_segments, num_samples)

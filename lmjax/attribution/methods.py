@@ -17,7 +17,9 @@ from lmjax import attribution
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
-from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax._utils.renamed import renamed
+from lmjax.attribution.halves import choose_halves
+from lmjax.evaluation.evaluator import Evaluator
 
 WHOLE = "whole"
 """Stands in the place of a removal's name for methods that remove nothing."""
@@ -110,6 +112,11 @@ def description(name: str) -> str:
     return _REGISTRY.description(name)
 
 
+def new_name(name: str) -> str:
+    """Returns a name as it is; of a method that was renamed the new name, with a warning."""
+    return _REGISTRY.new_name(name)
+
+
 def get(name: str) -> Method:
     """Returns the method of a name.
 
@@ -133,6 +140,7 @@ def _complete(name: str, function: Callable) -> Method:
     )
 
 
+@renamed(samples="num_samples")
 def attribute(
     name: str,
     evaluator: Callable | Evaluator,
@@ -140,7 +148,8 @@ def attribute(
     segments: np.ndarray,
     *,
     key: jax.Array,
-    samples: int | None = None,
+    num_samples: int | None = None,
+    evaluations: int | None = None,
     target: int | Sequence[int] | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
@@ -151,8 +160,9 @@ def attribute(
       image, target: as in `lmjax.attribution`.
       segments: `[H, W]`, for methods that score segments.
       key: for methods that draw at random.
-      samples: about how many variants to evaluate; None leaves it to the method. Methods without a
-        number of samples ignore it.
+      num_samples: about how many variants to evaluate; None leaves it to the method. Methods
+        without a number of samples ignore it.
+      evaluations: the most variants to evaluate, in the place of `num_samples`.
 
     Raises:
       ValueError: too few samples, and all that the method raises.
@@ -161,8 +171,10 @@ def attribute(
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
-    if samples is not None:
-        options |= _spend(name, samples, int(segments.max()) + 1)
+    if evaluations is not None and "evaluations" in takes:
+        options["evaluations"] = evaluations
+    elif (variants := num_samples if evaluations is None else evaluations) is not None:
+        options |= _spend(name, variants, int(segments.max()) + 1)
     return method.function(evaluator, image, **options)
 
 
@@ -171,22 +183,21 @@ def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
     if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
         got = chosen if isinstance(chosen, str) or np.size(chosen) else "none"
         raise ValueError(f"method must be one or more of {', '.join(names())}; got {got}")
-    for name in chosen:
-        _REGISTRY.check(name)
-    return tuple(dict.fromkeys(chosen))
+    return tuple(dict.fromkeys(map(_REGISTRY.check, chosen)))
 
 
+@renamed(samples="num_samples")
 def check_samples(
-    chosen: Sequence[str], samples: int | None, num_segments: int
+    chosen: Sequence[str], num_samples: int | None, num_segments: int
 ) -> dict[str, int | None]:
     """Returns how many variants each method is to evaluate under each removal, before any does.
 
-    Of several methods, those that need more than `samples` get the fewest that they need, as long
-    as one of them can do with `samples`.
+    Of several methods, those that need more than `num_samples` get the fewest that they need,
+    as long as one of them can do with `num_samples`.
 
     Args:
       chosen: names of methods.
-      samples: about how many variants were asked for; None leaves it to the methods.
+      num_samples: about how many variants were asked for; None leaves it to the methods.
       num_segments: S.
 
     Raises:
@@ -195,16 +206,16 @@ def check_samples(
     Warns:
       UserWarning: a method gets more; once in a call of `lmjax.explain`.
     """
-    check_methods(chosen)
+    chosen = check_methods(chosen)
     num_segments = check_whole("num_segments", num_segments, least=1, most=10**5)
-    if samples is None:
+    if num_samples is None:
         return dict.fromkeys(chosen)
-    samples = check_whole("samples", samples)
+    samples = check_whole("num_samples", num_samples)
     sampling = [name for name in chosen if get(name).budget is not None]
     if not sampling:
         known = ", ".join(name for name in names() if get(name).budget is not None)
         raise ValueError(
-            f"samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
+            f"num_samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
         )
     needed = {name: _fewest(name, num_segments) for name in sampling}
     short = {name: fewest for name, fewest in needed.items() if samples < fewest}
@@ -212,9 +223,37 @@ def check_samples(
         _spend(sampling[0], samples, num_segments)
     if short:
         more = ", ".join(f"{name} gets {fewest}" for name, fewest in short.items())
-        message = f"samples {samples} are too few with {num_segments} segments: {more}"
+        message = f"num_samples {samples} are too few with {num_segments} segments: {more}"
         warn("samples of methods", message, stacklevel=2)
     return {**dict.fromkeys(chosen), **dict.fromkeys(sampling, samples), **short}
+
+
+def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
+    """Checks that a number of evaluations is enough for every method, before any runs.
+
+    Args:
+      chosen: names of methods.
+      budget: the most variants that each may evaluate under each removal.
+      num_segments: S.
+
+    Raises:
+      ValueError: too few for one of the methods, or none of them samples.
+    """
+    sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
+    if not sampling:
+        raise ValueError(
+            f"budget has no effect on {', '.join(chosen)}, which evaluate what they need; leave it "
+            "out, or add a method that samples, such as lime"
+        )
+    budget = check_whole("budget", budget, least=1)
+    # One more than the samples need: some methods evaluate the whole image beside them.
+    needed = {name: _fewest(name, num_segments) + 1 for name in sampling}
+    short = {name: fewest for name, fewest in needed.items() if budget < fewest}
+    if short:
+        more = ", ".join(f"{fewest} for {name}" for name, fewest in short.items())
+        raise ValueError(
+            f"budget must be at least {more}, with {num_segments} segments; got {budget}"
+        )
 
 
 def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:
@@ -259,8 +298,8 @@ def _spend(name: str, samples: int, num_segments: int) -> dict[str, int]:
     options = budget(samples, num_segments)
     if options is None:
         raise ValueError(
-            f"samples must be {_fewest(name, num_segments)} or more for {name} with {num_segments} "
-            f"segments, got {samples}"
+            f"num_samples must be {_fewest(name, num_segments)} or more for {name} with "
+            f"{num_segments} segments, got {samples}"
         )
     return options
 
@@ -298,10 +337,19 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
     return {"num_designs": 2 ** (count.bit_length() - 1)} if count >= 2 else None
 
 
-def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
-    """Explains a prediction by Grad-CAM behind the last layer with positions."""
-    features, head = as_predictor(predictor).classifier.cut()
-    return attribution.gradcam(features, head, image, target=target)
+def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
+    return {"evaluations": variants} if variants >= 5 else None
+
+
+def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
+    """Returns a map of a layer as a method, which takes the last layer with positions."""
+
+    def explain(predictor, image, *, target=None) -> attribution.Attribution:
+        features, head = choose_halves(None, predictor)
+        return cam(features, head, image, target=target)
+
+    explain.__doc__ = cam.__doc__
+    return explain
 
 
 _EFFECT = "effect of a segment on the probability of {}"
@@ -314,7 +362,7 @@ _BUILTIN = {
         "Shapley value, probability of {}",
         budget=_kernelshap_samples,
     ),
-    "shapley": Method(
+    "permutation_shapley": Method(
         attribution.permutation_shapley,
         "permutation Shapley",
         "Shapley value, probability of {}",
@@ -349,14 +397,14 @@ _BUILTIN = {
         budget=_samples,
         signed=False,
     ),
-    "meaningful": Method(
+    "meaningful_perturbation": Method(
         attribution.meaningful_perturbation,
         "meaningful perturbation",
         "how far hidden, so that the probability of {} falls",
         signed=False,
         under="blending",
     ),
-    "extremal": Method(
+    "extremal_perturbation": Method(
         attribution.extremal_perturbation,
         "extremal perturbation",
         "how many of the masks that raise the logit of {} show it",
@@ -389,11 +437,64 @@ _BUILTIN = {
         signed=False,
         under="none",
     ),
+    "expected_gradients": Method(
+        attribution.expected_gradients,
+        "expected gradients",
+        "share in the logit of {}, from other images on",
+        under="none",
+    ),
+    "fullgrad": Method(
+        attribution.fullgrad,
+        "FullGrad",
+        "sizes of all contributions to the logit of {}",
+        signed=False,
+        under="none",
+    ),
     "gradcam": Method(
-        _gradcam, "Grad-CAM", "Grad-CAM of the logit of {}", signed=False, under="none"
+        _of_last_layer(attribution.gradcam),
+        "Grad-CAM",
+        "Grad-CAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "gradcam_plus_plus": Method(
+        _of_last_layer(attribution.gradcam_plus_plus),
+        "Grad-CAM++",
+        "Grad-CAM++ of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "hirescam": Method(
+        _of_last_layer(attribution.hirescam),
+        "HiResCAM",
+        "HiResCAM of the logit of {}",
+        under="none",
+    ),
+    "layercam": Method(
+        _of_last_layer(attribution.layercam),
+        "LayerCAM",
+        "LayerCAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "scorecam": Method(
+        attribution.scorecam,
+        "Score-CAM",
+        "Score-CAM of the logit of {}",
+        budget=_evaluations,
+        signed=False,
+    ),
+    "ablationcam": Method(
+        attribution.ablationcam, "Ablation-CAM", "Ablation-CAM of the logit of {}", signed=False
     ),
 }
 
 for _name, _method in _BUILTIN.items():
     _description = (_method.function.__doc__ or _method.title).splitlines()[0]
     _REGISTRY.register(_name, _method, description=_description, builtin=True)
+
+_REGISTRY.renamed(
+    shapley="permutation_shapley",
+    meaningful="meaningful_perturbation",
+    extremal="extremal_perturbation",
+)

@@ -110,8 +110,8 @@ def sobol(
     game = Game(predictor, image, segments, target=target, objective=objective)
     soft = game.predictor.soft_masks if soft is None else soft
     num_segments = game.num_segments
-    cost, options = Cost(num_segments + 1), {"default": 32, "least": 2}
-    num_designs = cost.number("num_designs", num_designs, evaluations, **options)
+    cost = Cost(num_segments + 1)
+    num_designs = cost.number("num_designs", num_designs, evaluations, default=32, least=2)
     if num_segments > _MOST_SEGMENTS:
         raise ValueError(
             f"segments must be at most {_MOST_SEGMENTS:,}, as far as Sobol sequences are tabulated;"

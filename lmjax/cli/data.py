@@ -1,5 +1,6 @@
 """`lmjax data`: the datasets that studies are made for, and files that studies read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,11 @@ def build() -> tyro.extras.SubcommandApp:
     return app
 
 
+def old_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the options whose names changed: old name -> new name."""
+    return {"out": "output", "network": "model"}
+
+
 def list_datasets(*, data_dir: Annotated[Path | None, arg(metavar="DIR")] = None) -> None:
     """Lists datasets: which are here, how to get the others, and their terms.
 
@@ -35,13 +41,13 @@ def cutout_scenes(
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None,
     length: int = 300,
     per_stamp: int = 3,
-    network: OptionalStr = None,
+    model: OptionalStr = None,
     seed: int = 0,
     size: int = 256,
     backgrounds: str = "photographs",
     stamps: Annotated[Path | None, arg(metavar="DIR")] = None,
 ) -> None:
-    """Writes scenes of cut-out objects of ImageNet's classes, with exact masks (docs/data.md).
+    """Writes scenes of cut-out objects of ImageNet's classes, with exact masks.
 
     Needs the stamps of a Debian package: apt-get install tuxpaint-stamps-default.
 
@@ -49,7 +55,7 @@ def cutout_scenes(
         data_dir: folder of tensorflow-datasets; its own default otherwise.
         length: number of scenes.
         per_stamp: most scenes of one stamp.
-        network: takes only scenes that this network recognises, NAME or NAME=WEIGHTS; their label
+        model: takes only scenes that this network recognises, NAME or NAME=WEIGHTS; their label
             is the class that it gives.
         seed: another seed has other places, sizes and backgrounds.
         size: height and width in pixels.
@@ -62,7 +68,7 @@ def cutout_scenes(
         catalogue.default_data_dir() if data_dir is None else data_dir,
         length=length,
         per_stamp=per_stamp,
-        network=network,
+        model=model,
         seed=seed,
         size=size,
         backgrounds=backgrounds,
@@ -71,15 +77,15 @@ def cutout_scenes(
     say(f'prepared; take it with --source "{builder.source}"')
 
 
-def wordnet(*, out: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
+def wordnet(*, output: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
     """Writes the similarity of ImageNet's classes by WordNet (lmjax study removal --similarity).
 
     Takes a few minutes; needs NLTK and its WordNet corpus.
 
     Args:
-        out: the .npy file, a 1000 x 1000 matrix of Wu-Palmer similarity.
+        output: the .npy file, a 1000 x 1000 matrix of Wu-Palmer similarity.
     """
     from lmjax.data.imagenet.wordnet import write_similarity
 
-    write_similarity(out)
-    say(f"wrote {out}")
+    write_similarity(output)
+    say(f"wrote {output}")

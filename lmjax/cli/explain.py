@@ -1,12 +1,13 @@
 """`lmjax explain`: an option for each setting of an explanation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 import lmjax
+from lmjax._utils.renamed import old_names
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
 from lmjax.cli.terminal import say
@@ -46,6 +47,11 @@ def build() -> Callable[..., None]:
         _print(lmjax.explain(image, config=config, output=output or Path("explanation.png")))
 
     return explain
+
+
+def old_options(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Returns the options whose names changed: old name -> new name."""
+    return old_names(ExplanationConfig)
 
 
 def _explain_several(images: tuple[str, ...], config: ExplanationConfig, output: Path) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import lmjax
 from lmjax._utils.interruption import Interrupted
+from lmjax._utils.renamed import notice
 from lmjax._utils.text import one_line, printable
 from lmjax.cli.interruption import end, interruptible
-from lmjax.cli.terminal import streams, warn
+from lmjax.cli.terminal import say, streams, warn
 
 if TYPE_CHECKING:
     import tyro
@@ -35,7 +37,9 @@ _GRACE, _LONG_GRACE = 4, 60
 _DESCRIPTION = """Layer masking: what does a network see when part of an image is missing?
 
 Every command takes --import MODULE, any number of times: a Python module that registers removals,
-methods, networks, segmenters, sources or studies of your own."""
+methods, networks, segmenters, sources or studies of your own.
+
+lmjax --version tells the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments == ["--version"]:
+        say(f"lmjax {lmjax.__version__}")
+        return
     command = None
     try:
         modules, arguments = take_imports(arguments)
@@ -57,6 +64,7 @@ def _run(arguments: list[str]) -> None:
         with interruptible(grace):
             import_modules(modules)
             command = _command(arguments)
+            arguments = with_new_names(arguments, command)
             build(command).cli(prog="lmjax", description=_DESCRIPTION, args=arguments)
     except BrokenPipeError:  # whoever read the output has left
         raise
@@ -95,6 +103,29 @@ def _command(arguments: Sequence[str]) -> ModuleType | None:
     if name in REPLACED:
         raise ValueError(f"the command {name} is gone; use {REPLACED[name]}")
     return importlib.import_module(f"lmjax.cli.{name}") if name in COMMANDS else None
+
+
+def with_new_names(arguments: Sequence[str], command: ModuleType | None) -> list[str]:
+    """Replaces the old names of options by the new ones, and says so.
+
+    Args:
+      arguments: of the command line, the command's name first.
+      command: its module; those with options that were renamed have `old_options(arguments)`.
+    """
+    names = getattr(command, "old_options", lambda _: {})(arguments[1:])
+    written = {_option(old): _option(new) for old, new in names.items()}
+    found = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        new = written.get(option.replace("_", "-"))
+        if new is not None:
+            warn(f"lmjax: {notice(option, new)}")
+        found.append(argument if new is None else f"{new}{equals}{value}")
+    return found
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _not_imported() -> None:

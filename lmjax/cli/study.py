@@ -8,23 +8,22 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from lmjax import data
-from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
 from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
-from lmjax.data import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
 from lmjax.studies import registry, reporting
 from lmjax.studies.images import Spending
+from lmjax.studies.job import IMAGES_PER_SHARD
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import (
-    DEFAULT_NETWORKS,
+    DEFAULT_MODELS,
     Cost,
-    default_out,
+    default_output,
     estimate,
     open_run,
     run,
@@ -37,31 +36,35 @@ LESS_MEMORY = "use fewer segments, masks or samples, as far as the study has opt
 # The first process to finish waits this long for the others, seconds.
 _LONGEST_STUDY = 30 * 24 * 3600
 
+_OLD_OPTIONS = {"out": "output", "devices": "processes"}
+
 Formats = tuple[Literal["png", "pdf", "svg"], ...]
 
 _HELP = """Runs a study.
 
 Args:
     study: settings.
-    source: of images: `lmjax.data.forms()`. See docs/data.md.
+    source: of images: `lmjax.data.forms()`. `lmjax data list` tells how to get
+        datasets.
     models: networks, NAME or NAME=WEIGHTS, where WEIGHTS is a file, the folder of a training or a
         tag.
     images: how many, from the first; all by default (500 digit scenes).
     already_sized: images have the size that networks are to see: they are neither resized nor
         cropped.
-    out: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
+    output: folder for rows, tables and figures; runs/STUDY by default. Run again to go on.
     formats: of figures: png, pdf or svg, one or more.
-    engine: how variants are evaluated, see docs/speed.md; auto takes the way that is expected to be
-        fastest.
+    engine: how variants are evaluated (help(lmjax.Evaluator)); auto takes the way that is expected
+        to be fastest.
     batch_size: variants computed together; chosen by default.
+    images_per_shard: images that are stored together; a kill costs no more than these.
     shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all of
         it, by default.
     distributed: share the work with the other processes of a cluster, which JAX finds by itself
-        (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+        (SLURM, Open MPI, Kubernetes, Cloud TPU).
     retry_errors: try images again that could not be evaluated.
     dry_run: only print how many evaluations it takes, for what, and how long.
-    devices: with --dry-run, how long with this number of devices like those here, each used by a
-        process of its own.
+    processes: with --dry-run, how long with this number of processes, each with devices like those
+        here.
 """
 
 
@@ -76,6 +79,13 @@ def build() -> tyro.extras.SubcommandApp:
     return app
 
 
+def old_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the options whose names changed: old name -> new name."""
+    name = arguments[0] if arguments else ""
+    settings = old_names(registry.get(name)) if name in registry.names() else {}
+    return _OLD_OPTIONS | dict(settings)
+
+
 def _command(kind: type[Study]) -> Callable[..., None]:
     options = options_of(kind)
 
@@ -83,40 +93,42 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         study: Annotated[options, arg(name="")] = options(),  # noqa: B008 # pyright: ignore
         *,
         source: str = "digit-scenes",
-        models: tuple[str, ...] = DEFAULT_NETWORKS,
+        models: tuple[str, ...] = DEFAULT_MODELS,
         images: OptionalInt = None,
         already_sized: bool = False,
-        out: Annotated[Path | None, arg(metavar="DIR")] = None,
+        output: Annotated[Path | None, arg(metavar="DIR")] = None,
         formats: Formats = ("png",),
         engine: Engine = "auto",
         batch_size: OptionalInt = None,
+        images_per_shard: int = IMAGES_PER_SHARD,
         shard: OptionalStr = None,
         distributed: bool = False,
         retry_errors: bool = False,
         dry_run: bool = False,
-        devices: OptionalInt = None,
+        processes: OptionalInt = None,
     ) -> None:
         reporting.check_formats(formats)
         part = which_part(shard, distributed)
-        if devices is not None and not dry_run:
+        if processes is not None and not dry_run:
             raise ValueError(
-                f"devices {devices} is for --dry-run; a run takes all devices of this process, and "
-                "--shard or --distributed shares it among several"
+                f"processes {processes} is for --dry-run; --shard or --distributed shares a run "
+                "among several"
             )
-        given = study, open_source(source, images)
+        given = study, source
         how: dict[str, Any] = {"images": images, "already_sized": already_sized}
         how |= {"engine": engine, "batch_size": batch_size}
-        how["networks"] = load_networks(models)
+        how["models"] = load_models(models)
         if dry_run:
-            say(describe(estimate(*given, processes=devices or 1, **how)))
+            say(describe(estimate(*given, processes=processes or 1, **how)))
             return
-        out = default_out(study) if out is None else out
-        run(*given, out=out, shard=part, retry_errors=retry_errors, progress=True, **how)
-        if missing := unfinished(out):
+        output = default_output(study) if output is None else output
+        how |= {"images_per_shard": images_per_shard, "retry_errors": retry_errors}
+        run(*given, output=output, shard=part, progress=True, **how)
+        if missing := unfinished(output):
             say(describe_missing(missing))
             return
         # All rows, read again: those that `run` returned lack what another process has just done.
-        for file in reporting.write(study, open_run(out)[1], out, formats=formats):
+        for file in reporting.write(study, open_run(output)[1], output, formats=formats):
             say(f"wrote {file}")
 
     command.__doc__ = help_text(_HELP)
@@ -124,14 +136,21 @@ def _command(kind: type[Study]) -> Callable[..., None]:
 
 
 @documented
-def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
-    """Writes one HTML file with the settings, figures and tables of some runs.
+def report(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    output: Path = Path("report.html"),
+    source: OptionalStr = None,
+) -> None:
+    """Writes one HTML file about some runs: what was asked and how, images, figures and tables.
 
     Args:
         runs: their folders.
         output: the file.
+        source: of the runs' images, of which three are shown, where the runs do not tell.
     """
-    say(f"wrote {reporting.report(runs, output)}")
+    say(f"wrote {reporting.report(runs, output, source=source)}")
 
 
 @documented
@@ -166,14 +185,7 @@ def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
     return kinds
 
 
-def open_source(name: str, images: int | None) -> Source:
-    """Opens a source; one that is generated has the number of images asked for."""
-    if images is not None:
-        check_whole("images", images, least=1)
-    return data.open_source(name, length=images)
-
-
-def load_networks(specs: Sequence[str]) -> Mapping[str, Any]:
+def load_models(specs: Sequence[str]) -> Mapping[str, Any]:
     """Loads networks by `NAME` or `NAME=WEIGHTS`.
 
     Those with weights are called `NAME=` and the weights; of a file or folder, its name without

@@ -1,6 +1,7 @@
 """`lmjax train`: a command for any network and source, and one for the bundled network."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ DIGIT_SCENES = _Options(
 # and then this wait is in vain.
 _END_TOGETHER = 60
 
+_OLD_OPTIONS = {"out": "output"}
+
 _Config = Annotated[_Options, arg(name="")]
 
 
@@ -47,6 +50,11 @@ def build() -> tyro.extras.SubcommandApp:
     app.command(network)
     app.command(name="digit-scenes")(digit_scenes)
     return app
+
+
+def old_options(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Returns the options whose names changed: old name -> new name."""
+    return _OLD_OPTIONS
 
 
 @compilation_cache()
@@ -60,7 +68,7 @@ def network(
     test: OptionalStr = None,
     test_images: int = 2000,
     num_classes: OptionalInt = None,
-    out: Annotated[Path | None, arg(metavar="DIR")] = None,
+    output: Annotated[Path | None, arg(metavar="DIR")] = None,
     checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
@@ -71,14 +79,16 @@ def network(
             file, the folder of a training or a tag; the classifier is replaced where the number
             of classes differs.
         config: settings.
-        source: of images with labels: `lmjax.data.forms()`. See docs/data.md.
+        source: of images with labels: `lmjax.data.forms()`. `lmjax data list` tells how to
+            get datasets.
         test: a source that accuracy is measured on after every epoch.
         test_images: how many scenes, if that is of digit scenes.
         num_classes: of the network; by default as many as the source has.
-        out: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go on.
+        output: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go
+            on.
         checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
-            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+            (SLURM, Open MPI, Kubernetes, Cloud TPU).
     """
     check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None
@@ -88,7 +98,7 @@ def network(
         name,
         training,
         config=config,
-        out=Path("runs") / name if out is None else out,
+        output=Path("runs") / name if output is None else output,
         test=None if test is None else data.open_source(test, length=test_images),
         weights=weights or None,
         num_classes=num_classes,
@@ -107,7 +117,7 @@ def digit_scenes(
     source: str = "digit-scenes,split=train",
     test: OptionalStr = None,
     test_images: int = 2000,
-    out: Path = Path("runs/digit-scenes"),
+    output: Path = Path("runs/digit-scenes"),
     checkpoint_steps: OptionalInt = None,
     distributed: bool = False,
 ) -> None:
@@ -119,10 +129,10 @@ def digit_scenes(
         test: of the scenes that accuracy is measured on after every epoch; by default the source's
             with split=test.
         test_images: how many.
-        out: folder for weights, metrics and checkpoints. Run again to go on.
+        output: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
         distributed: train on the devices of all processes of a cluster, which JAX finds by itself
-            (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/devices.md.
+            (SLURM, Open MPI, Kubernetes, Cloud TPU).
     """
     check_whole("test_images", test_images, least=1)
     mesh = _join_cluster() if distributed else None
@@ -133,7 +143,7 @@ def digit_scenes(
         "resnet18_digits",
         training,
         config=config,
-        out=out,
+        output=output,
         test=tested.open(length=test_images),
         half_precision=True,
         checkpoint_steps=checkpoint_steps,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lmjax._utils.checks import check_whole
 from lmjax._utils.host import original_errors
 from lmjax._utils.interruption import stop_if_noted
-from lmjax._utils.terminal import on_terminal
+from lmjax._utils.progress import description, evaluated, progress_bar
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
@@ -55,8 +55,8 @@ class Evaluator:
         process (or `jax.default_device`, where that is set). Weights are copied to each: over many
         calls, do it once, with `jax.device_put(predictor, NamedSharding(mesh, PartitionSpec()))`.
         With the same `batch_size`, the numbers are those of one device.
-      progress: show a progress bar. None shows one on a terminal, when a run of more than one batch
-        takes longer than a second.
+      progress: show a progress bar. None shows one on a terminal and in a notebook, while a run of
+        more than one batch takes longer than a second.
 
     Raises:
       ValueError: a predictor that is no function, another engine, or an engine that the predictor
@@ -153,6 +153,7 @@ class Evaluator:
                 real = variants >= 0
                 logits[variants[real]] = answers[real]
                 bar.update(int(real.sum()))
+                evaluated(int(real.sum()))
         assert logits is not None  # there is at least one variant
         return logits
 
@@ -207,11 +208,13 @@ def _one_ahead(calls: programs.Calls) -> programs.Calls:
 
 
 def _progress_bar(job: Job, progress: bool | None):
-    from tqdm import tqdm
-
     automatic = progress is None
-    if automatic:
-        progress = job.num_variants > job.batch_size and on_terminal()
-    return tqdm(
-        total=job.num_variants, unit=" variants", disable=not progress, delay=1 if automatic else 0
+    return progress_bar(
+        progress,
+        total=job.num_variants,
+        unit=" variants",
+        desc=description() or None,
+        worth_it=job.num_variants > job.batch_size,
+        delay=1 if automatic else 0,
+        leave=not automatic,
     )

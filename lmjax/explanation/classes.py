@@ -62,8 +62,8 @@ def most_probable(logits: np.ndarray, count: int) -> tuple[int, ...]:
 
 
 def check_count(count: int, num_classes: int) -> None:
-    """Raises ValueError where `topk` asks for more classes than the network has."""
+    """Raises ValueError where `top_k` asks for more classes than the network has."""
     if count > num_classes:
         raise ValueError(
-            f"topk must be at most {num_classes}, the number of the network's classes; got {count}"
+            f"top_k must be at most {num_classes}, the number of the network's classes; got {count}"
         )

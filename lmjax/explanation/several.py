@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lmjax._utils.progress import described
 from lmjax.explanation.result import Explanation, Explanations, Failure
 
 
@@ -24,7 +25,8 @@ def explain_each(images: Sequence[Any], explain: Callable[[int], Explanation]) -
     found, failures = [], []
     for number, image in enumerate(images):
         try:
-            found.append(explain(number))
+            with described(_shown(image, number)):
+                found.append(explain(number))
         except (ValueError, OSError) as error:
             failures.append(Failure(_shown(image, number), error))
             warnings.warn(f"left out {failures[-1].image}: {error}", stacklevel=3)

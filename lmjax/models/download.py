@@ -6,12 +6,11 @@ import os
 import re
 import urllib.error
 import urllib.request
-from importlib.metadata import version
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lmjax import __version__
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.progress import progress_bar
 
 _CHUNK = 1 << 20  # bytes
 _LARGEST = 4 << 30  # bytes; the largest published weights of a registered network have 1.2e9
@@ -105,13 +104,12 @@ def _stream(url: str, path: Path, timeout: float) -> tuple[str, str | None]:
     """Writes the answer to `path`; the sha256 of what came, and the declared one if any."""
     redirects = _KeepDeclaredHash()
     opener = urllib.request.build_opener(redirects)
-    request = urllib.request.Request(url, headers={"User-Agent": f"lmjax/{version('lmjax')}"})
+    request = urllib.request.Request(url, headers={"User-Agent": f"lmjax/{__version__}"})
     digest = hashlib.sha256()
     with opener.open(request, timeout=timeout) as answer, open(path, "xb") as file:
         total = _length(answer.headers)
-        # disable=None: no bar where the output is not a terminal
-        bar = tqdm(total=total, unit="B", unit_scale=True, desc=url.split("/")[-1], disable=None)
-        with bar:
+        name = url.split("/")[-1]
+        with progress_bar(None, total=total, unit="B", unit_scale=True, desc=name) as bar:
             while chunk := answer.read(_CHUNK):
                 _check_size(file.tell() + len(chunk))
                 file.write(chunk)

@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lmjax import __version__
 from lmjax._utils.checks import check_whole
 from lmjax._utils.outputs import check_output
 from lmjax.models import checkpoints, download, external, recognition, registry
@@ -49,8 +49,8 @@ def load(
         training leaves it; a tag, one of `lmjax.models.tags(name)`, in full or without publisher
         and network (`"IMAGENET1K_V2"`), whose file is downloaded once into the cache and verified;
         or None, or "bundled", for the weights that come with the network: with lmjax, those of
-        `resnet18_digits` (and "cheat", of a network that goes by coloured tags, see
-        docs/models.md); in packages of their own, those of `tf_efficientnet_lite0` to `lite2`.
+        `resnet18_digits` (and "cheat", of a network that goes by coloured tags); in packages of
+        their own, those of `tf_efficientnet_lite0` to `lite2`.
       masking: how masks go through the network; see `LayerMasking` and `PartialConvolution`. None
         takes `LayerMasking()`, or for a vision transformer `TokenDropping()`.
       num_classes: of the weights. None takes the registry's: 1000 for ImageNet networks, 10 for
@@ -172,7 +172,7 @@ def convert(
     )
     state_dict = checkpoints.read_state_dict(source, ema=ema)
     sha256 = download.file_sha256(source)
-    metadata = {"source": source.name, "sha256": sha256, "lmjax": version("lmjax")}
+    metadata = {"source": source.name, "sha256": sha256, "lmjax": __version__}
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)

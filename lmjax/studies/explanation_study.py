@@ -29,7 +29,7 @@ class ExplanationStudy(Study):
       n_segments: about how many segments "slic" and "slic_near" make.
       snap_to_patches: where there is a transformer among networks that see images alike, make
         segments of its whole patches.
-      samples: coalitions in a matrix, the whole image among them.
+      num_samples: coalitions in a matrix, the whole image among them.
       ks: numbers of segments of highest score, rising from 1; of an image that has fewer segments,
         all.
     """
@@ -38,12 +38,12 @@ class ExplanationStudy(Study):
     grid_size: int | None = None
     n_segments: int = 50
     snap_to_patches: bool = True
-    samples: int = 512
+    num_samples: int = 512
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
         check_choice("segmenter", self.segmenter, segments.names())
-        for option, least in (("grid_size", 1), ("n_segments", 1), ("samples", 2)):
+        for option, least in (("grid_size", 1), ("n_segments", 1), ("num_samples", 2)):
             if getattr(self, option) is not None:
                 check_whole(option, getattr(self, option), least=least)
         check_whole_numbers("ks", self.ks, rising=True)
@@ -77,12 +77,12 @@ class ExplanationStudy(Study):
         """
         segments = self.segments(batch, network)
         drawn = [
-            np.asarray(random_keep(count, self.samples, key=jax.random.fold_in(key, draw)))
+            np.asarray(random_keep(count, self.num_samples, key=jax.random.fold_in(key, draw)))
             for count, key in zip(_counts(segments), batch.keys)
         ]
         columns = power_of_two(int(segments.max()) + 1)
         keep = np.concatenate([np.pad(x, ((0, 0), (0, columns - x.shape[1]))) for x in drawn])
-        image_of = np.repeat(np.arange(len(drawn)), self.samples)
+        image_of = np.repeat(np.arange(len(drawn)), self.num_samples)
         targets = batch.whole_predictions(network)[image_of]
         outputs = []
         for removal in removals:
@@ -90,7 +90,7 @@ class ExplanationStudy(Study):
                 logits = batch.coalition_logits(network, removal, segments, keep, image_of)
             chosen = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
             outputs.append(np.exp(chosen - np.logaddexp.reduce(logits, axis=1)))
-        outputs = np.stack(outputs, axis=1).reshape(len(drawn), self.samples, len(removals))
+        outputs = np.stack(outputs, axis=1).reshape(len(drawn), self.num_samples, len(removals))
         return [np.asarray(lime_regression(x, y)[0]) for x, y in zip(drawn, outputs)]
 
     def ablate(

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmjax import attribution, removals
+from lmjax._utils.progress import described
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.evaluator import Engine
@@ -330,7 +331,8 @@ class ImageBatch:
             self.spent[Spending(self._part, network, removal)] += variants
 
         options = {"engine": self._engine_of(predictor), **self._options}
-        return _Counting(predictor, count=count, **options)
+        about = self._part, removals.title(removal)
+        return _Counting(predictor, count=count, about=about, **options)
 
     def coalition_logits(
         self,
@@ -463,7 +465,8 @@ class ImageBatch:
         total: int | None = None,
         removal: str = "",
     ) -> np.ndarray:
-        logits = self._evaluate(predictor, images, masks, image_of, total or len(image_of))
+        with described(self._part, removals.title(removal) if removal else ""):
+            logits = self._evaluate(predictor, images, masks, image_of, total or len(image_of))
         self.spent[Spending(self._part, network, removal)] += len(logits)
         bad = ~np.isfinite(logits).all(axis=1)
         if bad.any():
@@ -503,10 +506,12 @@ class _Counting(Evaluator):
     """An evaluator that says how many variants it is about to evaluate."""
 
     count: Callable[[int], None] = dataclasses.field(kw_only=True)
+    about: tuple[str, ...] = dataclasses.field(kw_only=True)
 
     def _run(self, job: Job) -> np.ndarray:
         self.count(job.num_variants)
-        return super()._run(job)
+        with described(*self.about):
+            return super()._run(job)
 
 
 class SampledBatch(ImageBatch):

@@ -17,6 +17,7 @@ from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
+from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.keys import fingerprint
@@ -30,7 +31,7 @@ from lmjax.studies.settings import row_settings, settings
 from lmjax.studies.sizes import as_they_are
 from lmjax.studies.study import Study
 
-DEFAULT_NETWORKS = ("resnet18_digits",)
+DEFAULT_MODELS = ("resnet18_digits",)
 IMAGES_PER_SHARD = 16
 IMAGE_ERRORS = (ValueError, OSError)
 """Errors of one image, which is left out. Any other (no memory, a bug) ends the run."""
@@ -44,11 +45,12 @@ class Job:
     """The checked arguments of a run.
 
     Args:
-      study, source, networks, already_sized, images, images_per_shard, engine, batch_size, mesh: as
+      study, source, models, already_sized, images, images_per_shard, engine, batch_size, mesh: as
         in `lmjax.studies.run`.
 
     Attributes:
-      study, source, images, engine: as given.
+      study, images, engine: as given.
+      source: opened, where it was given as text, which is `written`.
       networks: classifiers by name, their weights on all devices of the mesh.
       shards: all images, divided.
 
@@ -59,9 +61,9 @@ class Job:
     def __init__(
         self,
         study: Study,
-        source: Source,
+        source: Source | str,
         *,
-        networks: Sequence[str] | Mapping[str, Any] | None,
+        models: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
         already_sized: bool = False,
         images_per_shard: int = IMAGES_PER_SHARD,
@@ -79,10 +81,15 @@ class Job:
         if batch_size is not None:
             batch_size = check_whole("batch_size", batch_size, least=1)
         check_whole("seed", study.seed, least=0)
+        if images is not None:
+            images = check_whole("images", images, least=1)
+        self.written = source if isinstance(source, str) else None
+        if isinstance(source, str):
+            source = open_source(source, length=images)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
         self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
-        checked = _check_networks(networks)
+        checked = _check_models(models)
         checked = as_they_are(checked) if already_sized else checked
         self.networks = {name: _copied(network, mesh) for name, network in checked.items()}
         for name, network in self.networks.items():
@@ -107,7 +114,8 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """Returns the manifest's entries besides the identity."""
-        return {"images": self.images, "settings": settings(self.study)}
+        written = {} if self.written is None else {"source": self.written}
+        return {"images": self.images, **written, "settings": settings(self.study)}
 
     def batch(self, samples: Sequence[Sample], kind: type[Batch]) -> Batch:
         """Makes a batch of some of the run's images, of the class `kind`."""
@@ -200,23 +208,23 @@ def _identify(network: Any) -> dict[str, str]:
     }
 
 
-def _check_networks(networks: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _check_models(models: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Returns classifiers by name, loaded where only a name is given."""
-    if networks is None:
-        networks = DEFAULT_NETWORKS
-    if isinstance(networks, str):
-        networks = (networks,)
-    if not isinstance(networks, Mapping):
-        networks = {name: load(name) for name in networks}
-    if not networks:
-        raise ValueError("networks must be one or more, got none")
-    for name, network in networks.items():
+    if models is None:
+        models = DEFAULT_MODELS
+    if isinstance(models, str):
+        models = (models,)
+    if not isinstance(models, Mapping):
+        models = {name: load(name) for name in models}
+    if not models:
+        raise ValueError("models must be one or more, got none")
+    for name, network in models.items():
         if not hasattr(network, "apply") or not hasattr(network, "preprocessing"):
             raise ValueError(
-                f"networks[{name!r}] must be a classifier such as lmjax.models.load returns, got "
+                f"models[{name!r}] must be a classifier such as lmjax.models.load returns, got "
                 f"{type(network).__name__}"
             )
-    return networks
+    return models
 
 
 def _copied(network: Any, mesh: Mesh) -> Any:

@@ -36,7 +36,7 @@ class Measuring(Protocol):
 
 def path(results: Results) -> Path:
     """Returns the file that holds the measurements of a run."""
-    return results.out / f"measured-{results.key}.json"
+    return results.output / f"measured-{results.key}.json"
 
 
 def store(results: Results, found: list[dict[str, Any]]) -> None:

@@ -53,15 +53,15 @@ class Results:
     """Rows of a study in a folder.
 
     Args:
-      out: the folder.
+      output: the folder.
       identity: what rows depend on, in types that JSON has.
     """
 
-    def __init__(self, out: str | os.PathLike, identity: dict[str, Any]):
-        self.out, self.identity = Path(out), plain(identity)
+    def __init__(self, output: str | os.PathLike, identity: dict[str, Any]):
+        self.output, self.identity = Path(output), plain(identity)
         canonical = json.dumps(self.identity, sort_keys=True)
         self.key = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        self.folder = self.out / f"rows-{self.key}"
+        self.folder = self.output / f"rows-{self.key}"
 
     def claim(self, about: dict[str, Any]) -> None:
         """Makes the folder, or checks that the rows in it depend on the same identity.
@@ -76,22 +76,22 @@ class Results:
             that are not of a study.
           OSError: the folder cannot be made or written.
         """
-        check_free(self.out, _KIND)
+        check_free(self.output, _KIND)
         try:
-            if any(self.out.glob("rows-*/*.parquet")):
+            if any(self.output.glob("rows-*/*.parquet")):
                 self._check_identity("rows of something else")
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_json(self.out / MANIFEST, {"identity": self.identity, **about})
+            self.output.mkdir(parents=True, exist_ok=True)
+            write_json(self.output / MANIFEST, {"identity": self.identity, **about})
             self.folder.mkdir(exist_ok=True)
-            for folder in (self.out, self.folder):
+            for folder in (self.output, self.folder):
                 _sweep(folder)
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(f"out {self.out} cannot be written: {reason}") from error
+            raise OSError(f"output {self.output} cannot be written: {reason}") from error
 
     def _check_identity(self, holds: str) -> None:
-        found = plain(read_manifest(self.out)["identity"])
-        check_identity(self.out, found, self.identity, holds=holds)
+        found = plain(read_manifest(self.output)["identity"])
+        check_identity(self.output, found, self.identity, holds=holds)
 
     def path(self, images: Range) -> Path:
         """Returns the file of a shard."""
@@ -146,13 +146,13 @@ class Results:
         return [json.loads(each) for each in notes]
 
 
-def read_manifest(out: str | os.PathLike) -> dict[str, Any]:
+def read_manifest(output: str | os.PathLike) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Raises:
       ValueError: there is none, or it is damaged; names file and field.
     """
-    return run_folder.read_manifest(Path(out), _KIND)
+    return run_folder.read_manifest(Path(output), _KIND)
 
 
 def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:

@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
 from lmjax._utils.interruption import stop_if_noted
-from lmjax._utils.terminal import on_terminal
+from lmjax._utils.renamed import renamed
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies import measurements
 from lmjax.studies.images import ImageBatch, SampledBatch, Spending
-from lmjax.studies.job import DEFAULT_NETWORKS as DEFAULT_NETWORKS
+from lmjax.studies.job import DEFAULT_MODELS as DEFAULT_MODELS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
+from lmjax.studies.progress import Progress
 from lmjax.studies.run_folder import Range, Results, ranges, read_manifest
 from lmjax.studies.study import Study
 
@@ -33,12 +34,13 @@ _MEASURED_IMAGES = 2
 _TRIED_IMAGES = 16
 
 
+@renamed(out="output", networks="models")
 def run(
     study: Study,
-    source: Source,
+    source: Source | str,
     *,
-    networks: Sequence[str] | Mapping[str, Any] | None = None,
-    out: str | os.PathLike | None = None,
+    models: Sequence[str] | Mapping[str, Any] | None = None,
+    output: str | os.PathLike | None = None,
     images: int | None = None,
     already_sized: bool = False,
     images_per_shard: int = IMAGES_PER_SHARD,
@@ -54,18 +56,19 @@ def run(
     Example:
       >>> study = lmjax.studies.SegmentRemoval(removals=("layer", "black"))
       >>> source = lmjax.data.DigitScenes("test", length=500)
-      >>> table = lmjax.studies.run(study, source, out="runs/removal")
+      >>> table = lmjax.studies.run(study, source, output="runs/removal")
 
     Args:
       study: its settings.
       source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`; where known `label`, an
         int, `object_mask`, `[H, W]`, and `id` (attributes, or keys of a mapping). Its `version`
         names what it holds; rows of another version are not mixed, and a source without one brings
-        a warning. Another thread reads the next images while networks are evaluated on some: one at
-        a time, in order.
-      networks: names of networks whose weights come with the package, or a mapping from names of
+        a warning. Or as commands write it, such as "folder:val" (`lmjax.data.open_source`): reports
+        then find it again. Another thread reads the next images while networks are evaluated on
+        some: one at a time, in order.
+      models: names of networks whose weights come with the package, or a mapping from names of
         your own to classifiers (`lmjax.models.load`). None takes the bundled one.
-      out: folder for the rows, `runs/NAME` by default. A run goes on where an earlier one ended,
+      output: folder for the rows, `runs/NAME` by default. A run goes on where an earlier one ended,
         and refuses a folder whose rows depend on anything else.
       images: how many, from the first; None takes all. A later run with more images keeps the rows.
       already_sized: images have the size that networks are to see: they are neither resized nor
@@ -74,7 +77,7 @@ def run(
       shard: (i, n) does every n-th shard, from the i-th: n processes share the work.
       retry_errors: compute shards with images that could not be measured again, such as after a
         disk was out of reach.
-      progress: show progress and the time left. None does on a terminal.
+      progress: show progress and the time left. None does on a terminal and in a notebook.
       engine, batch_size, mesh: how variants are evaluated, as in `lmjax.Evaluator`; removals that
         do not support an engine run dense. Gradients (of orders by `saliency`) are computed on one
         device. Rows do not depend on any of these but for the rounding of probabilities, so a run
@@ -83,7 +86,7 @@ def run(
 
     Returns:
       Rows in the order of images. Images that cannot be read or measured have none: a warning
-      counts them, `lmjax.studies.errors(out)` tells why.
+      counts them, `lmjax.studies.errors(output)` tells why.
 
     Raises:
       ValueError: arguments out of range, a folder of other rows, no image that can be measured.
@@ -92,7 +95,7 @@ def run(
     job = Job(
         study,
         source,
-        networks=networks,
+        models=models,
         images=images,
         already_sized=already_sized,
         images_per_shard=images_per_shard,
@@ -100,13 +103,13 @@ def run(
         batch_size=batch_size,
         mesh=mesh,
     )
-    if not hasattr(source, "version"):
+    if not hasattr(job.source, "version"):
         warnings.warn(
             "source has no version: rows of other images in this folder would not be noticed. Give "
             "it an attribute `version`, a string that changes with what it holds",
             stacklevel=2,
         )
-    results = Results(default_out(study) if out is None else out, job.identity())
+    results = Results(default_output(study) if output is None else output, job.identity())
     chosen = job.shards[_check_shard(shard)]
     results.claim(job.about())
     if shard[0] == 0 and not measurements.path(results).exists():
@@ -114,7 +117,10 @@ def run(
     mine = [
         each for each in chosen if not results.has(each) or (retry_errors and results.errors(each))
     ]
-    _write_shards(job, results, mine, progress)
+    done = _count(chosen) - _count(mine)
+    name, images = study.name, _count(chosen)
+    with Progress(name, images=images, done=done, shown=progress) as shown:
+        _write_shards(job, results, mine, shown)
     missing = [each for each in job.shards if not results.has(each)]
     table, errors = results.read(job.shards)
     if table.num_rows == 0 and not missing:
@@ -139,13 +145,19 @@ def _measure(job: Job, results: Results) -> None:
             return measurements.store(results, [{**each, **device} for each in found])
 
 
-def _write_shards(job: Job, results: Results, shards: list[Range], progress: bool | None) -> None:
+def _count(shards: Sequence[Range]) -> int:
+    """Returns how many images shards have."""
+    return sum(stop - start for start, stop in shards)
+
+
+def _write_shards(job: Job, results: Results, shards: list[Range], progress: Progress) -> None:
     """Computes and stores shards; raises ValueError where the first images all fail."""
     made_by = _made_by(job.engine)
-    failed, enough = [], min(_TRIED_IMAGES, sum(stop - start for start, stop in shards))
-    with _progress_bar(job.study, shards, progress) as bar, job.reading(shards) as batches:
+    failed, enough = [], min(_TRIED_IMAGES, _count(shards))
+    with job.reading(shards) as batches:
         for each, found in batches:
-            rows, errors = job.rows(*found)
+            with progress.block(each.stop - each.start):
+                rows, errors = job.rows(*found)
             failed += errors
             if rows or (len(failed) >= enough and results.read(job.shards)[0].num_rows):
                 enough = math.inf
@@ -155,7 +167,6 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: boo
                 )
             results.write(each, rows, errors, made_by)
             stop_if_noted()
-            bar.update(each.stop - each.start)
 
 
 class Cost(NamedTuple):
@@ -175,11 +186,12 @@ class Cost(NamedTuple):
     spending: Mapping[Spending, int] = types.MappingProxyType({})
 
 
+@renamed(networks="models")
 def estimate(
     study: Study,
-    source: Source,
+    source: Source | str,
     *,
-    networks: Sequence[str] | Mapping[str, Any] | None = None,
+    models: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,
     already_sized: bool = False,
     engine: Engine = "auto",
@@ -193,7 +205,7 @@ def estimate(
     segments, evaluations differ a little.
 
     Args:
-      study, source, networks, images, already_sized, engine, batch_size, mesh: as in `run`.
+      study, source, models, images, already_sized, engine, batch_size, mesh: as in `run`.
       processes: how many share the run (`shard`), each on a machine like this one and with devices
         like those of `mesh`. Each compiles; the time is that of the one with the most shards.
 
@@ -204,7 +216,7 @@ def estimate(
     job = Job(
         study,
         source,
-        networks=networks,
+        models=models,
         images=images,
         already_sized=already_sized,
         engine=engine,
@@ -249,45 +261,46 @@ def _first_good(measure: Callable[[Sequence[int]], Any], images: int) -> int:
     raise ValueError(f"none of the first {len(errors)} images can be evaluated: {errors[0]}")
 
 
-def errors(out: str | os.PathLike) -> list[dict[str, Any]]:
+@renamed(out="output")
+def errors(output: str | os.PathLike) -> list[dict[str, Any]]:
     """Reads which images a run could not measure: dicts of `image` (its index), `id` and `error`.
 
     Args:
-      out: folder of the run.
+      output: folder of the run.
     """
-    return open_run(out)[2]
+    return open_run(output)[2]
 
 
-def open_run(out: str | os.PathLike) -> tuple[dict[str, Any], pa.Table, list[dict[str, Any]]]:
+def open_run(output: str | os.PathLike) -> tuple[dict[str, Any], pa.Table, list[dict[str, Any]]]:
     """Reads the manifest, rows and errors of a run from its folder, even of an unfinished run.
 
     The manifest has a further entry, `made_by`: the `versions` of software, the `device` and the
     `engine` of the shards, each combination once.
 
     Args:
-      out: folder of the run.
+      output: folder of the run.
     """
-    manifest, results, shards = _open(out)
+    manifest, results, shards = _open(output)
     rows, errors = results.read(shards)
     manifest = {**manifest, "made_by": results.made_by(shards)}
     return manifest, measurements.beside(rows, results), errors
 
 
-def unfinished(out: str | os.PathLike) -> list[Range]:
+def unfinished(output: str | os.PathLike) -> list[Range]:
     """Returns the images of a run that have not been tried yet."""
-    _, results, shards = _open(out)
+    _, results, shards = _open(output)
     return [each for each in shards if not results.has(each)]
 
 
-def _open(out: str | os.PathLike) -> tuple[dict[str, Any], Results, list[Range]]:
+def _open(output: str | os.PathLike) -> tuple[dict[str, Any], Results, list[Range]]:
     """Reads the manifest of a folder; returns it, its results and all shards of the run."""
-    manifest = read_manifest(out)
+    manifest = read_manifest(output)
     identity = manifest["identity"]
     shards = ranges(manifest["images"], identity["images_per_shard"])
-    return manifest, Results(out, identity), shards
+    return manifest, Results(output, identity), shards
 
 
-def default_out(study: Study) -> Path:
+def default_output(study: Study) -> Path:
     """Returns the folder of a study's results where none is given."""
     return Path("runs") / study.name
 
@@ -308,20 +321,6 @@ def _check_shard(shard: tuple[int, int]) -> slice:
     if not 0 <= number < of:
         raise ValueError(f"shard must be (i, n) with i from 0 to n - 1, got {shard!r}")
     return slice(number, None, of)
-
-
-def _progress_bar(study: Study, shards: list[Range], progress: bool | None):
-    """Returns a bar over images."""
-    from tqdm import tqdm
-
-    shown = on_terminal()
-    return tqdm(
-        total=sum(stop - start for start, stop in shards),
-        desc=study.name,
-        unit=" images",
-        mininterval=0.1 if shown else 60,  # in a log, a line a minute
-        disable=not (shown if progress is None else progress),
-    )
 
 
 def _warn(job: Job, missing: list[Range], errors: list[dict]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lmjax import removals
 from lmjax._utils.checks import check_choices, check_whole
+from lmjax._utils.renamed import old_names
 
 T = TypeVar("T")
 
@@ -34,11 +35,15 @@ def row_settings(study: Any) -> dict[str, Any]:
 def from_settings(study: type[T], found: Mapping[str, Any]) -> T:
     """Makes a study from settings that were stored as JSON, whose lists become tuples.
 
+    Settings that an earlier version stored by names that have changed since get the new ones.
+
     Raises:
       ValueError: a setting that the study does not have, or a value that it does not take.
     """
     hints = typing.get_type_hints(study)
     known = {field.name: hints[field.name] for field in dataclasses.fields(study)}  # type: ignore[arg-type]
+    new = old_names(study)
+    found = {new.get(name, name): value for name, value in found.items()}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
     for name, value in given.items():
         if name not in known:

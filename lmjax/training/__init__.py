@@ -1,7 +1,7 @@
 """Training: optax, masking augmentations, runs that survive a kill.
 
     config = TrainingConfig(epochs=30, augmentations=("flip", "patches:layer"))
-    path = train("resnet18", source, config=config, out="runs/pets", weights="IMAGENET1K_V1")
+    path = train("resnet18", source, config=config, output="runs/pets", weights="IMAGENET1K_V1")
 
 `train_step` and the augmentations are pure functions, for loops of your own.
 """

@@ -12,7 +12,7 @@ from lmjax.training.augmentation import parse
 class TrainingConfig:
     """Settings of a training run, for any network and images.
 
-    Each default has its source in docs/training.md.
+    The documentation's page on training has the source of each default.
 
     Args:
         epochs: passes of images_per_epoch images; accuracy is measured after each.

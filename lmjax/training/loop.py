@@ -22,7 +22,8 @@ from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
 from lmjax._utils.interruption import noted, stop_if_noted
-from lmjax._utils.terminal import on_terminal
+from lmjax._utils.progress import progress_bar
+from lmjax._utils.renamed import renamed
 from lmjax.data.source import Source
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
@@ -41,12 +42,13 @@ _GIVEN = "classifier"  # name of a network that is given as a classifier
 _LAG = 2  # steps whose results are not waited for, so that devices never are
 
 
+@renamed(out="output")
 def train(
     network: str | Classifier,
     source: Source,
     *,
     config: TrainingConfig | None = None,
-    out: str | os.PathLike,
+    output: str | os.PathLike,
     test: Source | None = None,
     weights: str | os.PathLike | None = None,
     num_classes: int | None = None,
@@ -67,7 +69,7 @@ def train(
     Example:
       >>> scenes = lmjax.data.DigitScenes("train", length=24_000)
       >>> config = TrainingConfig(epochs=2, augmentations=("patches:layer",))
-      >>> path = train("resnet18_digits", scenes, config=config, out="runs/parts")
+      >>> path = train("resnet18_digits", scenes, config=config, output="runs/parts")
       >>> classifier = lmjax.models.load("resnet18_digits", weights=path)
 
     Args:
@@ -76,7 +78,7 @@ def train(
       source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
         where an augmentation asks for it `object_mask`. Its `version` names its content.
       config: the settings; None takes the defaults.
-      out: folder of the run, see `lmjax.training.run_folder`.
+      output: folder of the run, see `lmjax.training.run_folder`.
       test: examples that accuracy is measured on after every epoch, nothing hidden.
       weights: to start from: a file, the folder of a training or a tag, as `lmjax.models.load`
         takes them; a classifier for another number of classes is replaced by a random one. None
@@ -85,7 +87,8 @@ def train(
       half_precision: whether weights are stored in half precision at the end.
       checkpoint_steps: steps between checkpoints besides those at the end of each epoch; None keeps
         only those.
-      progress: whether to show a progress bar; None shows one on a terminal.
+      progress: whether to show a progress bar; None shows one on a terminal and in a
+        notebook.
       mesh: the devices, with any axes; some of every process of a cluster. None takes
         all of this process, or `jax.default_device` where that is set; in a cluster that is an
         error.
@@ -107,10 +110,10 @@ def train(
         check_whole("checkpoint_steps", checkpoint_steps, least=1)
     same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
     sharding.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
-    with RunFolder(out) as folder:
+    with RunFolder(output) as folder:
         state = _begin(job, folder)
         state = _steps(job, folder, state, checkpoint_steps or job.config.steps, progress)
-        return _export(job, folder.out / f"{job.name}.safetensors", state, half_precision)
+        return _export(job, folder.output / f"{job.name}.safetensors", state, half_precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,21 +358,13 @@ def _diverged(step: int, row: dict[str, float], folder: RunFolder) -> str:
     return (
         f"loss is {row['loss']} and gradient_norm {row['gradient_norm']} at step {step}; the run "
         f"has stopped, checkpoints of steps {', '.join(map(str, kept)) or '(none)'} are kept in "
-        f"{folder.out}. Try a lower learning_rate or a longer warmup, in another folder"
+        f"{folder.output}. Try a lower learning_rate or a longer warmup, in another folder"
     )
 
 
 def _progress_bar(job: _Job, first: int, progress: bool | None):
-    from tqdm import tqdm
-
-    shown = on_terminal()
-    return tqdm(
-        total=job.config.steps,
-        initial=first,
-        desc=job.name,
-        unit=" steps",
-        mininterval=0.1 if shown else 60,  # in a log, a line a minute
-        disable=not (shown if progress is None else progress),
+    return progress_bar(
+        progress, total=job.config.steps, initial=first, desc=job.name, unit=" steps"
     )
 
 

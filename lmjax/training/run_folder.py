@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from lmjax._utils.atomic import atomic_write
 from lmjax._utils.identity import plain
+from lmjax._utils.renamed import renamed
 from lmjax._utils.run_folder import (
     MANIFEST,
     alone,
@@ -56,12 +57,12 @@ class RunFolder:
     """The folder of a training run; of processes that share a run, the first alone uses it.
 
     Args:
-      out: the folder.
+      output: the folder.
     """
 
-    def __init__(self, out: str | os.PathLike):
-        self.out = Path(out).absolute()
-        self._checkpoints, self._metrics = self.out / "checkpoints", self.out / "metrics"
+    def __init__(self, output: str | os.PathLike):
+        self.output = Path(output).absolute()
+        self._checkpoints, self._metrics = self.output / "checkpoints", self.output / "metrics"
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "RunFolder":
@@ -84,19 +85,19 @@ class RunFolder:
             that are not of a training; or another process trains in it.
           OSError: it cannot be written.
         """
-        check_free(self.out, _KIND)
+        check_free(self.output, _KIND)
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(alone(self.out))
-            if self.checkpoints() or any(self.out.glob("*.safetensors")):
-                found = plain(read_manifest(self.out, _KIND))
-                check_identity(self.out, found, plain(identity), holds="another run")
-            write_json(self.out / MANIFEST, plain(identity))
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(alone(self.output))
+            if self.checkpoints() or any(self.output.glob("*.safetensors")):
+                found = plain(read_manifest(self.output, _KIND))
+                check_identity(self.output, found, plain(identity), holds="another run")
+            write_json(self.output / MANIFEST, plain(identity))
             for folder in (self._checkpoints, self._metrics):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(f"out {self.out} cannot be written: {reason}") from error
+            raise OSError(f"output {self.output} cannot be written: {reason}") from error
 
     def checkpoints(self) -> list[int]:
         """Returns the steps that have a checkpoint, without the leftovers of killed runs."""
@@ -158,8 +159,8 @@ class RunFolder:
             reason = getattr(error, "strerror", None) or one_line(error)[:200]
             kept = ", ".join(map(str, self.checkpoints())) or "(none)"
             raise OSError(
-                f"the checkpoint of step {step} cannot be written to {self.out} ({reason}); those "
-                f"of steps {kept} are kept: make room and run again to go on"
+                f"the checkpoint of step {step} cannot be written to {self.output} ({reason}); "
+                f"those of steps {kept} are kept: make room and run again to go on"
             ) from error
 
     def _save(self, step: int, state: TrainState, rows: list[dict[str, float]]) -> None:
@@ -174,7 +175,8 @@ class RunFolder:
             shutil.rmtree(self._checkpoints / f"{old:08}")
 
 
-def read_metrics(out: str | os.PathLike) -> pa.Table:
+@renamed(out="output")
+def read_metrics(output: str | os.PathLike) -> pa.Table:
     """Reads the metrics of a run, one row for each step, up to its last checkpoint.
 
     Columns: `step` and `epoch` from 1, `seconds` since the process started to train, `loss` and
@@ -182,16 +184,18 @@ def read_metrics(out: str | os.PathLike) -> pa.Table:
     the last step of each epoch, elsewhere null.
 
     Args:
-      out: folder of the run.
+      output: folder of the run.
 
     Raises:
       ValueError: there are none, or a file is damaged.
     """
     paths = [
-        path for path in sorted((Path(out) / "metrics").glob("*")) if _METRICS.fullmatch(path.name)
+        path
+        for path in sorted((Path(output) / "metrics").glob("*"))
+        if _METRICS.fullmatch(path.name)
     ]
     if not paths:
-        raise ValueError(f"{out} has no metrics yet, or is no folder of a training run")
+        raise ValueError(f"{output} has no metrics yet, or is no folder of a training run")
     return pa.concat_tables(map(_read_metrics, paths))
 
 

@@ -10,6 +10,7 @@ belongs together: the step is that of one device, batch norm included.
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -139,7 +140,10 @@ def train_step(
         "learning_rate": rate,
     }
     ema = _average(state, _variables(params, batch_stats), config)
-    state = TrainState(state.step + 1, params, batch_stats, optimizer, ema)
+    before, state = state, TrainState(state.step + 1, params, batch_stats, optimizer, ema)
+    # Costs nothing: shapes and types are known while it is traced. Where they drifted, each step
+    # would compile anew, and checkpoints would not be those that a run goes on from.
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, state)
     if sharding is not None:
         state, metrics = jax.lax.with_sharding_constraint((state, metrics), sharding)
     return state, metrics

@@ -22,7 +22,7 @@ def test_numbers_of_more_than_64_bits_are_refused(value):
     assert check_whole("anything", 2**63 - 1) == 2**63 - 1
 
 
-@pytest.mark.parametrize("name", ["samples", "n_segments", "num_classes", "batch_size", "seed"])
+@pytest.mark.parametrize("name", ["num_samples", "n_segments", "num_classes", "batch_size", "seed"])
 def test_explanations_have_limits(name):
     for value in (*HUGE, LARGEST[name] + 1):
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
@@ -40,7 +40,7 @@ def test_trainings_have_limits(name):
 def test_studies_networks_and_sources_have_limits(tmp_path):
     networks = {"a": fakes.network()}
     with pytest.raises(ValueError, match="seed must be a whole number from 0 to"):
-        studies.run(fakes.Brightness(seed=2**63), fakes.Source(2), networks=networks, out=tmp_path)
+        studies.run(fakes.Brightness(seed=2**63), fakes.Source(2), models=networks, output=tmp_path)
     with pytest.raises(ValueError, match="num_classes must be a whole number from 1 to 100000"):
         load("resnet18_digits", num_classes=10**9)
     for options in ({"length": 2**63}, {"seed": 2**63}):

@@ -17,8 +17,11 @@ IMAGE = np.full((SIZE, SIZE, 3), 0.5, np.float32)
 SEGMENTS = np.arange(SIZE)[:, None] // 8 * 4 + np.arange(SIZE)[None] // 8  # 16 squares
 KEY = jax.random.key(0)
 METHODS = {name: methods.get(name) for name in methods.names()}
-PLAIN = [name for name in METHODS if name != "gradcam"]  # which needs a network in layers
-SAMPLING = [name for name in METHODS if METHODS[name].budget is not None]
+CAMS = ("gradcam", "gradcam_plus_plus", "hirescam", "layercam")
+# Those that need a network in layers: tests/attribution/test_gradcam.py.
+IN_LAYERS = (*CAMS, "scorecam", "ablationcam", "fullgrad")
+PLAIN = [name for name in METHODS if name not in IN_LAYERS]
+SAMPLING = [name for name in PLAIN if METHODS[name].budget is not None]
 
 
 def reads_one_segment(image, masks):
@@ -32,7 +35,9 @@ def reads_one_segment(image, masks):
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_every_method_points_at_the_segment_that_is_read(name):
     samples = None if METHODS[name].budget is None else 500
-    found = attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=samples)
+    found = attribute(
+        name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, num_samples=samples
+    )
     assert found.heatmap.shape == (SIZE, SIZE)
     inside = found.heatmap[SEGMENTS == 5].mean()
     assert inside == max(found.heatmap[s == SEGMENTS].mean() for s in range(16))
@@ -50,7 +55,7 @@ def test_the_evaluators_batch_size_changes_nothing(name):
             SEGMENTS,
             key=KEY,
             target=0,
-            samples=samples,
+            num_samples=samples,
         )
         for batch_size in (5, 64)
     )
@@ -60,7 +65,9 @@ def test_the_evaluators_batch_size_changes_nothing(name):
 @pytest.mark.parametrize("name", SAMPLING)
 @pytest.mark.parametrize("samples", [200, 700])
 def test_methods_spend_what_they_are_told_to(name, samples):
-    found = attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=samples)
+    found = attribute(
+        name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, num_samples=samples
+    )
     # Sobol takes a power of two of designs, of which those that coincide are evaluated once.
     assert (0 if name == "sobol" else 0.8 * samples) < found.num_variants <= samples + 1
 
@@ -68,31 +75,35 @@ def test_methods_spend_what_they_are_told_to(name, samples):
 @pytest.mark.parametrize("name", SAMPLING)
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_the_fewest_samples_are_enough_and_fewer_are_refused(name):
-    with pytest.raises(ValueError, match=f"samples must be .* or more for {name} with 16") as error:
+    with pytest.raises(
+        ValueError, match=f"num_samples must be .* or more for {name} with 16"
+    ) as error:
         check_samples([name], 1, 16)
     fewest = int(str(error.value).split()[3])
     with pytest.raises(ValueError, match=f"or more for {name} with 16 segments, got {fewest - 1}"):
         check_samples([name], fewest - 1, 16)
     check_samples([name], fewest, 16)
-    attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, samples=fewest)
+    attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, num_samples=fewest)
 
 
 def test_of_several_methods_one_that_needs_more_gets_it():
-    chosen = ["lime", "kernelshap", "occlusion", "shapley"]
-    message = "samples 35 are too few with 16 segments: kernelshap gets 38, shapley gets 62"
+    chosen = ["lime", "kernelshap", "occlusion", "permutation_shapley"]
+    message = "num_samples 35 .* 16 segments: kernelshap gets 38, permutation_shapley gets 62"
     with pytest.warns(UserWarning, match=message):
         assert check_samples(chosen, 35, 16) == {
-            **{"lime": 35, "kernelshap": 38, "occlusion": None, "shapley": 62}
+            **{"lime": 35, "kernelshap": 38, "occlusion": None, "permutation_shapley": 62}
         }
     assert check_samples(chosen, None, 16) == dict.fromkeys(chosen)
-    with pytest.raises(ValueError, match="samples must be 38 or more for kernelshap with 16"):
-        check_samples(["kernelshap", "shapley", "occlusion"], 35, 16)
+    with pytest.raises(ValueError, match="num_samples must be 38 or more for kernelshap with 16"):
+        check_samples(["kernelshap", "permutation_shapley", "occlusion"], 35, 16)
 
 
 def test_samples_have_no_effect_on_methods_that_do_not_sample():
     check_samples(["occlusion"], None, 16)
     check_samples(["occlusion", "lime"], 100, 16)
-    with pytest.raises(ValueError, match=r"samples has no effect on occlusion.*lime, kernelshap"):
+    with pytest.raises(
+        ValueError, match=r"num_samples has no effect on occlusion.*lime, kernelshap"
+    ):
         check_samples(["occlusion"], 100, 16)
 
 
@@ -115,14 +126,14 @@ def test_names_are_checked():
 
 def test_methods_run_under_the_removals_they_can():
     removals = {"layer": False, "black": True}
-    assert pairs(["lime", "meaningful", "gradient"], removals) == [
+    assert pairs(["lime", "meaningful_perturbation", "gradient"], removals) == [
         ("lime", "layer"),
         ("lime", "black"),
-        ("meaningful", "black"),
+        ("meaningful_perturbation", "black"),
         ("gradient", methods.WHOLE),
     ]
     with pytest.raises(ValueError, match=r"removal must hold one that takes soft masks.*got layer"):
-        pairs(["meaningful"], {"layer": False})
+        pairs(["meaningful_perturbation"], {"layer": False})
 
 
 @pytest.fixture
@@ -146,9 +157,9 @@ def test_a_function_is_a_method_by_its_name(register):
     method = methods.get("my_lime")
     assert (method.title, method.unit, method.under) == ("my lime", "score for {}", "every")
     given = (reads_one_segment, IMAGE, SEGMENTS)
-    found = attribute("my_lime", *given, key=KEY, samples=300)
+    found = attribute("my_lime", *given, key=KEY, num_samples=300)
     np.testing.assert_array_equal(
-        found.scores, attribute("lime", *given, key=KEY, samples=300).scores
+        found.scores, attribute("lime", *given, key=KEY, num_samples=300).scores
     )
     assert found.num_variants == 300
 
@@ -161,10 +172,10 @@ def test_methods_are_given_what_their_signature_has(register):
 
     register("mine", mine, title="Mine", unit="{} a pixel", signed=False, under="blending")
     evaluator = Evaluator(reads_one_segment)
-    attribute("mine", evaluator, IMAGE, SEGMENTS, key=KEY, target=1, samples=50)
+    attribute("mine", evaluator, IMAGE, SEGMENTS, key=KEY, target=1, num_samples=50)
     assert given == {"predictor": evaluator, "image": IMAGE, "target": 1, "size": 3}
     assert methods.get("mine") == Method(mine, "Mine", "{} a pixel", signed=False, under="blending")
-    with pytest.raises(ValueError, match="samples has no effect on mine"):
+    with pytest.raises(ValueError, match="num_samples has no effect on mine"):
         check_samples(["mine"], 100, 16)
 
 
@@ -185,5 +196,6 @@ def test_every_method_of_the_library_has_a_name():
         if inspect.isfunction(function)
         and inspect.signature(function).return_annotation is attribution.Attribution
     }
-    named = {METHODS[name].function for name in PLAIN} | {attribution.gradcam}
+    named = {METHODS[name].function for name in METHODS if name not in CAMS}
+    named |= {getattr(attribution, name) for name in CAMS}  # by way of the last layer
     assert functions - {attribution.exact_shapley} == named

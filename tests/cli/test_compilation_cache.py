@@ -13,7 +13,7 @@ from lmjax.cli.compilation_cache import compilation_cache
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli.main import main; main()"]
 OPTIONS = (
-    *("explain", "--model", "resnet18_digits", "--samples", "50"),
+    *("explain", "--model", "resnet18_digits", "--num-samples", "50"),
     *("--removal", "black"),
 )
 

@@ -43,7 +43,7 @@ STUDY = ("study", "removal", "--orders", "random", "--removals", "black", "--fra
 
 
 def study(out, images):
-    return start(*STUDY, "--images", images, "--out", out)
+    return start(*STUDY, "--images", images, "--output", out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -78,7 +78,7 @@ def train(out):
     numbers = {"--epochs": 1, "--images-per-epoch": 320, "--batch-size": 8, "--test-images": 8}
     numbers["--checkpoint-steps"] = 4
     options = [each for pair in numbers.items() for each in pair]
-    return start("train", "digit-scenes", *options, "--out", out)
+    return start("train", "digit-scenes", *options, "--output", out)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_a_training_writes_a_checkpoint_and_goes_on(tmp_path):
 def explain(out):
     out.mkdir(exist_ok=True)
     settings = ("--method", "leave_one_out", "--removal", "layer", "grey", "--show-variants", "0")
-    return start("explain", "scene:0", *settings, "--segments", "grid", "--output", out / "a.png")
+    return start("explain", "scene:0", *settings, "--segmenter", "grid", "--output", out / "a.png")
 
 
 def short_study(out):
@@ -110,7 +110,7 @@ def short_training(out):
     numbers = {"--epochs": 1, "--images-per-epoch": 96, "--batch-size": 8, "--test-images": 8}
     numbers["--checkpoint-steps"] = 2
     options = [each for pair in numbers.items() for each in pair]
-    return start("train", "digit-scenes", *options, "--out", out)
+    return start("train", "digit-scenes", *options, "--output", out)
 
 
 # What is the same after any number of interruptions; the record of an explanation has times.

@@ -55,13 +55,13 @@ def test_help_names_all_that_is_registered(help_of):
     for option, names in (
         ("--method", methods.names()),
         ("--removal", lmjax.removals.names()),
-        ("--segments", lmjax.segments.names()),
+        ("--segmenter", lmjax.segments.names()),
     ):
         assert set(names) <= set(re.findall(r"\w+", help_of(option))), option
 
 
 def test_options_show_what_they_take(help_of):
-    assert help_of("--samples").startswith("INT ")
+    assert help_of("--num-samples").startswith("INT ")
     assert help_of("--target").startswith("INT|STR ")
     assert help_of("--removal").startswith("[STR [STR ...]] ")
     assert help_of("--model").startswith("STR ")
@@ -74,8 +74,8 @@ def test_options_show_what_they_take(help_of):
         (["explain", "nowhere.png"], "nowhere.png"),
         (["explain", "--model", "resnet18_digits", "--target", "11"], "target"),
         (["explain", "--method", "lime", "shap"], "kernelshap"),
-        (["explain", "a.jpg", "b.jpg", "--model", "resnet18_digits", "--topk", "11"], "topk"),
-        (["explain", "--topk", "2", "--target", "cat"], "leave one of them out"),
+        (["explain", "a.jpg", "b.jpg", "--model", "resnet18_digits", "--top-k", "11"], "top_k"),
+        (["explain", "--top-k", "2", "--target", "cat"], "leave one of them out"),
         (["explain", "--model", "resnet18", "--weights", "x.pth"], "x.pth"),
         (["explain", "--batch-size", "0"], "batch_size must be a whole number, 1 or more"),
         (["convert", "x.pth", "x.safetensors"], "x.pth"),
@@ -147,7 +147,7 @@ def test_several_images_go_to_explain_together(run, monkeypatch):
 
     monkeypatch.setattr(lmjax, "explain", explain, raising=False)
     monkeypatch.setattr(Explanations, "summary", lambda _: "table")
-    status, out, err = run("explain", "a.jpg", "b.jpg", "--topk", "3", "--no-crop")
+    status, out, err = run("explain", "a.jpg", "b.jpg", "--top-k", "3", "--no-crop")
     assert asked == [(("a.jpg", "b.jpg"), "explanations")]
     assert (status, err) == (1, "lmjax: error: 1 of 2 images left out: b.jpg\n")
     assert out.startswith("table")  # of those that are there
@@ -219,3 +219,16 @@ def test_models_lists_networks_and_tags(run):
     assert line.endswith("dense, visible, shared")
     assert "\n  torchvision/resnet50.IMAGENET1K_V2\n" in out
     assert {line.split()[0] for line in out.splitlines()} >= set(registry.names())
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"lmjax {lmjax.__version__}\n"
+
+
+def test_the_list_of_networks_has_a_heading(capsys):
+    main(["models"])
+    heading, first, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["network", "parameters", "pixels", "weights", "engines"]
+    assert first.startswith("resnet18 ")
+    assert heading.index("engines") == first.index("dense")

@@ -9,6 +9,7 @@ import pytest
 from lmjax import studies
 from lmjax.cli import study as commands
 from lmjax.cli.main import main
+from lmjax.studies import job
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import Cost
 from tests.studies import fakes
@@ -29,7 +30,7 @@ def test_every_setting_is_an_option_with_help(run, name):
         "--source",
         "--models",
         "--images",
-        "--out",
+        "--output",
         "--engine",
         "--batch-size",
         "--shard",
@@ -43,8 +44,8 @@ def test_every_setting_is_an_option_with_help(run, name):
 def study(tmp_path, monkeypatch, capsys):
     """A function that runs `lmjax study` on small things, and gives what it prints."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_networks", lambda models: {"a": fakes.network()})
-    monkeypatch.setattr(commands, "open_source", lambda source, images: fakes.Source(images))
+    monkeypatch.setattr(commands, "load_models", lambda models: {"a": fakes.network()})
+    monkeypatch.setattr(job, "open_source", lambda source, length: fakes.Source(length))
 
     def run(*arguments):
         main(["study", *arguments])
@@ -124,7 +125,7 @@ def test_tables_are_of_all_rows_though_another_process_finishes_meanwhile(
 @pytest.mark.filterwarnings("ignore:1 of 9 images")
 def test_errors_are_tried_again_by_an_option(study, monkeypatch):
     broken = fakes.Source(9, broken=(2,))
-    monkeypatch.setattr(commands, "open_source", lambda source, images: broken)
+    monkeypatch.setattr(job, "open_source", lambda source, length: broken)
     study("removal", *FEW)
     broken.broken = ()
     study("removal", *FEW)
@@ -169,21 +170,21 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
         return Cost(9, 18, 5.0)
 
     monkeypatch.setattr(commands, "estimate", estimate)
-    study("removal", *FEW, "--dry-run", "--devices", "8")
+    study("removal", *FEW, "--dry-run", "--processes", "8")
     assert asked == [8]
-    with pytest.raises(SystemExit, match="devices 8 is for --dry-run"):
-        study("removal", *FEW, "--devices", "8")
+    with pytest.raises(SystemExit, match="processes 8 is for --dry-run"):
+        study("removal", *FEW, "--processes", "8")
 
 
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
         commands.parse_shard("2")
-    with pytest.raises(ValueError, match="source must be one of"):
-        commands.open_source("pictures", None)
-    with pytest.raises(ValueError, match="images must be a whole number, 1 or more"):
-        commands.open_source("digit-scenes", 0)
+    with pytest.raises(SystemExit, match="source must be one of"):
+        main(["study", "removal", "--source", "pictures"])
+    with pytest.raises(SystemExit, match="images must be a whole number, 1 or more"):
+        main(["study", "removal", "--images", "0"])
     with pytest.raises(ValueError, match="like another"):
-        commands.load_networks(("resnet18_digits", "resnet18_digits"))
+        commands.load_models(("resnet18_digits", "resnet18_digits"))
 
 
 def test_kinds_group_networks():
@@ -204,5 +205,5 @@ def test_names_of_networks_tell_their_weights(tmp_path):
     folder.mkdir()
     (folder / "resnet18_digits.safetensors").write_bytes(copy.read_bytes())
     weights = ("", f"={copy}", f"={folder}")
-    networks = commands.load_networks([f"resnet18_digits{each}" for each in weights])
+    networks = commands.load_models([f"resnet18_digits{each}" for each in weights])
     assert [name.partition("=")[2] for name in networks] == ["", "second", "grey.5-0"]

@@ -10,7 +10,7 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.classes import find_class, most_probable, similar
 from tests.support.any_size_network import NAMES
 
-FAST = {"segments": "grid", "samples": 40, "removal": ("layer", "black")}
+FAST = {"segmenter": "grid", "num_samples": 40, "removal": ("layer", "black")}
 pytestmark = pytest.mark.filterwarnings("ignore:40 samples for:UserWarning")
 
 
@@ -28,7 +28,7 @@ def test_names_whatever_their_capitals_and_numbers(any_size):
 def explained(photographs, any_size, tmp_path):
     options = FAST | {"method": ("lime", "leave_one_out")}
     return lmjax.explain(
-        photographs[0], model=any_size, topk=3, **options, output=tmp_path / "a.png"
+        photographs[0], model=any_size, top_k=3, **options, output=tmp_path / "a.png"
     )
 
 
@@ -62,9 +62,9 @@ def test_record_table_and_figure_name_every_class(explained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"topk": 5}, "topk must be at most 4, the number of the network's classes; got 5"),
-        ({"topk": 0}, "topk must be a whole number, 1 or more; got 0"),
-        ({"topk": 2, "target": "espresso"}, "leave one of them out"),
+        ({"top_k": 5}, "top_k must be at most 4, the number of the network's classes; got 5"),
+        ({"top_k": 0}, "top_k must be a whole number, 1 or more; got 0"),
+        ({"top_k": 2, "target": "espresso"}, "leave one of them out"),
         ({"target": "expresso"}, "did you mean espresso"),
         ({"show_variants": -1}, "show_variants must be a whole number from 0 to 20"),
     ],
@@ -79,6 +79,6 @@ def test_classes_without_names_are_counted_by_the_logits(photographs):
         return images.mean((1, 2))
 
     box = lmjax.black_box(network)
-    with pytest.raises(ValueError, match="topk must be at most 3"):
-        lmjax.explain(photographs[0], model=box, segments="grid", removal="black", topk=4)
-    assert ExplanationConfig(topk=4).topk == 4
+    with pytest.raises(ValueError, match="top_k must be at most 3"):
+        lmjax.explain(photographs[0], model=box, segmenter="grid", removal="black", top_k=4)
+    assert ExplanationConfig(top_k=4).top_k == 4

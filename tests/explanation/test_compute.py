@@ -19,7 +19,7 @@ from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
 
 FAST = {
-    **{"model": "resnet18_digits", "samples": 40, "segments": "grid"},
+    **{"model": "resnet18_digits", "num_samples": 40, "segmenter": "grid"},
     "removal": ("layer", "black"),
 }
 FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
@@ -179,7 +179,7 @@ def _of_others():
 @pytest.mark.usefixtures("_of_others")
 def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     explanation = lmjax.explain(
-        **{"model": "resnet18_digits", "method": "bright", "segments": "halves"},
+        **{"model": "resnet18_digits", "method": "bright", "segmenter": "halves"},
         removal="grey",
         output=tmp_path / "a.png",
     )
@@ -211,7 +211,7 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
         return np.stack([images[:, :64].sum((1, 2, 3)), images[:, 64:].sum((1, 2, 3))], 1) / 1e3
 
     box = lmjax.black_box(network, preprocessing=classifier.preprocessing)
-    options = {"method": "leave_one_out", "segments": "grid", "target": 0}
+    options = {"method": "leave_one_out", "segmenter": "grid", "target": 0}
     explanation = lmjax.explain(model=box, **options, output=tmp_path / "a.png")
     assert explanation.removals == ("grey", "black")
     scores = explanation["leave_one_out", "black"].attribution.scores.reshape(8, 8)
@@ -219,6 +219,14 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["weights_sha256"] is None
     with pytest.raises(ValueError, match="removal must be one that paints"):
         lmjax.explain(model=box, **options, removal="layer")
+
+
+def test_methods_with_a_budget_evaluate_no_more_than_it():
+    options = FAST | {"num_samples": None, "budget": 140, "removal": ("grey",)}
+    with pytest.warns(UserWarning, match="140 samples for 64 segments"):
+        found = lmjax.explain(method=("lime", "kernelshap", "leave_one_out"), **options)
+    spent = {name: result.attribution.num_variants for (name, _), result in found.results.items()}
+    assert spent == {"lime": 140, "kernelshap": 140, "leave_one_out": 65}
 
 
 BAD = {
@@ -230,7 +238,7 @@ BAD = {
         "must be one of .*'resnet5'; did you mean resnet50",
     ),
     "weights": ({"weights": "no.safetensors"}, FileNotFoundError, "no.safetensors"),
-    "segments": ({"segments": "snic"}, ValueError, "segments must be one of slic"),
+    "segmenter": ({"segmenter": "snic"}, ValueError, "segmenter must be one of slic"),
     "removal": ({"removal": ("blak",)}, ValueError, "removal must be one of.*got 'blak'"),
     "other networks'": (
         {"model": "vit_b_16", "removal": ("grey", "layer")},
@@ -240,13 +248,13 @@ BAD = {
     "no removal": ({"removal": ()}, ValueError, "got none"),
     "target": ({"target": "10"}, ValueError, "target.*10"),
     "n_segments": (
-        {"segments": "slic", "n_segments": 0},
+        {"segmenter": "slic", "n_segments": 0},
         ValueError,
         "n_segments must be a whole number, 1",
     ),
     "seed": ({"seed": 2**70}, ValueError, "seed must be a whole number from 0 to 4294967295"),
     "classes": ({"num_classes": 3}, ValueError, "num_classes=10"),
-    "samples": ({"samples": 0}, ValueError, "samples must be 2 or more for lime"),
+    "num_samples": ({"num_samples": 0}, ValueError, "num_samples must be 2 or more for lime"),
     "method": (
         {"method": ("lim",)},
         ValueError,
@@ -255,14 +263,25 @@ BAD = {
     "no samples": (
         {"method": ("leave_one_in",)},
         ValueError,
-        "samples has no effect on leave_one",
+        "num_samples has no effect on leave_one",
+    ),
+    "budget": (
+        {"num_samples": None, "method": ("lime", "kernelshap"), "budget": 100},
+        ValueError,
+        "budget must be at least 135 for kernelshap, with 64 segments; got 100",
+    ),
+    "budget and samples": ({"budget": 100}, ValueError, "num_samples and budget both say"),
+    "no budget": (
+        {"num_samples": None, "method": ("leave_one_in",), "budget": 100},
+        ValueError,
+        "budget has no effect on leave_one_in",
     ),
     "suffix": ({"output": "a.gif"}, ValueError, "output must end in .png"),
     "engine": ({"engine": "fast"}, ValueError, "engine must be one of auto, dense"),
     "batch size": ({"batch_size": 0}, ValueError, "batch_size must be a whole number, 1 or more"),
     "array": ({"image": np.ones((2, 2, 3), np.int64)}, ValueError, "uint8 array.*got int64"),
     "colours": ({"image": np.full((2, 2, 3), 255.0)}, ValueError, r"display colours in \[0, 1\]"),
-    "option": ({"segment": "slic"}, TypeError, "no option 'segment'.*did you mean segments"),
+    "option": ({"segment": "slic"}, TypeError, "no option 'segment'.*did you mean segmenter"),
     "folder": ({"output": "none/a.png"}, FileNotFoundError, "output folder none does not exist"),
 }
 

@@ -13,7 +13,7 @@ from lmjax import plots
 from lmjax.explanation.images import load_image
 from tests.support.any_size_network import NAMES
 
-FAST = {"segments": "grid", "samples": 40, "removal": ("layer", "black")}
+FAST = {"segmenter": "grid", "num_samples": 40, "removal": ("layer", "black")}
 pytestmark = pytest.mark.filterwarnings("ignore:40 samples for:UserWarning")
 
 
@@ -82,7 +82,7 @@ def test_variants_are_shown_as_the_network_was_given_them(explain, any_size):
 
 
 def test_where_another_class_is_predicted_both_are_named(explain):
-    least = explain(topk=4).targets[-1]
+    least = explain(top_k=4).targets[-1]
     explanation = explain(target=least)
     (variant,), expected = explanation.variants, []
     for name in ("layer", "black"):
@@ -105,9 +105,9 @@ def test_a_heatmap_that_means_nothing_is_grey_and_says_why(explain, any_size):
     assert "R²" not in explanation.summary()
 
 
-@pytest.mark.parametrize("options", [{}, {"topk": 4}, {"removal": "black"}, {"show_variants": 0}])
+@pytest.mark.parametrize("options", [{}, {"top_k": 4}, {"removal": "black"}, {"show_variants": 0}])
 def test_long_names_are_never_cut(explain, options):
-    figure = explain(**options | ({} if "topk" in options else {"target": 0})).figure()
+    figure = explain(**options | ({} if "top_k" in options else {"target": 0})).figure()
     figure.draw_without_rendering()
     width, height = figure.canvas.get_width_height()
     texts = [t for ax in figure.axes for t in (*ax.texts, ax.title, ax.yaxis.label)]

@@ -16,7 +16,7 @@ from lmjax.explanation.metrics import HEADINGS
 from tests.support.small_classifier import SmallClassifier, small_classifier
 
 FAST = {
-    **{"model": "resnet18_digits", "samples": 40, "segments": "grid"},
+    **{"model": "resnet18_digits", "num_samples": 40, "segmenter": "grid"},
     "removal": ("layer", "black"),
 }
 ASKED = [(m, r) for m in ("hsic", "leave_one_out") for r in ("layer", "black")]
@@ -117,7 +117,7 @@ def test_metrics_are_those_of_the_library(compared, network):
 
 def test_scores_of_pixels_align_by_their_mean_over_segments(tmp_path):
     explanation = lmjax.explain(
-        method=("occlusion",), segments="grid", removal=("black",), output=tmp_path / "b.png"
+        method=("occlusion",), segmenter="grid", removal=("black",), output=tmp_path / "b.png"
     )
     result = explanation.results["occlusion", "black"]
     heatmap, segments = result.attribution.heatmap, explanation.segments
@@ -163,16 +163,21 @@ def test_what_was_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_methods_that_remove_nothing_or_must_paint(tmp_path):
     explanation = lmjax.explain(
-        method=("lime", "gradient", "meaningful"), metrics=True, **FAST, output=tmp_path / "f.png"
+        method=("lime", "gradient", "meaningful_perturbation"),
+        metrics=True,
+        **FAST,
+        output=tmp_path / "f.png",
     )
     assert list(explanation.results) == [
         ("lime", "layer"),
         ("lime", "black"),
         ("gradient", WHOLE),
-        ("meaningful", "black"),
+        ("meaningful_perturbation", "black"),
     ]
     curves = explanation.results["gradient", WHOLE].curves
     assert set(curves) == {"deletion_black", "insertion_blur"}
     assert " - " in explanation.summary()
     with pytest.raises(ValueError, match="removal must hold one that takes soft masks for method"):
-        lmjax.explain(method=("meaningful",), removal=("layer",), output=tmp_path / "g.png")
+        lmjax.explain(
+            method=("meaningful_perturbation",), removal=("layer",), output=tmp_path / "g.png"
+        )

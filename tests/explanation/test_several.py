@@ -11,7 +11,7 @@ from lmjax.explanation import compute
 from lmjax.explanation.files import check_outputs
 from tests.support.compilations import counted
 
-FAST = {"segments": "grid", "samples": 40, "removal": ("layer", "black")}
+FAST = {"segmenter": "grid", "num_samples": 40, "removal": ("layer", "black")}
 pytestmark = pytest.mark.filterwarnings("ignore:40 samples for:UserWarning")
 
 
@@ -38,13 +38,13 @@ def test_each_is_explained_as_it_is_alone_and_a_damaged_one_loses_no_other(
 
 
 def test_what_holds_for_all_is_said_once(photographs, any_size):
-    options = {**FAST, "method": ("lime", "kernelshap"), "samples": 4, "show_variants": 0}
+    options = {**FAST, "method": ("lime", "kernelshap"), "num_samples": 4, "show_variants": 0}
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = lmjax.explain(photographs[:2], model=any_size, **options)
     few, more = sorted(str(each.message) for each in said)
     assert few.startswith("4 samples for 4 segments are fewer than 10 a segment")
-    assert more == "samples 4 are too few with 4 segments: kernelshap gets 14"
+    assert more == "num_samples 4 are too few with 4 segments: kernelshap gets 14"
     assert found[1]["kernelshap", "layer"].attribution.num_variants == 14
 
 

@@ -11,7 +11,7 @@ from tests.support.any_size_network import any_size_network
 from tests.support.small_transformer import small_transformer
 
 PHOTOGRAPH = np.random.default_rng(0).random((80, 90, 3))
-OPTIONS = {"removal": ("token_dropping", "grey"), "samples": 60, "n_segments": 12}
+OPTIONS = {"removal": ("token_dropping", "grey"), "num_samples": 60, "n_segments": 12}
 pytestmark = pytest.mark.filterwarnings("ignore:60 samples for")
 
 
@@ -62,7 +62,7 @@ def test_without_snapping_the_difference_is_told(tmp_path):
 
 def test_squares_of_a_grid_are_patches():
     for patch_size in (16, 32):
-        options = OPTIONS | {"segments": "grid", "removal": ("grey",)}
+        options = OPTIONS | {"segmenter": "grid", "removal": ("grey",)}
         explanation = lmjax.explain(PHOTOGRAPH, model=transformer(patch_size), **options)
         expected = lmjax.segments.grid(explanation.image.pixels, size=patch_size)
         np.testing.assert_array_equal(explanation.segments, expected)

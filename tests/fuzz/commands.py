@@ -26,9 +26,18 @@ from tests.training.small_network import Small
 NETWORK = "fuzz_small"
 _CLASSES = "a", "b", "c"
 _SEEN = 32
-_STUDY = ("--models", NETWORK, "--source", "folder:images,masks=images", "--out", "run")
-_TRAIN = ("--source", "folder:images", "--epochs", "1", "--batch-size", "1", "--out", "run")
-_EXPLAIN = ("--model", NETWORK, "--segments", "grid", "--samples", "12", "--show-variants", "0")
+_STUDY = ("--models", NETWORK, "--source", "folder:images,masks=images", "--output", "run")
+_TRAIN = ("--source", "folder:images", "--epochs", "1", "--batch-size", "1", "--output", "run")
+_EXPLAIN = (
+    "--model",
+    NETWORK,
+    "--segmenter",
+    "grid",
+    "--num-samples",
+    "12",
+    "--show-variants",
+    "0",
+)
 _EXPLAIN = (*_EXPLAIN, "--output", "new.png")
 _CONVERT = ("weights.safetensors", "converted.safetensors")
 _BASES = (
@@ -38,19 +47,19 @@ _BASES = (
         ("study", "report", "run", "--output", "new.html"),
         ("study", "seeds", "run", "--kinds", "a=b"),
     ),
-    *(("train", "network", NETWORK, *_TRAIN), ("train", "digit-scenes", "--out", "run")),
+    *(("train", "network", NETWORK, *_TRAIN), ("train", "digit-scenes", "--output", "run")),
 )
 _KINDS = tuple(name for name in studies.names())
 _MORE = {
     "explain": ("--output",),
     "study": (
         *("--images", "--already-sized", "--formats", "--engine", "--batch-size", "--shard"),
-        *("--retry-errors", "--dry-run", "--devices", "--out", "--models", "--source"),
+        *("--retry-errors", "--dry-run", "--processes", "--output", "--models", "--source"),
     ),
-    "train": ("--num-classes", "--test", "--test-images", "--checkpoint-steps", "--out"),
+    "train": ("--num-classes", "--test", "--test-images", "--checkpoint-steps", "--output"),
     "convert": ("--tag", "--no-ema"),
     "models": ("--tags",),
-    "data": ("--out", "--data-dir"),
+    "data": ("--output", "--data-dir"),
 }
 # Names that would do much work, or ask the network.
 _HEAVY = {"wordnet"}
@@ -126,7 +135,7 @@ def _arguments(rng: np.random.Generator) -> list[str]:
             del base[int(rng.integers(1, len(base)))]
         else:
             base.insert(int(rng.integers(1, len(base) + 1)), str(pick(rng, values)))
-    if base[:2] == ["data", "wordnet"] and "--out" not in base:
+    if base[:2] == ["data", "wordnet"] and "--output" not in base:
         base.append("--help")
     return [text.replace("\0", "") for text in base]
 

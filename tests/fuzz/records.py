@@ -91,7 +91,7 @@ def _made() -> Path:
 @functools.cache
 def _study() -> Path:
     out = _made() / "study"
-    rows = studies.run(fakes.Brightness(), fakes.Source(5), networks=_NETWORKS, out=out)
+    rows = studies.run(fakes.Brightness(), fakes.Source(5), models=_NETWORKS, output=out)
     studies.write(fakes.Brightness(), rows, out)
     return out
 
@@ -103,7 +103,7 @@ def _use_study(rng: np.random.Generator, out: Path) -> None:
     elif use == "errors":
         studies.errors(out)
     elif use == "run":
-        studies.run(fakes.Brightness(), fakes.Source(5), networks=_NETWORKS, out=out)
+        studies.run(fakes.Brightness(), fakes.Source(5), models=_NETWORKS, output=out)
     else:
         with fakes.registered(fakes.Brightness):
             if use == "report":
@@ -120,7 +120,7 @@ def _train(out: Path) -> Path:
         lmjax.models.load("resnet18_digits"),
         DigitScenes("train", length=16),
         config=_CONFIG,
-        out=out,
+        output=out,
     )
 
 
@@ -158,7 +158,7 @@ def _explain(out: Path) -> None:
         model=NETWORK,
         method=("leave_one_out",),
         removal=("grey",),
-        segments="grid",
+        segmenter="grid",
         show_variants=0,
         output=out / "a.png",
     )

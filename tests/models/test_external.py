@@ -132,7 +132,7 @@ def test_trained_weights_go_back_to_torch(tmp_path):
     classifier = lmjax.models.from_torch(module.eval(), [1, 3, SIZE, SIZE])
     config = TrainingConfig(epochs=1, images_per_epoch=8, batch_size=8, small_share=0.0)
     source = DigitScenes("train", length=8)
-    path = train(classifier, source, config=config, out=tmp_path, progress=False)
+    path = train(classifier, source, config=config, output=tmp_path, progress=False)
     state = {key: torch.from_numpy(v) for key, v in checkpoints.read_state_dict(path).items()}
     module.load_state_dict(state, strict=False)
     with torch.no_grad():
@@ -285,7 +285,7 @@ def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     main(
         [
             *("explain", "photo.png", "--model", "timm:test_byobnet", "--engine", "dense"),
-            *("--weights", "tiny.safetensors", "--num-classes", "10", "--segments", "grid"),
+            *("--weights", "tiny.safetensors", "--num-classes", "10", "--segmenter", "grid"),
             *("--method", "occlusion", "--removal", "layer", "grey", "--output", "drawn.png"),
         ]
     )

@@ -151,7 +151,7 @@ def test_it_is_trained_by_name(register, tmp_path):
         augmentations=("patches:gray", "cutout:no_padding"),
     )
     options = {"config": config, "test": Colours(), "num_classes": 3, "progress": False}
-    path = lmjax.training.train("tiny", Colours(), out=tmp_path / "run", **options)
+    path = lmjax.training.train("tiny", Colours(), output=tmp_path / "run", **options)
     assert path.name == "tiny.safetensors"
     metadata = checkpoints.read_metadata(path)
     assert metadata["settings"]["augmentations"] == ["patches:grey", "cutout:no_padding"]

@@ -25,7 +25,7 @@ def start(out, shard=(0, 1)) -> int:
     if child == 0:
         warnings.simplefilter("ignore")
         slow_down(os.fsync)
-        run(STUDY, SOURCE, networks=NETWORKS, out=out, images_per_shard=2, shard=shard)
+        run(STUDY, SOURCE, models=NETWORKS, output=out, images_per_shard=2, shard=shard)
         os._exit(0)
     return child
 

@@ -35,7 +35,7 @@ def main(out, stalled=-1):
     source = Stalling(IMAGES, int(stalled))
     networks = {"a": fakes.network()}
     options = {"images_per_shard": IMAGES_PER_SHARD, "shard": (number, of)}
-    run(STUDY, source, networks=networks, out=out, **options)
+    run(STUDY, source, models=networks, output=out, **options)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_broken_files_are_counted_and_named(folder):
     good = len(OTHER_KINDS) + 2
     assert len(source) == good + len(EXPECTED)
     with pytest.warns(UserWarning, match=f"{len(EXPECTED)} of {len(source)} images could not be"):
-        rows = studies.run(Objects(), source, networks=networks, out=out)
+        rows = studies.run(Objects(), source, models=networks, output=out)
     share = fakes.Source(1)[0]["object_mask"].mean()
     assert rows.column("share").to_pylist() == [share] * good
     errors = {source.rows[each["image"]].id: each["error"] for each in studies.errors(out)}
@@ -118,7 +118,7 @@ def test_errors_that_name_files_which_are_no_text_are_kept(tmp_path):
     Image.fromarray(fakes.Source(1)[0]["image"]).save(tmp_path / "0" / "a.png")
     source, out = open_source(f"folder:{tmp_path}"), tmp_path / "out"
     with pytest.warns(UserWarning, match="1 of 2 images"):
-        rows = studies.run(fakes.Brightness(), source, networks={"a": Network()}, out=out)
+        rows = studies.run(fakes.Brightness(), source, models={"a": Network()}, output=out)
     ((broken,),) = [studies.errors(out)]
     assert broken["error"].endswith("\\udcfe.png cannot be read: it is empty")
     studies.write(fakes.Brightness(), rows, out)
@@ -131,5 +131,5 @@ def test_a_folder_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         studies.run(
-            fakes.Brightness(), fakes.Source(1), networks={"a": Network()}, out=tmp_path / "file"
+            fakes.Brightness(), fakes.Source(1), models={"a": Network()}, output=tmp_path / "file"
         )

@@ -16,8 +16,8 @@ from tests.studies import fakes
 UNDER = ("grey", "black")
 STUDIES = [
     SegmentRemoval(removals=UNDER, grid_size=16, fractions=(0.0, 0.5, 1.0)),
-    LimeQuality(removals=UNDER, evaluated_under=("grey",), samples=9, ks=(1, 2)),
-    Consistency(removals=UNDER, redrawn=(), samples=9, ks=(1, 2)),
+    LimeQuality(removals=UNDER, evaluated_under=("grey",), num_samples=9, ks=(1, 2)),
+    Consistency(removals=UNDER, redrawn=(), num_samples=9, ks=(1, 2)),
     BaselineDependence(
         removals=UNDER,
         scorers=("black",),
@@ -51,9 +51,9 @@ def counted(monkeypatch):
 def test_evaluations_are_those_of_the_run(study, counted, tmp_path):
     given = study, fakes.Source(2)
     networks = {"a": fakes.network()}
-    studies.run(*given, networks=networks, out=tmp_path / "run")
+    studies.run(*given, models=networks, output=tmp_path / "run")
     expected = dict(counted)
-    cost = studies.estimate(*given, networks=networks)
+    cost = studies.estimate(*given, models=networks)
     found = collections.Counter()
     for each, count in cost.spending.items():
         found[each.removal] += count
@@ -62,7 +62,7 @@ def test_evaluations_are_those_of_the_run(study, counted, tmp_path):
 
 
 def test_parts_have_their_own():
-    cost = studies.estimate(STUDIES[3], fakes.Source(2), networks={"a": fakes.network()})
+    cost = studies.estimate(STUDIES[3], fakes.Source(2), models={"a": fakes.network()})
     under_black = {e.part: n for e, n in cost.spending.items() if e.removal == "black"}
     heatmaps = 2 * 2  # of each image: RISE and occlusion, under two removals
     assert under_black == {

@@ -21,8 +21,8 @@ def run_alone(out):
     return run(
         one_of_two.STUDY,
         fakes.Source(one_of_two.IMAGES),
-        networks={"a": fakes.network()},
-        out=out,
+        models={"a": fakes.network()},
+        output=out,
         images_per_shard=one_of_two.IMAGES_PER_SHARD,
     )
 

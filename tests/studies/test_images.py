@@ -60,15 +60,15 @@ def test_variants_of_the_whole_run_are_expected(calls):
 
 
 def test_what_is_expected_is_the_same_when_a_run_goes_on(calls, tmp_path):
-    options = {"networks": {"a": fakes.network()}, "images_per_shard": 2}
+    options = {"models": {"a": fakes.network()}, "images_per_shard": 2}
     study = studies.MaskShape(removals=("layer", "uniform_noise"), margins=(0,))
-    whole = studies.run(study, fakes.Source(6), out=tmp_path / "whole", **options)
+    whole = studies.run(study, fakes.Source(6), output=tmp_path / "whole", **options)
     expected = {each.predictor.__class__.__name__: n for each, _, n in calls}
     assert expected == {"Predictor": 12, "ImageRemoval": 12, "WholeImage": 6}
-    studies.run(study, fakes.Source(6), out=tmp_path / "parts", images=6, **options)
+    studies.run(study, fakes.Source(6), output=tmp_path / "parts", images=6, **options)
     next((tmp_path / "parts").glob("rows-*/*04.parquet")).unlink()
     calls.clear()
-    assert studies.run(study, fakes.Source(6), out=tmp_path / "parts", **options).equals(whole)
+    assert studies.run(study, fakes.Source(6), output=tmp_path / "parts", **options).equals(whole)
     assert {each.predictor.__class__.__name__: n for each, _, n in calls} == expected
 
 
@@ -122,9 +122,11 @@ def test_noise_is_each_images_own_and_the_same_in_any_batch():
 @pytest.mark.parametrize("engine", ["auto", "dense", "visible", "shared"])
 def test_engines_give_the_same_rows_and_are_recorded(engine, tmp_path):
     study = studies.MaskShape(removals=("layer", "grey"), margins=(0,))
-    options = {"networks": {"a": fakes.network()}}
-    dense = studies.run(study, fakes.Source(4), out=tmp_path / "dense", engine="dense", **options)
-    rows = studies.run(study, fakes.Source(4), out=tmp_path / "out", engine=engine, **options)
+    options = {"models": {"a": fakes.network()}}
+    dense = studies.run(
+        study, fakes.Source(4), output=tmp_path / "dense", engine="dense", **options
+    )
+    rows = studies.run(study, fakes.Source(4), output=tmp_path / "out", engine=engine, **options)
     for one, other in zip(rows.to_pylist(), dense.to_pylist(), strict=True):
         assert one.pop("probability") == pytest.approx(other.pop("probability"), abs=1e-5)
         assert one == other
@@ -135,7 +137,7 @@ def test_engines_give_the_same_rows_and_are_recorded(engine, tmp_path):
 
 def test_a_run_goes_on_with_another_engine(tmp_path):
     study = studies.MaskShape(removals=("layer",), margins=(0,))
-    options = {"networks": {"a": fakes.network()}, "out": tmp_path, "images_per_shard": 2}
+    options = {"models": {"a": fakes.network()}, "output": tmp_path, "images_per_shard": 2}
     few = studies.run(study, fakes.Source(4), images=2, engine="dense", **options)
     rows = studies.run(study, fakes.Source(4), engine="auto", **options)
     assert rows.slice(0, few.num_rows).equals(few)
@@ -148,7 +150,7 @@ def test_shards_that_record_no_engine_are_dense(tmp_path, monkeypatch):
         "lmjax.studies.runner._made_by", lambda engine: {"versions": {"jax": "1"}, "device": "cpu"}
     )
     networks = {"a": linear_network.network()}
-    studies.run(study, fakes.Source(2), networks=networks, out=tmp_path)
+    studies.run(study, fakes.Source(2), models=networks, output=tmp_path)
     page = studies.report([tmp_path], tmp_path / "report.html").read_text()
     assert "cpu, engine dense, jax 1" in page
 

@@ -46,7 +46,7 @@ def test_studies_ask_before_they_run():
     source.class_names = ("cat", "cup")
     network = lmjax.models.load("resnet18_digits")
     with pytest.raises(ValueError, match="labels of the source are not classes of net"):
-        studies.estimate(fakes.Brightness(), source, networks={"net": network})
+        studies.estimate(fakes.Brightness(), source, models={"net": network})
 
 
 def test_networks_with_one_logit_predict_no_class():
@@ -54,4 +54,4 @@ def test_networks_with_one_logit_predict_no_class():
     network = dataclasses.replace(fakes.network(), weights=fakes.network().weights[..., :1])
     study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)
     with pytest.raises(ValueError, match="predicted classes need two logits"):
-        studies.estimate(study, fakes.Source(2), networks={"net": network})
+        studies.estimate(study, fakes.Source(2), models={"net": network})

@@ -194,7 +194,7 @@ def test_the_lime_study_compares_with_the_box(white_box, monkeypatch):
     scores = np.random.default_rng(0).normal(size=16)
     monkeypatch.setattr(LimeQuality, "explain", lambda *_, **__: [scores[None]])
     study = LimeQuality(
-        removals=("black",), evaluated_under=("own",), ks=(1,), top=3, grid_size=8, samples=8
+        removals=("black",), evaluated_under=("own",), ks=(1,), top=3, grid_size=8, num_samples=8
     )
     (row,) = study.rows(batch)
     segments = np.arange(16).reshape(4, 4).repeat(8, axis=0).repeat(8, axis=1)

@@ -89,23 +89,23 @@ def corners():
 
 
 def test_it_runs_goes_on_and_is_reported(corners, tmp_path):
-    options = {"networks": NETWORKS, "images_per_shard": 2}
-    few = studies.run(corners, fakes.Source(6), out=tmp_path, images=4, **options)
+    options = {"models": NETWORKS, "images_per_shard": 2}
+    few = studies.run(corners, fakes.Source(6), output=tmp_path, images=4, **options)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("rows-*/*")}
-    rows = studies.run(corners, fakes.Source(6), out=tmp_path, **options)
+    rows = studies.run(corners, fakes.Source(6), output=tmp_path, **options)
     assert rows.slice(0, few.num_rows).equals(few)
     assert files.items() <= {p: p.stat().st_mtime_ns for p in tmp_path.glob("rows-*/*")}.items()
     again = dataclasses.replace(corners, digits=1)
-    assert studies.run(again, fakes.Source(6), out=tmp_path, **options).equals(rows)
+    assert studies.run(again, fakes.Source(6), output=tmp_path, **options).equals(rows)
     with pytest.raises(ValueError, match=r"settings.share is 0.5 there and 0.25 here"):
-        studies.run(Corners(share=0.25), fakes.Source(6), out=tmp_path, **options)
+        studies.run(Corners(share=0.25), fakes.Source(6), output=tmp_path, **options)
     text = studies.report([tmp_path], tmp_path / "report.html").read_text()
     assert "Corners of images" in text
-    assert studies.estimate(corners, fakes.Source(6), networks=NETWORKS).evaluations == 6 * 3
+    assert studies.estimate(corners, fakes.Source(6), models=NETWORKS).evaluations == 6 * 3
 
 
 def test_rows_are_those_of_a_plain_loop(corners, tmp_path):
-    rows = studies.run(corners, fakes.Source(3), networks=NETWORKS, out=tmp_path).to_pylist()
+    rows = studies.run(corners, fakes.Source(3), models=NETWORKS, output=tmp_path).to_pylist()
     classifier, source = NETWORKS["a"], fakes.Source(3)
     for row in fakes.pick(rows, removal="layer"):
         image = source[row["image"]]["image"] / np.float32(255)
@@ -139,7 +139,7 @@ def test_a_removal_from_outside_enters_a_study_by_its_name(make, tmp_path):
             removals=("stripes", "grey"), orders=("random",), fractions=(0.5, 1.0), grid_size=8
         )
         study.check(NETWORKS)
-        rows = studies.run(study, fakes.Source(3), networks=NETWORKS, out=tmp_path).to_pylist()
+        rows = studies.run(study, fakes.Source(3), models=NETWORKS, output=tmp_path).to_pylist()
         title = lmjax.removals.title("stripes")
     finally:
         lmjax.removals.registry.REGISTRY.unregister("stripes")
@@ -157,7 +157,7 @@ def test_it_is_a_command(corners, tmp_path, monkeypatch, capsys):
     from lmjax.cli import study as commands
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "load_networks", lambda models: NETWORKS)
+    monkeypatch.setattr(commands, "load_models", lambda models: NETWORKS)
     monkeypatch.setattr(commands, "open_source", lambda source, images: fakes.Source(images))
     main(["study", "corners", "--images", "3", "--removals", "grey", "--share", "0.25"])
     assert "wrote runs/corners/confidences.csv" in capsys.readouterr().out
@@ -193,7 +193,7 @@ def test_entry_points_of_packages_are_found(monkeypatch):
 
 def test_what_has_all_methods_is_a_study(tmp_path):
     assert isinstance(Structural(), studies.Study)
-    rows = studies.run(Structural(), fakes.Source(3), networks=NETWORKS, out=tmp_path)
+    rows = studies.run(Structural(), fakes.Source(3), models=NETWORKS, output=tmp_path)
     assert rows.column("image").to_pylist() == [0, 1, 2]
 
 

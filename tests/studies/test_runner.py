@@ -26,8 +26,8 @@ NETWORKS = {"a": fakes.network()}
 def run(out, source=None, study=None, **options):
     source = fakes.Source(10) if source is None else source
     study = fakes.Brightness() if study is None else study
-    options = {"networks": NETWORKS, "images_per_shard": 3} | options
-    return studies.run(study, source, out=out, **options)
+    options = {"models": NETWORKS, "images_per_shard": 3} | options
+    return studies.run(study, source, output=out, **options)
 
 
 def shards(out):
@@ -76,7 +76,7 @@ def test_a_black_box_that_fails_for_an_image_costs_that_image_alone(tmp_path):
     study = studies.SegmentRemoval(removals=("grey",), orders=("random",), grid_size=16)
     networks = {"box": lmjax.black_box(fails, preprocessing=fakes.AS_IT_IS)}
     with pytest.warns(UserWarning, match="1 of 4 images could not be evaluated"):
-        table = run(tmp_path, fakes.Source(4), study, networks=networks)
+        table = run(tmp_path, fakes.Source(4), study, models=networks)
     assert set(table.column("image").to_pylist()) == {0, 1, 3}
     (error,) = studies.errors(tmp_path)
     assert error["image"] == 2
@@ -184,8 +184,8 @@ def test_processes_share_the_work(tmp_path):
     [
         ({"study": fakes.Brightness(colours=(0, 1))}, r"settings.colours is \[0, 1, 2\] there and"),
         ({"study": fakes.Brightness(seed=1)}, "settings.seed is 0 there and 1 here"),
-        ({"networks": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
-        ({"networks": {"a": fakes.network(1)}}, "weights_sha256"),
+        ({"models": {"b": NETWORKS["a"]}}, 'networks.*"b"'),
+        ({"models": {"a": fakes.network(1)}}, "weights_sha256"),
         ({"images_per_shard": 4}, "images_per_shard is 3 there and 4 here"),
         ({"source": "other"}, 'source is "fake/1" there and "fake/2" here'),
     ],
@@ -214,10 +214,10 @@ class Network:
 
 
 def test_another_architecture_with_the_same_weights_is_refused(tmp_path):
-    table = run(tmp_path, networks={"a": Network(2)})
-    assert run(tmp_path, networks={"a": Network(2)}).equals(table)
+    table = run(tmp_path, models={"a": Network(2)})
+    assert run(tmp_path, models={"a": Network(2)}).equals(table)
     with pytest.raises(ValueError, match=r"networks.*'depth': 2.*there and.*'depth': 3.*here"):
-        run(tmp_path, networks={"a": Network(3)})
+        run(tmp_path, models={"a": Network(3)})
 
 
 def test_another_version_of_lmjax_is_refused(tmp_path, monkeypatch):
@@ -399,7 +399,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(fakes.Brightness, "rows", lambda self, batch: pytest.fail("ran"))
-    with pytest.raises(OSError, match=r"out .*file/below cannot be written: Not a directory"):
+    with pytest.raises(OSError, match=r"output .*file/below cannot be written: Not a directory"):
         run(tmp_path / "file" / "below")
 
 
@@ -461,7 +461,7 @@ def test_a_flipped_bit_is_seen_or_changes_nothing(tmp_path):
 def test_estimates_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = studies.SegmentRemoval(removals=("black",), orders=("random",), grid_size=16)
-    cost = studies.estimate(study, fakes.Source(10), networks=NETWORKS)
+    cost = studies.estimate(study, fakes.Source(10), models=NETWORKS)
     # Four squares: 0.1 removes none, 0.2 and 0.3 one; so whole, three in between, and nothing.
     assert cost.images == 10
     assert cost.evaluations == 10 * (1 + 4)
@@ -471,9 +471,9 @@ def test_estimates_write_nothing(tmp_path, monkeypatch):
 
 def test_estimates_take_images_that_can_be_evaluated():
     source = fakes.Source(20, broken=(0, 2), misshapen=(1,))
-    assert studies.estimate(fakes.Brightness(), source, networks=NETWORKS).images == 20
+    assert studies.estimate(fakes.Brightness(), source, models=NETWORKS).images == 20
     with pytest.raises(ValueError, match=r"none of the first 16 images.*image 0 is truncated"):
-        studies.estimate(fakes.Brightness(), fakes.Source(20, broken=range(20)), networks=NETWORKS)
+        studies.estimate(fakes.Brightness(), fakes.Source(20, broken=range(20)), models=NETWORKS)
 
 
 @pytest.mark.parametrize(
@@ -483,9 +483,9 @@ def test_estimates_take_images_that_can_be_evaluated():
         ({"images": 0}, "images must be .* from 1"),
         ({"shard": (2, 2)}, "shard must be"),
         ({"images_per_shard": 0}, "images_per_shard must be"),
-        ({"networks": {}}, "networks must be one or more"),
-        ({"networks": {"a": "resnet50"}}, "must be a classifier"),
-        ({"networks": "resnet9"}, "network must be one of .*resnet9"),
+        ({"models": {}}, "models must be one or more"),
+        ({"models": {"a": "resnet50"}}, "must be a classifier"),
+        ({"models": "resnet9"}, "network must be one of .*resnet9"),
         ({"study": "removal"}, "study must be"),
         ({"study": fakes.Brightness}, "study must be"),
         ({"engine": "quick"}, "engine must be one of auto, dense, visible, shared"),

@@ -130,7 +130,7 @@ def test_files_of_a_run(tmp_path):
     study = studies.SegmentRemoval(
         removals=("grey", "black"), orders=("random",), fractions=(0, 0.5)
     )
-    rows = studies.run(study, fakes.Source(4), networks=networks, out=tmp_path)
+    rows = studies.run(study, fakes.Source(4), models=networks, output=tmp_path)
     kinds = {kind: [f"{kind}-0", f"{kind}-1"] for kind in "ab"}
     written = {path.name for path in studies.write_seeds(tmp_path, kinds=kinds)}
     assert {"seeds_means.csv", "seeds_differences_between_kinds.csv"} <= written

@@ -36,7 +36,7 @@ class Larger(fakes.Source):
 
 def run(out, source, **options):
     networks = {"a": cropping()}
-    return studies.run(fakes.Answers(), source, networks=networks, out=out, **options)
+    return studies.run(fakes.Answers(), source, models=networks, output=out, **options)
 
 
 def test_images_are_seen_as_they_are(tmp_path, monkeypatch):
@@ -49,7 +49,7 @@ def test_images_are_seen_as_they_are(tmp_path, monkeypatch):
     expected = np.stack([fakes.Source(3)[i]["image"] for i in range(3)]).astype(np.float32) / 255
     np.testing.assert_array_equal(seen[0], expected)
     plain = studies.run(
-        fakes.Answers(), fakes.Source(3), networks={"a": fakes.network()}, out=tmp_path / "b"
+        fakes.Answers(), fakes.Source(3), models={"a": fakes.network()}, output=tmp_path / "b"
     )
     assert answered.column("probability").equals(plain.column("probability"))
     assert (

@@ -24,7 +24,7 @@ BASELINES = {
     **{"scorers": ("grey",), "metrics": (), "rise_masks": (20,), "rise_grids": (4,)},
     **{"rise_keeps": (0.5,), "windows": (8,), "strides": (1.0,)},
 }
-LIME = {"samples": 24, "ks": (1, 2), "snap_to_patches": False}
+LIME = {"num_samples": 24, "ks": (1, 2), "snap_to_patches": False}
 
 
 def network(patch_size):

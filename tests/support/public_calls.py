@@ -151,7 +151,14 @@ def _attribution() -> dict[str, Call]:
         attribution.integrated_gradients,
         {**calls["integrated_gradients"].arguments, "baseline": np.zeros_like(IMAGE)},
     )
-    calls["gradcam"] = call(attribution.gradcam, Brightest.features, Brightest.head, IMAGE)
+    halves = Brightest.features, Brightest.head
+    for name in ("gradcam", "gradcam_plus_plus", "hirescam", "layercam"):
+        calls[name] = call(getattr(attribution, name), *halves, IMAGE)
+    for name in ("scorecam", "ablationcam"):
+        given = {**calls[name].arguments, "halves": halves}
+        calls[name] = Call(getattr(attribution, name), given)
+    layered = lmjax.Predictor(small_network(), lmjax.LayerMasking())
+    calls["fullgrad"] = call(attribution.fullgrad, layered, IMAGE)
     outputs = keep @ SCORES
     calls["lime_regression"] = call(attribution.lime_regression, keep, outputs)
     calls["stable_ranking"] = Call(
@@ -162,6 +169,11 @@ def _attribution() -> dict[str, Call]:
 
 def _stop(top, scores, errors):
     return attribution.stable_ranking(top)(scores, errors)
+
+
+def _kernel_of(classifier):
+    """Weights in the place of a heatmap."""
+    return classifier.variables["params"]["conv"]["kernel"]
 
 
 def _metrics() -> dict[str, Call]:
@@ -181,6 +193,8 @@ def _metrics() -> dict[str, Call]:
         "class_similarity": call(metrics.class_similarity, classes, others, similar),
         "cosine_similarity": call(metrics.cosine_similarity, SCORES, SCORES[::-1]),
         "entropy_complexity": call(metrics.entropy_complexity, SCORES),
+        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, small_network(), key=KEY),
+        "mprt": call(metrics.mprt, _kernel_of, small_network(), key=KEY),
         "kendall": call(metrics.kendall, SCORES, SCORES[::-1]),
         "local_lipschitz": call(metrics.local_lipschitz, Brightest.head, IMAGE, key=KEY),
         "max_sensitivity": call(metrics.max_sensitivity, Brightest.head, IMAGE, key=KEY),
@@ -360,7 +374,9 @@ def _step(state, images, labels, **settings):
 def _methods() -> dict[str, Call]:
     given = {"name": "lime", "evaluator": PREDICTOR, "image": IMAGE, "segments": SEGMENTS}
     return {
-        "attribute": Call(methods.attribute, {**given, "key": KEY, "samples": 150, "target": 1}),
+        "attribute": Call(
+            methods.attribute, {**given, "key": KEY, "num_samples": 150, "target": 1}
+        ),
         "check_samples": call(methods.check_samples, ("lime", "kernelshap"), 100, S),
         "check_methods": call(methods.check_methods, ["lime", "rise"]),
         "pairs": call(methods.pairs, ["lime"], {"grey": True}),
@@ -375,8 +391,8 @@ def _windows() -> dict[str, Call]:
 
 
 def _top() -> dict[str, Call]:
-    options = {"method": ("lime",), "removal": ("grey",), "samples": 60, "model": NETWORK}
-    explain = call(lmjax.explain, _picture(), **options, segments="grid")
+    options = {"method": ("lime",), "removal": ("grey",), "num_samples": 60, "model": NETWORK}
+    explain = call(lmjax.explain, _picture(), **options, segmenter="grid")
     return {"evaluate": call(lmjax.evaluate, PREDICTOR, IMAGE, MASKS), "explain": explain}
 
 

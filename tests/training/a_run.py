@@ -38,7 +38,7 @@ def run(out, *, config=CONFIG, checkpoint_steps=None, **options):
         "resnet18_digits",
         DigitScenes("train", length=48),  # less than an epoch: passes follow each other
         config=config,
-        out=out,
+        output=out,
         checkpoint_steps=checkpoint_steps,
         progress=False,
         **options,

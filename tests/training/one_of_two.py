@@ -43,7 +43,7 @@ def main(out, stalled, *options):
     if int(stalled) > 0:
         stall(int(stalled))
     words = [str(word) for name, value in OPTIONS.items() for word in (f"--{name}", value)]
-    cli.main(["train", "digit-scenes", *words, "--out", out, *options])
+    cli.main(["train", "digit-scenes", *words, "--output", out, *options])
 
 
 if __name__ == "__main__":

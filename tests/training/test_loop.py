@@ -146,13 +146,13 @@ def test_other_images_are_another_run(finished):
 
 def test_a_source_without_a_version_is_told_by_length_and_first_image(tmp_path):
     config = dataclasses.replace(a_run.CONFIG, epochs=1, images_per_epoch=8, ema=0.0)
-    train("resnet18_digits", _Unversioned(8), config=config, out=tmp_path)
+    train("resnet18_digits", _Unversioned(8), config=config, output=tmp_path)
     for source, message in (
         (_Unversioned(9), "source_examples is 8 there and 9 here"),
         (_Unversioned(8, seed=1), "source is .* there"),
     ):
         with pytest.raises(ValueError, match=message):
-            train("resnet18_digits", source, config=config, out=tmp_path)
+            train("resnet18_digits", source, config=config, output=tmp_path)
 
 
 def test_files_of_others_are_left_alone(finished, tmp_path):
@@ -177,9 +177,9 @@ def test_files_of_others_are_left_alone(finished, tmp_path):
 def test_a_failed_start_claims_no_folder(tmp_path):
     config = dataclasses.replace(a_run.CONFIG, epochs=1, images_per_epoch=8, augmentations=())
     with pytest.raises(ValueError, match="label of image"):
-        train("resnet18_digits", _Labelled([10]), config=config, out=tmp_path)
+        train("resnet18_digits", _Labelled([10]), config=config, output=tmp_path)
     other = dataclasses.replace(config, seed=3)
-    assert train("resnet18_digits", _Labelled([3]), config=other, out=tmp_path).exists()
+    assert train("resnet18_digits", _Labelled([3]), config=other, output=tmp_path).exists()
 
 
 def test_one_training_in_a_folder_at_a_time(finished):
@@ -246,14 +246,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_fine_tuning_starts_from_weights_with_a_new_head(finished, tmp_path):
     config = TrainingConfig(epochs=1, images_per_epoch=8, batch_size=8, learning_rate=1e-9)
     options = {"weights": finished / WEIGHTS, "num_classes": 7}
-    path = train("resnet18_digits", _Labelled([0]), config=config, out=tmp_path, **options)
+    path = train("resnet18_digits", _Labelled([0]), config=config, output=tmp_path, **options)
     found, old = read_state_dict(path), read_state_dict(finished / WEIGHTS)
     for key in ("conv.weight", "bn.bias"):
         np.testing.assert_allclose(found[key], old[key], atol=1e-6, err_msg=key)
     assert found["fc.weight"].shape == (7, 6)
     assert np.ptp(found["fc.weight"]) > 0
     with pytest.raises(ValueError, match=r"start is .* there and null here"):
-        train("resnet18_digits", _Labelled([0]), config=config, out=tmp_path, num_classes=7)
+        train("resnet18_digits", _Labelled([0]), config=config, output=tmp_path, num_classes=7)
 
 
 def test_commands_train_and_fine_tune(tmp_path, capsys):
@@ -262,11 +262,11 @@ def test_commands_train_and_fine_tune(tmp_path, capsys):
     settings |= {**common, "learning-rate": 0.01}  # the same in both: the step compiles once
     options = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
     first, second = tmp_path / "first", tmp_path / "second"
-    main(["train", "digit-scenes", *options, "--test-images", "10", "--out", str(first)])
+    main(["train", "digit-scenes", *options, "--test-images", "10", "--output", str(first)])
     assert capsys.readouterr().out == f"wrote {first / WEIGHTS}\n"
     spec = f"resnet18_digits={first / WEIGHTS}"
     scenes = ["--source", "digit-scenes,split=train,seed=3"]
-    main(["train", "network", spec, *scenes, *options, "--out", str(second)])
+    main(["train", "network", spec, *scenes, *options, "--output", str(second)])
     assert capsys.readouterr().out == f"wrote {second / WEIGHTS}\n"
     manifests = [json.loads((out / "manifest.json").read_text()) for out in (first, second)]
     # The run's seed, unless the source has its own.
@@ -307,7 +307,7 @@ class _Labelled:
 def test_sources_that_do_not_do_are_errors(labels, options, message, tmp_path):
     config = TrainingConfig(**{"batch_size": 8, "epochs": 1, **options})
     with pytest.raises(ValueError, match=message):
-        train("resnet18_digits", _Labelled(labels), config=config, out=tmp_path / "run")
+        train("resnet18_digits", _Labelled(labels), config=config, output=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -336,13 +336,13 @@ def test_settings_out_of_range_are_named(changes, message):
 def test_one_class_is_refused(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=r"two classes or more, and here is one: softmax over one"):
-        train("resnet18_digits", _Labelled([0]), out=out, num_classes=1)
+        train("resnet18_digits", _Labelled([0]), output=out, num_classes=1)
     assert not out.exists()
 
 
 def test_unknown_networks_are_errors(tmp_path):
     with pytest.raises(ValueError, match=r"network must be one of .*got 'resnet17'"):
-        train("resnet17", _Labelled([0]), out=tmp_path)
+        train("resnet17", _Labelled([0]), output=tmp_path)
 
 
 def test_passes_over_a_source_follow_each_other_each_in_its_own_order():

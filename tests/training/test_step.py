@@ -264,3 +264,15 @@ def test_networks_of_all_families_train_with_parts_removed(name):
     before, after, metrics = jax.eval_shape(step, images, labels)  # traced, not compiled
     chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
     assert metrics["loss"].shape == ()
+
+
+def test_a_state_whose_types_drift_is_refused_while_it_is_traced(monkeypatch):
+    module, variables, _ = pair()
+
+    def drifts(params, update):
+        return jax.tree.map(lambda a, b: (a + b).astype(jnp.bfloat16), params, update)
+
+    monkeypatch.setattr("lmjax.training.step.optax.apply_updates", drifts)
+    config = dataclasses.replace(CONFIG, seed=77)  # compiled by no other test
+    with pytest.raises(AssertionError, match="bfloat16"):
+        steps(module, variables, config)

@@ -1,6 +1,6 @@
 """Cut-out scenes as a tensorflow-datasets dataset, in array_record files; no TensorFlow needed.
 
-    builder = lmjax.data.prepare_cutout_scenes("datasets", network="tf_efficientnet_lite0")
+    builder = lmjax.data.prepare_cutout_scenes("datasets", model="tf_efficientnet_lite0")
     source = lmjax.data.open_source(builder.source)
 
 Importing this module imports tensorflow-datasets.
@@ -17,6 +17,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.data.cutouts.backgrounds import KINDS, PHOTOGRAPHS
 from lmjax.data.cutouts.recognition import recognised
 from lmjax.data.cutouts.scenes import SIZE, CutoutScene, CutoutScenes
@@ -84,12 +85,13 @@ class CutoutScenesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             yield index, _example(scene)
 
 
+@renamed(network="model")
 def prepare_cutout_scenes(
     data_dir: str | os.PathLike,
     *,
     length: int = 300,
     per_stamp: int = 3,
-    network: str | None = None,
+    model: str | None = None,
     seed: int = 0,
     size: int = SIZE,
     backgrounds: str | os.PathLike = PHOTOGRAPHS,
@@ -98,7 +100,7 @@ def prepare_cutout_scenes(
     """Writes cut-out scenes as array_record files, unless they are there already.
 
     Example:
-      >>> builder = prepare_cutout_scenes("datasets", network="tf_efficientnet_lite0")
+      >>> builder = prepare_cutout_scenes("datasets", model="tf_efficientnet_lite0")
       >>> builder.source
       'tfds:cutout_scenes/photographs300_each3_seed0_size256_tf_efficientnet_lite0[test],data_dir=...'
 
@@ -106,7 +108,7 @@ def prepare_cutout_scenes(
       data_dir: folder of tensorflow-datasets.
       length: number of scenes.
       per_stamp: most scenes of one stamp.
-      network: a network of ImageNet's classes, `NAME` or `NAME=WEIGHTS` as `lmjax study --models`
+      model: a network of ImageNet's classes, `NAME` or `NAME=WEIGHTS` as `lmjax study --models`
         takes it. With it, only scenes that it recognises are written, up to 20 of each stamp being
         tried; their label is the class that it gives (`lmjax.data.recognised`).
       seed, size, backgrounds, stamps: as of `CutoutScenes`.
@@ -123,7 +125,7 @@ def prepare_cutout_scenes(
       OSError: the folder cannot be written.
     """
     scenes = CutoutScenes(length=0, seed=seed, size=size, backgrounds=backgrounds, stamps=stamps)
-    config = _config(scenes, length, per_stamp, network)
+    config = _config(scenes, length, per_stamp, model)
     builder = CutoutScenesBuilder(
         data_dir=os.path.expanduser(data_dir), config=config, file_format="array_record"
     )

@@ -25,7 +25,11 @@ def write_similarity(path: str | os.PathLike) -> None:
 
     # Before minutes of work.
     check_output(
-        path, suffixes=(".npy",), ours=_is_similarity, what="a table of similarity", argument="out"
+        path,
+        suffixes=(".npy",),
+        ours=_is_similarity,
+        what="a table of similarity",
+        argument="output",
     )
     matrix = check_similarity(wordnet_similarity(synsets.synsets()))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:

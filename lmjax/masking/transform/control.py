@@ -1,5 +1,6 @@
 """Loops and branches: loops of known length are unrolled, branches are computed and chosen from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ _LONGEST = 1000
 @rule("scan")
 def _scan(operation: Operation, *operands: Node) -> list[Node]:
     params, trace = operation.params, operation.trace
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = _counts(params)
     length, jaxpr = params["length"], params["jaxpr"]
     if length > _LONGEST:
         operation.fail(f"a loop of {length} steps; up to {_LONGEST} are unrolled")
@@ -41,6 +42,14 @@ def _scan(operation: Operation, *operands: Node) -> list[Node]:
         for k, v in enumerate(operation.equation.outvars[carried:])
     ]
     return [*carry, *stacked]
+
+
+def _counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns how many operands of a loop stay as they are, and how many it carries."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carried, _ = params["ft_in"].unpack()  # as of JAX 0.12
+    return len(list(consts.vals)), len(list(carried.vals))
 
 
 def _entry(operation: Operation, x: Node, i: int) -> Node:

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_choice, check_choices, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.metrics.occlusion import mean_height, step_counts
 from lmjax.removals import check_name
+from lmjax.studies.about import About
 from lmjax.studies.experiments.contest_figures import draw
 from lmjax.studies.experiments.contest_tables import summarise
 from lmjax.studies.experiments.lime_quality import OWN, LimeQuality
@@ -33,6 +35,7 @@ _TIMED_VARIANTS = 64
 _TIMED_CALLS = 5
 
 
+@renamed(samples="num_samples")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalContest(Study):
     """All removals judged on the same images: what survives, what leaks, what LIME finds, the cost.
@@ -59,7 +62,7 @@ class RemovalContest(Study):
       margins: for "shape", pixels by which the object's mask is grown.
       tight: for "shape", take the source's tight masks.
       grid_size: for "lime", side of the squares that are explained, in pixels.
-      samples: for "lime", coalitions that all removals share.
+      num_samples: for "lime", coalitions that all removals share.
       top: for "lime", how many squares are compared with the object.
       judges: for "lime", under which removals the gain is measured: "own", that of the explanation,
         or a removal's name.
@@ -73,6 +76,41 @@ class RemovalContest(Study):
 
     name: ClassVar[str] = "contest"
     title: ClassVar[str] = "Contest of removals"
+    about: ClassVar[About] = About(
+        question="Which removal is best, by which judge, and what does it cost?",
+        method=(
+            "Removals are put side by side on the same images: segments of several sizes are "
+            "removed at random, the object or a swapped mask is removed, LIME explains under each"
+            " removal, and a variant's time is measured."
+        ),
+        reading=(
+            "High R-OMS, unchanged predictions, accuracy, entropy, alignment, IoU and gain are "
+            "good; accuracy without the object should be low. R-OMS alone rewards what removes "
+            "too little: read it beside the accuracy without the object."
+        ),
+        higher=(
+            *("r_oms", "unchanged", "accuracy", "entropy", "swapped_removed", "alignment"),
+            *("iou", "gain_own", "gain_layer", "gain_grey", "probability"),
+        ),
+        lower=("rank", "object_removed", "milliseconds", "first_call_seconds"),
+        columns={
+            "r_oms": "R-OMS",
+            "object_removed": "accuracy without the object",
+            "swapped_removed": "accuracy without the swapped mask",
+            "gain_own": "relevance gain, segments removed as explained",
+            "gain_layer": "relevance gain under layer masking",
+            "gain_grey": "relevance gain under grey",
+            "milliseconds": "milliseconds a variant",
+            "first_call_seconds": "seconds of the first call",
+            "n_segments": "segments asked for",
+            "removed": "share of pixels removed",
+        },
+        tables={
+            "removals": "Removals",
+            "shape": "Accuracy without the object, by margin",
+            "costs": "Cost",
+        },
+    )
     removals: tuple[str, ...] = (
         *("layer", "ring", "harmonic", "noisy_linear", "histogram", "samples"),
         *("grey", "black", "blur"),
@@ -84,7 +122,7 @@ class RemovalContest(Study):
     margins: tuple[int, ...] = (0, 2, 4, 8)
     tight: bool = False
     grid_size: int = 16
-    samples: int = 256
+    num_samples: int = 256
     top: int = 20
     judges: tuple[str, ...] = (OWN, "layer", "grey")
     steps: int = 10
@@ -122,7 +160,7 @@ class RemovalContest(Study):
     @functools.cached_property
     def _lime(self) -> LimeQuality:
         """The settings of "lime" as of the study of LIME."""
-        sizes: dict[str, Any] = {"grid_size": self.grid_size, "samples": self.samples}
+        sizes: dict[str, Any] = {"grid_size": self.grid_size, "num_samples": self.num_samples}
         return LimeQuality(removals=self.removals, top=self.top, ks=(1,), seed=self.seed, **sizes)
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:

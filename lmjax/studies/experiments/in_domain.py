@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_choice, check_choices, check_number, check_whole
+from lmjax._utils.renamed import renamed
 from lmjax.attribution import Attribution, methods
 from lmjax.masks.segments import cells
 from lmjax.metrics import f_fidelity, idsds
 from lmjax.metrics.agreement import pearson, ranked
 from lmjax.removals import title as removal_title
+from lmjax.studies.about import About
 from lmjax.studies.figures import Rows, by_network, dots, group_rows, layer_masking_first
 from lmjax.studies.images import ImageBatch, geometry
 from lmjax.studies.settings import check_removals
@@ -28,6 +30,7 @@ _SCORES = {
 }
 
 
+@renamed(samples="num_samples")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InDomainJudges(Study):
     """Scores of attribution methods by networks that were fine-tuned with the removal that judges.
@@ -46,7 +49,7 @@ class InDomainJudges(Study):
       explained: whose maps are judged: "own", those of the judging network, as IDSDS is defined; or
         the name of one network, as F-Fidelity judges a network's maps by its fine-tuned copy.
       grid_size: side of the squares that methods explain and F-Fidelity removes, in pixels.
-      samples: variants of a method that samples.
+      num_samples: variants of a method that samples.
       patches: of IDSDS, along each side.
       sizes: of F-Fidelity, shares of the squares that count as the explanation.
       draws: of F-Fidelity, random parts for each size.
@@ -60,11 +63,35 @@ class InDomainJudges(Study):
 
     name: ClassVar[str] = "in_domain"
     title: ClassVar[str] = "In-domain judges of attribution methods"
+    about: ClassVar[About] = About(
+        question=(
+            "Do networks that were fine-tuned with a removal rank attribution methods as others do?"
+        ),
+        method=(
+            "Each network judges the maps of each method by IDSDS and F-Fidelity, which remove "
+            "parts of the image as the network has seen it in training, or has not."
+        ),
+        reading=(
+            "High IDSDS and FFid+ are good, and low FFid-. Agreement of 1 means that two judges "
+            "rank the methods alike."
+        ),
+        higher=("idsds", "ffid_plus", "spearman"),
+        lower=("ffid_minus", "rank"),
+        columns={
+            "idsds": "IDSDS",
+            "ffid_plus": "FFid+",
+            "ffid_minus": "FFid-",
+        },
+        tables={
+            "scores": "Scores",
+            "agreement": "Agreement of judges",
+        },
+    )
     removals: tuple[str, ...] = ("grey", "layer")
     methods: tuple[str, ...] = ("lime", "rise", "occlusion", "gradient", "integrated_gradients")
     explained: str = OWN
     grid_size: int = 16
-    samples: int = 1024
+    num_samples: int = 1024
     patches: int = 4
     sizes: tuple[float, ...] = (0.1, 0.3, 0.5)
     draws: int = 50
@@ -72,10 +99,11 @@ class InDomainJudges(Study):
 
     def __post_init__(self):
         check_removals(self.removals, segments=True)
+        object.__setattr__(self, "methods", tuple(map(methods.new_name, self.methods)))
         check_choices("methods", self.methods, _binary_methods())
         for option in ("grid_size", "draws"):
             check_whole(option, getattr(self, option), least=1)
-        check_whole("samples", self.samples, least=2)
+        check_whole("num_samples", self.num_samples, least=2)
         check_whole("patches", self.patches, least=2)
         for size in self.sizes:
             check_number("sizes", size, above=0, below=1)
@@ -113,7 +141,7 @@ class InDomainJudges(Study):
         sampling = [name for name in self.methods if methods.get(name).budget is not None]
         for network in batch.networks if sampling else ():
             squares = batch.segments(network, "grid", size=self.grid_size)
-            methods.check_samples(sampling, self.samples, int(squares.max()) + 1)
+            methods.check_samples(sampling, self.num_samples, int(squares.max()) + 1)
 
     def _maps(
         self, batch: ImageBatch, network: str, removal: str, i: int
@@ -127,7 +155,13 @@ class InDomainJudges(Study):
         for method, key in zip(self.methods, keys, strict=True):
             with batch.part(method):
                 found[method] = methods.attribute(
-                    method, evaluator, image, segments, key=key, samples=self.samples, target=target
+                    method,
+                    evaluator,
+                    image,
+                    segments,
+                    key=key,
+                    num_samples=self.num_samples,
+                    target=target,
                 )
         return found
 

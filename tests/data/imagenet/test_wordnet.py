@@ -23,7 +23,7 @@ def ten_classes(little_wordnet, monkeypatch):
 
 def test_the_removal_study_takes_the_file(ten_classes, tmp_path, capsys):
     file = tmp_path / "wordnet.npy"
-    main(["data", "wordnet", "--out", str(file)])
+    main(["data", "wordnet", "--output", str(file)])
     assert capsys.readouterr().out == f"wrote {file}\n"
     matrix = np.load(file)
     np.testing.assert_array_equal(matrix, wordnet_similarity(ten_classes))
@@ -33,8 +33,8 @@ def test_the_removal_study_takes_the_file(ten_classes, tmp_path, capsys):
     rows = studies.run(
         study,
         fakes.Source(6),
-        networks={"a": fakes.network()},
-        out=tmp_path / "run",
+        models={"a": fakes.network()},
+        output=tmp_path / "run",
         progress=False,
     )
     curves = study.tables(rows)["curves"]
@@ -62,7 +62,7 @@ def test_what_is_missing_is_said_in_a_line(missing, monkeypatch, tmp_path):
     else:
         monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as stopped:
-        main(["data", "wordnet", "--out", str(tmp_path / "wordnet.npy")])
+        main(["data", "wordnet", "--output", str(tmp_path / "wordnet.npy")])
     (line,) = str(stopped.value).splitlines()
     assert line.startswith("lmjax: error: wordnet_similarity needs NLTK")
     assert 'pip install "lmjax[wordnet]"' in line
@@ -71,16 +71,16 @@ def test_what_is_missing_is_said_in_a_line(missing, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("out", "message"),
+    ("output", "message"),
     [
-        ("wordnet.csv", r"out must end in \.npy"),
-        ("none/wordnet.npy", "out folder .*none does not exist; create it first"),
+        ("wordnet.csv", r"output must end in \.npy"),
+        ("none/wordnet.npy", "output folder .*none does not exist; create it first"),
     ],
 )
-def test_files_that_cannot_be_are_refused_before_the_work(out, message, monkeypatch, tmp_path):
+def test_files_that_cannot_be_are_refused_before_the_work(output, message, monkeypatch, tmp_path):
     monkeypatch.setattr(synsets, "synsets", lambda: pytest.fail("too late"))
     with pytest.raises((ValueError, OSError), match=message):
-        wordnet.write_similarity(tmp_path / out)
+        wordnet.write_similarity(tmp_path / output)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Plain(fakes.Source):
 
 def test_averages_over_what_is_visible_do_not_change(tmp_path):
     network = linear_network.network(average=True, total=True)
-    rows = studies.run(SMALL, Plain(7), networks={"a": network}, out=tmp_path, images_per_shard=3)
+    rows = studies.run(SMALL, Plain(7), models={"a": network}, output=tmp_path, images_per_shard=3)
     assert rows.schema.field("features").type == pa.list_(pa.float32())
     tables = SMALL.tables(rows)
     by_key = {(row["removal"], row["share"]): row for row in tables["changes"]}
@@ -86,7 +86,7 @@ def test_averages_over_what_is_visible_do_not_change(tmp_path):
         assert row["change"] == pytest.approx(change)
     again = dataclasses.replace(SMALL)
     other = studies.run(
-        again, Plain(7), networks={"a": network}, out=tmp_path / "b", images_per_shard=16
+        again, Plain(7), models={"a": network}, output=tmp_path / "b", images_per_shard=16
     )
     for one, two in zip(SMALL.tables(other)["changes"], tables["changes"], strict=True):
         assert one == pytest.approx(two, abs=1e-5)

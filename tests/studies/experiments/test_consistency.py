@@ -19,7 +19,11 @@ from tests.studies import fakes
 from tests.studies.fakes import pick
 
 SMALL = Consistency(
-    removals=("layer", "black", "grey"), redrawn=("layer",), grid_size=8, samples=48, ks=(1, 5, 20)
+    removals=("layer", "black", "grey"),
+    redrawn=("layer",),
+    grid_size=8,
+    num_samples=48,
+    ks=(1, 5, 20),
 )
 IMAGES = (0, 1)
 SQUARES = lmjax.segments.grid(np.zeros((fakes.SIZE, fakes.SIZE, 3)), size=8)
@@ -152,7 +156,7 @@ def test_a_network_that_reads_one_square_has_one_explanation():
 
 
 def test_what_is_known_is_not_asked_again():
-    study = dataclasses.replace(SMALL, samples=2, ks=(16, 20))
+    study = dataclasses.replace(SMALL, num_samples=2, ks=(16, 20))
     batch = batch_of()
     study.rows(batch)
     # Of each image and network: whole once, a coalition for each explanation, nothing visible.
@@ -256,7 +260,7 @@ def test_one_removal_has_no_pairs():
         ({"removals": ("blak",)}, "removals must be one of"),
         ({"removals": ("black", "black")}, "each once"),
         ({"redrawn": ("padding",)}, "redrawn must be one of"),
-        ({"samples": 0}, "samples must be a whole number, 2 or more"),
+        ({"num_samples": 0}, "num_samples must be a whole number, 2 or more"),
         ({"ks": (3, 3)}, "ks must be .* 1 or more, rising"),
     ],
     ids=str,

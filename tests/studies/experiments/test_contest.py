@@ -23,7 +23,7 @@ SMALL = RemovalContest(
     segmenter="grid",
     fractions=(0, 0.25, 1),
     margins=(0, 3),
-    samples=24,
+    num_samples=24,
     grid_size=8,
     top=3,
     judges=("own", "black"),
@@ -87,7 +87,12 @@ def test_shape_and_lime_are_those_of_their_studies(rows):
     found = fakes.pick(rows, part="shape")
     assert [{name: row[name] for name in wanted[0]} for row in found] == wanted
     lime = LimeQuality(
-        removals=SMALL.removals, evaluated_under=("own",), samples=24, grid_size=8, top=3, ks=(1,)
+        removals=SMALL.removals,
+        evaluated_under=("own",),
+        num_samples=24,
+        grid_size=8,
+        top=3,
+        ks=(1,),
     )
     for row in lime.rows(batch_of(IMAGES)):
         about = {name: row[name] for name in ("image", "removal", "alignment", "iou")}
@@ -96,7 +101,7 @@ def test_shape_and_lime_are_those_of_their_studies(rows):
 
 def test_gains_are_those_of_the_metric(rows):
     batch = batch_of(IMAGES)
-    scores = LimeQuality(removals=SMALL.removals, samples=24, grid_size=8).explain(
+    scores = LimeQuality(removals=SMALL.removals, num_samples=24, grid_size=8).explain(
         batch, "a", SMALL.removals
     )
     segments = batch.segments("a", "grid", size=8)
@@ -166,13 +171,13 @@ def test_a_run_measures_once_and_rows_do_not_hold_times(tmp_path, monkeypatch):
         removals=("black",), parts=("random",), n_segments=(4,), segmenter="grid", grid_size=8
     )
     source, networks = fakes.Source(3), {"a": fakes.network()}
-    found = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
+    found = lmjax.studies.run(study, source, models=networks, output=tmp_path)
     (cost,) = measurements.measurements(found)
     assert cost["removal"] == "black"
     assert cost["milliseconds"] > 0
     assert not [name for name in found.column_names if "seconds" in name]
     monkeypatch.setattr(RemovalContest, "measure", lambda *_: pytest.fail("measured again"))
-    again = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
+    again = lmjax.studies.run(study, source, models=networks, output=tmp_path)
     assert measurements.measurements(again) == [cost]
     assert study.tables(again)["costs"] == [cost]
     report = lmjax.studies.report([tmp_path], tmp_path / "report.html").read_text()
@@ -198,7 +203,7 @@ def test_a_broken_first_image_is_not_measured_on(tmp_path):
     )
     source, networks = fakes.Source(2, broken=(0,)), {"a": fakes.network()}
     with pytest.warns(UserWarning, match="1 of 2 images could not be evaluated"):
-        found = lmjax.studies.run(study, source, networks=networks, out=tmp_path)
+        found = lmjax.studies.run(study, source, models=networks, output=tmp_path)
     assert [cost["removal"] for cost in measurements.measurements(found)] == ["black"]
 
 

@@ -22,7 +22,7 @@ SMALL = InDomainJudges(
     removals=("black", "gaussian_noise"),
     methods=("lime", "occlusion", "gradient"),
     grid_size=8,
-    samples=160,
+    num_samples=160,
     sizes=(0.2, 0.5),
     draws=6,
     most=0.5,
@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_metrics(rows):
     predictor = lmjax.Predictor(NETWORKS["tuned"], "black")
     squares = segments.grid(image, size=8)
     found = methods.attribute(
-        "lime", predictor, image, squares, key=jax.random.fold_in(key, 0), samples=160
+        "lime", predictor, image, squares, key=jax.random.fold_in(key, 0), num_samples=160
     )
     heatmap, target = found.heatmap, found.predicted_class
     (row,) = fakes.pick(rows, image=5, network="tuned", removal="black", method="lime")
@@ -124,7 +124,7 @@ def test_evaluations_are_counted():
         removals=("black", "grey"),
         methods=("lime",),
         grid_size=8,
-        samples=160,
+        num_samples=160,
         sizes=(0.2, 0.5),
         draws=6,
     )
@@ -141,7 +141,7 @@ def test_evaluations_are_counted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": ("meaningful",)}, "methods must be one or more of .*lime"),
+        ({"methods": ("meaningful_perturbation",)}, "methods must be one or more of .*lime"),
         ({"methods": ()}, "methods must be one or more of"),
         ({"sizes": (0.5, 1.0)}, "sizes must be .*below 1"),
         ({"removals": ("pink",)}, "removals must be one of"),
@@ -165,8 +165,8 @@ def test_networks_that_do_not_fit_are_refused():
 
 
 def test_too_few_samples_are_refused_before_any_is_evaluated():
-    study = InDomainJudges(methods=("kernelshap",), grid_size=8, samples=20)
+    study = InDomainJudges(methods=("kernelshap",), grid_size=8, num_samples=20)
     batch = batch_of([4])
-    with pytest.raises(ValueError, match=r"samples must be .* for kernelshap with 16 segments"):
+    with pytest.raises(ValueError, match=r"num_samples must be .* for kernelshap with 16 segments"):
         study.rows(batch)
     assert batch.evaluations == 0

@@ -16,7 +16,7 @@ from lmjax.studies.samples import read_sample
 from tests.studies import fakes
 from tests.studies.fakes import pick
 
-SMALL = LimeQuality(grid_size=8, samples=48, ks=(1, 3, 20), top=4)
+SMALL = LimeQuality(grid_size=8, num_samples=48, ks=(1, 3, 20), top=4)
 IMAGES = (0, 1, 2)
 SQUARES = lmjax.segments.grid(np.zeros((fakes.SIZE, fakes.SIZE, 3)), size=8)
 COLOURS = {"black": 0.0, "grey": 0.5}  # grey is the mean of the preprocessing
@@ -129,7 +129,7 @@ def test_a_network_that_reads_one_square_is_explained_by_it_whatever_the_removal
 
 
 def test_what_is_known_is_not_asked_again():
-    study = dataclasses.replace(SMALL, removals=("grey", "black"), samples=2, ks=(1, 16, 20))
+    study = dataclasses.replace(SMALL, removals=("grey", "black"), num_samples=2, ks=(1, 16, 20))
     batch = batch_of()
     study.rows(batch)
     # Of each image: whole once; one coalition under each removal. Own and grey share what they ask
@@ -252,7 +252,7 @@ def test_figures_show_every_removal_and_every_metric():
         ({"evaluated_under": ()}, "evaluated_under must be one or more"),
         ({"evaluated_under": ("own", "own")}, "each once"),
         ({"segmenter": "voronoi"}, "segmenter must be"),
-        ({"samples": 1}, "samples must be a whole number, 2 or more"),
+        ({"num_samples": 1}, "num_samples must be a whole number, 2 or more"),
         ({"top": 0}, "top must be a whole number, 1 or more"),
         ({"ks": (2, 1)}, "ks must be .* 1 or more"),
         ({"ks": (0, 1)}, "ks must be .* 1 or more"),

@@ -202,7 +202,7 @@ def test_too_few_patches_are_refused_before_a_run_starts(tmp_path):
     )
     study, out = FeatureLinearity(sizes=(8, 16), patches=5), tmp_path / "run"
     with pytest.raises(ValueError, match=r"32 x 32 have 4 patches of 16 x 16 .*patches=5; give"):
-        studies.run(study, fakes.Source(1), networks={"a": network}, out=out)
+        studies.run(study, fakes.Source(1), models={"a": network}, output=out)
     assert not out.exists()
     with pytest.raises(ValueError, match="patches must be a whole number from 2 to 10000; got"):
         FeatureLinearity(patches=10**9)

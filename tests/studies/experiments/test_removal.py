@@ -311,10 +311,10 @@ def test_images_without_saliency_are_left_out(tmp_path):
     study = SegmentRemoval(saliency="source", removals=("black",), fractions=(0.5,), grid_size=8)
     networks = {"a": fakes.network()}
     with pytest.warns(UserWarning, match="1 of 4 images .* image fake/2 has no saliency, which"):
-        rows = lmjax.studies.run(study, Heatmaps(4), networks=networks, out=tmp_path / "some")
+        rows = lmjax.studies.run(study, Heatmaps(4), models=networks, output=tmp_path / "some")
     assert set(rows.column("image").to_pylist()) == {0, 1, 3}
     with pytest.raises(ValueError, match=r"none of the first 4 images .*no saliency, which"):
-        lmjax.studies.run(study, fakes.Source(4), networks=networks, out=tmp_path / "none")
+        lmjax.studies.run(study, fakes.Source(4), models=networks, output=tmp_path / "none")
 
 
 def test_images_without_masks_say_what_else_orders_segments():

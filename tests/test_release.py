@@ -1,0 +1,83 @@
+"""The files of a release tell the same: version, changelog, citation, dependencies."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import lmjax
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+
+
+def lower_bounds():
+    found = {}
+    for requirement in PROJECT["project"]["dependencies"]:
+        name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<[\d.]+)?(?:;.*)?", requirement).groups()
+        found[name] = bound
+    return found
+
+
+def test_the_version_stands_in_one_place():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "lmjax/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", lmjax.__version__)
+
+
+def test_the_changelog_has_the_form_of_keep_a_changelog():
+    versions = re.findall(r"^## (.*)", CHANGELOG, re.M)
+    assert versions[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(lmjax.__version__)}\] - \d{{4}}-\d\d-\d\d", versions[1])
+    for section in re.split(r"^## ", CHANGELOG, flags=re.M)[1:]:
+        kinds = re.findall(r"^### (.*)", section, re.M)
+        assert kinds == [kind for kind in KINDS if kind in kinds]
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {lmjax.__version__}\n" in citation
+    (released,) = re.findall(r"^date-released: (.*)", citation, re.M)
+    assert f"[{lmjax.__version__}] - {released}" in CHANGELOG
+    assert f"version = {{{lmjax.__version__}}}" in (ROOT / "CONTRIBUTING.md").read_text() or (
+        f"version = {{{lmjax.__version__}}}" in (ROOT / "README.md").read_text()
+    )
+
+
+def test_the_oldest_versions_that_are_allowed_are_those_that_ci_runs():
+    pinned = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / ".ci/oldest.txt").read_text(), re.M)
+    bounds = lower_bounds()
+    assert {name for name, _ in pinned} - {"jaxlib"} <= bounds.keys()
+    for name, version in pinned:
+        wanted = bounds["jax" if name == "jaxlib" else name].split(".")
+        assert version.split(".")[: len(wanted)] == wanted, name
+
+
+def test_the_conda_recipe_asks_for_the_same():
+    recipe = (ROOT / "conda/meta.yaml").read_text()
+    assert f'set version = "{lmjax.__version__}"' in recipe
+    run = recipe.partition("  run:\n")[2].partition("\ntest:")[0]
+    for name, bound in lower_bounds().items():
+        assert re.search(rf"- {re.escape(name)} >={re.escape(bound)}(,<[\d.]+)?$", run, re.M), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lmjax").rglob("*.py")), ids=lambda p: p.stem)
+def test_no_text_points_to_a_page_that_the_wheel_lacks(path):
+    assert "docs/" not in path.read_text()
+
+
+def test_what_explains_imports_nothing_of_studies_training_and_datasets():
+    script = (
+        "import sys, lmjax; lmjax.Evaluator; lmjax.models.load; lmjax.attribution.lime;"
+        "lmjax.metrics.deletion; lmjax.segments.slic; lmjax.removals.make;"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    others = "tensorflow_datasets pyarrow orbax tensorstore chex sklearn skimage matplotlib tyro"
+    assert not set(done.stdout.split()) & set(others.split())
