@@ -7,7 +7,6 @@ import functools
 import http.server
 import importlib
 import re
-import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lmjax
+from tests.support.browser import browser
 
 SITE = Path(__file__).parents[1] / "build/site"
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))
@@ -23,7 +23,7 @@ MODULES = [
     *("attribution", "data", "evaluation", "explanation", "masking", "masks", "metrics", "models"),
     *("removals", "studies", "training"),
 ]
-PHONE = {"width": 390, "height": 844}
+PHONE = (390, 844)
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="the site is not built")
 
@@ -52,66 +52,53 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Address(str):
+    """An address in the place of the path of a file."""
+
+    def as_uri(self):
+        return str(self)
+
+
 @pytest.fixture(scope="module")
-def address():
+def site():
+    """The address of the site: search does not work in files."""
     handler = functools.partial(Quiet, directory=str(SITE))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield Address(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
         thread.join()
 
 
 @pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def page(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
-@pytest.fixture
-def page(browser):
-    """An empty page of a phone, which keeps its errors."""
-    page = browser.new_page(viewport=PHONE)
-    page.errors = []
-    page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    yield page
-    page.close()
-
-
-def test_pages_open_on_a_phone(page, address):
-    """No error, no figure missing, nothing wider than the screen."""
+def test_pages_open_on_a_phone(page, site):
+    """No error, no figure missing, nothing from elsewhere, nothing wider than the screen."""
     missing = "Array.from(document.images).filter(i => !i.naturalWidth).map(i => i.src)"
     for name in PAGES:
-        page.goto(f"{address}/{name}")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-        assert page.evaluate(missing) == [], name
+        page.open(Address(f"{site}/{name}"), size=PHONE)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), name
+        assert page.run(missing) == [], name
         assert page.errors == [], name
+        assert [each for each in page.requests if not each.startswith(site)] == [], name
 
 
-def test_search_finds_a_function(page, address):
-    page.goto(f"{address}/search.html?q=permutation_shapley")
-    page.wait_for_selector("#search-results li a")
-    found = page.locator("#search-results li").all_inner_texts()
-    assert any("permutation_shapley" in text for text in found), found
+def test_search_finds_a_function(page, site):
+    page.open(Address(f"{site}/search.html?q=permutation_shapley"))
+    page.wait("document.querySelector('#search-results li a')")
+    assert "permutation_shapley" in page.text("#search-results")
     assert page.errors == []
 
 
-def test_the_site_can_be_dark(browser, address):
-    colours = {}
-    for scheme in ("light", "dark"):
-        page = browser.new_page(color_scheme=scheme)
-        page.goto(address)
-        colours[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.close()
-    brightness = {
-        scheme: sum(map(int, re.findall(r"\d+", rgb)[:3])) for scheme, rgb in colours.items()
-    }
-    assert brightness["dark"] < 150 < 600 < brightness["light"], colours
+def test_the_site_can_be_dark(page, site):
+    colours = []
+    for dark in (False, True):
+        page.open(Address(f"{site}/index.html"), dark=dark)
+        colours.append(page.run("getComputedStyle(document.body).backgroundColor"))
+    light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+    assert dark < 150 < 600 < light, colours

@@ -84,6 +84,14 @@ def hirescam(
     Unlike Grad-CAM it lets a position count by the gradient there. Where the head is linear, the
     layer's map adds up to the output, but for the head's bias.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.hirescam(features, head, image).scores.shape
+      (16, 16)
+
     Args:
       features, head, image, target, objective: as in `gradcam`.
 
@@ -115,6 +123,14 @@ def gradcam_plus_plus(
     A channel's weight is the sum over positions of relu(g) / (2 + g sum(A)), with gradients g and
     the channel's activations A: positions count the more, the less of the channel there is, so that
     several objects of a class show alike. Both maps are rectified as in `gradcam`.
+
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.gradcam_plus_plus(features, head, image).scores.shape
+      (16, 16)
 
     Args:
       features, head, image, target, objective: as in `gradcam`. The formula is for activations that
@@ -148,6 +164,14 @@ def layercam(
 
     Each position has its own weight, so that layers with many positions give fine maps:
     `layercam(*classifier.cut("layer2.1"), image)`.
+
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.layercam(features, head, image).scores.shape
+      (16, 16)
 
     Args:
       features, head, image, target, objective: as in `gradcam`.

@@ -84,7 +84,7 @@ def explain(
 
     Example:
       >>> explanation = lmjax.explain(
-      ...     image, model=classifier, method="leave_one_out", removal="layer", segments="grid"
+      ...     image, model=classifier, method="leave_one_out", removal="layer", segmenter="grid"
       ... )  # or of "photo.jpg", or ["cat.jpg", "dog.jpg"]
       >>> explanation["leave_one_out", "layer"].attribution.heatmap.shape
       (16, 16)
