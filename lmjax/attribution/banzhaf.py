@@ -1,29 +1,33 @@
 """Banzhaf values of segments: mean contributions to coalitions, all being equally likely."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
+from lmjax.attribution.draws import banzhaf_draws, shared_draws
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions
-from lmjax.masks.samplers import all_coalitions, bernoulli_keep
+from lmjax.masks.samplers import all_coalitions
 
 _FEWEST_SAMPLES = 32
+_COST = Cost()
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def banzhaf(
     predictor: Callable | Evaluator,
@@ -32,11 +36,12 @@ def banzhaf(
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
+    evaluations: int | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Estimates Banzhaf values: the mean output with a segment minus the mean output without it.
 
     Every segment is visible in half of the coalitions, independently, and every coalition is used
@@ -46,16 +51,20 @@ def banzhaf(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      num_samples: coalitions, 32 or more, including those of `previous`. 1000 is LIME's number.
+      num_samples: coalitions, 32 or more, including those of `previous`. None takes 1000, LIME's
+        number.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`: methods compare at equal cost.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 32 coalitions on. None takes all.
-      previous: attribution of the same call with fewer coalitions, to continue. Not needed, and
-        ignored, where all coalitions are evaluated.
+      previous: attribution of the same call with fewer coalitions, to continue; also one by `lime`
+        with `keep_probability=0.5`, which draws alike. Not needed, and ignored, where all
+        coalitions are evaluated.
       objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
         the target, or a function of the network's output (`lmjax.objectives`).
 
@@ -73,15 +82,16 @@ def banzhaf(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    num_samples = check_whole("num_samples", num_samples)
+    least = min(_FEWEST_SAMPLES, 2**num_segments)
+    num_samples = _COST.number("num_samples", num_samples, evaluations, default=1000, least=least)
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)
-        exact = from_all_coalitions(game, signs / 2 ** (num_segments - 1))
-        return dataclasses.replace(exact, standard_error=np.zeros_like(exact.scores))
-    num_samples = check_whole("num_samples", num_samples, least=_FEWEST_SAMPLES)
+        return from_all_coalitions(game, signs / 2 ** (num_segments - 1), errors=True)
+
+    draws = shared_draws(banzhaf_draws(), previous)
 
     def keep(first: int, last: int) -> np.ndarray:
-        return bernoulli_keep(num_segments, last - first, key=key, first=first)
+        return draws.draw(num_segments, max(first - draws.whole, 0), last - draws.whole, key)
 
     def draw(first: int, last: int) -> Coalitions:
         return Coalitions(game.labels, keep(first, last))
@@ -90,9 +100,9 @@ def banzhaf(
         return difference_of_means(keep(0, samples.count), samples.values)
 
     return run(
-        Sampling(draw, estimate, key, ("banzhaf",), _FEWEST_SAMPLES),
+        Sampling(draw, estimate, key, draws.settings, _FEWEST_SAMPLES),
         game,
-        num_samples,
+        num_samples + draws.whole,
         expected=num_samples + 1,
         until=until,
         previous=previous,

@@ -16,6 +16,7 @@ from lmjax.evaluation.evaluator import Evaluator, as_evaluator, as_predictor
 from lmjax.evaluation.jobs import Static, split
 from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import as_output
+from lmjax.evaluation.requests import answered
 from lmjax.masks.families import Masks
 
 
@@ -110,7 +111,7 @@ def make_problem(
     """
     evaluator = dataclasses.replace(as_evaluator(predictor), engine="dense", progress=False)
     game = Game(evaluator, image, target=target, objective=objective)
-    payoffs = game.payoffs(Masks(np.ones((1, *game.shape), bool)))
+    payoffs = answered(game.ask(Masks(np.ones((1, *game.shape), bool))))
     arrays, static = split(as_predictor(game.predictor))
     outputs = Outputs(arrays, game.columns(payoffs.prediction), static, game.values_of)
     return Problem(outputs, np.array(image, np.float32), payoffs)

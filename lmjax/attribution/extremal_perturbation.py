@@ -28,6 +28,7 @@ from lmjax.attribution.optimised_mask import (
 )
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 
@@ -42,6 +43,7 @@ _COLDNESS = 20  # of the smooth maximum: 1 / temperature
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def extremal_perturbation(
     predictor: Callable | Evaluator,
@@ -72,7 +74,7 @@ def extremal_perturbation(
       predictor: a predictor or an `lmjax.Evaluator` of one, differentiable in soft masks: made by
         `lmjax.Predictor` with a `lmjax.Replace`. Nearest to the paper is
         `Replace("blur", sigma=20)`; there a half hidden pixel is less blurred, here it is a blend.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       target: class or classes to explain, each by its own masks; None explains the predicted class.
       areas: shares of the image, above 0 and below 1.
       iterations: steps of gradient descent with momentum 0.9, 1 or more.

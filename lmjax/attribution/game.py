@@ -17,7 +17,8 @@ from lmjax._utils.probabilities import probabilities
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.objectives import Measured, Objective, check_objective
 from lmjax.evaluation.outputs import check_finite, output_values
-from lmjax.evaluation.target import check_target, resolve_target
+from lmjax.evaluation.requests import Asking, Request
+from lmjax.evaluation.target import resolve_target
 from lmjax.masking.checks import check_image
 from lmjax.masks.families import MaskFamily, WholeFirst
 from lmjax.masks.segments import check_segments
@@ -125,8 +126,8 @@ class Game:
         """S, the number of players."""
         return int(self.labels.max()) + 1
 
-    def payoffs(self, masks: MaskFamily, *, expected: int | None = None) -> Payoffs:
-        """Evaluates variants of the image, and the whole image in the same run.
+    def ask(self, masks: MaskFamily, *, expected: int | None = None) -> Asking[Payoffs]:
+        """Asks for the payoffs of variants of the image, and of the whole image in the same run.
 
         Args:
           masks: a family of masks.
@@ -137,9 +138,9 @@ class Game:
             outputs, and all that an evaluator raises.
         """
         masks = WholeFirst(masks)
-        if self.target is not None:  # before the long run, not after it
-            check_target(self.target, self.predictor.num_classes(self.image, masks))
-        logits = self.predictor(self.image, masks, expected=expected)
+        logits = yield Request(
+            as_evaluator(self.predictor), self.image, masks, self.target, expected
+        )
         prediction = self._prediction(logits[0])
         values = output_values(logits, self.values_of)[:, self.columns(prediction)]
         check_finite(values, "objective" if callable(self.objective) else "predictor")

@@ -23,6 +23,7 @@ from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.jobs import default_batch_size
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_colours
 
@@ -32,6 +33,7 @@ _GRADIENT_MEMORY = 4
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradient(
     predictor: Callable | Evaluator,
@@ -46,7 +48,7 @@ def gradient(
     Args:
       predictor: a differentiable predictor or an `lmjax.Evaluator`, which holds batch size and
         devices; engine and progress play no part.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       target: class or classes to explain; None explains the predicted class.
       channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute
         values, or "sum", with signs.
@@ -72,6 +74,7 @@ def gradient(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def gradient_times_input(
     predictor: Callable | Evaluator,
@@ -103,6 +106,7 @@ def gradient_times_input(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def integrated_gradients(
     predictor: Callable | Evaluator,
@@ -140,7 +144,7 @@ def integrated_gradients(
     problem = make_problem(predictor, image, target=target, objective=objective)
     path = problem.image - _check_baseline(baseline, np.shape(image))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    (mean,) = _moments(
+    (mean,) = moments(
         problem.outputs,
         problem.image,
         jax.tree_util.Partial(_point_of_path, path),
@@ -148,13 +152,14 @@ def integrated_gradients(
         weights.astype(np.float32) / 2,
         np.float32(0),
         num_moments=1,
-        batch_size=_batch_size(predictor, steps, np.shape(image)),
+        batch_size=gradient_batch_size(predictor, steps, np.shape(image)),
     )
     scores = (path * np.asarray(mean)).sum(axis=-1)
     return problem.attribution(scores, num_variants=steps + 1)
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def smoothgrad(
     predictor: Callable | Evaluator,
@@ -194,7 +199,7 @@ def smoothgrad(
     check_number("noise", noise, above=0)
     problem = make_problem(predictor, image, target=target, objective=objective)
     centre = _gradient(problem.outputs, problem.image)
-    moments = _moments(
+    sums = moments(
         problem.outputs,
         problem.image,
         jax.tree_util.Partial(_noisy_copy, np.float32(noise * np.ptp(image))),
@@ -203,9 +208,9 @@ def smoothgrad(
         centre,  # relative to it, small differences keep their digits
         num_moments=2,
         sum_channels=channels == "sum",
-        batch_size=_batch_size(predictor, num_samples, np.shape(image)),
+        batch_size=gradient_batch_size(predictor, num_samples, np.shape(image)),
     )
-    mean, square = map(np.asarray, moments)
+    mean, square = map(np.asarray, sums)
     errors = np.sqrt(np.maximum(square - mean**2, 0) / (num_samples - 1))
     centre = np.asarray(centre)
     mean = mean + (centre.sum(axis=-1, keepdims=True) if channels == "sum" else centre)
@@ -230,10 +235,10 @@ def _gradient(outputs: Outputs, image: jax.Array) -> jax.Array:
 
 
 @bounded_jit(static_argnames=("num_moments", "sum_channels", "batch_size"))
-def _moments(
+def moments(
     outputs: Outputs,
     image: jax.Array,
-    point: Callable[[jax.Array, Any], jax.Array],
+    point: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
     parameters: jax.Array,
     weights: jax.Array,
     centre: jax.Array,
@@ -242,12 +247,13 @@ def _moments(
     batch_size: int,
     sum_channels: bool = False,
 ) -> list[jax.Array]:
-    """Sums powers of gradients at points near an image, each times its weight.
+    """Sums powers of gradients at points of image space, each times its weight.
 
     Args:
-      objective: to differentiate.
+      outputs: to differentiate.
       image: `[H, W, C]`.
-      point: (image, parameter) -> point.
+      point: (image, parameter) -> point, and what the gradients there are multiplied by: a number
+        or `[1, H, W, C]`.
       parameters: `[N]`, of the points.
       weights: `[N]`.
       centre: `[T, H, W, C]` or a number, subtracted from the gradients.
@@ -260,7 +266,8 @@ def _moments(
     """
 
     def powers(parameter: Any) -> list[jax.Array]:
-        rows = jacobian(outputs.whole, point(image, parameter)) - centre
+        at, factor = point(image, parameter)
+        rows = jacobian(outputs.whole, at) * factor - centre
         rows = rows.sum(axis=-1, keepdims=True) if sum_channels else rows
         return [rows ** (i + 1) for i in range(num_moments)]
 
@@ -281,17 +288,21 @@ def _moments(
     return jax.lax.scan(add, zeros, batches)[0]
 
 
-def _point_of_path(path: jax.Array, image: jax.Array, distance: jax.Array) -> jax.Array:
+def _point_of_path(
+    path: jax.Array, image: jax.Array, distance: jax.Array
+) -> tuple[jax.Array, float]:
     """Returns the point of a straight path that ends at the image."""
-    return image - distance * path
+    return image - distance * path, 1.0
 
 
-def _noisy_copy(std: jax.Array, image: jax.Array, key: jax.Array) -> jax.Array:
+def _noisy_copy(std: jax.Array, image: jax.Array, key: jax.Array) -> tuple[jax.Array, float]:
     """Returns the image with Gaussian noise."""
-    return image + std * jax.random.normal(key, image.shape, np.float32)
+    return image + std * jax.random.normal(key, image.shape, np.float32), 1.0
 
 
-def _batch_size(predictor: Callable | Evaluator, number: int, shape: tuple[int, int, int]) -> int:
+def gradient_batch_size(
+    predictor: Callable | Evaluator, number: int, shape: tuple[int, int, int]
+) -> int:
     """Returns how many gradients of `number` are computed at a time."""
     batch_size = as_evaluator(predictor).batch_size
     if batch_size is None:

@@ -12,27 +12,32 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_number
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import numbered_bits
 from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 100
+_COST = Cost()
 # Samples of one Latin hypercube, half of which show a segment. Further samples come from further
 # hypercubes, so that a run can be continued.
 _HYPERCUBE = 50
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def hsic(
     predictor: Callable | Evaluator,
@@ -41,13 +46,14 @@ def hsic(
     key: jax.Array,
     segments: ArrayLike | None = None,
     target: int | Sequence[int] | None = None,
-    num_samples: int = 500,
+    num_samples: int | None = None,
+    evaluations: int | None = None,
     grid: int | tuple[int, int] = 8,
     kernel_width: float | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores segments by the Hilbert-Schmidt independence criterion of visibility and output.
 
     Masks are binary, under every removal. A score is 0 for a segment on which the output does not
@@ -57,14 +63,16 @@ def hsic(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       key: random key; the same key gives the same scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
       num_samples: variants evaluated besides the whole image, 2 or more, including those of
         `previous`. Half of every 50 show a segment (Latin hypercube sampling; the paper has one
-        hypercube of all samples, which could not be continued).
+        hypercube of all samples, which could not be continued). None takes 500.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`: methods compare at equal cost.
       grid: cells of the even grid along each side, or (h, w).
       kernel_width: of the output's kernel exp(-(y - y')^2 / (2 width^2)), above 0. None takes the
         median output, as the authors' code and Xplique do, which suits probabilities. For logits a
@@ -92,7 +100,7 @@ def hsic(
       by n, which scales all scores alike.
     """
     check_image(image)
-    num_samples = check_whole("num_samples", num_samples, least=2)
+    num_samples = _COST.number("num_samples", num_samples, evaluations, default=500, least=2)
     if kernel_width is not None:
         check_number("kernel_width", kernel_width, above=0)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments

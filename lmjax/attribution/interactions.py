@@ -25,7 +25,9 @@ from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime
 from lmjax.attribution.sampling import Samples, check_drawn, check_same_game, samples_of
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import asking_of, over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
 from lmjax.masks.samplers import all_coalitions, bernoulli_keep, shapley_keep
 
@@ -90,6 +92,7 @@ class Interactions:
         return f"Interactions(index={self.index!r}, {', '.join(fields)})"
 
 
+@over_images
 def interactions(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -101,7 +104,7 @@ def interactions(
     num_samples: int | None = None,
     previous: Attribution | Interactions | None = None,
     objective: Objective = "probability",
-) -> Interactions:
+) -> Asking[Interactions]:
     """Scores segments and all pairs of them by an interaction index of order two.
 
     Where `num_samples` allows all 2^S coalitions, each is evaluated once, and the scores are exact.
@@ -112,7 +115,7 @@ def interactions(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
       index: "k-SII": pairs are Shapley interactions, the mean synergy over coalitions of all sizes
@@ -160,17 +163,18 @@ def interactions(
     elif previous is None:
         num_samples = _default_number(game.num_segments)
     if num_samples is not None and num_samples >= 2**game.num_segments - 2:
-        return _exact(game, index)
+        return (yield from _exact(game, index))
     if previous is not None:
-        _check_previous(previous, index, key, game)
+        yield from _check_previous(previous, index, key, game)
     name = _source_of(index, previous)
     _check_number(_SOURCES[name], game.num_segments, num_samples, previous)
     if num_samples is not None:
         if target is None and previous is not None and not callable(objective):
             target = previous.target
         rest = {"target": target, "objective": objective, "previous": previous}
-        method = _SOURCES[name].method
-        previous = method(predictor, image, game.labels, key=key, num_samples=num_samples, **rest)
+        sampled = _SOURCES[name].sampled
+        options = {"key": key, "num_samples": num_samples, **rest}
+        previous = yield from sampled(predictor, image, game.labels, **options)
     assert previous is not None  # without it, there is a number of samples
     return _estimated(previous, index, key, game)
 
@@ -179,13 +183,13 @@ class _Source(NamedTuple):
     """A method whose coalitions tell of pairs of segments.
 
     Attributes:
-      method: the method.
+      sampled: the method, asking for its coalitions.
       keep: (S, number of samples, key) -> the coalitions that it draws, or one of each pair.
       paired: whether it draws complementary pairs from the Shapley kernel, beside single segments,
         instead of coalitions that are all equally likely.
     """
 
-    method: Callable[..., Attribution]
+    sampled: Callable[..., Asking[Attribution]]
     keep: Callable[[int, int, jax.Array], np.ndarray]
     paired: bool
 
@@ -208,9 +212,9 @@ def _kernelshap_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarra
 
 
 _SOURCES = {
-    "lime": _Source(lime, _lime_keep, paired=False),
-    "kernelshap": _Source(kernelshap, _kernelshap_keep, paired=True),
-    "banzhaf": _Source(banzhaf, _banzhaf_keep, paired=False),
+    "lime": _Source(asking_of(lime), _lime_keep, paired=False),
+    "kernelshap": _Source(asking_of(kernelshap), _kernelshap_keep, paired=True),
+    "banzhaf": _Source(asking_of(banzhaf), _banzhaf_keep, paired=False),
 }
 
 
@@ -230,7 +234,7 @@ def _source_of(index: str, previous: Attribution | Interactions | None) -> str:
 
 def _check_previous(
     previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
-) -> None:
+) -> Asking[None]:
     """Raises ValueError unless the coalitions of an earlier result serve an index of a game."""
     name, *options = samples_of(previous).settings
     if name not in _SOURCES:
@@ -253,7 +257,7 @@ def _check_previous(
     check_drawn(previous, key, game)
     if game.target is None and not callable(game.objective):
         game = dataclasses.replace(game, target=previous.target)
-    check_same_game(previous, game)
+    yield from check_same_game(previous, game)
 
 
 def _check_number(
@@ -284,11 +288,11 @@ def _check_number(
     check_memory(8 * features * (5 * rows + 3 * features), num_segments, num_samples)
 
 
-def _exact(game: Game, index: str) -> Interactions:
+def _exact(game: Game, index: str) -> Asking[Interactions]:
     """Computes an index from all coalitions."""
     keep = all_coalitions(game.num_segments)
     # The last coalition is the whole image, which is evaluated in any case.
-    payoffs = game.payoffs(Coalitions(game.labels, keep[:-1]))
+    payoffs = yield from game.ask(Coalitions(game.labels, keep[:-1]))
     values = np.concatenate([payoffs.values, payoffs.whole[None]]).astype(np.float64)
     values = values.reshape(len(keep), -1)
     scores, _ = index_sums(INDICES[index], keep, values)

@@ -6,31 +6,35 @@ the constraint sum(b) = v(1) - v(0) exactly when v(z) - v(1 - z) = (2 z - 1) b: 
 equation, and the value of the empty coalition appears in the constraint alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
+from lmjax.attribution.draws import draws_of
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.regression import Fit, regression
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
-from lmjax.attribution.shapley import from_all_coalitions, shapley_weights
+from lmjax.attribution.shapley import from_all_coalitions, from_drawn_coalitions, shapley_weights
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.samplers import complement_pairs, shapley_keep, shapley_kernel
 
 _FIRST_CHECK = 32  # pairs
+_COST = Cost(beside=2)  # the whole image, and nothing visible
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def kernelshap(
     predictor: Callable | Evaluator,
@@ -40,10 +44,11 @@ def kernelshap(
     key: jax.Array,
     target: int | Sequence[int] | None = None,
     num_samples: int | None = None,
+    evaluations: int | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Estimates Shapley values by a regression on pairs of coalitions from the Shapley kernel.
 
     The scores sum exactly to the output for the whole image minus that for nothing visible, both
@@ -54,7 +59,7 @@ def kernelshap(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several targets cost
@@ -62,10 +67,14 @@ def kernelshap(
       num_samples: coalitions besides the empty one and the full one, 2 S + 4 or more, including
         those of `previous`; rounded down to an even number. None takes 2 S + 2048, as the `shap`
         package does.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`: methods compare at equal cost.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 32 drawn pairs on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. Not needed, and
-        ignored, where all coalitions are evaluated.
+        ignored, where all coalitions are evaluated. One by `lime` or `banzhaf` serves where it
+        holds all coalitions, and the values are exact then; otherwise it is refused, as small and
+        large coalitions, which weigh most, are those that it lacks.
       objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
         the target, or a function of the network's output (`lmjax.objectives`).
 
@@ -87,13 +96,14 @@ def kernelshap(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    num_samples = 2 * num_segments + 2048 if num_samples is None else num_samples
-    if num_samples >= 2**num_segments - 2:
-        exact = from_all_coalitions(game, shapley_weights(num_segments))
-        return dataclasses.replace(exact, standard_error=np.zeros_like(exact.scores))
+    if previous is not None and (draws := draws_of(previous)) is not None:
+        return from_drawn_coalitions(game, previous, draws, key)
     fewest = min(2 * num_segments + 4, 2**num_segments - 2)
     note = f"for {num_segments} segments"
-    num_samples = check_whole("num_samples", num_samples, least=fewest, note=note)
+    options = {"default": 2 * num_segments + 2048, "least": fewest, "note": note}
+    num_samples = _COST.number("num_samples", num_samples, evaluations, **options)
+    if num_samples >= 2**num_segments - 2:
+        return from_all_coalitions(game, shapley_weights(num_segments), errors=True)
     # Four arrays of floats for the pairs, three for the normal equations.
     needed = 8 * num_segments * (2 * num_samples + 3 * num_segments)
     check_memory(needed, num_segments, num_samples)

@@ -10,24 +10,30 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_number
 from lmjax._utils.notices import warn
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
+from lmjax.attribution.draws import lime_draws, shared_draws
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.attribution.surrogate import Surrogate
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
-from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
+from lmjax.evaluation.requests import Asking
+from lmjax.masks.coalitions import Coalitions, check_memory
 
 _DEFAULT_SURROGATE = Surrogate()
 _SAMPLES_PER_SEGMENT = 10
+_COST = Cost(beside=0)
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def lime(
     predictor: Callable | Evaluator,
@@ -36,31 +42,36 @@ def lime(
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
+    evaluations: int | None = None,
     keep_probability: float = 0.5,
     surrogate: Surrogate = _DEFAULT_SURROGATE,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores segments by the coefficients of a weighted ridge regression on random coalitions.
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
       num_samples: variants evaluated, including the whole image and those of `previous`; 2 or more.
+        None takes 1000, as the `lime` package does.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`: methods compare at equal cost.
       keep_probability: probability that a segment stays visible in a variant.
       surrogate: the regression: distance, kernel width, penalty, and selection of segments. The
         default is that of the `lime` package for images.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 10 samples a segment on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. The regression is
-        fitted again, and may be another one.
+        fitted again, and may be another one. Also one by `banzhaf`, where `keep_probability` is
+        0.5: its coalitions are drawn alike.
       objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
         the target, or a function of the network's output (`lmjax.objectives`).
 
@@ -82,28 +93,32 @@ def lime(
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     note = "the whole image and another variant"
-    num_samples = check_whole("num_samples", num_samples, least=2, note=note)
+    num_samples = _COST.number(
+        "num_samples", num_samples, evaluations, default=1000, least=2, note=note
+    )
     # Coalitions in four float copies; the normal equations and their factor.
     needed = num_samples * num_segments * 16 + 3 * 4 * num_segments**2
     check_memory(needed, num_segments, num_samples)
     _warn_few_samples(num_samples, num_segments)
 
+    check_number("keep_probability", keep_probability, above=0, below=1)
+    draws = shared_draws(lime_draws(keep_probability), previous)
+
     def keep(first: int, last: int) -> np.ndarray:
-        options = {"key": key, "keep_probability": keep_probability, "first": first}
-        return np.asarray(random_keep(num_segments, last - first, **options))
+        return draws.draw(num_segments, max(first - draws.whole, 0), last - draws.whole, key)
 
     def draw(first: int, last: int) -> Coalitions:
-        return Coalitions(game.labels, keep(max(first, 1), last))  # sample 0 is the whole image
+        return Coalitions(game.labels, keep(first, last))
 
     def estimate(samples: Samples) -> Estimate:
+        whole = np.ones((1, num_segments), bool)
         values = np.concatenate([samples.whole[None], samples.values])
-        return surrogate.fit(keep(0, samples.count), values)
+        return surrogate.fit(np.concatenate([whole, keep(0, samples.count)]), values)
 
-    settings = ("lime", ("keep_probability", keep_probability))
     return run(
-        Sampling(draw, estimate, key, settings, _SAMPLES_PER_SEGMENT * num_segments),
+        Sampling(draw, estimate, key, draws.settings, _SAMPLES_PER_SEGMENT * num_segments),
         game,
-        num_samples,
+        num_samples - 1 + draws.whole,
         expected=num_samples,
         until=until,
         previous=previous,

@@ -29,6 +29,7 @@ from lmjax.attribution.optimised_mask import (
 )
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 from lmjax.removals.baselines import gaussian_blur
@@ -63,6 +64,7 @@ class MaskPenalty:
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def meaningful_perturbation(
     predictor: Callable | Evaluator,
@@ -89,7 +91,7 @@ def meaningful_perturbation(
       predictor: a predictor or an `lmjax.Evaluator` of one, differentiable in soft masks: made by
         `lmjax.Predictor` with a `lmjax.Replace`. The paper's is
         `Replace("blur")`.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       key: random key; the same key gives the same scores.
       target: class or classes to explain, each by its own mask; None explains the predicted class.
       iterations: steps of Adam, 1 or more.

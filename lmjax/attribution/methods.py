@@ -18,7 +18,8 @@ from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
 from lmjax._utils.renamed import renamed
-from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax.attribution.halves import choose_halves
+from lmjax.evaluation.evaluator import Evaluator
 
 WHOLE = "whole"
 """Stands in the place of a removal's name for methods that remove nothing."""
@@ -148,6 +149,7 @@ def attribute(
     *,
     key: jax.Array,
     num_samples: int | None = None,
+    evaluations: int | None = None,
     target: int | Sequence[int] | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
@@ -160,6 +162,7 @@ def attribute(
       key: for methods that draw at random.
       num_samples: about how many variants to evaluate; None leaves it to the method. Methods
         without a number of samples ignore it.
+      evaluations: the most variants to evaluate, in the place of `num_samples`.
 
     Raises:
       ValueError: too few samples, and all that the method raises.
@@ -168,8 +171,10 @@ def attribute(
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
-    if num_samples is not None:
-        options |= _spend(name, num_samples, int(segments.max()) + 1)
+    if evaluations is not None and "evaluations" in takes:
+        options["evaluations"] = evaluations
+    elif (variants := num_samples if evaluations is None else evaluations) is not None:
+        options |= _spend(name, variants, int(segments.max()) + 1)
     return method.function(evaluator, image, **options)
 
 
@@ -221,6 +226,34 @@ def check_samples(
         message = f"num_samples {samples} are too few with {num_segments} segments: {more}"
         warn("samples of methods", message, stacklevel=2)
     return {**dict.fromkeys(chosen), **dict.fromkeys(sampling, samples), **short}
+
+
+def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
+    """Checks that a number of evaluations is enough for every method, before any runs.
+
+    Args:
+      chosen: names of methods.
+      budget: the most variants that each may evaluate under each removal.
+      num_segments: S.
+
+    Raises:
+      ValueError: too few for one of the methods, or none of them samples.
+    """
+    sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
+    if not sampling:
+        raise ValueError(
+            f"budget has no effect on {', '.join(chosen)}, which evaluate what they need; leave it "
+            "out, or add a method that samples, such as lime"
+        )
+    budget = check_whole("budget", budget, least=1)
+    # One more than the samples need: some methods evaluate the whole image beside them.
+    needed = {name: _fewest(name, num_segments) + 1 for name in sampling}
+    short = {name: fewest for name, fewest in needed.items() if budget < fewest}
+    if short:
+        more = ", ".join(f"{fewest} for {name}" for name, fewest in short.items())
+        raise ValueError(
+            f"budget must be at least {more}, with {num_segments} segments; got {budget}"
+        )
 
 
 def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:
@@ -304,10 +337,19 @@ def _designs(variants: int, num_segments: int) -> dict[str, int] | None:
     return {"num_designs": 2 ** (count.bit_length() - 1)} if count >= 2 else None
 
 
-def _gradcam(predictor, image, *, target=None) -> attribution.Attribution:
-    """Explains a prediction by Grad-CAM behind the last layer with positions."""
-    features, head = as_predictor(predictor).classifier.cut()
-    return attribution.gradcam(features, head, image, target=target)
+def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
+    return {"evaluations": variants} if variants >= 5 else None
+
+
+def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
+    """Returns a map of a layer as a method, which takes the last layer with positions."""
+
+    def explain(predictor, image, *, target=None) -> attribution.Attribution:
+        features, head = choose_halves(None, predictor)
+        return cam(features, head, image, target=target)
+
+    explain.__doc__ = cam.__doc__
+    return explain
 
 
 _EFFECT = "effect of a segment on the probability of {}"
@@ -395,8 +437,55 @@ _BUILTIN = {
         signed=False,
         under="none",
     ),
+    "expected_gradients": Method(
+        attribution.expected_gradients,
+        "expected gradients",
+        "share in the logit of {}, from other images on",
+        under="none",
+    ),
+    "fullgrad": Method(
+        attribution.fullgrad,
+        "FullGrad",
+        "sizes of all contributions to the logit of {}",
+        signed=False,
+        under="none",
+    ),
     "gradcam": Method(
-        _gradcam, "Grad-CAM", "Grad-CAM of the logit of {}", signed=False, under="none"
+        _of_last_layer(attribution.gradcam),
+        "Grad-CAM",
+        "Grad-CAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "gradcam_plus_plus": Method(
+        _of_last_layer(attribution.gradcam_plus_plus),
+        "Grad-CAM++",
+        "Grad-CAM++ of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "hirescam": Method(
+        _of_last_layer(attribution.hirescam),
+        "HiResCAM",
+        "HiResCAM of the logit of {}",
+        under="none",
+    ),
+    "layercam": Method(
+        _of_last_layer(attribution.layercam),
+        "LayerCAM",
+        "LayerCAM of the logit of {}",
+        signed=False,
+        under="none",
+    ),
+    "scorecam": Method(
+        attribution.scorecam,
+        "Score-CAM",
+        "Score-CAM of the logit of {}",
+        budget=_evaluations,
+        signed=False,
+    ),
+    "ablationcam": Method(
+        attribution.ablationcam, "Ablation-CAM", "Ablation-CAM of the logit of {}", signed=False
     ),
 }
 

@@ -14,7 +14,9 @@ from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import Windows, weighted_sum
 
@@ -22,6 +24,7 @@ OVERLAPS = ("mean", "sum")
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def occlusion(
     predictor: Callable | Evaluator,
@@ -32,7 +35,7 @@ def occlusion(
     overlaps: str = "mean",
     target: int | Sequence[int] | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores pixels by how much the output falls when a window over them is hidden.
 
     The first window lies in the upper left corner, the others follow in steps of `stride` until the
@@ -43,7 +46,7 @@ def occlusion(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       size: of the windows, in pixels: a side, or (height, width).
       stride: step from window to window, at most `size`. None takes half the size, rounded up;
         `stride=size` hides every pixel once (single patches), Captum's default is 1.
@@ -67,7 +70,7 @@ def occlusion(
     game = Game(predictor, image, target=target, objective=objective)
     check_choice("overlaps", overlaps, OVERLAPS)
     windows = sliding_windows(game.shape, size, stride)
-    payoffs = game.payoffs(windows)
+    payoffs = yield from game.ask(windows)
     effects = (payoffs.whole - payoffs.values).reshape(len(windows), -1)
     scores = effects_of_pixels(windows, effects, overlaps)
     return Attribution(
@@ -101,6 +104,7 @@ def effects_of_pixels(windows: Windows, effects: np.ndarray, overlaps: str = "me
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def leave_one_out(
     predictor: Callable | Evaluator,
@@ -109,7 +113,7 @@ def leave_one_out(
     *,
     target: int | Sequence[int] | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores segments by how much the output falls when the segment alone is hidden.
 
     Equals Captum's FeatureAblation with segments as its feature mask.
@@ -125,7 +129,7 @@ def leave_one_out(
       ValueError: as `occlusion`, segments of another shape, or more than memory allows.
     """
     game = _game_of_segments(predictor, image, segments, target=target, objective=objective)
-    payoffs = game.payoffs(Coalitions(game.labels, ~np.eye(game.num_segments, dtype=bool)))
+    payoffs = yield from game.ask(Coalitions(game.labels, ~np.eye(game.num_segments, dtype=bool)))
     return Attribution(
         scores=(payoffs.whole - payoffs.values).T,
         segments=game.labels,
@@ -135,6 +139,7 @@ def leave_one_out(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def leave_one_in(
     predictor: Callable | Evaluator,
@@ -143,7 +148,7 @@ def leave_one_in(
     *,
     target: int | Sequence[int] | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores segments by how much the output rises when the segment alone is shown.
 
     The rise starts from the output with everything hidden (the baseline under `lmjax.Replace`, the
@@ -163,7 +168,7 @@ def leave_one_in(
     game = _game_of_segments(predictor, image, segments, target=target, objective=objective)
     count = game.num_segments
     keep = np.eye(count + 1, count, k=-1, dtype=bool)  # the first coalition is empty
-    payoffs = game.payoffs(Coalitions(game.labels, keep))
+    payoffs = yield from game.ask(Coalitions(game.labels, keep))
     empty, *alone = payoffs.values
     return Attribution(
         scores=(np.stack(alone) - empty).T,

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import html
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from lmjax._utils.summary import brief
 from lmjax.evaluation.evaluator import as_predictor
+from lmjax.evaluation.requests import Asking
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +79,7 @@ def tuples(value: Any) -> Any:
 
 
 def recorded(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function note in its result's `record` how it was called."""
+    """Makes a function, or a generator of requests, note in its result's `record` its call."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -86,9 +87,17 @@ def recorded(function: Callable[P, R]) -> Callable[P, R]:
         result: Any = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if isinstance(result, Generator):
+            return _recorded_later(result, function.__name__, bound.arguments)
         return dataclasses.replace(result, record=_record(function.__name__, bound.arguments))
 
     return call
+
+
+def _recorded_later(asking: Asking[Any], method: str, arguments: Mapping[str, Any]) -> Any:
+    """Runs a method that asks for variants, and notes in its result how it was called."""
+    result = yield from asking
+    return dataclasses.replace(result, record=_record(method, arguments))
 
 
 def _record(method: str, arguments: Mapping[str, Any]) -> Record:

@@ -12,21 +12,26 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_pair, check_whole
+from lmjax._utils.checks import check_pair
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.families import Grids, MaskFamily, random_grids, weighted_sum
 
 _FIRST_CHECK = 100
+_COST = Cost()
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def rise(
     predictor: Callable | Evaluator,
@@ -34,14 +39,15 @@ def rise(
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
-    num_samples: int = 4000,
+    num_samples: int | None = None,
+    evaluations: int | None = None,
     grid: int | tuple[int, int] = 7,
     keep_probability: float = 0.5,
     soft: bool | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores pixels by the expected output given that the pixel is visible.
 
     With soft masks m, as published: sum(f(m) m) / (N keep_probability), equation 6. Bilinear masks
@@ -52,12 +58,14 @@ def rise(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
       num_samples: variants evaluated besides the whole image, 2 or more, including those of
-        `previous`.
+        `previous`. None takes 4000.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`: methods compare at equal cost.
       grid: cells along each side, or (h, w).
       keep_probability: probability that a cell is visible.
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
@@ -83,7 +91,7 @@ def rise(
       border; here the outer half of a border cell has the cell's value.
     """
     game = Game(predictor, image, target=target, objective=objective)
-    num_samples = check_whole("num_samples", num_samples, least=2)
+    num_samples = _COST.number("num_samples", num_samples, evaluations, default=4000, least=2)
     grid = check_pair("grid", grid, most=game.shape, note="the image's height and width")
     soft = game.predictor.soft_masks if soft is None else soft
 

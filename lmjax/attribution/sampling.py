@@ -27,6 +27,7 @@ import numpy as np
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.families import MaskFamily, Masks
 from lmjax.masks.keys import fingerprint
 
@@ -113,7 +114,7 @@ def run(
     expected: int,
     until: Until | None = None,
     previous: Attribution | None = None,
-) -> Attribution:
+) -> Asking[Attribution]:
     """Samples until the number of samples is reached, or until they suffice.
 
     Args:
@@ -139,7 +140,7 @@ def run(
     state = None if previous is None else _resume(previous, sampling, game, num_samples)
     for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):
         if state is None or stop > state[0].count:
-            state = _extend(state, sampling, game, stop, expected)
+            state = yield from _extend(state, sampling, game, stop, expected)
         estimate = sampling.estimate(state[0])
         if until is None or stop < sampling.first_check:
             continue
@@ -147,7 +148,7 @@ def run(
             break
     assert state is not None  # there is at least one stop
     if previous is not None and state[0].count == previous.samples.count:
-        check_same_game(previous, game)
+        yield from check_same_game(previous, game)
     return _attribution(estimate, *state, game)
 
 
@@ -175,12 +176,12 @@ def _extend(
     game: Game,
     stop: int,
     expected: int,
-) -> tuple[Samples, Prediction]:
+) -> Asking[tuple[Samples, Prediction]]:
     """Returns samples up to number `stop`, evaluating only new ones, and the prediction."""
     variants = sampling.draw(0 if state is None else state[0].count, stop)
     if state is not None and len(variants) == 0:
         return dataclasses.replace(state[0], count=stop), state[1]
-    payoffs = game.payoffs(variants, expected=expected)
+    payoffs = yield from game.ask(variants, expected=expected)
     new, whole = _with_targets(payoffs)
     values, sums = new, None
     if state is not None:
@@ -263,12 +264,12 @@ def check_drawn(previous: Any, key: jax.Array, game: Game) -> None:
         raise ValueError("previous has other segments; pass the same segments")
 
 
-def check_same_game(previous: Any, game: Game) -> None:
+def check_same_game(previous: Any, game: Game) -> Asking[None]:
     """Raises ValueError where an earlier result is of another game, by evaluating the whole image.
 
     Needed where nothing else is evaluated.
     """
-    payoffs = game.payoffs(Masks(np.ones((1, *game.shape), bool)))
+    payoffs = yield from game.ask(Masks(np.ones((1, *game.shape), bool)))
     _, whole = _with_targets(payoffs)
     samples = samples_of(previous)
     _check_same(payoffs.prediction.target, whole, previous.target, samples.whole)

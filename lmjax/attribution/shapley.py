@@ -6,6 +6,7 @@ in which segments can appear (Shapley 1953). The values sum to the output for th
 that for nothing visible.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,15 +14,26 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.game import Game
+from lmjax.attribution.budget import Cost
+from lmjax.attribution.draws import Draws
+from lmjax.attribution.game import Game, Prediction
 from lmjax.attribution.record import recorded
-from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
+from lmjax.attribution.sampling import (
+    Estimate,
+    Samples,
+    Sampling,
+    check_drawn,
+    check_same_game,
+    run,
+    samples_of,
+)
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions
 from lmjax.masks.orders import prefixes, random_orders
 from lmjax.masks.samplers import all_coalitions
@@ -31,6 +43,7 @@ _FIRST_CHECK = 8
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def exact_shapley(
     predictor: Callable | Evaluator,
@@ -39,13 +52,13 @@ def exact_shapley(
     *,
     target: int | Sequence[int] | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Computes Shapley values from all 2^S coalitions of up to 12 segments.
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing; S at most 12.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
@@ -73,6 +86,7 @@ def exact_shapley(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def permutation_shapley(
     predictor: Callable | Evaluator,
@@ -81,12 +95,13 @@ def permutation_shapley(
     *,
     key: jax.Array,
     target: int | Sequence[int] | None = None,
-    num_permutations: int = 25,
+    num_permutations: int | None = None,
+    evaluations: int | None = None,
     antithetic: bool = True,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Estimates Shapley values from random orders in which the segments appear.
 
     For any number of orders, the scores sum to the output for the whole image minus that for
@@ -95,13 +110,16 @@ def permutation_shapley(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       key: random key; the same key gives the same scores.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      num_permutations: random orders, 2 or more, including those of `previous`. 25 is Captum's
-        number (`ShapleyValueSampling`); one costs S - 1 variants, or twice that if antithetic.
+      num_permutations: random orders, 2 or more, including those of `previous`. None takes 25,
+        Captum's number (`ShapleyValueSampling`); one costs S - 1 variants, twice that
+        if antithetic.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_permutations`: methods compare at equal cost.
       antithetic: also follow each order backwards, which cancels interactions of two segments.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 8 orders on. None takes all orders.
@@ -123,8 +141,10 @@ def permutation_shapley(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    note = "standard errors need two"
-    num_permutations = check_whole("num_permutations", num_permutations, least=2, note=note)
+    ways = 2 if antithetic else 1
+    cost = Cost(max(ways * (num_segments - 1), 1), beside=2)  # the whole image, nothing visible
+    options = {"default": 25, "least": 2, "note": "standard errors need two"}
+    num_permutations = cost.number("num_permutations", num_permutations, evaluations, **options)
 
     def orders(first: int, last: int) -> np.ndarray:
         one_way = random_orders(num_segments, last - first, key=key, first=first)
@@ -145,7 +165,7 @@ def permutation_shapley(
         Sampling(draw, estimate, key, settings, _FIRST_CHECK),
         game,
         num_permutations,
-        expected=num_permutations * (num_segments - 1) * (2 if antithetic else 1) + 2,
+        expected=num_permutations * ways * (num_segments - 1) + 2,
         until=until,
         previous=previous,
     )
@@ -187,20 +207,69 @@ def shapley_weights(num_segments: int) -> np.ndarray:
     return np.where(keep, within, -without) / factorial[-1]
 
 
-def from_all_coalitions(game: Game, weights: np.ndarray) -> Attribution:
+def from_all_coalitions(
+    game: Game, weights: np.ndarray, *, errors: bool = False
+) -> Asking[Attribution]:
     """Computes scores that are weighted sums of the payoffs of all coalitions.
 
     Args:
       game: of S segments.
       weights: `[2^S, S]`, of the rows of `all_coalitions`.
+      errors: give standard errors, which are 0.
     """
     keep = all_coalitions(weights.shape[1])
     # The last coalition is the whole image, which is evaluated in any case.
-    payoffs = game.payoffs(Coalitions(game.labels, keep[:-1]))
+    payoffs = yield from game.ask(Coalitions(game.labels, keep[:-1]))
     values = np.concatenate([payoffs.values, payoffs.whole[None]]).astype(np.float64)
+    scores = (values.T @ weights).astype(np.float32)
     return Attribution(
-        scores=(values.T @ weights).astype(np.float32),
+        scores=scores,
+        standard_error=np.zeros_like(scores) if errors else None,
         segments=game.labels,
         num_variants=len(keep),
         **payoffs.prediction._asdict(),
+    )
+
+
+def from_drawn_coalitions(
+    game: Game, previous: Attribution, draws: Draws, key: jax.Array
+) -> Asking[Attribution]:
+    """Computes Shapley values from the samples of another method, where they hold all coalitions.
+
+    Args:
+      game: of S segments.
+      previous: attribution that has samples.
+      draws: of its coalitions.
+      key: with which they were drawn.
+
+    Raises:
+      ValueError: coalitions are missing, or `previous` is of another game or key.
+    """
+    samples = samples_of(previous)
+    check_drawn(previous, key, game)
+    count = game.num_segments
+    keep = draws.draw(count, 0, samples.count - draws.whole, key)
+    keep = np.concatenate([keep, np.ones((1, count), bool)])  # the whole image
+    rows, places = np.unique(np.packbits(keep, axis=1), axis=0, return_index=True)
+    if len(rows) < 2**count:
+        raise ValueError(
+            f"previous by {samples.settings[0]} holds {len(rows):,} of the 2^{count} coalitions of "
+            f"{count} segments, and Shapley values need them all; call without previous=, which "
+            "draws small and large coalitions, those that weigh most"
+        )
+    if game.target is None and not callable(game.objective):
+        game = dataclasses.replace(game, target=previous.target)
+    yield from check_same_game(previous, game)
+    values = np.concatenate([samples.values, samples.whole[None]]).astype(np.float64)
+    table = dict(zip(map(bytes, rows), values[places]))
+    every = np.stack([table[bytes(row)] for row in np.packbits(all_coalitions(count), axis=1)])
+    scores = (every.T @ shapley_weights(count)).astype(np.float32)
+    scores = scores if isinstance(previous.target, tuple) else scores[0]
+    kept = {name: getattr(previous, name) for name in Prediction._fields}
+    return Attribution(
+        scores=scores,
+        standard_error=np.zeros_like(scores),
+        segments=game.labels,
+        num_variants=previous.num_variants,
+        **kept,
     )

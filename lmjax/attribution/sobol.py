@@ -10,16 +10,18 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
 from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
+from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, SoftCoalitions
@@ -31,6 +33,7 @@ _MOST_SEGMENTS = 10_600  # SciPy tabulates Sobol sequences of 21,201 dimensions,
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def sobol(
     predictor: Callable | Evaluator,
@@ -39,13 +42,14 @@ def sobol(
     key: jax.Array,
     segments: ArrayLike | None = None,
     target: int | Sequence[int] | None = None,
-    num_designs: int = 32,
+    num_designs: int | None = None,
+    evaluations: int | None = None,
     grid: int | tuple[int, int] = 8,
     soft: bool | None = None,
     until: Until | None = None,
     previous: Attribution | None = None,
     objective: Objective = "probability",
-) -> Attribution:
+) -> Asking[Attribution]:
     """Scores segments by their total-order Sobol indices, with Jansen's estimator.
 
     A score is the share of the output's variance that remains when all other segments are known:
@@ -60,13 +64,15 @@ def sobol(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       key: random key; the same key gives the same scores. It scrambles the Sobol sequence.
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
       num_designs: points n of the quasi-random sequence, fully balanced if a power of two;
-        n (S + 1) variants are evaluated, including those of `previous`.
+        n (S + 1) variants are evaluated, including those of `previous`. None takes 32.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_designs`: methods compare at equal cost.
       grid: cells of the even grid along each side, or (h, w).
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks, which any function can take.
@@ -93,11 +99,12 @@ def sobol(
       sequence, and enlarges the map by bicubic interpolation.
     """
     check_image(image)
-    num_designs = check_whole("num_designs", num_designs, least=2)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
     game = Game(predictor, image, segments, target=target, objective=objective)
     soft = game.predictor.soft_masks if soft is None else soft
     num_segments = game.num_segments
+    cost = Cost(num_segments + 1)
+    num_designs = cost.number("num_designs", num_designs, evaluations, default=32, least=2)
     if num_segments > _MOST_SEGMENTS:
         raise ValueError(
             f"segments must be at most {_MOST_SEGMENTS:,}, as far as Sobol sequences are tabulated;"

@@ -93,7 +93,8 @@ class Evaluator:
         Args:
           images: `[M, H, W, C]` floats in [0, 1], or any pytree of arrays with a leading axis M, of
             which the predictor is given what belongs to one image.
-          masks: `[N, H, W]`, 1 = visible; or `lmjax.masks.ImageCoalitions`.
+          masks: `[N, H, W]`, 1 = visible; or `lmjax.masks.ImageCoalitions`, or a family for each
+            image, `lmjax.masks.pooled.PooledMasks`.
           image_of: `[N]` ints from 0 to M - 1, the image of each variant.
           expected: as in a call.
 
@@ -106,12 +107,17 @@ class Evaluator:
         options = self._options(expected)
         return self._run(job_of_images(self.predictor, images, masks, image_of, options))
 
-    def num_classes(self, image, masks) -> int:
+    def num_classes(self, image, masks, *, image_of=None) -> int:
         """Returns K of the logits that a call would give, with its checks, without computing them.
 
-        The trace is kept: a call with the same arguments does not trace again.
+        The trace is kept: a call with the same arguments does not trace again. With `image_of`, the
+        arguments are those of `images`.
         """
-        return programs.num_classes(job_of_image(self.predictor, image, masks, self._options()))
+        if image_of is None:
+            job = job_of_image(self.predictor, image, masks, self._options())
+        else:
+            job = job_of_images(self.predictor, image, masks, image_of, self._options())
+        return programs.num_classes(job)
 
     @property
     def soft_masks(self) -> bool:

@@ -16,6 +16,7 @@ from lmjax.evaluation import batches as batching
 from lmjax.masking.checks import check_colours, check_image, check_mask
 from lmjax.masks.coalitions import ImageCoalitions
 from lmjax.masks.families import MaskFamily, Masks
+from lmjax.masks.pooled import PooledMasks
 
 # Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches; an
 # accelerator needs more of them to be busy.
@@ -131,34 +132,36 @@ class Job(NamedTuple):
 def job_of_image(predictor: Callable, image, masks, options: Options) -> Job:
     """Returns the job for variants of one image; arguments as in `lmjax.Evaluator`."""
     check_not_forked()
-    check_image(image)
-    image = np.asarray(image)
-    shape = image.shape[0], image.shape[1]
-    family = _family(masks, shape, soft_masks=getattr(predictor, "soft_masks", True))
-    _check_visible(image, family.shown())
-    image = np.asarray(image, np.float32)
+    image, family = check_variants(predictor, image, masks)
     arrays, static = split(predictor, family.make)
     placed = arrays, image, family.shared
-    return _job(static, placed, family.rows, shape, len(family), options)
+    return _job(static, placed, family.rows, image.shape[:2], len(family), options)
 
 
 def job_of_images(predictor: Callable, images, masks, image_of, options: Options) -> Job:
     """Returns the job for variants of several images; as in `lmjax.Evaluator.images`."""
     check_not_forked()
-    shared = None
-    if isinstance(masks, ImageCoalitions):
-        make, rows, shared, shape = masks.make, masks.rows, masks.segments, masks.spatial_shape
-    else:
-        family = Masks(np.asarray(check_mask(masks, np.shape(masks)[1:])))
-        make, rows, shape = family.make, family.rows, family.spatial_shape
-    if len(rows) == 0:
+    if not isinstance(masks, ImageCoalitions | PooledMasks):
+        masks = Masks(np.asarray(check_mask(masks, np.shape(masks)[1:])))
+    count, shape = len(masks), masks.spatial_shape
+    if count == 0:
         raise ValueError("masks must hold at least one variant, got none")
     if 0 in shape:
         raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
-    image_of = _check_image_of(image_of, len(rows), _number_of(images, shared))
-    images, shared = jax.tree.map(_filled_up, (images, shared))
-    arrays, static = split(predictor, make, many=True)
-    return _job(static, (arrays, images, shared), (image_of, rows), shape, len(rows), options)
+    image_of = _check_image_of(image_of, count, _number_of(images, masks.shared))
+    images, shared = jax.tree.map(_filled_up, (images, masks.shared))
+    arrays, static = split(predictor, masks.make, many=True)
+    return _job(static, (arrays, images, shared), (image_of, masks.rows), shape, count, options)
+
+
+def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskFamily]:
+    """Returns an image, float32, and its masks as a family; raises ValueError as an evaluator."""
+    check_image(image)
+    image = np.asarray(image)
+    shape = image.shape[0], image.shape[1]
+    family = _family(masks, shape, soft_masks=getattr(predictor, "soft_masks", True))
+    _check_visible(image, family.shown())
+    return np.asarray(image, np.float32), family
 
 
 def _job(static: Static, placed: tuple, rows, shape, count: int, options: Options) -> Job:
@@ -186,7 +189,8 @@ def _make_masks(shared, rows, *, static):
         return static.make(shared, rows)
     image_of, rows = rows
     own = jax.tree.map(lambda x: x[image_of], shared)
-    return jax.vmap(lambda shared, row: static.make(shared, row[None])[0])(own, rows)
+    rows = jax.tree.map(lambda x: x[:, None], rows)
+    return jax.vmap(lambda shared, row: static.make(shared, row)[0])(own, rows)
 
 
 def default_batch_size(spatial_shape: tuple[int, int]) -> int:

@@ -86,7 +86,8 @@ def _dense_batch(arrays, images, shared, rows, *, static):
     image_of, rows = rows
 
     def variant(image, shared, row):
-        return _checked(predictor(image, static.make(shared, row[None])), 1)[0]
+        alone = jax.tree.map(lambda x: x[None], row)
+        return _checked(predictor(image, static.make(shared, alone)), 1)[0]
 
     images, own = jax.tree.map(lambda x: x[image_of], (images, shared))
     with suggests_black_box("predictor"):

@@ -116,6 +116,11 @@ class ImageCoalitions:
         return filled(self.keep, axis=1)
 
     @property
+    def shared(self) -> np.ndarray:
+        """The label maps `[M, H, W]`."""
+        return self.segments
+
+    @property
     def make(self) -> Callable:
         """The function (label map, coalitions) -> masks, of one image."""
         return _paint

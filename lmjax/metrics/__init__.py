@@ -1,4 +1,7 @@
-"""Metrics of attributions, and of a network's robustness to missing parts."""
+"""Metrics of attributions, and of a network's robustness to missing parts.
+
+Those that ask a predictor take several images as attributions do, with a heatmap for each.
+"""
 
 from lmjax.metrics.agreement import (
     Estimate,
@@ -41,6 +44,7 @@ from lmjax.metrics.occlusion import (
     relevance_gain,
     symmetric_relevance_gain,
 )
+from lmjax.metrics.randomisation import Randomisation, efficient_mprt, mprt
 from lmjax.metrics.regions import aopc, area_between, irof, region_perturbation, top_k_ablation
 from lmjax.metrics.robustness import local_lipschitz, max_sensitivity, random_logit
 
@@ -48,6 +52,7 @@ __all__ = [
     "Curve",
     "Estimate",
     "FFidelity",
+    "Randomisation",
     "SensitivityN",
     "accuracy",
     "alignment",
@@ -58,6 +63,7 @@ __all__ = [
     "class_similarity",
     "cosine_similarity",
     "deletion",
+    "efficient_mprt",
     "entropy_complexity",
     "f_fidelity",
     "idsds",
@@ -67,6 +73,7 @@ __all__ = [
     "kendall",
     "local_lipschitz",
     "max_sensitivity",
+    "mprt",
     "mu_fidelity",
     "necessity",
     "occlusion_area",

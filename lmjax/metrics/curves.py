@@ -20,7 +20,9 @@ from lmjax._utils.summary import summarize
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import Drawn, Record, recorded, tuples
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
 
 _KIND = "curve"
@@ -140,6 +142,7 @@ def check_curve(name: str, curve: Any) -> Curve:
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def deletion(
     predictor: Callable | Evaluator,
@@ -150,7 +153,7 @@ def deletion(
     segments: ArrayLike | None = None,
     step: int | None = None,
     objective: Objective = "probability",
-) -> Curve:
+) -> Asking[Curve]:
     """Follows the output while the most salient pixels or segments are removed; lower is better.
 
     Pixels are removed by falling score, `step` at a time, in ceil(H W / step) steps until all are
@@ -160,7 +163,7 @@ def deletion(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal decides how pixels are hidden.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more salient; with segments also `[S]`, the segments' own scores.
       target: class or classes whose output is followed; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1, none missing. Whole segments are removed then, by
@@ -188,6 +191,7 @@ def deletion(
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def insertion(
     predictor: Callable | Evaluator,
@@ -198,7 +202,7 @@ def insertion(
     segments: ArrayLike | None = None,
     step: int | None = None,
     objective: Objective = "probability",
-) -> Curve:
+) -> Asking[Curve]:
     """Follows the output while the most salient pixels or segments are inserted; higher is better.
 
     The reverse of `deletion`, with the same arguments: from none of the image to all of it. The
@@ -208,7 +212,7 @@ def insertion(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal decides how pixels are hidden until they are inserted.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more salient; with segments also `[S]`, the segments' own scores.
       target: class or classes whose output is followed; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1, none missing: whole segments are inserted.
@@ -240,7 +244,7 @@ def trace(
     *,
     order: np.ndarray | None = None,
     insert: bool = False,
-) -> Curve:
+) -> Asking[Curve]:
     """Follows the output while regions are removed, or inserted, in an order.
 
     Args:
@@ -253,7 +257,7 @@ def trace(
     """
     # The whole image, at one end of the curve, is evaluated in any case.
     masks = regions.kept(counts[:-1], order) if insert else regions.removed(counts[1:], order)
-    payoffs = game.payoffs(masks)
+    payoffs = yield from game.ask(masks)
     values, whole = payoffs.values.T, payoffs.whole[..., None]
     order = regions.order if order is None else order
     pixels = np.append(0, regions.sizes[order].cumsum())[counts]

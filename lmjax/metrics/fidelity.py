@@ -12,7 +12,9 @@ from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, Masks, hidden_sum
 from lmjax.masks.segments import cells
@@ -24,6 +26,7 @@ _CELLS = 9  # along each side of the grid of MuFidelity
 
 
 @renamed(output="objective")
+@over_images
 def mu_fidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -36,7 +39,7 @@ def mu_fidelity(
     num_subsets: int = 200,
     correlation: str = "pearson",
     objective: Objective = "probability",
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes MuFidelity, the correlation of scores and drops over random subsets of one size.
 
     It is the correlation over subsets A of the sum of the scores in A and f(x) - f(x without A).
@@ -44,7 +47,7 @@ def mu_fidelity(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, the score of a cell or segment being the sum of its pixels; with segments
         also `[S]`, the segments' own scores.
       key: random key; the same key draws the same subsets.
@@ -80,7 +83,8 @@ def mu_fidelity(
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     size = max(round(share * len(regions.scores)), 1)
     subsets = _random_subsets(len(regions.scores), [size], num_subsets, key)
-    return _correlations(game, regions, subsets, correlation)[..., 0][()]
+    found = yield from _correlations(game, regions, subsets, correlation)
+    return found[..., 0][()]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +102,7 @@ class SensitivityN:
 
 
 @renamed(output="objective")
+@over_images
 def sensitivity_n(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -109,7 +114,7 @@ def sensitivity_n(
     sizes: Sequence[int] | None = None,
     num_subsets: int = 100,
     objective: Objective = "probability",
-) -> SensitivityN:
+) -> Asking[SensitivityN]:
     """Computes Sensitivity-n, Pearson's correlation of scores and drops for subsets of n regions.
 
     It is 1 for every n where the scores of any n regions add up to the drop of the output without
@@ -118,7 +123,7 @@ def sensitivity_n(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, a segment's score being the sum of its pixels; with segments also `[S]`,
         the segments' own scores.
       key: random key; the same key draws the same subsets.
@@ -151,10 +156,12 @@ def sensitivity_n(
     sizes = np.atleast_1d(check_numbers("sizes", sizes)).ravel().tolist()
     sizes = [check_whole("sizes", size, least=1, most=count - 1) for size in sizes]
     subsets = _random_subsets(count, sizes, num_subsets, key)
-    return SensitivityN(np.array(sizes), _correlations(game, regions, subsets, "pearson"))
+    found = yield from _correlations(game, regions, subsets, "pearson")
+    return SensitivityN(np.array(sizes), found)
 
 
 @renamed(output="objective")
+@over_images
 def infidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -164,7 +171,7 @@ def infidelity(
     target: int | Sequence[int] | None = None,
     rescale: bool = False,
     objective: Objective = "probability",
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes infidelity, the mean squared difference between hidden scores and drops.
 
     It is the mean over masks of (sum of the heatmap over hidden pixels - (f(x) - f(x masked)))^2:
@@ -173,7 +180,7 @@ def infidelity(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`; with `Coalitions` also `[S]`, the segments' own scores, which are summed
         over hidden segments.
       masks: the perturbations: `[N, H, W]`, 1 = visible, 0 = hidden, or a family of masks. The
@@ -201,7 +208,7 @@ def infidelity(
     game = Game(predictor, image, target=target, objective=objective)
     family = masks if isinstance(masks, MaskFamily) else Masks(np.asarray(masks))
     sums = _hidden_sums(heatmap, family)
-    drops = game.payoffs(family).drops
+    drops = (yield from game.ask(family)).drops
     sums = np.broadcast_to(sums, drops.shape)
     if rescale:
         squares = (sums**2).sum(axis=-1)
@@ -211,6 +218,7 @@ def infidelity(
 
 
 @renamed(output="objective")
+@over_images
 def sufficiency(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -220,7 +228,7 @@ def sufficiency(
     segments: ArrayLike | None = None,
     budgets: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
     objective: Objective = "probability",
-) -> np.ndarray:
+) -> Asking[np.ndarray]:
     """Returns the drop of the output when only the top regions stay visible; lower is better.
 
     It is f(x) - f(x with only the most salient regions visible), for each budget.
@@ -228,7 +236,7 @@ def sufficiency(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more salient; with segments also `[S]`, the segments' own scores.
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
@@ -249,10 +257,12 @@ def sufficiency(
     """
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
-    return game.payoffs(regions.kept(_top(budgets, len(regions.scores)))).drops
+    shown = regions.kept(_top(budgets, len(regions.scores)))
+    return (yield from game.ask(shown)).drops
 
 
 @renamed(output="objective")
+@over_images
 def necessity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -262,7 +272,7 @@ def necessity(
     segments: ArrayLike | None = None,
     budgets: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
     objective: Objective = "probability",
-) -> np.ndarray:
+) -> Asking[np.ndarray]:
     """Returns the drop of the output when the top regions are hidden; higher is better.
 
     It is f(x) - f(x without the most salient regions), for each budget; the paper calls it
@@ -271,7 +281,7 @@ def necessity(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more salient; with segments also `[S]`, the segments' own scores.
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
@@ -290,7 +300,8 @@ def necessity(
     """
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
-    return game.payoffs(regions.removed(_top(budgets, len(regions.scores)))).drops
+    shown = regions.removed(_top(budgets, len(regions.scores)))
+    return (yield from game.ask(shown)).drops
 
 
 def _top(budgets: Sequence[float], count: int) -> np.ndarray:
@@ -304,10 +315,11 @@ def _top(budgets: Sequence[float], count: int) -> np.ndarray:
 
 def _correlations(
     game: Game, regions: RankedRegions, hidden: np.ndarray, correlation: str
-) -> np.ndarray:
+) -> Asking[np.ndarray]:
     """Correlates scores and drops, `[M]` or `[T, M]`, over subsets bool `[M, N, R]`."""
     num_sizes, num_subsets, count = hidden.shape
-    drops = game.payoffs(Coalitions(regions.labels, ~hidden.reshape(-1, count))).drops
+    family = Coalitions(regions.labels, ~hidden.reshape(-1, count))
+    drops = (yield from game.ask(family)).drops
     # One size at a time: a product with bools makes float64 of all of them first.
     sums = np.stack([subsets @ regions.scores for subsets in hidden])
     drops = drops.reshape(*drops.shape[:-1], num_sizes, num_subsets)

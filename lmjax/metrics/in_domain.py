@@ -16,7 +16,9 @@ from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.segments import cells
 from lmjax.metrics.agreement import pearson, ranked
@@ -26,6 +28,7 @@ _CELLS = 4  # along each side of the grid of IDSDS
 
 
 @renamed(output="objective")
+@over_images
 def idsds(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -34,7 +37,7 @@ def idsds(
     target: int | Sequence[int] | None = None,
     segments: ArrayLike | None = None,
     objective: Objective = "logit",
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes the single-deletion score, the rank correlation of patches' scores and their drops.
 
     A patch's score is the sum of its pixels', its drop f(x) - f(x without this patch alone). It is
@@ -44,7 +47,7 @@ def idsds(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. The paper paints patches with the mean colour (zeros after normalisation).
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more relevant, with its sign; with segments also `[S]`.
       target: class or classes; None takes the predicted class. The paper takes the label.
       segments: `[H, W]` ints, labels 0..S-1: the patches. None: a grid of 4 x 4, as in the paper.
@@ -67,7 +70,7 @@ def idsds(
         segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     alone = np.eye(len(regions.scores), dtype=bool)
-    drops = game.payoffs(Coalitions(regions.labels, ~alone)).drops
+    drops = (yield from game.ask(Coalitions(regions.labels, ~alone))).drops
     scores = np.broadcast_to(ranked(regions.scores), drops.shape)
     return pearson(scores, ranked(drops))[()]
 
@@ -89,6 +92,7 @@ class FFidelity:
 
 
 @renamed(output="objective")
+@over_images
 def f_fidelity(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -102,7 +106,7 @@ def f_fidelity(
     most: float = 0.1,
     num_samples: int = 50,
     objective: Objective = "probability",
-) -> FFidelity:
+) -> Asking[FFidelity]:
     """Computes F-Fidelity, mean drops of the output without random parts of the explanation.
 
     Each of the regions of highest score is removed with probability `share`, or with a smaller one
@@ -113,7 +117,7 @@ def f_fidelity(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
       key: random key of the parts.
       target: class or classes; None takes the predicted class.
@@ -154,7 +158,8 @@ def f_fidelity(
     chances = np.minimum(share, most * count / parts.sum(axis=-1, keepdims=True))
     draws = jax.random.uniform(key, (num_samples, 1, len(top), count), np.float32)
     keep = ~(parts & (np.asarray(draws) < chances))  # [N, 2, M, R]
-    drops = game.payoffs(Coalitions(regions.labels, keep.reshape(-1, count))).drops
+    payoffs = yield from game.ask(Coalitions(regions.labels, keep.reshape(-1, count)))
+    drops = payoffs.drops
     drops = drops.reshape(*drops.shape[:-1], *keep.shape[:-1])
     plus, minus = np.moveaxis(drops.mean(axis=-3), -2, 0)
     return FFidelity(shares, plus, minus)

@@ -10,13 +10,16 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
+from lmjax.evaluation.requests import Asking
 from lmjax.masks.orders import random_orders
 from lmjax.metrics.curves import Curve, check_curve, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 
 @renamed(output="objective")
+@over_images
 def r_oms(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -27,7 +30,7 @@ def r_oms(
     steps: int = 10,
     num_orders: int = 1,
     objective: Objective = "probability",
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes R-OMS, how much of the network's answer survives the removal of random segments.
 
     Segments are removed in a random order, in `steps` steps of about as many segments, from none to
@@ -39,7 +42,7 @@ def r_oms(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal is what is measured.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       segments: `[H, W]` ints, labels 0..S-1, none missing. The paper takes SLIC.
       key: random key of the orders; the same key draws the same orders for any removal.
       target: class or classes whose output is followed; None takes the predicted class.
@@ -67,11 +70,14 @@ def r_oms(
     regions = rank_regions(np.zeros(game.num_segments), segments, game.shape)
     counts = step_counts(game.num_segments, steps)
     orders = random_orders(game.num_segments, num_orders, key=key)
-    areas = [occlusion_area(trace(game, regions, counts, order=order)) for order in orders]
+    areas = []
+    for order in orders:
+        areas.append(occlusion_area((yield from trace(game, regions, counts, order=order))))
     return np.mean(np.stack(areas), axis=0)[()]
 
 
 @renamed(output="objective")
+@over_images
 def symmetric_relevance_gain(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -81,7 +87,7 @@ def symmetric_relevance_gain(
     target: int | Sequence[int] | None = None,
     steps: int = 10,
     objective: Objective = "probability",
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes the symmetric relevance gain (SRG) of an explanation, LeRF minus MoRF area.
 
     Segments are removed by rising mean of the heatmap (LeRF, least relevant first), and in exactly
@@ -92,7 +98,7 @@ def symmetric_relevance_gain(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal decides how segments are hidden.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, higher = more relevant; or `[S]`, the segments' own scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       target: class or classes whose output is followed; None takes the predicted class.
@@ -115,8 +121,9 @@ def symmetric_relevance_gain(
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape)
     counts = step_counts(len(regions.scores), steps)
-    morf = trace(game, regions, counts)
-    return relevance_gain(trace(game, regions, counts, order=regions.order[::-1]), morf)
+    morf = yield from trace(game, regions, counts)
+    lerf = yield from trace(game, regions, counts, order=regions.order[::-1])
+    return relevance_gain(lerf, morf)
 
 
 def relevance_gain(lerf: Curve, morf: Curve) -> float | np.ndarray:

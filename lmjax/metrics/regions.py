@@ -12,17 +12,20 @@ from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
+from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.outputs import predicted_classes
+from lmjax.evaluation.requests import Asking, Request
 from lmjax.masking.checks import check_image
 from lmjax.masks.segments import grid
-from lmjax.metrics.curves import Curve, check_curve, deletion, trace
+from lmjax.metrics.curves import Curve, check_curve, trace
 from lmjax.metrics.ranked_regions import rank_regions
 
 ORDERS = ("morf", "lerf", "random")
 
 
 @renamed(output="objective")
+@over_images
 @recorded
 def region_perturbation(
     predictor: Callable | Evaluator,
@@ -36,14 +39,14 @@ def region_perturbation(
     size: int = 9,
     steps: int | None = 100,
     objective: Objective = "probability",
-) -> Curve:
+) -> Asking[Curve]:
     """Follows the output while regions are removed one by one, in the order of a heatmap.
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal decides how regions are hidden. The paper fills with uniform noise:
         `lmjax.Replace("uniform_noise", key=key)`.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, or with segments also `[S]`, the segments' own scores. A region's score is
         the sum of its pixels.
       key: random key, for the random order only.
@@ -134,6 +137,7 @@ def area_between(lerf: Curve, morf: Curve) -> float | np.ndarray:
     return (lerf.values.astype(np.float64) - morf.values).mean(axis=-1)
 
 
+@over_images
 def irof(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -141,7 +145,7 @@ def irof(
     segments: ArrayLike,
     *,
     target: int | Sequence[int] | None = None,
-) -> float | np.ndarray:
+) -> Asking[float | np.ndarray]:
     """Computes IROF, the area over the curve of segments removed one by one.
 
     With p_l the class probability after removing the l segments of highest mean relevance, it is
@@ -150,7 +154,7 @@ def irof(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. The paper fills with the mean colour of the data: `lmjax.Replace("grey")`.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[H, W]`, or `[S]`, the segments' own scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing; the paper takes SLIC.
       target: class or classes; None takes the predicted class.
@@ -165,10 +169,13 @@ def irof(
       Rieger & Hansen 2020, "IROF" (arXiv 2003.08747). Quantus 0.6 leaves out l = 0 and does not
       divide: its number is S times this, plus (1 + p_1 / p_0) / 2.
     """
-    curve = deletion(predictor, image, heatmap, segments=segments, target=target)
+    game = Game(predictor, image, target=target)
+    regions = rank_regions(heatmap, segments, game.shape)
+    curve = yield from trace(game, regions, np.arange(len(regions.scores) + 1))
     return 1 - curve.normalised_auc / curve.values[..., 0].astype(np.float64)
 
 
+@over_images
 def top_k_ablation(
     predictor: Callable | Evaluator,
     image: ArrayLike,
@@ -176,7 +183,7 @@ def top_k_ablation(
     segments: ArrayLike,
     *,
     max_k: int | None = None,
-) -> np.ndarray:
+) -> Asking[np.ndarray]:
     """Returns whether the prediction is unchanged after removing the k segments of highest score.
 
     The curve of a set of images is the mean over images: the fraction of predictions that are
@@ -185,7 +192,7 @@ def top_k_ablation(
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       heatmap: `[S]`, the segments' scores, or `[H, W]`, whose mean over a segment is its score.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       max_k: the largest k; None takes S, where nothing is left.
@@ -205,6 +212,6 @@ def top_k_ablation(
     regions = rank_regions(heatmap, segments, np.shape(image)[:2])
     count = len(regions.scores)
     max_k = count if max_k is None else check_whole("max_k", max_k, least=1, most=count)
-    logits = as_evaluator(predictor)(image, regions.removed(np.arange(max_k + 1)))
+    logits = yield Request(as_evaluator(predictor), image, regions.removed(np.arange(max_k + 1)))
     predicted = predicted_classes(logits)
     return predicted == predicted[0]

@@ -8,11 +8,13 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_number, check_whole
 from lmjax._utils.keys import check_key
+from lmjax.evaluation.many_images import over_images
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.metrics.agreement import spearman
 from lmjax.metrics.ranked_regions import check_scores
 
 
+@over_images
 def max_sensitivity(
     explain: Callable[[np.ndarray], ArrayLike],
     image: ArrayLike,
@@ -33,7 +35,7 @@ def max_sensitivity(
 
     Args:
       explain: image `[H, W, C]` -> heatmap. Fix its target and key, or their change counts too.
-      image: `[H, W, C]` floats in [0, 1].
+      image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       key: random key of the images.
       radius: above 0; 0.02 is Captum's.
       num_samples: images, each of which is explained; 10 are Captum's.
@@ -53,6 +55,7 @@ def max_sensitivity(
     return float(changes.max() / own) if own > 0 else float("nan")
 
 
+@over_images
 def local_lipschitz(
     explain: Callable[[np.ndarray], ArrayLike],
     image: ArrayLike,

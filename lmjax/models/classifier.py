@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels
 from lmjax.models import checkpoints
+from lmjax.models.biases import Biases
 from lmjax.models.checkpoints import count_parameters
+from lmjax.models.cutting import TracedFeatures, TracedHead, cut_traced
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import Masking, check_masking
 from lmjax.removals.removal import Where
@@ -154,27 +157,27 @@ class Classifier:
         variables = checkpoints.to_variables(state, self.variables, source=path)
         return dataclasses.replace(self, variables=jax.tree.map(jnp.asarray, variables))
 
-    def cut(self, layer: str | None = None) -> tuple["Features", "Head"]:
+    def cut(self, layer: str | None = None) -> tuple[Callable, Callable]:
         """Cuts the plain network behind a layer, in two functions; see `lmjax.attribution.gradcam`.
 
         Args:
           layer: a submodule of the network whose output everything behind it is computed from, such
             as a residual block: `"layer4.1"` is the last one of ResNet-18. None takes the last
-            before the classifier whose output has positions.
+            before the classifier whose output has positions. Of a network that is a function, a
+            module of its own framework; it is cut for images of the size that it was trained on.
 
         Returns:
           features: image `[H, W, C]` in [0, 1] -> activations `[h, w, D]`.
           head: activations -> logits `[K]`.
 
         Raises:
-          ValueError: no such layer; a transformer, whose class token stands beside positions; or a
-            network that is a function, which has no layers to ask for.
+          ValueError: no such layer; a transformer, whose class token stands beside positions; a
+            function that computes logits from no such layer alone.
         """
         if not isinstance(self.module, nn.Module):
-            raise ValueError(
-                "a network that is a function cannot be cut; Grad-CAM takes the networks of "
-                "lmjax.models.names()"
-            )
+            size = self.module.image_size or self.preprocessing.crop or _ANY_SIZE[0]
+            found = cut_traced(self, layer, size)
+            return TracedFeatures(self, found), TracedHead(self, found)
         if self.where == "tokens":
             raise ValueError(
                 "a transformer cannot be cut: behind its blocks the class token alone is read, and "
@@ -185,6 +188,25 @@ class Classifier:
         if layer not in layers:
             raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
         return Features(self, layer), Head(self, layer)
+
+    def biases(self) -> Biases:
+        """Returns the plain network with its biases as arguments; see `lmjax.attribution.fullgrad`.
+
+        Raises:
+          ValueError: a network whose layers cannot be told apart, as it is a function, or which are
+            not of positions alone, as a transformer's.
+        """
+        if not isinstance(self.module, nn.Module):
+            raise ValueError(
+                "the biases of a network that is a function cannot be had, as nothing says which "
+                "of its numbers they are; FullGrad takes the networks of lmjax.models.names()"
+            )
+        if self.where == "tokens":
+            raise ValueError(
+                "the biases of a transformer make no maps, as the class token has some too; "
+                "FullGrad takes convolutional networks"
+            )
+        return Biases(self)
 
     def __repr__(self) -> str:
         names, crop = self.class_names, self.preprocessing.crop

@@ -90,7 +90,7 @@ class Samples(Painting):
 
     def _drawn(self, image: jax.Array) -> jax.Array:
         shape = jnp.shape(image)
-        images = _photographs(shape) if self.images is None else self.images
+        images = photographs(shape) if self.images is None else self.images
         if images.shape[1:] != shape:
             raise ValueError(
                 f"images must have shape {('M', *shape)} to match the image, got {images.shape}; "
@@ -115,7 +115,7 @@ class Samples(Painting):
 
 
 @functools.lru_cache(maxsize=2)
-def _photographs(shape: tuple[int, int, int]) -> np.ndarray:
+def photographs(shape: tuple[int, int, int]) -> np.ndarray:
     """Crops photographs, float32 `[M, H, W, C]`: windows as large as fit, at random places."""
     from PIL import Image
 

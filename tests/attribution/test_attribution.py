@@ -6,6 +6,7 @@ import pytest
 
 from lmjax.attribution import Attribution, leave_one_out, rise
 from lmjax.attribution.game import Game
+from lmjax.evaluation.requests import answered
 from lmjax.masks import Coalitions
 from tests.support.games import game, picture, smooth_table, strip
 
@@ -68,7 +69,7 @@ def test_the_payoffs_of_a_game_are_the_networks_outputs():
     table = smooth_table(6)
     match = Game(NETWORK, picture(6), strip(6), target=(2, 0), objective="logit")
     keep = np.array([[0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0]], bool)
-    payoffs = match.payoffs(Coalitions(match.segments, keep))
+    payoffs = answered(match.ask(Coalitions(match.segments, keep)))
     assert match.num_segments == 6
     np.testing.assert_allclose(payoffs.values, table[[0, 5]][:, [2, 0]], rtol=1e-6)
     np.testing.assert_allclose(payoffs.whole, table[63, [2, 0]], rtol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 
 import lmjax
 from lmjax.attribution import (
+    expected_gradients,
     gradcam,
     gradient,
     gradient_times_input,
@@ -15,6 +16,7 @@ from lmjax.attribution import (
 )
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
+from lmjax.removals.samples import photographs
 from tests.support.compilations import counted
 from tests.support.segment_networks import reads_one
 from tests.support.small_classifier import small_classifier
@@ -23,6 +25,7 @@ RNG = np.random.default_rng(0)
 H, W, K = 13, 10, 4
 IMAGE = RNG.random((H, W, 3)).astype(np.float32)
 KEY = jax.random.key(3)
+OTHERS = np.random.default_rng(1).random((5, H, W, 3)).astype(np.float32)
 WEIGHTS = {
     "first": RNG.normal(size=(3, 3, 3, 5)).astype(np.float32) / 2,
     "second": RNG.normal(size=(3, 3, 5, 6)).astype(np.float32) / 3,
@@ -33,6 +36,9 @@ ALL = {
     "gradient times input": gradient_times_input,
     "integrated gradients": integrated_gradients,
     "smoothgrad": lambda *args, **options: smoothgrad(*args, key=KEY, **options),
+    "expected gradients": lambda *args, **options: expected_gradients(
+        *args, key=KEY, **{"baselines": 0.0, "num_samples": 20, **options}
+    ),
 }
 
 
@@ -182,12 +188,90 @@ def test_smoothgrad_is_the_mean_over_noisy_copies(channels):
         np.testing.assert_allclose(errors, chosen.std(axis=0, ddof=1) / 11**0.5, atol=1e-6)
 
 
-def test_standard_errors_are_those_of_other_keys():
-    options = {"target": 1, "num_samples": 30, "channels": "sum"}
-    runs = [smoothgrad(NETWORK, IMAGE, key=jax.random.key(i), **options) for i in range(40)]
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(smoothgrad, {"channels": "sum"}), (expected_gradients, {"baselines": OTHERS})],
+)
+def test_standard_errors_are_those_of_other_keys(method, options):
+    options |= {"target": 1, "num_samples": 30}
+    runs = [method(NETWORK, IMAGE, key=jax.random.key(i), **options) for i in range(40)]
     spread = np.std([run.scores for run in runs], axis=0, ddof=1)
     claimed = np.mean([run.standard_error for run in runs], axis=0)
     assert 0.8 < np.median(spread / claimed) < 1.25
+
+
+# -- expected gradients
+
+
+@pytest.mark.parametrize("objective", ["logit", "probability"])
+def test_expected_gradients_are_captums_with_the_same_draws(monkeypatch, objective):
+    import torch
+
+    captum, number = pytest.importorskip("captum.attr"), 12
+    keys = [jax.random.split(jax.random.fold_in(KEY, i)) for i in range(number)]
+    chosen = np.array([jax.random.randint(key, (), 0, len(OTHERS)) for key, _ in keys])
+    points = np.array([1 - jax.random.uniform(key) for _, key in keys])
+    monkeypatch.setattr(np.random, "choice", lambda *_: chosen)
+    monkeypatch.setattr(np.random, "uniform", lambda *_: points)
+    expected = captum.GradientShap(TorchNetwork(objective)).attribute(
+        torch_image(), torch.tensor(OTHERS).permute(0, 3, 1, 2), n_samples=number, target=2
+    )
+    options = {"baselines": OTHERS, "num_samples": number, "objective": objective}
+    found = expected_gradients(NETWORK, IMAGE, key=KEY, target=2, **options)
+    np.testing.assert_allclose(found.scores, expected[0].detach().sum(dim=0), atol=1e-6)
+    assert found.num_variants == number + 1
+
+
+def test_expected_gradients_add_up_to_the_output_less_its_mean_over_the_baselines():
+    found = expected_gradients(
+        NETWORK, IMAGE, key=KEY, baselines=OTHERS, target=range(K), num_samples=3000
+    )
+    whole, *others = (NETWORK(x, np.ones((1, H, W), bool))[0] for x in (IMAGE, *OTHERS))
+    errors = np.sqrt((found.standard_error**2).sum(axis=(1, 2)))
+    difference = found.scores.sum(axis=(1, 2)) - (whole - np.mean(others, axis=0))
+    assert (abs(difference) < np.maximum(10 * errors, 0.02)).all()
+    assert (abs(whole - np.mean(others, axis=0)) > 0.02).any()
+
+
+@pytest.mark.parametrize(
+    ("removal", "baselines"),
+    [
+        (lmjax.Replace("black"), 0.0),
+        (lmjax.Replace((0.2, 0.4, 0.6)), (0.2, 0.4, 0.6)),
+        (lmjax.ReplaceAverage(OTHERS), OTHERS),
+        (lmjax.Samples(OTHERS, key=KEY, draws=5), None),
+        (lmjax.LayerMasking(), photographs((H, W, 3))),
+        (lmjax.removals.Calibrated(lmjax.Replace("white"), jnp.eye(4), jnp.zeros(4)), 1.0),
+    ],
+    ids=str,
+)
+def test_baselines_are_what_the_removal_shows(removal, baselines):
+    predictor = Predictor(small_classifier((H, W, 3)), removal)
+    found = expected_gradients(predictor, IMAGE, key=KEY, target=1, num_samples=8)
+    if baselines is None:
+        baselines = np.asarray(removal._drawn(IMAGE))
+    options = {"baselines": baselines, "target": 1, "num_samples": 8}
+    expected = expected_gradients(predictor, IMAGE, key=KEY, **options)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_as_in_the_baseline_scores_nothing():
+    hidden = np.indices((H, W)).sum(axis=0) % 3 == 0
+    image = np.where(hidden[..., None], np.float32(0.25), IMAGE)
+    predictor = Predictor(small_classifier((H, W, 3)), lmjax.Replace((0.25, 0.25, 0.25)))
+    found = expected_gradients(predictor, image, key=KEY, target=1, num_samples=8)
+    np.testing.assert_array_equal(found.scores[hidden], 0)
+    assert found.scores[~hidden].all()
+
+
+def test_an_image_of_other_channels_needs_baselines():
+    def mean(image, masks):
+        return jnp.where(masks[..., None], image[None], 0).mean(axis=(1, 2))
+
+    with pytest.raises(ValueError, match=r"baselines must be given for an image of 2 channels"):
+        expected_gradients(mean, IMAGE[..., :2], key=KEY)
+    found = expected_gradients(mean, IMAGE[..., :2], key=KEY, baselines=0.5, num_samples=4)
+    assert np.isfinite(found.scores).all()
 
 
 # -- what holds for all
@@ -232,14 +316,15 @@ def test_a_linear_network_is_known_under_every_removal(name, removal):
         "smoothgrad": abs(slopes).max(axis=-1),
         "gradient times input": (slopes * IMAGE).sum(axis=-1),
         "integrated gradients": (slopes * IMAGE).sum(axis=-1),
+        "expected gradients": (slopes * IMAGE).sum(axis=-1),
     }
     static = jax.tree_util.Partial(
         lambda image, masks: Predictor(classifier, removal)(image, masks)
     )
     found = ALL[name](static, IMAGE, target=1)
     np.testing.assert_allclose(found.scores, expected[name], rtol=1e-4, atol=1e-5)
-    if name == "smoothgrad":
-        np.testing.assert_allclose(found.standard_error, 0, atol=1e-4)
+    if name in ("smoothgrad", "expected gradients"):
+        np.testing.assert_allclose(found.standard_error, 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -253,7 +338,7 @@ def test_several_targets_are_each_alone(name):
     np.testing.assert_allclose(found.scores[0], alone.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["integrated gradients", "smoothgrad"])
+@pytest.mark.parametrize("name", ["integrated gradients", "smoothgrad", "expected gradients"])
 def test_the_batch_size_changes_nothing(name):
     expected = ALL[name](NETWORK, IMAGE, target=1)
     for size in (1, 7):
@@ -292,6 +377,18 @@ def test_weights_and_images_compile_nothing_anew(name):
             integrated_gradients,
             {"baseline": 2.0},
             r"baseline must hold display colours in \[0, 1\]",
+        ),
+        (ALL["expected gradients"], {"num_samples": 1}, "num_samples must be a whole number, 2"),
+        (
+            ALL["expected gradients"],
+            {"baselines": OTHERS[:0]},
+            r"baselines must be images \['M', 13",
+        ),
+        (ALL["expected gradients"], {"baselines": OTHERS[:, 1:]}, r"got shape \[5, 12, 10, 3\]"),
+        (
+            ALL["expected gradients"],
+            {"baselines": OTHERS * 9},
+            "baselines must hold display colours",
         ),
         (ALL["smoothgrad"], {"num_samples": 1}, "num_samples must be a whole number, 2 or more"),
         (ALL["smoothgrad"], {"noise": 0.0}, "noise must be .* above 0"),

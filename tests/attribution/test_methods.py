@@ -17,8 +17,11 @@ IMAGE = np.full((SIZE, SIZE, 3), 0.5, np.float32)
 SEGMENTS = np.arange(SIZE)[:, None] // 8 * 4 + np.arange(SIZE)[None] // 8  # 16 squares
 KEY = jax.random.key(0)
 METHODS = {name: methods.get(name) for name in methods.names()}
-PLAIN = [name for name in METHODS if name != "gradcam"]  # which needs a network in layers
-SAMPLING = [name for name in METHODS if METHODS[name].budget is not None]
+CAMS = ("gradcam", "gradcam_plus_plus", "hirescam", "layercam")
+# Those that need a network in layers: tests/attribution/test_gradcam.py.
+IN_LAYERS = (*CAMS, "scorecam", "ablationcam", "fullgrad")
+PLAIN = [name for name in METHODS if name not in IN_LAYERS]
+SAMPLING = [name for name in PLAIN if METHODS[name].budget is not None]
 
 
 def reads_one_segment(image, masks):
@@ -193,5 +196,6 @@ def test_every_method_of_the_library_has_a_name():
         if inspect.isfunction(function)
         and inspect.signature(function).return_annotation is attribution.Attribution
     }
-    named = {METHODS[name].function for name in PLAIN} | {attribution.gradcam}
+    named = {METHODS[name].function for name in METHODS if name not in CAMS}
+    named |= {getattr(attribution, name) for name in CAMS}  # by way of the last layer
     assert functions - {attribution.exact_shapley} == named

@@ -12,17 +12,21 @@ import pytest
 from lmjax.attribution import (
     Surrogate,
     banzhaf,
+    exact_shapley,
     hsic,
     kernelshap,
     lime,
+    lime_regression,
     permutation_shapley,
     rise,
     sobol,
     stable_ranking,
 )
+from lmjax.attribution.banzhaf import difference_of_means
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.sampling import Estimate, Sampling, run
-from lmjax.masks import numbered
+from lmjax.evaluation.requests import answered
+from lmjax.masks import bernoulli_keep, numbered, random_keep
 from lmjax.masks.families import Masks
 from tests.support.games import game, picture, smooth_table, strip
 
@@ -83,10 +87,11 @@ class Identity:
     planned: list = dataclasses.field(default_factory=list)
     shape: tuple[int, int] = (2, 2)
 
-    def payoffs(self, variants, *, expected=None):
+    def ask(self, variants, *, expected=None):
         self.planned.append(expected)
         prediction = Prediction(self.target, np.ones(2), 0, np.ones(()))
         values = np.ones((1, 2)) if isinstance(variants, Masks) else variants  # of the whole image
+        yield from ()  # asks nothing
         return Payoffs(values, np.ones(2) * self.whole, prediction)
 
 
@@ -94,7 +99,7 @@ GAME = Identity()
 
 
 def mean(method, num_samples, game=GAME, **options):
-    return run(method, game, num_samples, expected=num_samples + 1, **options)
+    return answered(run(method, game, num_samples, expected=num_samples + 1, **options))
 
 
 def test_a_run_without_a_rule_asks_once():
@@ -212,13 +217,13 @@ def test_a_run_in_parts_equals_one_run(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_plan_every_portion_for_the_variants_of_the_whole_run(name, monkeypatch):
-    planned, payoffs = set(), Game.payoffs
+    planned, ask = set(), Game.ask
 
     def watched(game, masks, *, expected=None):
         planned.add(expected)
-        return payoffs(game, masks, expected=expected)
+        return ask(game, masks, expected=expected)
 
-    monkeypatch.setattr(Game, "payoffs", watched)
+    monkeypatch.setattr(Game, "ask", watched)
     found = explain(name, METHODS[name][2][-1], until=lambda *estimate: False)
     (expected,) = planned
     if name == "sobol":  # variants that coincide are evaluated once
@@ -387,3 +392,77 @@ def test_what_is_no_function_cannot_stop_a_run():
     given = game(smooth_table(8)), picture(8), strip(8)
     with pytest.raises(ValueError, match=r"until must be a function .* got 5"):
         banzhaf(*given, key=jax.random.key(0), num_samples=64, until=5)
+
+
+# -- samples of one method that serve another
+
+
+def lime_of(num_samples, **options):
+    return lime(NETWORK, picture(S), strip(S), key=KEY, num_samples=num_samples, **options)
+
+
+def banzhaf_of(num_samples, **options):
+    return banzhaf(NETWORK, picture(S), strip(S), key=KEY, num_samples=num_samples, **options)
+
+
+def test_lime_s_coalitions_serve_banzhaf_values():
+    drawn = lime_of(400)
+    found = banzhaf_of(399, previous=drawn)
+    assert found.num_variants == 400  # none is new
+    keep = random_keep(S, 400, key=KEY)[1:]
+    expected = difference_of_means(keep, drawn.samples.values)
+    np.testing.assert_allclose(found.scores, expected.scores[0], atol=1e-6)
+    np.testing.assert_allclose(found.standard_error, expected.standard_error[0], atol=1e-6)
+    more = banzhaf_of(600, previous=drawn)
+    assert more.num_variants == 601
+    again = banzhaf_of(600, previous=found)
+    np.testing.assert_allclose(more.scores, again.scores, atol=1e-6)
+    error = np.abs(more.scores - banzhaf_of(2**S).scores) / more.standard_error
+    assert error.max() < 4
+
+
+def test_banzhaf_coalitions_serve_lime():
+    drawn = banzhaf_of(400)
+    found = lime_of(401, previous=drawn)
+    assert found.num_variants == 401
+    keep = np.concatenate([np.ones((1, S), bool), bernoulli_keep(S, 400, key=KEY)])
+    values = np.concatenate([drawn.samples.whole[None], drawn.samples.values])
+    scores, intercept, r2 = lime_regression(keep, values)
+    np.testing.assert_allclose(found.scores, scores[0], atol=1e-5)
+    np.testing.assert_allclose([found.intercept, found.r2], [intercept[0], r2[0]], atol=1e-5)
+    np.testing.assert_allclose(
+        lime_of(401, previous=lime_of(401, previous=drawn)).scores, found.scores
+    )
+
+
+def test_samples_with_all_coalitions_give_exact_shapley_values():
+    small, number = 4, 400
+    network, options = game(smooth_table(small)), {"key": KEY, "target": (2, 0)}
+    exact = exact_shapley(network, picture(small), strip(small), target=(2, 0))
+    drawn = lime(network, picture(small), strip(small), num_samples=number, **options)
+    found = kernelshap(network, picture(small), strip(small), previous=drawn, **options)
+    np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
+    np.testing.assert_array_equal(found.standard_error, 0)
+    assert found.num_variants == drawn.num_variants
+    (single,) = drawn.target[:1]
+    alone = {**options, "target": single}
+    drawn = lime(network, picture(small), strip(small), num_samples=number, **alone)
+    found = kernelshap(network, picture(small), strip(small), key=KEY, previous=drawn)
+    assert found.target == single
+    np.testing.assert_allclose(found.scores, exact.scores[0], atol=1e-6)
+
+
+def test_samples_that_do_not_serve_are_refused():
+    with pytest.raises(ValueError, match=r"lime holds .* of the 2\^10 coalitions of 10 segments"):
+        kernelshap(NETWORK, picture(S), strip(S), key=KEY, previous=lime_of(300))
+    with pytest.raises(ValueError, match="sampled by"):  # another distribution
+        banzhaf_of(400, previous=lime_of(300, keep_probability=0.4))
+    with pytest.raises(ValueError, match="sampled by"):
+        lime_of(400, keep_probability=0.4, previous=banzhaf_of(300))
+    pairs = kernelshap(NETWORK, picture(S), strip(S), key=KEY, num_samples=300)
+    for method in (lime_of, banzhaf_of):
+        with pytest.raises(ValueError, match="sampled by"):
+            method(400, previous=pairs)
+    other = game(smooth_table(S, seed=1))
+    with pytest.raises(ValueError, match="another image, predictor or objective"):
+        banzhaf(other, picture(S), strip(S), key=KEY, num_samples=299, previous=lime_of(300))

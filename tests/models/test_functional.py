@@ -408,8 +408,8 @@ def test_other_mistakes_are_named(small, tmp_path):
         small.apply(images, masks, masking=lmjax.LayerMasking(depth=2))
     with pytest.raises(ValueError, match=r"until must be.*'layer9'.*it has .*stem.*block"):
         small.apply(images, masks, masking=lmjax.LayerMasking(depth="layer9"))
-    with pytest.raises(ValueError, match="Grad-CAM takes"):
-        small.cut()
+    with pytest.raises(ValueError, match=r"layer must be a module of the network.*it has .*stem"):
+        small.cut("layer9")
     with pytest.raises(ValueError, match=r"masks"):
         small.apply(images, masks[:, :16])
     with pytest.raises(ValueError, match=r"layer masking|LayerMasking"):

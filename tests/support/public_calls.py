@@ -151,7 +151,14 @@ def _attribution() -> dict[str, Call]:
         attribution.integrated_gradients,
         {**calls["integrated_gradients"].arguments, "baseline": np.zeros_like(IMAGE)},
     )
-    calls["gradcam"] = call(attribution.gradcam, Brightest.features, Brightest.head, IMAGE)
+    halves = Brightest.features, Brightest.head
+    for name in ("gradcam", "gradcam_plus_plus", "hirescam", "layercam"):
+        calls[name] = call(getattr(attribution, name), *halves, IMAGE)
+    for name in ("scorecam", "ablationcam"):
+        given = {**calls[name].arguments, "halves": halves}
+        calls[name] = Call(getattr(attribution, name), given)
+    layered = lmjax.Predictor(small_network(), lmjax.LayerMasking())
+    calls["fullgrad"] = call(attribution.fullgrad, layered, IMAGE)
     outputs = keep @ SCORES
     calls["lime_regression"] = call(attribution.lime_regression, keep, outputs)
     calls["stable_ranking"] = Call(
@@ -162,6 +169,11 @@ def _attribution() -> dict[str, Call]:
 
 def _stop(top, scores, errors):
     return attribution.stable_ranking(top)(scores, errors)
+
+
+def _kernel_of(classifier):
+    """Weights in the place of a heatmap."""
+    return classifier.variables["params"]["conv"]["kernel"]
 
 
 def _metrics() -> dict[str, Call]:
@@ -181,6 +193,8 @@ def _metrics() -> dict[str, Call]:
         "class_similarity": call(metrics.class_similarity, classes, others, similar),
         "cosine_similarity": call(metrics.cosine_similarity, SCORES, SCORES[::-1]),
         "entropy_complexity": call(metrics.entropy_complexity, SCORES),
+        "efficient_mprt": call(metrics.efficient_mprt, _kernel_of, small_network(), key=KEY),
+        "mprt": call(metrics.mprt, _kernel_of, small_network(), key=KEY),
         "kendall": call(metrics.kendall, SCORES, SCORES[::-1]),
         "local_lipschitz": call(metrics.local_lipschitz, Brightest.head, IMAGE, key=KEY),
         "max_sensitivity": call(metrics.max_sensitivity, Brightest.head, IMAGE, key=KEY),
@@ -264,7 +278,7 @@ def _objectives() -> dict[str, Call]:
 def _evaluation() -> dict[str, Call]:
     images, image_of = np.stack([IMAGE, IMAGE[::-1]]), np.array([0, 1, 1])
     evaluator = evaluation.Evaluator(PREDICTOR)
-    layered = evaluation.Predictor(_small(), lmjax.LayerMasking())
+    layered = evaluation.Predictor(small_network(), lmjax.LayerMasking())
     return {
         "as_evaluator": call(evaluation.as_evaluator, PREDICTOR),
         "as_predictor": call(evaluation.as_predictor, PREDICTOR),
@@ -278,7 +292,7 @@ def _evaluation() -> dict[str, Call]:
 
 
 @functools.cache
-def _small() -> Classifier:
+def small_network() -> Classifier:
     """A network of one convolution."""
     module = Small(num_classes=CLASSES)
     return Classifier(initial_variables(module, PREPROCESSING, 0), module, PREPROCESSING)
@@ -334,7 +348,7 @@ def _masking() -> dict[str, Call]:
 
 
 def _training() -> dict[str, Call]:
-    classifier, rng = _small(), np.random.default_rng(0)
+    classifier, rng = small_network(), np.random.default_rng(0)
     images = rng.integers(0, 256, (4, SIZE, SIZE, 3)).astype(np.uint8)
     labels = np.array([0, 1, 2, 1], np.int32)
     shown = jnp.asarray(images, jnp.float32) / 255
