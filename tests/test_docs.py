@@ -236,7 +236,9 @@ def test_every_network_is_in_the_table():
 
 
 def test_every_method_is_on_the_page_of_methods():
-    described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/reference/methods.md").read_text(), re.M)
+    described = re.findall(
+        r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/reference/methods.md").read_text(), re.M
+    )
     assert described == list(methods.names())
 
 

@@ -1,23 +1,22 @@
 """Attribution, the result of every attribution method."""
 
 import dataclasses
-import os
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.summary import summarize
-from lmjax.attribution.record import Drawn, Record
+from lmjax.attribution.record import Record
+from lmjax.attribution.saved import Saved
 
 _STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Attribution(Drawn):
+class Attribution(Saved):
     """Scores of the segments of an image, or of its pixels, for one class or for T classes.
 
     Attributes:
@@ -40,6 +39,8 @@ class Attribution(Drawn):
       record: how it was made: method, network, removal, settings, key, versions.
     """
 
+    KIND: ClassVar[str] = "attribution"
+
     scores: np.ndarray
     target: int | tuple[int, ...] | None = dataclasses.field(metadata=_STATIC)
     probability: np.ndarray
@@ -57,31 +58,6 @@ class Attribution(Drawn):
     def heatmap(self) -> np.ndarray:
         """Scores of pixels, those of their segments: `[H, W]` or `[T, H, W]`."""
         return self.scores if self.segments is None else self.scores[..., self.segments]
-
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
-
-        A file of another attribution is replaced, any other file is not.
-
-        Raises:
-          ValueError: a path that does not end in `.npz`, or a file that is no attribution.
-          OSError: the file cannot be written.
-        """
-        from lmjax.attribution import files
-
-        return files.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Attribution":
-        """Reads what `save` has written; a method that samples can go on from it.
-
-        Raises:
-          ValueError: another file, a damaged one, or one of another version's format.
-          OSError: the file cannot be read.
-        """
-        from lmjax.attribution import files
-
-        return files.read(path)
 
     def plot(self, *, image: ArrayLike | None = None, ax: Any = None) -> Any:
         """Draws the heatmap of one target; returns matplotlib's axes.

@@ -1,54 +1,60 @@
-"""Files of attributions, which hold all there is, the samples to go on with included."""
+"""Files of results, which hold all there is, the samples to go on with included.
+
+Fields of a result that are static in JAX are in the header, all others are arrays.
+"""
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lmjax._utils import array_file
-from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.record import Record, tuples
 from lmjax.attribution.rise import Sums
 from lmjax.attribution.sampling import Samples
+from lmjax.attribution.saved import Saved
 
-_KIND = "attribution"
-_ARRAYS = (
-    *("scores", "probability", "predicted_probability", "segments"),
-    *("standard_error", "intercept", "r2"),
-)
-_VALUES = ("target", "predicted_class", "num_variants")
+R = TypeVar("R", bound=Saved)
+
 _SAMPLES = ("values", "whole", "key_data")
 _COUNTED = ("draws", "count", "settings")
 
 
-def write(attribution: Attribution, path: str | os.PathLike) -> Path:
-    """Writes an attribution; see `Attribution.save`."""
-    arrays = {name: getattr(attribution, name) for name in _ARRAYS}
-    header: dict[str, Any] = {name: getattr(attribution, name) for name in _VALUES}
-    header["record"] = attribution.record and dataclasses.asdict(attribution.record)
-    samples = attribution.samples
+def write(result: Any, path: str | os.PathLike) -> Path:
+    """Writes a result; see `Saved.save`."""
+    arrays, values = ({n: getattr(result, n) for n in names} for names in _fields(type(result)))
+    header = {**values, "record": result.record and dataclasses.asdict(result.record)}
+    samples = result.samples
     if samples is not None:
         header["samples"] = {name: getattr(samples, name) for name in _COUNTED}
         arrays |= {f"samples.{name}": getattr(samples, name) for name in _SAMPLES}
         sums = {} if samples.sums is None else samples.sums._asdict()
         arrays |= {f"sums.{name}": value for name, value in sums.items()}
-    return array_file.write(path, _KIND, header, arrays)
+    return array_file.write(path, result.KIND, header, arrays)
 
 
-def read(path: str | os.PathLike) -> Attribution:
-    """Reads an attribution; see `Attribution.load`."""
-    header, arrays = array_file.read(path, _KIND)
+def read(cls: type[R], path: str | os.PathLike) -> R:
+    """Reads a result; see `Saved.load`."""
+    header, arrays = array_file.read(path, cls.KIND)
+    names, static = _fields(cls)
     try:
-        return Attribution(
-            **{name: arrays.get(name) for name in _ARRAYS},
-            **{name: tuples(header[name]) for name in _VALUES},
+        return cls(
+            **{name: arrays.get(name) for name in names},
+            **{name: tuples(header[name]) for name in static},
             samples=_samples(header["samples"], arrays) if "samples" in header else None,
             record=Record.from_json(header["record"]),
         )
     except (KeyError, TypeError) as error:
-        raise array_file.damaged(path, _KIND, error) from error
+        raise array_file.damaged(path, cls.KIND, error) from error
+
+
+def _fields(cls: Any) -> tuple[list[str], list[str]]:
+    """Returns the names of a result's arrays, and of what is static beside its record."""
+    fields = [each for each in dataclasses.fields(cls) if each.name not in ("samples", "record")]
+    static = [each.name for each in fields if each.metadata.get("static")]
+    return [each.name for each in fields if each.name not in static], static
 
 
 def _samples(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Samples:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +23,9 @@ from lmjax.attribution.interaction_estimates import (
 from lmjax.attribution.interaction_indices import INDICES, Sums, index_sums
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime
+from lmjax.attribution.record import Record, recorded
 from lmjax.attribution.sampling import Samples, check_drawn, check_same_game, samples_of
+from lmjax.attribution.saved import Saved
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.many_images import asking_of, over_images
 from lmjax.evaluation.objectives import Objective
@@ -38,7 +40,7 @@ _FEWEST_DEFAULT = 2**_MOST_EXACT
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Interactions:
+class Interactions(Saved):
     """Scores of segments and of pairs of them, for one class or for T classes.
 
     Attributes:
@@ -59,7 +61,10 @@ class Interactions:
         to the output for the whole image; None for "Banzhaf", which does not add up.
       samples: the state from which a later call goes on, as its `previous=`; None where all
         coalitions were evaluated.
+      record: how it was made: method, network, removal, settings, key, versions.
     """
+
+    KIND: ClassVar[str] = "interactions"
 
     scores: np.ndarray
     pairs: np.ndarray
@@ -74,6 +79,7 @@ class Interactions:
     pairs_standard_error: np.ndarray
     intercept: np.ndarray | None = None
     samples: Any = None
+    record: Record | None = dataclasses.field(default=None, metadata=_STATIC)
 
     @property
     def heatmap(self) -> np.ndarray:
@@ -86,6 +92,61 @@ class Interactions:
         segment = check_whole("segment", segment, least=0, most=count - 1, note="its label")
         return self.pairs[..., segment, :][..., self.segments]
 
+    def plot(
+        self, *, segment: int | None = None, image: ArrayLike | None = None, ax: Any = None
+    ) -> Any:
+        """Draws the scores of segments, or the partners of one; returns matplotlib's axes.
+
+        Args:
+          segment: whose partners to draw; None draws the scores of single segments.
+          image: `[H, W, C]` in [0, 1], to draw under them.
+          ax: axes to draw on; None makes a figure.
+
+        Raises:
+          ValueError: several targets; draw one with `lmjax.plots.heatmap`.
+        """
+        from lmjax import plots
+
+        if isinstance(self.target, tuple):
+            raise ValueError(
+                f"these interactions have {len(self.target)} targets; draw one with "
+                "lmjax.plots.heatmap(interactions.partners(segment)[0])"
+            )
+        values = self.heatmap if segment is None else self.partners(segment)
+        return plots.heatmap(values, image=image, ax=ax)
+
+    def to_pandas(self) -> Any:
+        """Returns a table with a row for each segment and each pair of each target.
+
+        Columns `first` and `second` are the two segments, equal for a single one. Tables join as
+        those of `Attribution`.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        import pandas
+
+        count = self.scores.shape[-1]
+        first, second = np.triu_indices(count)
+        each = np.arange(count)
+
+        def listed(singles: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+            both = np.array(np.reshape(pairs, (-1, count, count)))
+            both[:, each, each] = np.reshape(singles, (-1, count))
+            return both[:, first, second]
+
+        scores = listed(self.scores, self.pairs)
+        targets = np.array(self.target if isinstance(self.target, tuple) else [self.target])
+        columns: dict[str, Any] = {
+            "target": np.repeat(targets, len(first)),
+            "first": np.tile(first, len(targets)),
+            "second": np.tile(second, len(targets)),
+            "score": scores.ravel(),
+            "standard_error": listed(self.standard_error, self.pairs_standard_error).ravel(),
+        }
+        about = {} if self.record is None else self.record.columns
+        return pandas.DataFrame({**about, "index": self.index, **columns})
+
     def __repr__(self) -> str:
         names = ("scores", "pairs", "target", "probability", "num_variants")
         fields = [f"{name}={summarize(getattr(self, name))}" for name in names]
@@ -93,6 +154,7 @@ class Interactions:
 
 
 @over_images
+@recorded
 def interactions(
     predictor: Callable | Evaluator,
     image: ArrayLike,

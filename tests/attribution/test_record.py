@@ -215,3 +215,40 @@ def test_results_are_drawn_and_shown_in_notebooks():
         several.plot()
     with pytest.raises(ValueError, match=r"has 2 targets; draw one with lmjax\.plots\.curve"):
         deletion(target=(0, 1)).plot()
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_samples": 2**9}, {"index": "STII", "target": (0, 2), "num_samples": 200}]
+)
+def test_interactions_are_kept_as_attributions_are(options, tmp_path):
+    found = attribution.interactions(GREY, IMAGE, SQUARES, key=KEY, **options)
+    assert found.record.method == "interactions"
+    path = found.save(tmp_path / "pairs.npz")
+    again = attribution.Interactions.load(path)
+    assert_same(found, again)
+    if found.samples is not None:
+        rest = {**options, "num_samples": 300}
+        more = attribution.interactions(GREY, IMAGE, SQUARES, key=KEY, previous=again, **rest)
+        assert more.num_variants > found.num_variants
+    with pytest.raises(ValueError, match="attribution"):
+        Attribution.load(path)
+    with pytest.raises(ValueError, match=r"pairs\.npz"):
+        lime().save(path)
+
+
+def test_interactions_as_a_table_and_as_pictures():
+    found = attribution.interactions(GREY, IMAGE, SQUARES, key=KEY, target=(0, 2))
+    count = found.scores.shape[-1]
+    table = found.to_pandas()
+    assert len(table) == 2 * count * (count + 1) // 2
+    row = table[(table.target == 2) & (table["first"] == 1) & (table["second"] == 4)]
+    assert row.score.item() == found.pairs[1, 1, 4]
+    single = table[(table.target == 0) & (table["first"] == 3) & (table["second"] == 3)]
+    assert single.score.item() == found.scores[0, 3]
+    with pytest.raises(ValueError, match="2 targets"):
+        found.plot()
+    alone = attribution.interactions(GREY, IMAGE, SQUARES, key=KEY, target=0)
+    for options, expected in (({}, alone.heatmap), ({"segment": 2}, alone.partners(2))):
+        drawn = alone.plot(image=IMAGE, **options)
+        np.testing.assert_array_equal(drawn.images[-1].get_array(), expected)
+    assert "<img" in alone._repr_html_()

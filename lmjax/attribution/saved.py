@@ -1,0 +1,38 @@
+"""What results of attribution methods have in common: files, and pictures in notebooks."""
+
+import os
+from pathlib import Path
+from typing import ClassVar, Self
+
+from lmjax.attribution.record import Drawn
+
+
+class Saved(Drawn):
+    """A result that is kept in one file, with the samples to go on from."""
+
+    KIND: ClassVar[str]
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
+
+        A file of another result of this kind is replaced, any other file is not.
+
+        Raises:
+          ValueError: a path that does not end in `.npz`, or a file that holds something else.
+          OSError: the file cannot be written.
+        """
+        from lmjax.attribution import files
+
+        return files.write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Reads what `save` has written; a method that samples can go on from it.
+
+        Raises:
+          ValueError: another file, a damaged one, or one of another version's format.
+          OSError: the file cannot be read.
+        """
+        from lmjax.attribution import files
+
+        return files.read(cls, path)
