@@ -5,7 +5,9 @@
 Builds every network of `timm.list_models` whose family is no plain transformer with random weights
 at 64 pixels (96 or its own size where it takes no smaller one), imports it, masks it, compiles it
 and runs it on two images: all of the first is visible, half of the second is hidden and holds NaN.
-The first answer has to be PyTorch's, the second finite. Goes on where an earlier run stopped. Then
+The first answer has to be PyTorch's, the second finite. (Deep networks with random weights may have
+an answer that float32 hardly determines: theirs may differ by three times what it moves by when the
+images are scaled by 1 + 2e-7.) Goes on where an earlier run stopped. Then
 prints the table of docs/foreign_networks.md. One network takes 5 to 60 seconds, all of them hours;
 `--part 0 --parts 2` and `--part 1 --parts 2` divide them among two processes with a file each.
 """
@@ -99,21 +101,23 @@ def run(name: str) -> dict[str, Any]:
     channels, size = module.pretrained_cfg["input_size"][0], size_of(module)
     images = np.random.default_rng(0).normal(size=(2, channels, size, size)).astype(np.float32)
     with torch.no_grad():
-        expected = module(torch.from_numpy(images[:1])).numpy()
+        whole = torch.from_numpy(images[:1].copy())
+        expected, moved = (module(x).numpy() for x in (whole, whole * (1 + 2e-7)))
     graph, params = import_module(module, [1, channels, size, size], check=False)
     masks = np.ones((2, size, size), bool)
     masks[1, :, size // 2 :] = False
     images[1, :, ~masks[1]] = np.nan
     masked = jax.jit(layer_mask(graph, layout="NCHW")).lower(params, images, masks)
     logits = np.asarray(masked.compile(FAST_COMPILATION)(params, images, masks))
-    return {"size": size, **judge(logits, expected)}
+    return {"size": size, **judge(logits, expected, moved)}
 
 
-def judge(logits: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+def judge(logits: np.ndarray, expected: np.ndarray, moved: np.ndarray) -> dict[str, Any]:
     """Says whether answers to a visible and a half hidden image are right, as far as is known."""
-    difference = float(np.abs(logits[0] - expected[0]).max() / np.abs(expected).max())
+    largest = np.abs(expected).max()
+    difference = float(np.abs(logits[0] - expected[0]).max() / largest)
     finite = bool(np.isfinite(logits).all())
-    right = finite and difference <= TOLERANCE
+    right = finite and difference <= max(TOLERANCE, 3 * np.abs(moved - expected).max() / largest)
     reason = {} if right else {"reason": "differs from PyTorch" if finite else "NaN or infinite"}
     return {"status": "ran" if right else "wrong", "difference": f"{difference:.1e}", **reason}
 

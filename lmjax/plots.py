@@ -40,7 +40,8 @@ _UNSIGNED = "Reds"
 _DIVERGING = "RdBu"  # blue: above 1/2
 _SHARES = "Blues"
 _OBJECT = "#00b050"
-_OPACITY = 0.65  # of a heatmap
+OPACITY = 0.65
+"""Of heatmaps over their image."""
 _BESIDE = {"ha": "right", "va": "center", "rotation": 90}
 _LABEL_WIDTH = 28  # letters, of labels in legends and beside colour bars and rows
 _Y_LABEL_WIDTH = 27
@@ -241,7 +242,7 @@ def explanation(
         for variant, line in zip(variants, axes[1:]):
             _draw_variant(line, picture, variant, letters)
         label = textwrap.fill(colour_label, _letters(height, font))
-        figure.colorbar(drawn, ax=axes[0].tolist(), label=label, aspect=15, alpha=_OPACITY)
+        figure.colorbar(drawn, ax=axes[0].tolist(), label=label, aspect=15, alpha=OPACITY)
         figure.suptitle(textwrap.fill(title, _letters(size[0], font * 1.2)))
     return figure
 
@@ -297,7 +298,7 @@ def comparison(
             beside = _wrapped(row.title, _letters(height, _SMALL_FONT))
             line[0].text(-0.06, 0.5, beside, transform=line[0].transAxes, **_BESIDE)
             label = textwrap.fill(row.colour_label, _letters(height, _SMALL_FONT))
-            figure.colorbar(drawn, ax=line.tolist(), label=label, alpha=_OPACITY)
+            figure.colorbar(drawn, ax=line.tolist(), label=label, alpha=OPACITY)
         for heading, ax in zip(columns, axes[0, 1:]):
             ax.title.set_text(f"{heading}\n{ax.get_title()}".strip())
         for variant, line in zip(variants, axes[len(rows) :]):
@@ -321,6 +322,16 @@ def removal_colour(name: str) -> str:
     white = max(0.68 - 0.07 * blocks, 0.05)
     red, green, blue = (part * (1 - white) + white for part in to_rgb(colour))
     return to_hex((red, green, blue))
+
+
+def colour_table(*, signed: bool) -> list[str]:
+    """Returns the 256 colours of heatmaps, from the lowest value to the highest.
+
+    Args:
+      signed: whether values below 0 have colours of their own.
+    """
+    colours = colormaps[_SIGNED if signed else _UNSIGNED]
+    return [to_hex(colours(i)) for i in range(256)]
 
 
 def is_emphasised(removal: str | None) -> bool:
@@ -856,7 +867,7 @@ def _draw_heatmap(
         ax.text(*middle, _wrapped(panel.reason, 20), ha="center", va="center", color="0.25")
     else:
         scale = {"cmap": colours.cmap, "norm": colours.norm}
-        ax.imshow(panel.heatmap, alpha=_OPACITY, extent=place, **scale)
+        ax.imshow(panel.heatmap, alpha=OPACITY, extent=place, **scale)
     ax.set(xlim=(-0.5, under.shape[1] - 0.5), ylim=(under.shape[0] - 0.5, -0.5))
     _draw_frame(ax, picture)
     if picture.object_mask is not None:
@@ -884,7 +895,7 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
     if image is not None:
         ax.imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=1)
     limit = float(np.nanmax(np.abs(found))) or 1.0
-    opacity = 1 if image is None else _OPACITY
+    opacity = 1 if image is None else OPACITY
     drawn = ax.imshow(found, cmap=_SIGNED, vmin=-limit, vmax=limit, alpha=opacity)
     ax.set(xticks=[], yticks=[])
     ax.get_figure(root=True).colorbar(drawn, ax=ax, fraction=0.046)  # pyright: ignore

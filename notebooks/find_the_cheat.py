@@ -161,4 +161,4 @@ for (name, title), values in scores.items():
 # seldom on the digit. Layer masking does it less often here than painting. One window is little of
 # the image, so paint does little harm, and the maps of layer masking spread a little wider around
 # the tag. A network that goes by a tag alone is an easy case; what removals do where much of an
-# image is hidden at once is in [the results](../docs/results.md).
+# image is hidden at once is in [the results](../docs/results/cheat.md).

@@ -41,22 +41,22 @@ def run_snippets(page, *, count, smaller=()):
     return names
 
 
-def test_readme_snippets_run():
-    names = run_snippets("README.md", count=2)
+def test_snippets_of_five_minutes_run():
+    names = run_snippets("docs/start.md", count=2)
     assert names["logits"].shape == (2, 10)
     assert names["attribution"].heatmap.shape == (128, 128)
     assert np.argmax(names["logits"][0]) == names["scene"].label  # the object alone is enough
 
 
 def test_snippets_on_adding_a_network_run():
-    names = run_snippets("docs/adding_a_network.md", count=3)
+    names = run_snippets("docs/howto/add-a-network.md", count=3)
     assert names["logits"].shape == (2, 10)
     assert np.ptp(names["expected"], axis=0).max() > 0  # images are seen
 
 
 def test_snippets_on_networks_run():
     with jax.numpy_rank_promotion("allow"):
-        names = run_snippets("docs/models.md", count=2)
+        names = run_snippets("docs/howto/own-network.md", count=2)
     assert names["logits"].shape == (1, 10)
     assert set(names["linen"].variables["batch_stats"]) == {
         f"batch_stats.BatchNorm_0.{name}" for name in ("mean", "var")
@@ -65,7 +65,7 @@ def test_snippets_on_networks_run():
 
 def test_snippets_on_removals_run():
     try:
-        names = run_snippets("docs/removals.md", count=6)
+        names = run_snippets("docs/howto/own-removal.md", count=6)
     finally:
         REGISTRY.unregister("visible_mean")
     assert names["logits"].shape == names["dimmed"].shape == (2, 10)
@@ -74,31 +74,35 @@ def test_snippets_on_removals_run():
 
 
 def test_the_table_of_removals_has_the_names_of_the_registry():
-    table = (ROOT / "docs/removals.md").read_text().split("\n\n")[2]
+    table = (ROOT / "docs/reference/removals.md").read_text().split("\n\n")[2]
     assert set(removals.names()) <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_the_table_of_objectives_has_all_of_them():
-    page = (ROOT / "docs/methods.md").read_text()
+    page = (ROOT / "docs/howto/objectives.md").read_text()
     listed = re.findall(r"^\| `(\w+)\(.*?\)` \|", page, re.M)
     functions = inspect.getmembers(objectives, inspect.isfunction)
     own = [name for name, each in functions if each.__module__ == objectives.__name__]
     assert sorted(listed) == sorted(n for n in own if n[0] != "_" and not n.startswith("check_"))
 
 
-def test_snippets_on_methods_run():
-    """And the page says what they find."""
-    names = run_snippets("docs/methods.md", count=2)
+def test_snippets_on_objectives_run():
+    names = run_snippets("docs/howto/objectives.md", count=1)
     assert names["against"].scores.shape == (16,)
     assert names["against"].target is None
     assert names["curve"].values[0] > 0  # an 8 it is
     assert np.ptp(names["either"].scores) > 0
+
+
+def test_snippets_on_pairs_run():
+    """And the page says what they find."""
+    names = run_snippets("docs/howto/pairs-of-segments.md", count=1)
     pairs = [names["found"].pairs[one, other] for one, other in ((3, 4), (2, 4), (1, 6))]
     np.testing.assert_allclose(pairs, [0.28, -0.29, 0.31], atol=0.006)
 
 
 def test_snippets_on_devices_run():
-    assert run_snippets("docs/devices.md", count=1)["logits"].shape == (40, 10)
+    assert run_snippets("docs/howto/many-devices.md", count=1)["logits"].shape == (40, 10)
 
 
 def test_snippets_on_training_run(tmp_path, monkeypatch):
@@ -106,7 +110,7 @@ def test_snippets_on_training_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fewer = [("24_000", "16"), ("epochs=2", "epochs=1, batch_size=8"), ("12_000", "16")]
     fewer += [("patches:layer", "flip")]  # what compiles longest
-    names = run_snippets("docs/training.md", count=2, smaller=fewer)
+    names = run_snippets("docs/howto/train.md", count=2, smaller=fewer)
     assert names["table"].num_rows == 2
     assert (tmp_path / "runs/own/classifier.safetensors").is_file()
     assert names["classifier"].class_names[9] == "9"
@@ -115,22 +119,39 @@ def test_snippets_on_training_run(tmp_path, monkeypatch):
 def test_snippets_on_studies_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fewer = [
-        *((f"length={n}", "length=2") for n in (500, 300)),
+        ("length=500", "length=2"),
         ('("slic",))', '("grid",), orders=("random",), fractions=(0.0, 0.5))'),
+        ('"layer", "grey"', '"grey", "black"'),  # what compiles longest
+    ]
+    names = run_snippets("docs/howto/run-a-study.md", count=1, smaller=fewer)
+    assert set(names["table"].column("removal").to_pylist()) == {"grey", "black"}
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_snippets_on_the_contest_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fewer = [
+        *((f"length={n}", "length=2") for n in (500, 300)),
         ('"layer", "grey"', '"grey", "black"'),  # what compiles longest
         ('"grey_fitted"))', '"grey_fitted"), parts=("random",), n_segments=(16,), steps=2)'),
     ]
     try:
-        names = run_snippets("docs/studies.md", count=2, smaller=fewer)
+        names = run_snippets("docs/reference/studies.md", count=1, smaller=fewer)
     finally:
         REGISTRY.unregister("grey_fitted")
     assert set(names["table"].column("removal").to_pylist()) == {"grey", "black", "grey_fitted"}
-    assert (tmp_path / "report.html").is_file()
 
 
 def commands_of(page):
-    """The arguments of the commands of lmjax in a page's snippets, as a shell expands them."""
-    snippets = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    """The arguments of the commands of lmjax in a page's snippets, as a shell expands them.
+
+    Pages of results begin with the names that their first page sets.
+    """
+    text = (ROOT / page).read_text()
+    if str(page).startswith("docs/results/"):
+        index = (ROOT / "docs/results/index.md").read_text()
+        text = "\n".join(["```sh", *re.findall(r"^[A-Z]=.*", index, re.M), "```", text])
+    snippets = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(snippets).replace("\\\n", " ").splitlines()
     lines = [line for line in lines if re.match("lmjax |[A-Z]+=", line)]
     script = "lmjax() { printf '%s\\0' \"$@\"; echo; }\n" + "\n".join(lines)
@@ -167,8 +188,9 @@ def only_read(monkeypatch):
 
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
-    if re.search(r"^lmjax ", page.read_text(), re.M) and page.name != "results.md"  # has loops
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    if re.search(r"^lmjax ", page.read_text(), re.M)
+    and page.relative_to(ROOT).as_posix() != "docs/results/training.md"  # has loops
 )
 
 
@@ -195,33 +217,36 @@ def test_commands_are_expanded_as_shells_do(tmp_path):
 
 
 def test_counts_of_networks_and_weights_are_the_registrys():
-    readme, models = ((ROOT / page).read_text() for page in ("README.md", "docs/models.md"))
+    overview, start, models = (
+        (ROOT / "docs" / page).read_text()
+        for page in ("reference/index.md", "start.md", "reference/networks.md")
+    )
     published = [name for name in registry.names() if registry.network(name).bundled is None]
-    assert f"{len(published)} in all" in readme
-    assert f"lists {len(registry.tags())} published weights" in readme
+    assert f"{len(published)} in all" in overview
+    assert f"[{len(registry.tags())} weights]" in start
     for publisher in ("torchvision", "timm"):
         tags = [tag for tag in registry.tags() if tag.startswith(f"{publisher}/")]
         assert re.search(rf"\b{len(tags)}( tags)? of {publisher}", models)
 
 
 def test_every_network_is_in_the_table():
-    table = (ROOT / "docs/models.md").read_text().split("## Parity and cost")[1]
+    table = (ROOT / "docs/reference/networks.md").read_text().split("## Parity and cost")[1]
     listed = dict(re.findall(r"^\| (\w+) \| ([\d,]+) \|", table, re.MULTILINE))
     assert listed == {n: f"{registry.network(n).parameters:,}" for n in registry.names()}
 
 
 def test_every_method_is_on_the_page_of_methods():
-    described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/methods.md").read_text(), re.M)
+    described = re.findall(r"^\*\*.*\(`(\w+)`\)", (ROOT / "docs/reference/methods.md").read_text(), re.M)
     assert described == list(methods.names())
 
 
 def test_every_source_is_on_the_page_of_data():
-    page = (ROOT / "docs/data.md").read_text()
+    page = (ROOT / "docs/reference/data.md").read_text()
     assert re.findall(r"^\| `([a-z-]+)[`:]", page, re.M)[: len(data.names())] == list(data.names())
 
 
 def test_every_setting_and_augmentation_is_on_the_page_of_training():
-    page = (ROOT / "docs/training.md").read_text()
+    page = (ROOT / "docs/howto/train.md").read_text()
     for setting in dataclasses.fields(TrainingConfig):
         assert f"--{setting.name.replace('_', '-')}" in page
     for kind in (*MASKING_KINDS, *PLAIN_KINDS):

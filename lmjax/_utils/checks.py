@@ -9,7 +9,7 @@ import numpy as np
 
 LARGEST = {
     "seed": 2**32 - 1,
-    **dict.fromkeys(("samples", "num_permutations", "num_designs", "batch_size"), 10**6),
+    **dict.fromkeys(("samples", "budget", "num_permutations", "num_designs", "batch_size"), 10**6),
     **dict.fromkeys(("num_samples", "images", "test_images"), 10**7),
     **dict.fromkeys(("num_classes", "images_per_shard", "epochs"), 10**5),
     **dict.fromkeys(("n_segments", "patches", "rise_grids", "resamples"), 10**4),

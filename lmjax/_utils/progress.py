@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,18 +24,21 @@ def progress_bar(
     """Makes a bar of tqdm: a widget in a notebook, text elsewhere, in a log a line a minute.
 
     Args:
-      shown: whether to show it; None shows it on a terminal and in a notebook.
+      shown: whether to show it; None shows it on a terminal and in a notebook, unless the
+        environment has `TQDM_DISABLE`, as for notebooks that are stored with their outputs.
       total: how much there is to do.
       unit: what is counted, as it follows a number.
       worth_it: whether to show it where `shown` is None.
       **options: of tqdm, such as `desc` and `initial`.
     """
     watched = on_terminal() or in_notebook()
+    if shown is None:
+        shown = watched and worth_it and not os.environ.get("TQDM_DISABLE")
     return _tqdm()(
         total=total,
         unit=unit,
         mininterval=0.1 if watched else _SECONDS_IN_LOGS,
-        disable=not ((watched and worth_it) if shown is None else shown),
+        disable=not shown,
         **options,
     )
 

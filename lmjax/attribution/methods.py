@@ -149,6 +149,7 @@ def attribute(
     *,
     key: jax.Array,
     num_samples: int | None = None,
+    evaluations: int | None = None,
     target: int | Sequence[int] | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
@@ -161,6 +162,7 @@ def attribute(
       key: for methods that draw at random.
       num_samples: about how many variants to evaluate; None leaves it to the method. Methods
         without a number of samples ignore it.
+      evaluations: the most variants to evaluate, in the place of `num_samples`.
 
     Raises:
       ValueError: too few samples, and all that the method raises.
@@ -169,8 +171,10 @@ def attribute(
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
-    if num_samples is not None:
-        options |= _spend(name, num_samples, int(segments.max()) + 1)
+    if evaluations is not None and "evaluations" in takes:
+        options["evaluations"] = evaluations
+    elif (variants := num_samples if evaluations is None else evaluations) is not None:
+        options |= _spend(name, variants, int(segments.max()) + 1)
     return method.function(evaluator, image, **options)
 
 
@@ -222,6 +226,34 @@ def check_samples(
         message = f"num_samples {samples} are too few with {num_segments} segments: {more}"
         warn("samples of methods", message, stacklevel=2)
     return {**dict.fromkeys(chosen), **dict.fromkeys(sampling, samples), **short}
+
+
+def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
+    """Checks that a number of evaluations is enough for every method, before any runs.
+
+    Args:
+      chosen: names of methods.
+      budget: the most variants that each may evaluate under each removal.
+      num_segments: S.
+
+    Raises:
+      ValueError: too few for one of the methods, or none of them samples.
+    """
+    sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
+    if not sampling:
+        raise ValueError(
+            f"budget has no effect on {', '.join(chosen)}, which evaluate what they need; leave it "
+            "out, or add a method that samples, such as lime"
+        )
+    budget = check_whole("budget", budget, least=1)
+    # One more than the samples need: some methods evaluate the whole image beside them.
+    needed = {name: _fewest(name, num_segments) + 1 for name in sampling}
+    short = {name: fewest for name, fewest in needed.items() if budget < fewest}
+    if short:
+        more = ", ".join(f"{fewest} for {name}" for name, fewest in short.items())
+        raise ValueError(
+            f"budget must be at least {more}, with {num_segments} segments; got {budget}"
+        )
 
 
 def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:

@@ -8,15 +8,12 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from lmjax import data
-from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
 from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
-from lmjax.data import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models import load
 from lmjax.studies import registry, reporting
@@ -117,7 +114,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
                 f"processes {processes} is for --dry-run; --shard or --distributed shares a run "
                 "among several"
             )
-        given = study, open_source(source, images)
+        given = study, source
         how: dict[str, Any] = {"images": images, "already_sized": already_sized}
         how |= {"engine": engine, "batch_size": batch_size}
         how["models"] = load_models(models)
@@ -139,14 +136,21 @@ def _command(kind: type[Study]) -> Callable[..., None]:
 
 
 @documented
-def report(runs: Positional[tuple[Path, ...]], /, *, output: Path = Path("report.html")) -> None:
-    """Writes one HTML file with the settings, figures and tables of some runs.
+def report(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    output: Path = Path("report.html"),
+    source: OptionalStr = None,
+) -> None:
+    """Writes one HTML file about some runs: what was asked and how, images, figures and tables.
 
     Args:
         runs: their folders.
         output: the file.
+        source: of the runs' images, of which three are shown, where the runs do not tell.
     """
-    say(f"wrote {reporting.report(runs, output)}")
+    say(f"wrote {reporting.report(runs, output, source=source)}")
 
 
 @documented
@@ -179,13 +183,6 @@ def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
             raise ValueError(f"kinds must be KIND=NETWORK, such as plain=plain-0; got {spec!r}")
         kinds.setdefault(kind, []).append(network)
     return kinds
-
-
-def open_source(name: str, images: int | None) -> Source:
-    """Opens a source; one that is generated has the number of images asked for."""
-    if images is not None:
-        check_whole("images", images, least=1)
-    return data.open_source(name, length=images)
 
 
 def load_models(specs: Sequence[str]) -> Mapping[str, Any]:

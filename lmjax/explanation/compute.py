@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import jax
@@ -17,7 +18,7 @@ from lmjax._utils.notices import said_once
 from lmjax._utils.progress import described
 from lmjax._utils.renamed import old_names, with_new_names
 from lmjax.attribution import methods
-from lmjax.attribution.methods import WHOLE, attribute, check_samples, pairs
+from lmjax.attribution.methods import WHOLE, attribute, check_budget, check_samples, pairs
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.evaluation.shares import Observed
 from lmjax.explanation.classes import check_count, find_class, most_probable
@@ -26,6 +27,7 @@ from lmjax.explanation.defaults import choose, is_scene
 from lmjax.explanation.files import Files, check_output, check_outputs, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
+from lmjax.explanation.page import write_page
 from lmjax.explanation.removals import removals_for
 from lmjax.explanation.render import removal_title
 from lmjax.explanation.result import Explanation, Explanations, Result, of_class
@@ -96,9 +98,10 @@ def explain(
         which is loaded and compiled once.
       config: the settings; None takes the defaults.
       output: the figure to write, `.png`, `.jpg`, `.pdf` or `.svg`; the arrays and the record go
-        beside it, with the suffixes `.npz` and `.json`. None writes nothing (`Explanation.save`
-        does later); the command writes explanation.png by default. Of several images, a folder, in
-        which files are named after them, or a figure, whose name goes before theirs.
+        beside it, with the suffixes `.npz` and `.json`, and with `html=True` a page, `.html`. None
+        writes nothing (`Explanation.save` does later); the command writes explanation.png by
+        default. Of several images, a folder, in which files are named after them, or a figure,
+        whose name goes before theirs.
       **options: settings that replace those of `config`: `method`, `model`, `removal` and the other
         attributes of `lmjax.explanation.ExplanationConfig`.
 
@@ -122,10 +125,12 @@ def _explain_all(image: Any, config: ExplanationConfig, output) -> Explanation |
     if not isinstance(image, list | tuple):
         image, config = _choose(image, image, config)
         file = image if isinstance(image, str | os.PathLike) else None
-        files = () if output is None else check_output(output, file)
+        files = () if output is None else check_output(output, file, page=config.html)
         return _explain_image(image, config, _load(config), files)
     images, config = _choose(list(image), _leading(image), config)
-    outputs = [()] * len(images) if output is None else check_outputs(output, images)
+    outputs: list[Files] = [()] * len(images)
+    if output is not None:
+        outputs = check_outputs(output, images, page=config.html)
     classifier = _load(config)
     return explain_each(images, lambda i: _explain_image(images[i], config, classifier, outputs[i]))
 
@@ -154,7 +159,7 @@ def _leading(images: Sequence[Any]) -> Any:
 
 
 def _explain_image(
-    image: Any, config: ExplanationConfig, classifier: Classifier, files: Files | tuple[()]
+    image: Any, config: ExplanationConfig, classifier: Classifier, files: Files
 ) -> Explanation:
     """Explains one image, and writes the files."""
     explained = load_image(image, classifier)
@@ -165,7 +170,10 @@ def _explain_image(
         patch_size=getattr(classifier, "patch_size", None) if config.snap_to_patches else None,
         n_segments=config.n_segments,
     )
-    samples = check_samples(config.method, config.num_samples, int(segments.max()) + 1)
+    num_segments = int(segments.max()) + 1
+    samples = check_samples(config.method, config.num_samples, num_segments)
+    if config.budget is not None:
+        check_budget(config.method, config.budget, num_segments)
     explanation = Explanation(config, classifier, explained, segments, {}, (), files)
     evaluators = _evaluators(explanation)
     soft_masks = {name: evaluators[name].soft_masks for name in config.removal or ()}
@@ -183,8 +191,21 @@ def _explain_image(
             write(explanation, files)
         raise
     if files:
-        write(explanation, files)
+        write_all(explanation, files)
     return explanation
+
+
+def write_all(explanation: Explanation, files: Files) -> None:
+    """Writes figure, arrays and record, and then the page, where there is a path for one."""
+    write(explanation, files)
+    for path in files[3:]:
+        write_page_of(explanation, path)
+
+
+def write_page_of(explanation: Explanation, path: Path) -> None:
+    """Writes the page of an explanation, for which the network is asked again."""
+    key, _ = _keys(explanation.config)
+    write_page(explanation, path, _evaluators(explanation), key)
 
 
 def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationConfig:
@@ -281,6 +302,7 @@ def _explain(
             segments,
             key=_keys(config)[0],
             num_samples=samples,
+            evaluations=config.budget,
             target=target,
         )
     seconds = time.perf_counter() - start

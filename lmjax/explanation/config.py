@@ -38,6 +38,9 @@ class ExplanationConfig:
         the method's own number (lime: 1000). Methods that do not sample have none. Of several
         methods, one that needs more gets the fewest that it needs, which is said before anything
         runs.
+      budget: the most variants that a method evaluates under each removal, the whole image
+        included, in the place of `num_samples`: methods then compare at equal cost. Too few for one
+        of the methods is an error.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2. masking is the network's own: layer or token_dropping.
@@ -48,6 +51,10 @@ class ExplanationConfig:
         trained; else the whole photograph, where the network takes any size.
       show_variants: how many variants the figure shows as the network was given them, with its
         answers; 0 shows none.
+      html: write a page beside the figure, to be looked at in a browser: point at a segment to see
+        its effect, its partners and the picture without it; change method and removal; drag a
+        threshold. The network is asked about each segment hidden alone, and about each threshold:
+        as many variants as there are segments, once under each removal and once for each map.
       seed: of everything random; the same seed gives the same result.
       engine: how variants are evaluated, see `lmjax.Evaluator`; auto takes the way that is expected
         to be fastest.
@@ -65,12 +72,14 @@ class ExplanationConfig:
     n_segments: int = 50
     snap_to_patches: bool = True
     num_samples: int | None = None
+    budget: int | None = None
     removal: tuple[str, ...] | None = None
     metrics: bool = False
     target: int | str | None = None
     top_k: int = 1
     crop: bool = True
     show_variants: int = 1
+    html: bool = False
     seed: int = 0
     engine: Engine = "auto"
     batch_size: int | None = None
@@ -84,6 +93,13 @@ class ExplanationConfig:
         check_choice("engine", self.engine, ENGINES)
         if self.num_samples is not None:
             check_whole("num_samples", self.num_samples)  # each method has its fewest
+        if self.budget is not None:
+            check_whole("budget", self.budget, least=1)
+            if self.num_samples is not None:
+                raise ValueError(
+                    "num_samples and budget both say how many variants a method evaluates; leave "
+                    "one of them out"
+                )
         check_whole("top_k", self.top_k, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
         if self.top_k > 1 and self.target is not None:

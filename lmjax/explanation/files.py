@@ -1,4 +1,4 @@
-"""Files of an explanation: a figure, its arrays and a record."""
+"""Files of an explanation: a figure, its arrays and a record, and a page where it is asked for."""
 
 import io
 import itertools
@@ -13,6 +13,8 @@ import numpy as np
 from lmjax._utils.atomic import write_together
 from lmjax._utils.outputs import check_no_folder, check_place, check_writable
 from lmjax.explanation.defaults import PHOTOGRAPH
+from lmjax.explanation.page import SUFFIXES as PAGE_SUFFIXES
+from lmjax.explanation.page import check_free
 from lmjax.explanation.render import arrays, record
 
 if TYPE_CHECKING:
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".jpg", ".pdf", ".svg")
 _RECORDED = {"settings", "weights_sha256", "results", "versions"}
-Files = tuple[Path, Path, Path]
-"""A figure, its arrays and a record."""
+Files = tuple[Path, ...]
+"""A figure, its arrays and a record, and a page where there is one; or none of them."""
 
 
-def check_output(output: str | os.PathLike, image: str | os.PathLike | None = None) -> Files:
+def check_output(
+    output: str | os.PathLike, image: str | os.PathLike | None = None, *, page: bool = False
+) -> Files:
     """Returns the files to write (figure, arrays, record), once they are known to be writable.
 
     Args:
       output: the figure.
       image: file that is explained, if it is one: it is not overwritten.
+      page: whether there is to be a page as well.
 
     Raises:
       ValueError: another suffix, the image itself, or files that are there and of something else
@@ -37,7 +42,7 @@ def check_output(output: str | os.PathLike, image: str | os.PathLike | None = No
       OSError: a folder that does not exist or cannot be written.
     """
     path = check_place(output, FORMATS)
-    files = _beside(path)
+    files = _beside(path, page)
     for file in files:
         check_no_folder(file)
     if image is not None and path.exists() and Path(image).exists() and path.samefile(image):
@@ -47,13 +52,16 @@ def check_output(output: str | os.PathLike, image: str | os.PathLike | None = No
     return files
 
 
-def check_outputs(output: str | os.PathLike, images: Sequence[Any]) -> list[Files]:
+def check_outputs(
+    output: str | os.PathLike, images: Sequence[Any], *, page: bool = False
+) -> list[Files]:
     """Returns the files to write for each of several images, named after it.
 
     Args:
       output: a folder, which is made where there is none: `cat.jpg` gives `cat.png` in it; or a
         figure, whose name goes before that of the image: with `output="run.pdf"`, `run-cat.pdf`.
       images: as in `lmjax.explain`. Those of one name get numbers, as in `cat-2.png`.
+      page: whether each is to have a page as well.
 
     Raises:
       ValueError: another suffix, or a file that would replace one of the images, or a file of
@@ -74,7 +82,7 @@ def check_outputs(output: str | os.PathLike, images: Sequence[Any]) -> list[File
     if not folder.is_dir() and not folder.parent.is_dir():
         raise FileNotFoundError(f"output folder {folder.parent} does not exist; create it first")
     check_writable(path, folder if folder.is_dir() else folder.parent)
-    files = [_beside(folder / f"{before}{name}{suffix}") for name in _names(images)]
+    files = [_beside(folder / f"{before}{name}{suffix}", page) for name in _names(images)]
     photographs = {Path(each).resolve() for each in images if _is_file(each)}
     replaced = [file for each in files for file in each if file.resolve() in photographs]
     if replaced:
@@ -110,18 +118,21 @@ def _name(image: Any) -> str:
     return Path(image).stem.replace(":", "-") or "image"
 
 
-def _beside(path: Path) -> Files:
-    return (path, path.with_suffix(".npz"), path.with_suffix(".json"))
+def _beside(path: Path, page: bool) -> Files:
+    suffixes = (".npz", ".json", *([PAGE_SUFFIXES[0]] if page else []))
+    return (path, *map(path.with_suffix, suffixes))
 
 
 def _check_ours(files: Files) -> None:
     """Raises ValueError where files are there that are not those of an explanation."""
-    there = [file for file in files if file.exists()]
-    if there and not _is_record(files[-1]):
+    there = [file for file in files[:3] if file.exists()]
+    if there and not _is_record(files[2]):
         raise ValueError(
             f"output {there[0]} exists and is not of an explanation (no record of one is in "
-            f"{files[-1].name} beside it); it was left as it is. Give another name, or move it away"
+            f"{files[2].name} beside it); it was left as it is. Give another name, or move it away"
         )
+    for path in files[3:]:
+        check_free(path)
 
 
 def _is_record(path: Path) -> bool:
@@ -142,4 +153,4 @@ def write(explanation: "Explanation", files: Files) -> None:
     text = json.dumps(record(explanation), indent=2, default=str) + "\n"
     files[0].parent.mkdir(exist_ok=True)
     contents = figure.getvalue(), contents.getvalue(), text.encode()
-    write_together(dict(zip(files, contents, strict=True)))
+    write_together(dict(zip(files, contents)))

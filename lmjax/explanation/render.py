@@ -253,20 +253,34 @@ def _panel(explanation: "Explanation", name: str, removal: str, index: int) -> "
     method, result = methods.get(name), explanation.results.get((name, removal))
     coloured = None if removal == WHOLE else removal
     if result is None:
-        return plots.Panel("", None, coloured, _why_not(method, removal))
+        return plots.Panel("", None, coloured, why_not(method, removal))
     attribution = of_class(result.attribution, index)
+    title = noted(result, attribution, index)
+    return plots.Panel(title, drawn(attribution, name), coloured, meaningless(attribution))
+
+
+def noted(result: "Result", attribution: Attribution, index: int) -> str:
+    """Returns what figures say of a heatmap: R², how well it finds the object, shares shown.
+
+    Args:
+      result: of the method.
+      attribution: its attribution for one class.
+      index: of the class among those that are explained.
+    """
     r2 = _r2(attribution)
     found = result.metrics.get("relevance_rank_accuracy") if index == 0 else None
     parts = (
         "" if r2 is None else f"R² {r2:.2f}",
         "" if found is None else f"object found {found:.0%}",
     )
-    title = ", ".join(filter(None, parts))
-    if result.shares is not None:
-        title = "\n".join(filter(None, (title, result.shares.note())))
+    shares = "" if result.shares is None else result.shares.note()
+    return "\n".join(filter(None, (", ".join(filter(None, parts)), shares)))
+
+
+def drawn(attribution: Attribution, method: str) -> np.ndarray:
+    """Returns the heatmap `[H, W]` of one class as figures draw it."""
     heatmap = attribution.heatmap
-    heatmap = heatmap - heatmap.mean() if method.centred else heatmap
-    return plots.Panel(title, heatmap, coloured, meaningless(attribution))
+    return heatmap - heatmap.mean() if methods.get(method).centred else heatmap
 
 
 def _headed(panel: "plots.Panel") -> "plots.Panel":
@@ -274,7 +288,7 @@ def _headed(panel: "plots.Panel") -> "plots.Panel":
     return panel._replace(title=f"{removal_title(panel.removal or WHOLE)}\n{panel.title}".strip())
 
 
-def _why_not(method: methods.Method, removal: str) -> str:
+def why_not(method: methods.Method, removal: str) -> str:
     """Returns why a method did not run under a removal."""
     if removal == WHOLE:
         return "runs under a removal"

@@ -72,8 +72,8 @@ class Explanation:
       results: by (method, removal), in the order in which they were computed; methods that remove
         nothing have `lmjax.attribution.methods.WHOLE` as removal.
       variants: a few variants as the network was shown them.
-      files: the figure, the arrays and the record that `lmjax.explain` wrote; empty without
-        `output`.
+      files: the figure, the arrays and the record that `lmjax.explain` wrote, and the page where
+        it was asked for; empty without `output`.
     """
 
     config: ExplanationConfig
@@ -117,24 +117,52 @@ class Explanation:
 
         return table(self)
 
-    def save(self, path: str | os.PathLike) -> tuple[Path, Path, Path]:
+    def save(self, path: str | os.PathLike) -> tuple[Path, ...]:
         """Writes a figure, the arrays (.npz) and a record (.json), all three or none.
+
+        Where the settings have `html=True`, a page (.html) follows.
 
         Args:
           path: the figure, `.png`, `.jpg`, `.pdf` or `.svg`. The others go beside it.
 
         Returns:
-          The three files.
+          The files.
 
         Raises:
           ValueError: another suffix.
           OSError: a file that cannot be written.
         """
-        from lmjax.explanation.files import check_output, write
+        from lmjax.explanation.compute import write_all
+        from lmjax.explanation.files import check_output
 
-        files = check_output(path)
-        write(self, files)
+        files = check_output(path, page=self.config.html)
+        write_all(self, files)
         return files
+
+    def save_page(self, path: str | os.PathLike) -> Path:
+        """Writes a page to be looked at in a browser, without a server or a network.
+
+        The network is asked about each segment hidden alone, and about each threshold of each map.
+
+        Example:
+          >>> lmjax.explain("photo.jpg", method=("lime", "rise")).save_page("photo.html")
+
+        Args:
+          path: of the page, `.html`. A page of another explanation is replaced.
+
+        Returns:
+          The path.
+
+        Raises:
+          ValueError: another suffix, or a file that is no page of an explanation.
+          OSError: the file cannot be written.
+        """
+        from lmjax.explanation.compute import write_page_of
+        from lmjax.explanation.page import check_page
+
+        path = check_page(path)
+        write_page_of(self, path)
+        return path
 
     def __repr__(self) -> str:
         return (

@@ -64,7 +64,7 @@ def show(
             pictures[name] = np.repeat(image[None], len(masks), axis=0)
         else:
             logits[name] = evaluator(image, family)
-            pictures[name] = _painted(evaluator.predictor, image, masks)
+            pictures[name] = painted(evaluator.predictor, image, masks)
     variants = [
         Variant(
             masks[i],
@@ -77,7 +77,7 @@ def show(
     return next(iter(logits.values()))[0], tuple(variants)
 
 
-def _painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Returns the pictures that the network is given, with NaN where it is given none."""
     removal = predictor.removal
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):

@@ -6,6 +6,7 @@ from lmjax._utils.lazy import attach
 
 if TYPE_CHECKING:
     from lmjax.studies import statistics as statistics
+    from lmjax.studies.about import About as About
     from lmjax.studies.experiments.baselines import BaselineDependence as BaselineDependence
     from lmjax.studies.experiments.concordance import Concordance as Concordance
     from lmjax.studies.experiments.consistency import Consistency as Consistency
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "About": "lmjax.studies.about",
         "BaselineDependence": "lmjax.studies.experiments.baselines",
         "Concordance": "lmjax.studies.experiments.concordance",
         "Consistency": "lmjax.studies.experiments.consistency",

@@ -17,6 +17,7 @@ from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
+from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.keys import fingerprint
@@ -48,7 +49,8 @@ class Job:
         in `lmjax.studies.run`.
 
     Attributes:
-      study, source, images, engine: as given.
+      study, images, engine: as given.
+      source: opened, where it was given as text, which is `written`.
       networks: classifiers by name, their weights on all devices of the mesh.
       shards: all images, divided.
 
@@ -59,7 +61,7 @@ class Job:
     def __init__(
         self,
         study: Study,
-        source: Source,
+        source: Source | str,
         *,
         models: Sequence[str] | Mapping[str, Any] | None,
         images: int | None,
@@ -79,6 +81,11 @@ class Job:
         if batch_size is not None:
             batch_size = check_whole("batch_size", batch_size, least=1)
         check_whole("seed", study.seed, least=0)
+        if images is not None:
+            images = check_whole("images", images, least=1)
+        self.written = source if isinstance(source, str) else None
+        if isinstance(source, str):
+            source = open_source(source, length=images)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)
         self._options: dict[str, Any] = {"engine": engine, "batch_size": batch_size, "mesh": mesh}
@@ -107,7 +114,8 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """Returns the manifest's entries besides the identity."""
-        return {"images": self.images, "settings": settings(self.study)}
+        written = {} if self.written is None else {"source": self.written}
+        return {"images": self.images, **written, "settings": settings(self.study)}
 
     def batch(self, samples: Sequence[Sample], kind: type[Batch]) -> Batch:
         """Makes a batch of some of the run's images, of the class `kind`."""

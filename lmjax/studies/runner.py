@@ -37,7 +37,7 @@ _TRIED_IMAGES = 16
 @renamed(out="output", networks="models")
 def run(
     study: Study,
-    source: Source,
+    source: Source | str,
     *,
     models: Sequence[str] | Mapping[str, Any] | None = None,
     output: str | os.PathLike | None = None,
@@ -63,8 +63,9 @@ def run(
       source: has a length, and `source[i]` has `image`, uint8 `[H, W, C]`; where known `label`, an
         int, `object_mask`, `[H, W]`, and `id` (attributes, or keys of a mapping). Its `version`
         names what it holds; rows of another version are not mixed, and a source without one brings
-        a warning. Another thread reads the next images while networks are evaluated on some: one at
-        a time, in order.
+        a warning. Or as commands write it, such as "folder:val" (`lmjax.data.open_source`): reports
+        then find it again. Another thread reads the next images while networks are evaluated on
+        some: one at a time, in order.
       models: names of networks whose weights come with the package, or a mapping from names of
         your own to classifiers (`lmjax.models.load`). None takes the bundled one.
       output: folder for the rows, `runs/NAME` by default. A run goes on where an earlier one ended,
@@ -102,7 +103,7 @@ def run(
         batch_size=batch_size,
         mesh=mesh,
     )
-    if not hasattr(source, "version"):
+    if not hasattr(job.source, "version"):
         warnings.warn(
             "source has no version: rows of other images in this folder would not be noticed. Give "
             "it an attribute `version`, a string that changes with what it holds",
@@ -188,7 +189,7 @@ class Cost(NamedTuple):
 @renamed(networks="models")
 def estimate(
     study: Study,
-    source: Source,
+    source: Source | str,
     *,
     models: Sequence[str] | Mapping[str, Any] | None = None,
     images: int | None = None,

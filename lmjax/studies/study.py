@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from lmjax.studies.about import About
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit
 
@@ -28,11 +29,14 @@ class Study(Protocol):
     Attributes:
       name: of the study, on the command line and in manifests.
       title: of its report.
+      about: what its reports say of it (`lmjax.studies.About`); None takes the first line of the
+        docstring.
       seed: of all random numbers.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    about: ClassVar[About | None] = None
     seed: int = 0
 
     def check(self, networks: Mapping[str, Any]) -> None:

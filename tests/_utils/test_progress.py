@@ -12,6 +12,7 @@ from lmjax.studies.progress import Progress
 
 @pytest.fixture
 def terminal(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
 
 
@@ -20,6 +21,10 @@ def test_bars_show_on_terminals_and_when_asked(monkeypatch, terminal):
     assert not progress_bar(None, **options).disable
     assert progress_bar(False, **options).disable
     assert progress_bar(None, worth_it=False, **options).disable
+    with monkeypatch.context() as environment:
+        environment.setenv("TQDM_DISABLE", "1")
+        assert progress_bar(None, **options).disable
+        assert not progress_bar(True, **options).disable
     monkeypatch.setattr(progress, "on_terminal", lambda: False)
     assert progress_bar(None, **options).disable
     assert progress_bar(True, **options).mininterval == 60

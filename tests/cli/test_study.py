@@ -9,6 +9,7 @@ import pytest
 from lmjax import studies
 from lmjax.cli import study as commands
 from lmjax.cli.main import main
+from lmjax.studies import job
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import Cost
 from tests.studies import fakes
@@ -44,7 +45,7 @@ def study(tmp_path, monkeypatch, capsys):
     """A function that runs `lmjax study` on small things, and gives what it prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "load_models", lambda models: {"a": fakes.network()})
-    monkeypatch.setattr(commands, "open_source", lambda source, images: fakes.Source(images))
+    monkeypatch.setattr(job, "open_source", lambda source, length: fakes.Source(length))
 
     def run(*arguments):
         main(["study", *arguments])
@@ -124,7 +125,7 @@ def test_tables_are_of_all_rows_though_another_process_finishes_meanwhile(
 @pytest.mark.filterwarnings("ignore:1 of 9 images")
 def test_errors_are_tried_again_by_an_option(study, monkeypatch):
     broken = fakes.Source(9, broken=(2,))
-    monkeypatch.setattr(commands, "open_source", lambda source, images: broken)
+    monkeypatch.setattr(job, "open_source", lambda source, length: broken)
     study("removal", *FEW)
     broken.broken = ()
     study("removal", *FEW)
@@ -178,10 +179,10 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
         commands.parse_shard("2")
-    with pytest.raises(ValueError, match="source must be one of"):
-        commands.open_source("pictures", None)
-    with pytest.raises(ValueError, match="images must be a whole number, 1 or more"):
-        commands.open_source("digit-scenes", 0)
+    with pytest.raises(SystemExit, match="source must be one of"):
+        main(["study", "removal", "--source", "pictures"])
+    with pytest.raises(SystemExit, match="images must be a whole number, 1 or more"):
+        main(["study", "removal", "--images", "0"])
     with pytest.raises(ValueError, match="like another"):
         commands.load_models(("resnet18_digits", "resnet18_digits"))
 

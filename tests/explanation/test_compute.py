@@ -221,6 +221,14 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
         lmjax.explain(model=box, **options, removal="layer")
 
 
+def test_methods_with_a_budget_evaluate_no_more_than_it():
+    options = FAST | {"num_samples": None, "budget": 140, "removal": ("grey",)}
+    with pytest.warns(UserWarning, match="140 samples for 64 segments"):
+        found = lmjax.explain(method=("lime", "kernelshap", "leave_one_out"), **options)
+    spent = {name: result.attribution.num_variants for (name, _), result in found.results.items()}
+    assert spent == {"lime": 140, "kernelshap": 140, "leave_one_out": 65}
+
+
 BAD = {
     "missing image": ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png is not a file"),
     "scene": ({"image": "scene:x"}, ValueError, "give a number after scene:"),
@@ -256,6 +264,17 @@ BAD = {
         {"method": ("leave_one_in",)},
         ValueError,
         "num_samples has no effect on leave_one",
+    ),
+    "budget": (
+        {"num_samples": None, "method": ("lime", "kernelshap"), "budget": 100},
+        ValueError,
+        "budget must be at least 135 for kernelshap, with 64 segments; got 100",
+    ),
+    "budget and samples": ({"budget": 100}, ValueError, "num_samples and budget both say"),
+    "no budget": (
+        {"num_samples": None, "method": ("leave_one_in",), "budget": 100},
+        ValueError,
+        "budget has no effect on leave_one_in",
     ),
     "suffix": ({"output": "a.gif"}, ValueError, "output must end in .png"),
     "engine": ({"engine": "fast"}, ValueError, "engine must be one of auto, dense"),

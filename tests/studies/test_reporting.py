@@ -4,6 +4,7 @@ import base64
 import csv
 import dataclasses
 import html.parser
+import io
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -11,10 +12,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lmjax import plots, studies
 from lmjax.metrics import class_entropy
 from lmjax.studies import registry
+from lmjax.studies.reports import examples, tables
 from lmjax.studies.settings import from_settings
 from lmjax.studies.statistics import Bootstrap, estimate
 from tests.studies import fakes
@@ -61,12 +64,13 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.sources, self.text = [], [], []
+        self.open, self.sources, self.ids, self.text = [], [], [], []
 
     def handle_starttag(self, tag, attributes):
         if tag not in ("meta", "img"):
             self.open.append(tag)
         self.sources += [v for k, v in attributes if k in ("src", "href")]
+        self.ids += [v for k, v in attributes if k == "id"]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -88,8 +92,9 @@ def test_reports_hold_all_in_one_file(tmp_path):
     page = Page()
     page.feed(path.read_text())
     assert page.open == []
-    assert len(page.sources) == 2
-    for source in page.sources:
+    assert {each[1:] for each in page.sources if each.startswith("#")} <= set(page.ids)
+    assert len([each for each in page.sources if not each.startswith("#")]) == 2
+    for source in [each for each in page.sources if not each.startswith("#")]:
         image = re.fullmatch("data:image/png;base64,(.*)", source).group(1)
         assert base64.b64decode(image).startswith(b"\x89PNG")
     text = " ".join(page.text)
@@ -268,3 +273,98 @@ def test_settings_of_other_types_are_damage(changes, message):
     assert from_settings(fakes.Brightness, {"seconds": 1, "colours": [0, 2]}).colours == (0, 2)
     with pytest.raises(ValueError, match=message):
         from_settings(fakes.Brightness, changes)
+
+
+def report_of(out, study, source, **options):
+    studies.run(study, source, models=NETWORKS, output=out)
+    return studies.report([out], out.parent / "report.html", **options).read_text()
+
+
+def test_reports_say_what_is_asked_and_show_images_under_each_removal(tmp_path):
+    study = studies.MaskShape(removals=("layer", "black"), margins=(0,))
+    page = Page()
+    page.feed(report_of(tmp_path / "run", study, fakes.Source(4)))
+    text = " ".join(page.text)
+    assert study.about.question in text
+    assert study.about.reading in text
+    assert "lmjax study shape --removals layer black --margins 0" in text
+    assert "cannot be opened by its version alone" in text
+    page = Page()
+    found = studies.report([tmp_path / "run"], tmp_path / "report.html", source=fakes.Source(4))
+    page.feed(found.read_text())
+    pictures = [each for each in page.sources if each.startswith("data:image/jpeg")]
+    assert len(pictures) == 3 * 3  # whole, layer, black
+    black = np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[2].partition(",")[2]))))
+    hidden = fakes.Source(4)[0]["object_mask"]
+    assert np.median(black[hidden]) < 10
+    assert np.median(black[~hidden]) > 50
+
+
+def test_the_same_run_gives_the_same_report(tmp_path):
+    run(tmp_path / "run", images=2)
+    pages = [
+        studies.report([tmp_path / "run"], tmp_path / f"{i}.html", source=fakes.Source(6))
+        for i in range(2)
+    ]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_a_source_of_another_version_is_refused(tmp_path):
+    run(tmp_path / "run", images=2)
+    other = fakes.Source(6)
+    other.version = "fake/2"
+    with pytest.raises(ValueError, match="source is fake/2, and the runs are of fake/1"):
+        studies.report([tmp_path / "run"], tmp_path / "report.html", source=other)
+
+
+def test_runs_of_a_source_given_as_text_find_it_again(tmp_path, monkeypatch):
+    opened = []
+
+    def opener(text, *, length=None):
+        opened.append(text)
+        return fakes.Source(length or 4)
+
+    monkeypatch.setattr("lmjax.studies.job.open_source", opener)
+    monkeypatch.setattr("lmjax.data.open_source", opener, raising=False)
+    page = report_of(tmp_path / "run", fakes.Brightness(), "fake")
+    assert opened == ["fake", "fake"]
+    assert page.count("data:image/jpeg") == 3
+    assert "--source fake" in page
+
+
+def test_digit_scenes_are_found_by_their_version():
+    manifest = {"identity": {"source": "digit_scenes/test/3/1"}, "images": 5}
+    found = examples._source(manifest, None)
+    assert found.version == "digit_scenes/test/3/1"
+    assert len(found) == 5
+    for source, reason in (
+        ("folder:nowhere", "cannot be opened"),
+        ("digit-scenes,seed=4", "is digit_scenes/test/4/1 by now, and was digit_scenes/test/3/1"),
+    ):
+        with pytest.raises(examples.Missing, match=reason):
+            examples._source({**manifest, "source": source}, None)
+
+
+def test_headings_can_be_read():
+    about = studies.MaskShape.about
+    page = tables.table(
+        [
+            {"network": "a", "removal": "layer", "object": 0.5, "least_images": 3},
+            {"network": "a", "removal": "black", "object": 0.25, "least_images": 4},
+        ],
+        about,
+    )
+    assert "In all rows: Network: a" in page
+    for heading in ("Removal", "Accuracy without the object ↓", "Least images"):
+        assert f">{heading}</th>" in page
+    assert "layer masking" in page
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if name != "brightness"])
+def test_every_study_says_what_it_asks(name):
+    about = registry.get(name).about
+    assert about.question.endswith("?")
+    assert about.method.endswith(".")
+    assert about.reading.endswith(".")
+    assert {*about.higher, *about.lower}
+    assert not {*about.higher} & {*about.lower}

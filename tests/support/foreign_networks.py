@@ -169,7 +169,7 @@ def equinox_groups(size: int) -> tuple[Function, Any]:
                 x = self.pool(block(x))
             return self.head(x.mean((1, 2)))
 
-    params, static = eqx.partition(drawn(Net(jax.random.key(0)), output=0), eqx.is_array)
+    params, static = eqx.partition(drawn(Net(jax.random.key(0)), out=0), eqx.is_array)
     return lambda params, images: jax.vmap(eqx.combine(params, static))(images), params
 
 
@@ -201,7 +201,7 @@ def equinox_batches(size: int) -> tuple[Function, Any]:
         warnings.simplefilter("ignore")
         model, state = eqx.nn.make_with_state(Net)(jax.random.key(0))
 
-    params, static = eqx.partition((drawn(model, output=0), state), eqx.is_array)
+    params, static = eqx.partition((drawn(model, out=0), state), eqx.is_array)
 
     def apply(params, images):
         model, state = eqx.combine(params, static)

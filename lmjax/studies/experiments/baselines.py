@@ -13,6 +13,7 @@ from lmjax._utils.checks import check_choices, check_number, check_whole
 from lmjax.masks.families import MaskFamily, Masks, shares
 from lmjax.masks.segments import grid
 from lmjax.metrics import kendall, spearman, ssim, top_k_jaccard
+from lmjax.studies.about import About
 from lmjax.studies.experiments import baseline_figures
 from lmjax.studies.experiments.baseline_figures import MEASURES
 from lmjax.studies.heatmaps import (
@@ -94,6 +95,43 @@ class BaselineDependence(Study):
 
     name: ClassVar[str] = "baselines"
     title: ClassVar[str] = "Dependence on baselines and settings"
+    about: ClassVar[About] = About(
+        question=(
+            "How much do heatmaps, and rankings of heatmaps by metrics, depend on the removal and"
+            " on settings?"
+        ),
+        method=(
+            "RISE and occlusion explain the predicted class under each removal and with each "
+            "setting, one setting varied at a time. Heatmaps are compared by Spearman's "
+            "correlation, SSIM and the most salient pixels; rankings of heatmaps by Kendall's "
+            "tau."
+        ),
+        reading=(
+            "High agreement is good: the choice matters little. Heatmaps of RISE also differ "
+            "because their masks are drawn anew; the table of convergence says how much."
+        ),
+        higher=("spearman", "ssim", "top", "tau"),
+        columns={
+            "top": "Jaccard index of the most salient pixels",
+            "tau": "Kendall's tau",
+            "score": "area under the curve",
+            "scorer": "scored under",
+            "generator": "heatmaps by",
+        },
+        tables={
+            "convergence": "Agreement with more masks",
+            "ranking_pairs": "Rankings of each pair of scoring removals",
+            "rankings": "Rankings under two scoring removals",
+            "rankings_differences": "Rankings, differences",
+            "removal_pairs": "Heatmaps of each pair of removals",
+            "removals": "Heatmaps of two removals",
+            "removals_differences": "Heatmaps of two removals, differences",
+            "setting_pairs": "Heatmaps of each pair of settings",
+            "settings": "Heatmaps of two settings",
+            "settings_differences": "Heatmaps of two settings, differences",
+        },
+        first="removals",
+    )
     removals: tuple[str, ...] = ("layer", "black", "grey", "image_mean", "blur", "gaussian_noise")
     scorers: tuple[str, ...] = ("layer", "black", "grey", "blur")
     generators: tuple[str, ...] = GENERATORS

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from lmjax.studies.about import About
 from lmjax.studies.figures import group_rows, lines_of_removals, note_of_shares
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals
@@ -56,6 +57,31 @@ class Concordance(Study):
 
     name: ClassVar[str] = "concordance"
     title: ClassVar[str] = "Concordance of shrunk images"
+    about: ClassVar[About] = About(
+        question=(
+            "Are images as alike as before when they are shrunk into a corner and the rest is "
+            "hidden?"
+        ),
+        method=(
+            "The similarity of two images is the cosine of their features; it is compared between"
+            " whole images and shrunk ones, over all pairs of images."
+        ),
+        reading=(
+            "Good are small changes and a high correlation. A high mean similarity means that the"
+            " features of all images have become the same."
+        ),
+        higher=("correlation",),
+        lower=("change",),
+        columns={
+            "share": "side of the shrunk image",
+            "change": "change of similarity",
+            "correlation": "correlation of similarities",
+            "similarity": "mean similarity",
+        },
+        tables={
+            "changes": "Changes",
+        },
+    )
     removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
     shares: tuple[float, ...] = (200 / 224, 128 / 224, 64 / 224, 32 / 224)
 

@@ -13,6 +13,7 @@ from lmjax._utils.renamed import renamed
 from lmjax.metrics import spearman
 from lmjax.removals import paints
 from lmjax.removals import title as removal_title
+from lmjax.studies.about import About
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
 from lmjax.studies.figures import by_network, group_rows, line, note_of_shares
 from lmjax.studies.images import ImageBatch, geometry, random_order
@@ -81,6 +82,39 @@ class Consistency(ExplanationStudy):
 
     name: ClassVar[str] = "consistency"
     title: ClassVar[str] = "Consistency of explanations"
+    about: ClassVar[About] = About(
+        question=(
+            "How alike are explanations of one image under several removals, and are they of the "
+            "network or of the image?"
+        ),
+        method=(
+            "LIME explains the predicted class under each removal. The segments of highest score "
+            "are compared between removals; then they are removed from the image that the same "
+            "network, or another, looks at."
+        ),
+        reading=(
+            "High agreement is good, as far as it is above chance. Explanations from one matrix "
+            "of coalitions share a part of its noise: compare redrawn pairs with a removal and "
+            "itself redrawn. In the ablation an explanation says something of a network where its"
+            " own does more harm than another's: lower accuracy."
+        ),
+        higher=("jaccard", "spearman"),
+        lower=("accuracy", "unchanged"),
+        columns={
+            "jaccard": "Jaccard index of the top segments",
+            "set": "pairs of removals",
+        },
+        tables={
+            "ablation": "Accuracy without the top segments",
+            "ablation_curves": "Accuracy without the top segments, step by step",
+            "ablation_differences": "Accuracy without the top segments, differences",
+            "agreement": "Agreement",
+            "agreement_curves": "Agreement, step by step",
+            "agreement_differences": "Agreement, differences",
+            "pairs": "Agreement of each pair of removals",
+        },
+        first="agreement",
+    )
     removals: tuple[str, ...] = (
         *("layer", "black", "white", "grey", "red", "green", "blue"),
         *("blur", "gaussian_noise"),

@@ -17,6 +17,7 @@ from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.metrics.occlusion import mean_height, step_counts
 from lmjax.removals import check_name
+from lmjax.studies.about import About
 from lmjax.studies.experiments.contest_figures import draw
 from lmjax.studies.experiments.contest_tables import summarise
 from lmjax.studies.experiments.lime_quality import OWN, LimeQuality
@@ -75,6 +76,41 @@ class RemovalContest(Study):
 
     name: ClassVar[str] = "contest"
     title: ClassVar[str] = "Contest of removals"
+    about: ClassVar[About] = About(
+        question="Which removal is best, by which judge, and what does it cost?",
+        method=(
+            "Removals are put side by side on the same images: segments of several sizes are "
+            "removed at random, the object or a swapped mask is removed, LIME explains under each"
+            " removal, and a variant's time is measured."
+        ),
+        reading=(
+            "High R-OMS, unchanged predictions, accuracy, entropy, alignment, IoU and gain are "
+            "good; accuracy without the object should be low. R-OMS alone rewards what removes "
+            "too little: read it beside the accuracy without the object."
+        ),
+        higher=(
+            *("r_oms", "unchanged", "accuracy", "entropy", "swapped_removed", "alignment"),
+            *("iou", "gain_own", "gain_layer", "gain_grey", "probability"),
+        ),
+        lower=("rank", "object_removed", "milliseconds", "first_call_seconds"),
+        columns={
+            "r_oms": "R-OMS",
+            "object_removed": "accuracy without the object",
+            "swapped_removed": "accuracy without the swapped mask",
+            "gain_own": "relevance gain, segments removed as explained",
+            "gain_layer": "relevance gain under layer masking",
+            "gain_grey": "relevance gain under grey",
+            "milliseconds": "milliseconds a variant",
+            "first_call_seconds": "seconds of the first call",
+            "n_segments": "segments asked for",
+            "removed": "share of pixels removed",
+        },
+        tables={
+            "removals": "Removals",
+            "shape": "Accuracy without the object, by margin",
+            "costs": "Cost",
+        },
+    )
     removals: tuple[str, ...] = (
         *("layer", "ring", "harmonic", "noisy_linear", "histogram", "samples"),
         *("grey", "black", "blur"),

@@ -15,6 +15,7 @@ from lmjax.masks.segments import cells
 from lmjax.metrics import f_fidelity, idsds
 from lmjax.metrics.agreement import pearson, ranked
 from lmjax.removals import title as removal_title
+from lmjax.studies.about import About
 from lmjax.studies.figures import Rows, by_network, dots, group_rows, layer_masking_first
 from lmjax.studies.images import ImageBatch, geometry
 from lmjax.studies.settings import check_removals
@@ -62,6 +63,30 @@ class InDomainJudges(Study):
 
     name: ClassVar[str] = "in_domain"
     title: ClassVar[str] = "In-domain judges of attribution methods"
+    about: ClassVar[About] = About(
+        question=(
+            "Do networks that were fine-tuned with a removal rank attribution methods as others do?"
+        ),
+        method=(
+            "Each network judges the maps of each method by IDSDS and F-Fidelity, which remove "
+            "parts of the image as the network has seen it in training, or has not."
+        ),
+        reading=(
+            "High IDSDS and FFid+ are good, and low FFid-. Agreement of 1 means that two judges "
+            "rank the methods alike."
+        ),
+        higher=("idsds", "ffid_plus", "spearman"),
+        lower=("ffid_minus", "rank"),
+        columns={
+            "idsds": "IDSDS",
+            "ffid_plus": "FFid+",
+            "ffid_minus": "FFid-",
+        },
+        tables={
+            "scores": "Scores",
+            "agreement": "Agreement of judges",
+        },
+    )
     removals: tuple[str, ...] = ("grey", "layer")
     methods: tuple[str, ...] = ("lime", "rise", "occlusion", "gradient", "integrated_gradients")
     explained: str = OWN

@@ -13,6 +13,7 @@ from lmjax._utils.renamed import renamed
 from lmjax.metrics import alignment, top_k_iou
 from lmjax.removals import check_name
 from lmjax.removals import title as removal_title
+from lmjax.studies.about import About
 from lmjax.studies.explanation_study import ExplanationStudy, ranking
 from lmjax.studies.figures import (
     by_network,
@@ -74,6 +75,32 @@ class LimeQuality(ExplanationStudy):
 
     name: ClassVar[str] = "lime"
     title: ClassVar[str] = "Quality of LIME"
+    about: ClassVar[About] = About(
+        question="Under which removal does LIME find the object, and what the network needs?",
+        method=(
+            "LIME explains the predicted class under each removal, with the same coalitions. Its "
+            "scores are compared with the object's mask; then the segments of highest score are "
+            "removed in several ways. Counted are images that the network classifies correctly as"
+            " they are."
+        ),
+        reading=(
+            "Good are high alignment and IoU with the object, and low accuracy after the top "
+            "segments are removed: what was removed was needed. How segments are removed decides "
+            "who wins, so compare under all ways."
+        ),
+        higher=("alignment", "iou", "wins"),
+        lower=("accuracy", "accuracy_own", "accuracy_grey", "accuracy_layer"),
+        columns={
+            "accuracy": "accuracy without the top segments",
+            "accuracy_own": "accuracy, segments removed as explained",
+            "accuracy_grey": "accuracy, segments removed under grey",
+            "accuracy_layer": "accuracy, segments removed under layer masking",
+            "wins": "share of images won",
+        },
+        tables={
+            "wins": "Who wins",
+        },
+    )
     removals: tuple[str, ...] = ("layer", "black", "grey")
     evaluated_under: tuple[str, ...] = (OWN, "grey", "layer")
     top: int = 20

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_whole
 from lmjax.metrics import cosine_similarity
+from lmjax.studies.about import About
 from lmjax.studies.figures import dot_panel, dots, group_rows, note_of_shares
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers
@@ -67,6 +68,29 @@ class FeatureLinearity(Study):
 
     name: ClassVar[str] = "linearity"
     title: ClassVar[str] = "Linearity of features"
+    about: ClassVar[About] = About(
+        question="Do the features of single patches add up to those of the patches together?",
+        method=(
+            "A few patches of an image are shown alone and together while all else is hidden; "
+            "compared is what goes into the network's last layer. Effects are features minus "
+            "those of nothing."
+        ),
+        reading=(
+            "High cosines and low distances are good. Where a baseline covers nearly all of the "
+            "image, features are alike whatever the patches show, and only the effects tell."
+        ),
+        higher=("cosine", "effect_cosine"),
+        lower=("distance", "mean_distance", "effect_distance"),
+        columns={
+            "size": "side of a patch (pixels)",
+            "distance": "distance of the sum",
+            "mean_distance": "distance of the mean",
+            "norm": "norm of features alone",
+            "norm_together": "norm of features together",
+            "effect_cosine": "cosine of effects",
+            "effect_distance": "distance of effects",
+        },
+    )
     removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
     sizes: tuple[int, ...] = (16, 32)
     patches: int = 4

@@ -14,6 +14,7 @@ from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
 from lmjax.metrics import class_similarity
+from lmjax.studies.about import About
 from lmjax.studies.figures import (
     X_LABELS,
     chance,
@@ -82,6 +83,23 @@ class SegmentRemoval(Study):
 
     name: ClassVar[str] = "removal"
     title: ClassVar[str] = "Removing segments"
+    about: ClassVar[About] = About(
+        question="What does a network answer while more and more of an image is removed?",
+        method=(
+            "Growing shares of an image's segments are removed, at random, the most salient ones "
+            "first, or the least salient ones first, in several ways on the same images."
+        ),
+        reading=(
+            "A removal that only removes keeps answers as they were for as long as the object is "
+            "in sight: high accuracy, unchanged predictions and entropy, which falls where a "
+            "removal drives all images into the same few classes. With the most salient segments "
+            "first, the answer should go with the object."
+        ),
+        higher=("accuracy", "unchanged", "entropy", "similarity"),
+        columns={
+            "similarity": "class similarity",
+        },
+    )
     removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
     segmenters: tuple[str, ...] = ("grid",)
     orders: tuple[str, ...] = ORDERS

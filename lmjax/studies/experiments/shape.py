@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from lmjax.studies.about import About
 from lmjax.studies.figures import (
     X_LABELS,
     chance,
@@ -61,6 +62,31 @@ class MaskShape(Study):
 
     name: ClassVar[str] = "shape"
     title: ClassVar[str] = "Mask-shape bias"
+    about: ClassVar[About] = About(
+        question="Does a network read the object off the shape of its hole?",
+        method=(
+            "The object is removed exactly, or a hole of the same size, whose mask is the "
+            "object's with its quadrants swapped. Counted are images that the network classifies "
+            "correctly as they are."
+        ),
+        reading=(
+            "Without the object a network should be no better than chance, so low is good; "
+            "without the swapped mask it should still see the object, so high is good. The ratio "
+            "of both should be low."
+        ),
+        higher=("swapped",),
+        lower=("object", "ratio"),
+        columns={
+            "object": "accuracy without the object",
+            "swapped": "accuracy without the swapped mask",
+            "ratio": "ratio of both",
+        },
+        tables={
+            "accuracies": "Accuracies",
+            "classes": "Accuracies of classes",
+        },
+        hidden="object",
+    )
     removals: tuple[str, ...] = ("layer", "no_padding", "partial", "black", "grey", "blur")
     margins: tuple[int, ...] = (0, 2, 4, 8)
     tight: bool = False

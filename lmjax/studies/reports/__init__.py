@@ -1,0 +1,1 @@
+"""Parts of a report: examples, tables, settings, and the section of a run."""

@@ -1,0 +1,64 @@
+"""Headings of tables and columns in reports."""
+
+from typing import Any
+
+from lmjax import removals
+from lmjax.removals import title as removal_title
+from lmjax.studies.about import About
+
+COLUMNS = {
+    "against": "compared with",
+    "alignment": "alignment with the object",
+    "classes": "number of classes",
+    "entropy": "entropy of predicted classes",
+    "evaluated_under": "segments removed by",
+    "fraction": "share of segments removed",
+    "hidden": "share of pixels hidden",
+    "iou": "IoU with the object",
+    "k": "top segments removed",
+    "label": "class",
+    "margin": "margin (pixels)",
+    "order": "order of removal",
+    "removed": "segments removed",
+    "segmenter": "segments by",
+    "shown": "share of pixels shown",
+    "spearman": "Spearman's correlation",
+    "ssim": "SSIM",
+    "unchanged": "unchanged predictions",
+    "visible": "share of pixels visible",
+}
+TABLES = {
+    "curves": "Step by step",
+    "differences": "Differences between removals",
+    "means": "Means over all steps",
+    "network_differences": "Differences between networks",
+}
+_REMOVALS = {"against", "evaluated_under", "first", "removal", "scorer", "second"}
+_ARROWS = {"higher": " ↑", "lower": " ↓"}
+
+
+def column_title(name: str, about: About | None) -> str:
+    """Returns the heading of a column, with an arrow where a direction is good."""
+    own = {} if about is None else about.columns
+    title = own.get(name) or COLUMNS.get(name) or name.replace("_", " ")
+    good = about is not None and (
+        "higher" * (name in about.higher) or "lower" * (name in about.lower)
+    )
+    return title[0].upper() + title[1:] + (_ARROWS[good] if good else "")
+
+
+def table_title(name: str, about: About | None) -> str:
+    """Returns the heading of a table."""
+    own = {} if about is None else about.tables
+    return own.get(name) or TABLES.get(name) or name.replace("_", " ").capitalize()
+
+
+def shown(column: str, value: Any) -> Any:
+    """Returns a value of a column as tables show it: removals by their titles."""
+    if column in _REMOVALS and isinstance(value, str) and _is_removal(value):
+        return removal_title(value)
+    return value.replace("_", " ") if column == "order" and isinstance(value, str) else value
+
+
+def _is_removal(name: str) -> bool:
+    return name.partition("@")[0] in removals.names()
