@@ -227,13 +227,17 @@ def only_read(monkeypatch):
     def source(written, *_, **__):
         SourceSpec.parse(written)
 
+    def study(_, written, **__):
+        source(written)
+        nothing()
+
     monkeypatch.setattr(lmjax, "explain", nothing, raising=False)
     monkeypatch.setattr(lmjax.models, "convert", nothing, raising=False)
     for function in ("lmjax.studies.reporting.report", "lmjax.studies.reporting.write_seeds"):
         monkeypatch.setattr(function, nothing)
-    for function in ("train.train", "study.run", "study.estimate"):
-        monkeypatch.setattr(f"lmjax.cli.{function}", nothing)
-    monkeypatch.setattr("lmjax.cli.study.open_source", source)
+    monkeypatch.setattr("lmjax.cli.train.train", nothing)
+    for function in ("run", "estimate"):
+        monkeypatch.setattr(f"lmjax.cli.study.{function}", study)
     monkeypatch.setattr("lmjax.cli.study.load_models", lambda models: models)
     monkeypatch.setattr("lmjax.cli.train._open", lambda spec, config: (spec, config))
     monkeypatch.setattr("lmjax.cli.main.import_modules", lambda modules: None)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 _NONE: Mapping[str, str] = {}
 
@@ -32,3 +32,8 @@ class About:
     tables: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NONE)
     first: str = ""
     hidden: Literal["half", "object"] = "half"
+
+
+def about_of(study: Any) -> About | None:
+    """Returns what a study says of itself, or None."""
+    return getattr(study, "about", None)

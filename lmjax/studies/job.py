@@ -81,10 +81,10 @@ class Job:
         if batch_size is not None:
             batch_size = check_whole("batch_size", batch_size, least=1)
         check_whole("seed", study.seed, least=0)
-        if images is not None:
-            images = check_whole("images", images, least=1)
         self.written = source if isinstance(source, str) else None
         if isinstance(source, str):
+            if images is not None:
+                check_whole("images", images, least=1)
             source = open_source(source, length=images)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)

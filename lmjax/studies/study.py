@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from lmjax.studies.about import About
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit
 
@@ -18,9 +17,9 @@ class Study(Protocol):
 
     A study is a frozen dataclass, derived from this class, whose fields are plain settings:
     numbers, strings, and tuples of them. They are its options on the command line, where the
-    docstring's first line and its attributes are the help text. `lmjax.studies.run` asks for the
-    rows of one batch of images after the other and stores them; tables and figures are made of all
-    rows.
+    docstring's first line and its attributes are the help text. A class variable `about`, a
+    `lmjax.studies.About`, is what reports say of it. `lmjax.studies.run` asks for the rows of one
+    batch of images after the other and stores them; tables and figures are made of all rows.
 
     Rows must depend on the settings and on the image alone, whichever images share its batch: draw
     random numbers from `batch.keys`. A field that only tables depend on is made by
@@ -29,14 +28,11 @@ class Study(Protocol):
     Attributes:
       name: of the study, on the command line and in manifests.
       title: of its report.
-      about: what its reports say of it (`lmjax.studies.About`); None takes the first line of the
-        docstring.
       seed: of all random numbers.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    about: ClassVar[About | None] = None
     seed: int = 0
 
     def check(self, networks: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import lmjax
 from lmjax import studies
 from lmjax._utils import registry as registries
 from lmjax.cli.main import main
-from lmjax.studies import statistics
+from lmjax.studies import job, statistics
 from lmjax.studies.settings import for_tables
 from tests.studies import fakes
 
@@ -158,7 +158,7 @@ def test_it_is_a_command(corners, tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "load_models", lambda models: NETWORKS)
-    monkeypatch.setattr(commands, "open_source", lambda source, images: fakes.Source(images))
+    monkeypatch.setattr(job, "open_source", lambda source, length: fakes.Source(length))
     main(["study", "corners", "--images", "3", "--removals", "grey", "--share", "0.25"])
     assert "wrote runs/corners/confidences.csv" in capsys.readouterr().out
 

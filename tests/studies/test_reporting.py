@@ -21,6 +21,7 @@ from lmjax.studies.reports import examples, tables
 from lmjax.studies.settings import from_settings
 from lmjax.studies.statistics import Bootstrap, estimate
 from tests.studies import fakes
+from tests.support.browser import browser
 
 NETWORKS = {"a <b>": fakes.network()}
 
@@ -192,7 +193,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
 
 
 def test_the_study_of_the_documentation_runs(tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "own-study.md").read_text()
     (snippet,) = (s for s in re.findall(r"```py\n(.*?)```", text, re.S) if "class Halves" in s)
     names = {"__name__": "halves"}
     exec(snippet, names)
@@ -368,3 +369,17 @@ def test_every_study_says_what_it_asks(name):
     assert about.reading.endswith(".")
     assert {*about.higher, *about.lower}
     assert not {*about.higher} & {*about.lower}
+
+
+def test_a_browser_shows_a_report_without_a_network(tmp_path):
+    run(tmp_path / "run", images=2)
+    page = studies.report([tmp_path / "run"], tmp_path / "r.html", source=fakes.Source(6))
+    with browser(tmp_path / "profile") as opened:
+        opened.open(page, size=(390, 800), touch=True, dark=True)
+        assert opened.run("document.documentElement.scrollWidth") <= 390
+        assert opened.run("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert opened.run("document.images.length") == 3
+        colour = opened.run("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 60
+        assert opened.errors == []
+        assert opened.requests == []

@@ -22,6 +22,7 @@ from lmjax.masks import segments as segmenters
 from lmjax.models import Preprocessing
 from lmjax.removals import title as removal_title
 from lmjax.removals.removal import declared
+from lmjax.studies.about import about_of
 from lmjax.studies.samples import Sample, read_sample
 from lmjax.studies.study import Study
 
@@ -175,7 +176,7 @@ def _mask(
 
 
 def _hides_object(study: Study, samples: list[Sample]) -> bool:
-    about = study.about
+    about = about_of(study)
     known = all(sample.object_mask is not None for sample in samples)
     return known and about is not None and about.hidden == "object"
 

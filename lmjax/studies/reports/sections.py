@@ -8,7 +8,7 @@ import pyarrow as pa
 from lmjax._utils.pages import text
 from lmjax._utils.text import printable
 from lmjax.data.source import Source
-from lmjax.studies.about import About
+from lmjax.studies.about import About, about_of
 from lmjax.studies.reports.examples import Missing, examples
 from lmjax.studies.reports.settings import command, settings_table, written
 from lmjax.studies.reports.tables import folded, table
@@ -61,7 +61,7 @@ def section(run: Run, place: str, source: Source | None) -> tuple[str, str]:
         name: plots.as_html(figure, title=printable(name))
         for name, figure in run.study.figures(tables).items()
     }
-    parts = [*_figures(run.study.about, figures, _examples(run, source)), *_tables(run, tables)]
+    parts = [*_figures(about_of(run.study), figures, _examples(run, source)), *_tables(run, tables)]
     evaluated = len(run.rows.column("image").unique())
     settings = settings_table(run.manifest, run.study, evaluated, run.out)
     parts.append(Part("Settings and software", settings))
@@ -83,7 +83,7 @@ def section(run: Run, place: str, source: Source | None) -> tuple[str, str]:
 
 def _summary(run: Run, evaluated: int) -> str:
     """Returns what was asked and how, and which direction is good."""
-    about, study = run.study.about, run.study
+    about, study = about_of(run.study), run.study
     networks = ", ".join(each["name"] for each in run.manifest["identity"]["networks"])
     images = f"{evaluated} of {run.manifest['images']} images"
     if run.errors:
@@ -128,7 +128,7 @@ def _examples(run: Run, source: Source | None) -> Part:
 
 
 def _tables(run: Run, tables: dict[str, Any]) -> list[Part]:
-    about = run.study.about
+    about = about_of(run.study)
     return [
         Part(table_title(name, about), table(rows, about)) for name, rows in tables.items() if rows
     ]

@@ -60,7 +60,7 @@ def command(manifest: dict[str, Any], study: Study, out: Path) -> str:
     words += ["--models", *networks] if networks != ["resnet18_digits"] else []
     if (given := manifest.get("source")) or identity["source"] != _NO_SOURCE:
         words += ["--source", given or identity["source"]]
-    words += ["--images", str(manifest["images"]), "--out", str(out)]
+    words += ["--images", str(manifest["images"]), "--output", str(out)]
     return shlex.join(words)
 
 
