@@ -35,6 +35,7 @@ autodoc_member_order = "bysource"
 autosummary_generate = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
@@ -44,6 +45,7 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. "

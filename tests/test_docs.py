@@ -142,6 +142,64 @@ def test_snippets_on_the_contest_run(tmp_path, monkeypatch):
     assert set(names["table"].column("removal").to_pylist()) == {"grey", "black", "grey_fitted"}
 
 
+LIBRARIES = {"Captum": "captum", "lime": "lime", "shap": "shap", "Quantus": "quantus"}
+
+
+@pytest.fixture(scope="module")
+def sections():
+    """The code for those who come from other libraries: common to all, and by library."""
+    text = (ROOT / "docs/howto/from-other-libraries.md").read_text()
+    common, *rest = re.split(r"^## (.*)$", text, flags=re.M)
+    assert {*LIBRARIES, "Xplique"} == set(rest[::2])
+    code = {name: python(part) for name, part in zip(rest[::2], rest[1::2])}
+    names = {}
+    exec(python(common), names)
+    return names, code
+
+
+def python(text):
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.mark.filterwarnings("default")  # theirs
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_other_libraries_and_this_one_agree_side_by_side(library, sections):
+    pytest.importorskip(LIBRARIES[library])
+    names, code = dict(sections[0]), sections[1]
+    exec(code[library], names)
+    segments = names["segments"]
+    if library == "Captum":
+        firsts = [np.flatnonzero(segments == segment)[0] for segment in range(16)]
+        theirs = names["ablation"].numpy()[0, 0].ravel()[firsts]
+        np.testing.assert_allclose(names["ablated"].scores, theirs, atol=1e-6)
+        theirs = names["gradients"].detach().numpy()[0].sum(axis=0)
+        np.testing.assert_allclose(names["integrated"].scores, theirs, atol=1e-6)
+        theirs = names["windows"].detach().numpy()[0, 0]
+        np.testing.assert_allclose(names["occluded"].scores, theirs, atol=1e-6)
+    elif library == "lime":
+        assert np.corrcoef(names["weights"], names["found"].scores)[0, 1] > 0.99
+    elif library == "shap":
+        theirs = names["values"].values.sum()
+        np.testing.assert_allclose(names["sampled"].scores.sum(), theirs, atol=1e-5)
+    else:
+        (rank_accuracy,), (gini,) = names["scores"]
+        np.testing.assert_allclose(names["rank_accuracy"], rank_accuracy)
+        np.testing.assert_allclose(names["gini"], gini, atol=1e-6)
+
+
+def test_maps_of_captum_are_scored():
+    pytest.importorskip("captum")
+    names = run_snippets("docs/howto/score-other-maps.md", count=1)
+    assert len(set(names["areas"].values())) == 3
+
+
+def test_figures_for_papers_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_snippets("docs/howto/paper-figure.md", count=1)
+    names["plt"].close(names["figure"])
+    assert (tmp_path / "removals.pdf").read_bytes().startswith(b"%PDF")
+
+
 def commands_of(page):
     """The arguments of the commands of lmjax in a page's snippets, as a shell expands them.
 

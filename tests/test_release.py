@@ -44,9 +44,7 @@ def test_the_citation_is_of_this_version():
     assert f"\nversion: {lmjax.__version__}\n" in citation
     (released,) = re.findall(r"^date-released: (.*)", citation, re.M)
     assert f"[{lmjax.__version__}] - {released}" in CHANGELOG
-    assert f"version = {{{lmjax.__version__}}}" in (ROOT / "CONTRIBUTING.md").read_text() or (
-        f"version = {{{lmjax.__version__}}}" in (ROOT / "README.md").read_text()
-    )
+    assert f"version = {{{lmjax.__version__}}}" in (ROOT / "README.md").read_text()
 
 
 def test_the_oldest_versions_that_are_allowed_are_those_that_ci_runs():

@@ -1,4 +1,4 @@
-"""What the site adds to the pages as they are written: the API, help texts, links out of `docs/`."""
+"""What the site adds to pages as they are written: the API, help texts, links out of `docs/`."""
 
 import importlib
 import inspect
@@ -20,7 +20,10 @@ OUTSIDE = {
     "benchmarks/RESULTS.md": "/results/speed.md",
     "README.md": "/index.md",
     "CHANGELOG.md": "/changelog.md",
-    **{f"notebooks/{path.name}": f"/notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")},
+    **{
+        f"notebooks/{path.name}": f"/notebooks/{path.name}"
+        for path in ROOT.glob("notebooks/*.ipynb")
+    },
 }
 
 
@@ -30,6 +33,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("source-read", _complete)
     app.connect("include-read", lambda app, path, parent, text: _complete(app, parent, text))
     app.connect("autodoc-process-docstring", _markdown_to_rst, priority=100)
+    app.connect("autodoc-skip-member", _skip_fields)
     return {"parallel_read_safe": True}
 
 
@@ -68,7 +72,9 @@ def public(module: str) -> list[str]:
     """The public names of a module that are no modules, in the order of the alphabet."""
     found = importlib.import_module(module)
     names = getattr(found, "__all__", None) or _defined_in(found)
-    return sorted((name for name in names if not inspect.ismodule(getattr(found, name))), key=str.lower)
+    return sorted(
+        (name for name in names if not inspect.ismodule(getattr(found, name))), key=str.lower
+    )
 
 
 def _defined_in(module: Any) -> Iterator[str]:
@@ -106,7 +112,16 @@ def _commands(*command: str) -> str:
     return "\n\n".join([title, f"```text\n{text}\n```", *parts])
 
 
-def _markdown_to_rst(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+def _skip_fields(app: Any, what: str, name: str, value: Any, *_: Any) -> bool | None:
+    """Fields stand under "Attributes" in the docstring of their class; their defaults say less."""
+    own = getattr(inspect.unwrap(value), "__module__", "") if callable(value) else ""
+    documented = isinstance(value, property | classmethod | staticmethod) or own.startswith("lmjax")
+    return True if what == "class" and not documented else None
+
+
+def _markdown_to_rst(
+    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
     """Code that is indented below a colon stays code, and bars and stars mean nothing in text."""
     code = -1  # the indent of the line before a block of code, where we are in one
     for i, line in enumerate(lines):

@@ -1,6 +1,6 @@
 """Draws what goes through the network, layer by layer: whole, under layer masking, painted black.
 
-    python docs/figures/layers.py docs/images/layers.png
+python docs/figures/layers.py docs/images/layers.png
 """
 
 import sys
@@ -50,18 +50,28 @@ def draw(path: str) -> None:
     mask = np.hypot(y - rows, x - (columns + 44)) > 28  # a disc beside the digit
     black = image * mask[..., None]
 
-    given = {"the whole image": (image, None), "layer masking": (image, mask), "painted black": (black, None)}
+    given = {
+        "the whole image": (image, None),
+        "layer masking": (image, mask),
+        "painted black": (black, None),
+    }
     found = {name: activations(classifier, *each) for name, each in given.items()}
     seen = found["layer masking"]
 
     figure, axes = plt.subplots(3, 5, figsize=(9.5, 6.2), layout="constrained")
-    checks = (np.indices(mask.shape).sum(axis=0) // 6 % 2 * 0.2 + 0.75)[..., None].repeat(3, axis=-1)
+    checks = (np.indices(mask.shape).sum(axis=0) // 6 % 2 * 0.2 + 0.75)[..., None].repeat(
+        3, axis=-1
+    )
     shown = (image, np.where(mask[..., None], image, checks), black)
     for line, (name, layers), first in zip(axes, found.items(), shown):
         probability = jax.nn.softmax(layers[-1].x[0])
         line[0].imshow(first)
-        line[0].set_xlabel(f"8: {probability[scene.label]:.0%}; {int(probability.argmax())} is predicted")
-        line[0].set_ylabel(name, color=lmjax.plots.removal_colour(ROWS[name]) if ROWS[name] else "black")
+        line[0].set_xlabel(
+            f"8: {probability[scene.label]:.0%}; {int(probability.argmax())} is predicted"
+        )
+        line[0].set_ylabel(
+            name, color=lmjax.plots.removal_colour(ROWS[name]) if ROWS[name] else "black"
+        )
         for i, ax in enumerate(line[1:]):
             whole = found["the whole image"][i]
             ax.imshow(checks, extent=(-0.5, whole.x.shape[2] - 0.5, whole.x.shape[1] - 0.5, -0.5))

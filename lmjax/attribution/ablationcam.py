@@ -44,6 +44,15 @@ def ablationcam(
     function, as published; the channel of the grey or blurred image under `lmjax.Replace`; and
     under removals that average over several images each of these in turn, and outputs are averaged.
 
+    Cost: a pass through the head for each channel, and one of the whole image.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> halves = features, head
+      >>> lmjax.attribution.ablationcam(predictor, image, halves=halves).scores.shape
+      (16, 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds batch size, devices and progress;
         the engine plays no part.

@@ -48,6 +48,13 @@ def banzhaf(
     for all segments. Where `num_samples` allows all 2^S coalitions, each is evaluated once, and the
     values are exact.
 
+    Cost: `num_samples` evaluations and one of the whole image; 2^S where that is fewer.
+
+    Example:
+      >>> found = lmjax.attribution.banzhaf(predictor, image, segments, key=key)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

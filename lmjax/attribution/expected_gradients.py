@@ -40,6 +40,16 @@ def expected_gradients(
     baseline, summed over channels. They estimate scores that add up to the output for the image
     minus its mean over the baselines.
 
+    Cost: `num_samples` passes forward and back, and one evaluation.
+
+    Example:
+      >>> baselines = np.stack([image[::-1], image[:, ::-1]])
+      >>> found = lmjax.attribution.expected_gradients(
+      ...     predictor, image, key=key, baselines=baselines
+      ... )
+      >>> found.scores.shape
+      (16, 16)
+
     Args:
       predictor, image, target, objective: as in `lmjax.attribution.gradient`. Points are computed
         in batches as in `lmjax.attribution.integrated_gradients`.

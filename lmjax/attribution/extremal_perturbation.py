@@ -70,6 +70,15 @@ def extremal_perturbation(
     Deterministic. Memory is that of a gradient for one variant per area, and of about
     (2 sigma / step + 3)^2 numbers for each of their pixels.
 
+    Cost: `iterations` passes forward and back for each area, and an evaluation.
+
+    Example:
+      >>> found = lmjax.attribution.extremal_perturbation(
+      ...     predictor, image, areas=(0.2,), iterations=5
+      ... )
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 6)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator` of one, differentiable in soft masks: made by
         `lmjax.Predictor` with a `lmjax.Replace`. Nearest to the paper is

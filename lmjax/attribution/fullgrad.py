@@ -35,6 +35,13 @@ def fullgrad(
     [0, 1] and resized bilinearly to the image; the score is the sum of all of them. So signs are
     lost, and fine layers show edges where deep ones show places.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> digits = lmjax.Predictor(lmjax.models.load("resnet18_digits"))
+      >>> lmjax.attribution.fullgrad(digits, np.tile(image, (4, 4, 1))).scores.shape
+      (64, 64)
+
     Args:
       predictor: an `lmjax.Predictor` of a convolutional network of `lmjax.models`, or an
         `lmjax.Evaluator` of one. Its removal plays no part.

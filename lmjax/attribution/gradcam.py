@@ -42,6 +42,14 @@ def gradcam(
     `gradcam(*classifier.cut(), image)` for a classifier of `lmjax.models`. The map is rectified and
     then resized bilinearly to the image.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.gradcam(features, head, image).scores.shape
+      (16, 16)
+
     Args:
       features: image `[H, W, C]` in [0, 1] -> the layer's activations `[h, w, D]`. Arrays of a
         pytree (such as `jax.tree_util.Partial`) are passed as arguments of the compiled function.
@@ -76,6 +84,14 @@ def hirescam(
     Unlike Grad-CAM it lets a position count by the gradient there. Where the head is linear, the
     layer's map adds up to the output, but for the head's bias.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.hirescam(features, head, image).scores.shape
+      (16, 16)
+
     Args:
       features, head, image, target, objective: as in `gradcam`.
 
@@ -107,6 +123,14 @@ def gradcam_plus_plus(
     A channel's weight is the sum over positions of relu(g) / (2 + g sum(A)), with gradients g and
     the channel's activations A: positions count the more, the less of the channel there is, so that
     several objects of a class show alike. Both maps are rectified as in `gradcam`.
+
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.gradcam_plus_plus(features, head, image).scores.shape
+      (16, 16)
 
     Args:
       features, head, image, target, objective: as in `gradcam`. The formula is for activations that
@@ -140,6 +164,14 @@ def layercam(
 
     Each position has its own weight, so that layers with many positions give fine maps:
     `layercam(*classifier.cut("layer2.1"), image)`.
+
+    Cost: one pass forward and back.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> lmjax.attribution.layercam(features, head, image).scores.shape
+      (16, 16)
 
     Args:
       features, head, image, target, objective: as in `gradcam`.

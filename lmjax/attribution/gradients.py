@@ -45,6 +45,13 @@ def gradient(
 ) -> Attribution:
     """Scores pixels by the gradient of the output.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> found = lmjax.attribution.gradient(predictor, image)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 1)
+
     Args:
       predictor: a differentiable predictor or an `lmjax.Evaluator`, which holds batch size and
         devices; engine and progress play no part.
@@ -87,6 +94,13 @@ def gradient_times_input(
 
     This is the first-order effect of turning a pixel black.
 
+    Cost: one pass forward and back.
+
+    Example:
+      >>> found = lmjax.attribution.gradient_times_input(predictor, image)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 1)
+
     Args:
       predictor, image, target, objective: as in `gradient`.
 
@@ -121,6 +135,13 @@ def integrated_gradients(
 
     Scores are summed over channels. They add up to the output for the image minus that for the
     baseline (completeness), as exactly as the steps resolve the path.
+
+    Cost: `steps` passes forward and back, and one evaluation.
+
+    Example:
+      >>> found = lmjax.attribution.integrated_gradients(predictor, image)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 51)
 
     Args:
       predictor, image, target, objective: as in `gradient`. Points of the path are computed in
@@ -173,6 +194,13 @@ def smoothgrad(
     objective: Objective = "logit",
 ) -> Attribution:
     """Scores pixels by the gradient averaged over noisy copies of the image.
+
+    Cost: `num_samples` passes forward and back, and one evaluation.
+
+    Example:
+      >>> found = lmjax.attribution.smoothgrad(predictor, image, key=key)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 51)
 
     Args:
       predictor, image, target, channels, objective: as in `gradient`; channels are reduced after

@@ -60,6 +60,15 @@ def hsic(
     depend (up to sampling error, which is upwards), and has no sign otherwise: evidence against the
     target scores as high as evidence for it.
 
+    Cost: `num_samples` + 1 evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.hsic(
+      ...     predictor, image, key=key, segments=segments, num_samples=50
+      ... )
+      >>> found.scores.shape, found.num_variants
+      ((4,), 51)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

@@ -174,6 +174,13 @@ def interactions(
     or `kernelshap`, or from those of `previous`: by a regression on segments and pairs, and a
     correction by what it leaves over.
 
+    Cost: 2^S evaluations for up to 12 segments, else `num_samples` and a few.
+
+    Example:
+      >>> found = lmjax.attribution.interactions(predictor, image, segments, key=key)
+      >>> found.scores.shape, found.pairs.shape, found.num_variants
+      ((4,), (4, 4), 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

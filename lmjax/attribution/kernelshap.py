@@ -56,6 +56,13 @@ def kernelshap(
     others are drawn. Where `num_samples` allows all 2^S - 2, each is evaluated once, and the values
     are exact.
 
+    Cost: 2 S + 2 evaluations, and `num_samples` of coalitions; 2^S where that is fewer.
+
+    Example:
+      >>> found = lmjax.attribution.kernelshap(predictor, image, segments, key=key)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

@@ -52,6 +52,13 @@ def lime(
 ) -> Asking[Attribution]:
     """Scores segments by the coefficients of a weighted ridge regression on random coalitions.
 
+    Cost: `num_samples` evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.lime(predictor, image, segments, key=key, num_samples=60)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 60)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

@@ -43,6 +43,13 @@ def occlusion(
     the same and takes the mean over overlaps, the default here; Xplique takes sums, and leaves out
     windows that reach over the border.
 
+    Cost: an evaluation of each window, and one of the whole image.
+
+    Example:
+      >>> found = lmjax.attribution.occlusion(predictor, image, size=8, stride=4)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 10)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -118,6 +125,13 @@ def leave_one_out(
 
     Equals Captum's FeatureAblation with segments as its feature mask.
 
+    Cost: S + 1 evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.leave_one_out(predictor, image, segments)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 5)
+
     Args:
       predictor, image, target, objective: as in `occlusion`.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
@@ -154,6 +168,13 @@ def leave_one_in(
     The rise starts from the output with everything hidden (the baseline under `lmjax.Replace`, the
     classifier's bias under `lmjax.LayerMasking`), which is the result's `intercept`: the output
     with the segment alone is score + intercept.
+
+    Cost: S + 2 evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.leave_one_in(predictor, image, segments)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 6)
 
     Args:
       predictor, image, target, objective: as in `occlusion`.

@@ -55,6 +55,13 @@ def rise(
     same grids are binary, each pixel taking the value of its cell, and the score is the mean output
     over the variants that show the pixel, sum(f(m) m) / sum(m).
 
+    Cost: `num_samples` + 1 evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.rise(predictor, image, key=key, num_samples=60)
+      >>> found.scores.shape, found.num_variants
+      ((16, 16), 61)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

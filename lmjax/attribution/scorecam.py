@@ -48,6 +48,15 @@ def scorecam(
     `lmjax.LayerMasking`) a soft mask is taken as the mean of the binary masks of what lies above a
     threshold: its output is the mean of the outputs at `levels` thresholds, evenly spaced.
 
+    Cost: an evaluation of each channel (under binary masks `levels`), and one of the whole image.
+
+    Example:
+      >>> features = lambda image: image.reshape(4, 4, 4, 4, 3).mean((1, 3))  # [4, 4, 3]
+      >>> head = lambda features: features.mean((0, 1))  # three classes
+      >>> halves = features, head
+      >>> lmjax.attribution.scorecam(predictor, image, halves=halves).scores.shape
+      (16, 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

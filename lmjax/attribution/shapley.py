@@ -55,6 +55,13 @@ def exact_shapley(
 ) -> Asking[Attribution]:
     """Computes Shapley values from all 2^S coalitions of up to 12 segments.
 
+    Cost: 2^S evaluations.
+
+    Example:
+      >>> found = lmjax.attribution.exact_shapley(predictor, image, segments)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 16)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -106,6 +113,13 @@ def permutation_shapley(
 
     For any number of orders, the scores sum to the output for the whole image minus that for
     nothing visible.
+
+    Cost: 2 `num_permutations` (S - 1) + 2 evaluations, without `antithetic` half of them.
+
+    Example:
+      >>> found = lmjax.attribution.permutation_shapley(predictor, image, segments, key=key)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 152)
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and

@@ -61,6 +61,13 @@ def sobol(
     rounded, so that every segment is visible with probability 1/2, and the scores are the indices
     of that other experiment. Half of its variants coincide and are evaluated once.
 
+    Cost: `num_designs` (S + 1) + 1 evaluations; under masks that are 0 or 1 fewer.
+
+    Example:
+      >>> found = lmjax.attribution.sobol(predictor, image, key=key, segments=segments)
+      >>> found.scores.shape, found.num_variants
+      ((4,), 161)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.

@@ -22,6 +22,12 @@ def stable_ranking(top: int, *, errors: float = 2.0, cells: int | tuple[int, int
     pixels, which nearly all masks show or hide together, is never settled and carries no
     information. The standard error of a cell is taken as the mean of its pixels', an upper bound.
 
+    Example:
+      >>> until = lmjax.attribution.stable_ranking(1)
+      >>> found = lmjax.attribution.lime(predictor, image, segments, key=key, until=until)
+      >>> found.num_variants <= 1000
+      True
+
     Args:
       top: number of segments (or cells) that must be settled, from the highest score down.
       errors: number of standard errors that settle a difference, above 0.

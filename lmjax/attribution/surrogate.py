@@ -101,6 +101,13 @@ def lime_regression(
     the empty coalition), the Euclidean one sqrt(number of segments hidden), for which the default
     width is far too small. The intercept is not penalised.
 
+    Example:
+      >>> keep = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool)
+      >>> outputs = np.array([[3.0], [2.0], [1.0], [0.0]])  # 2 + 1
+      >>> scores = lmjax.attribution.lime_regression(keep, outputs, alpha=0.001)[0]
+      >>> scores.round(1).ravel().tolist()
+      [2.0, 1.0]
+
     Args:
       keep: `[N, S]` bool, True = visible.
       outputs: `[N, T]`, or `[N]` for one target.

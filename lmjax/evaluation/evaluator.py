@@ -31,6 +31,13 @@ class Evaluator:
 
     Attributions and metrics take one in the place of a predictor. A pytree, as its predictor is.
 
+    Example:
+      >>> evaluator = lmjax.Evaluator(predictor, batch_size=2)
+      >>> evaluator(image, masks).shape
+      (5, 2)
+      >>> lmjax.attribution.leave_one_out(evaluator, image, segments).num_variants
+      5
+
     Attributes:
       predictor: function (image `[H, W, C]`, masks `[N, H, W]`) -> logits `[N, K]`. Arrays of a
         pytree (such as `lmjax.Predictor`) are passed as arguments of the compiled function. A plain
@@ -168,6 +175,12 @@ def as_predictor(predictor: Callable | Evaluator) -> Callable:
 
 def evaluate(predictor: Callable, image, masks, **options) -> np.ndarray:
     """Evaluates all variants of an image: `lmjax.Evaluator(predictor, **options)(image, masks)`.
+
+    Cost: an evaluation of each mask.
+
+    Example:
+      >>> lmjax.evaluate(predictor, image, masks).shape
+      (5, 2)
 
     Args:
       predictor: as in `lmjax.Evaluator`.

@@ -35,6 +35,11 @@ Objective = str | Callable[[Any], jax.Array]
 def probability_of(classes: Sequence[int]) -> Partial:
     """Makes the objective that is the probability of a set of classes.
 
+    Example:
+      >>> objective = lmjax.objectives.probability_of([0, 1])
+      >>> round(float(objective(jnp.array([0.0, 1.0]))), 2)
+      1.0
+
     Args:
       classes: numbers of classes, each once, such as all breeds of dogs.
 
@@ -50,6 +55,11 @@ def probability_of(classes: Sequence[int]) -> Partial:
 def difference(first: int, second: int) -> Partial:
     """Makes the objective that is the logit of one class minus that of another.
 
+    Example:
+      >>> objective = lmjax.objectives.difference(1, 0)
+      >>> round(float(objective(jnp.array([-1.0, 2.0]))), 2)
+      3.0
+
     Args:
       first: the class that is counted.
       second: the class that it is compared with.
@@ -63,6 +73,11 @@ def margin(target: int) -> Partial:
 
     It is above 0 where the class is predicted.
 
+    Example:
+      >>> objective = lmjax.objectives.margin(1)
+      >>> round(float(objective(jnp.array([-1.0, 2.0, 0.5]))), 2)
+      1.5
+
     Args:
       target: the class.
     """
@@ -70,12 +85,23 @@ def margin(target: int) -> Partial:
 
 
 def entropy() -> Partial:
-    """Makes the objective that is the entropy of the class probabilities, in nats."""
+    """Makes the objective that is the entropy of the class probabilities, in nats.
+
+    Example:
+      >>> objective = lmjax.objectives.entropy()  # ln 2
+      >>> round(float(objective(jnp.array([1.0, 1.0]))), 2)
+      0.69
+    """
     return Partial(_entropy)
 
 
 def value(*index: int) -> Partial:
     """Makes the objective that is one entry of the output, such as a regression's.
+
+    Example:
+      >>> objective = lmjax.objectives.value(1)
+      >>> round(float(objective(jnp.array([-1.0, 2.0]))), 2)
+      2.0
 
     Args:
       *index: of the entry; none for an output that is a single number.
@@ -85,6 +111,11 @@ def value(*index: int) -> Partial:
 
 def cosine(reference: ArrayLike) -> Partial:
     """Makes the objective that is the cosine of the output, an embedding, to a reference.
+
+    Example:
+      >>> objective = lmjax.objectives.cosine([1.0, 0.0])
+      >>> round(float(objective(jnp.array([1.0, 1.0]))), 2)
+      0.71
 
     Args:
       reference: `[D]` finite floats, not all 0: the embedding of the image that was found, say.
@@ -103,6 +134,11 @@ def cosine(reference: ArrayLike) -> Partial:
 
 def region_mean(region: ArrayLike, channel: int) -> Partial:
     """Makes the objective that is the mean of a map's channel in a region, such as a segmentation.
+
+    Example:
+      >>> objective = lmjax.objectives.region_mean(object_mask, 0)
+      >>> round(float(objective(jnp.asarray(object_mask, float)[..., None])), 2)
+      1.0
 
     Args:
       region: bool `[h, w]`, of the map's own size, True at one position or more.

@@ -43,6 +43,11 @@ class Predictor:
     A pytree: the classifier's weights and a baseline's arrays are leaves, everything else is
     static. So a predictor goes through `jit` and `vmap` as an argument.
 
+    Example:
+      >>> predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+      >>> lmjax.evaluate(predictor, image, masks).shape
+      (5, 2)
+
     Attributes:
       classifier: an `lmjax.models` classifier, `lmjax.black_box(...)`, or anything with the
         methods its removal calls.

@@ -83,10 +83,11 @@ def explain(
     that mask.) When one method fails, the results before it are written all the same.
 
     Example:
-      >>> explanation = lmjax.explain("photo.jpg", method=("lime",), removal=("layer", "grey"))
-      >>> explanation["lime", "layer"].attribution.heatmap
-      >>> explanation.save("explanation.png")
-      >>> explanations = lmjax.explain(["cat.jpg", "dog.jpg"], output="explanations")
+      >>> explanation = lmjax.explain(
+      ...     image, model=classifier, method="leave_one_out", removal="layer", segmenter="grid"
+      ... )  # or of "photo.jpg", or ["cat.jpg", "dog.jpg"]
+      >>> explanation["leave_one_out", "layer"].attribution.heatmap.shape
+      (16, 16)
 
     Args:
       image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1];

@@ -115,6 +115,10 @@ def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:
 
     Those at the right and lower border may be smaller.
 
+    Example:
+      >>> np.unique(lmjax.segments.grid(image, size=8))
+      array([0, 1, 2, 3], dtype=int32)
+
     Args:
       image: `[H, W, C]`; only its height and width count.
       size: side of a square, in pixels.
@@ -131,6 +135,10 @@ def even_grid(
     shape: tuple[int, int], cells: int | tuple[int, int], *, name: str = "grid"
 ) -> np.ndarray:
     """Divides an image into a given number of rectangles, as equal in size as pixels allow.
+
+    Example:
+      >>> lmjax.segments.even_grid((4, 4), 2)[0]
+      array([0, 0, 1, 1], dtype=int32)
 
     Args:
       shape: (H, W).
@@ -176,6 +184,10 @@ def slic(
     Photographs get fewer than are asked for, 26 to 46 of 50 on those of scikit-image; `slic_near`
     asks again.
 
+    Example:
+      >>> lmjax.segments.slic(image, n_segments=4).shape
+      (16, 16)
+
     Args:
       image: `[H, W, C]`; 3 channels are compared in Lab, 1 as grey, others on Lab's scale.
       n_segments: approximate number of segments.
@@ -211,6 +223,10 @@ def slic_near(
 
     It stops within a tenth of the number, or after 8 times with the nearest; there are images,
     such as plain ones, that SLIC does not divide into any number.
+
+    Example:
+      >>> lmjax.segments.slic_near(image, n_segments=4).shape
+      (16, 16)
 
     Args:
       image, compactness, sigma: as in `slic`.
@@ -250,6 +266,10 @@ def quickshift(
 
     The defaults are those of the `lime` package.
 
+    Example:
+      >>> lmjax.segments.quickshift(image).shape
+      (16, 16)
+
     Args:
       image: as in `slic`.
       kernel_size: width of the Gaussian that smooths the density, in pixels.
@@ -284,6 +304,10 @@ def felzenszwalb(
 
     The defaults are those of scikit-image's gallery.
 
+    Example:
+      >>> lmjax.segments.felzenszwalb(image, min_size=20).shape
+      (16, 16)
+
     Args:
       image: `[H, W, C]`.
       scale: higher values give larger segments.
@@ -311,6 +335,10 @@ def contours(
 ) -> np.ndarray:
     """Divides an image into bands between the level lines of a saliency map, least salient first.
 
+    Example:
+      >>> lmjax.segments.contours(heatmap, num_bands=4).max().item()
+      3
+
     Args:
       heatmap: `[H, W]`, higher = more salient.
       num_bands: largest number of bands. Pixels of equal value share a band, so there may be fewer.
@@ -335,6 +363,10 @@ def contours(
 
 def boxes(image: ArrayLike, *, point: tuple[int, int] | None = None, size: int = 16) -> np.ndarray:
     """Divides an image into square rings around a point, the innermost first.
+
+    Example:
+      >>> lmjax.segments.boxes(image, size=8).shape
+      (16, 16)
 
     Args:
       image: `[H, W, C]`; only its height and width count.
@@ -363,6 +395,10 @@ def merge(image: ArrayLike, segments: ArrayLike, *, num_segments: int = 50) -> n
     Each step merges the two neighbours whose union adds least to the squared differences of pixels
     from their segment's mean colour (Ward's criterion). The segments for a smaller number are
     therefore unions of those for a larger one: a hierarchy.
+
+    Example:
+      >>> lmjax.segments.merge(image, segments, num_segments=2).max().item()
+      1
 
     Args:
       image: `[H, W, C]`.
@@ -423,7 +459,13 @@ def snap(segments: ArrayLike, size: int) -> np.ndarray:
 
 
 def from_labels(label_map: ArrayLike) -> np.ndarray:
-    """Renumbers any map `[H, W]` of ints to labels 0..S-1, in the order of the labels."""
+    """Renumbers any map `[H, W]` of ints to labels 0..S-1, in the order of the labels.
+
+    Example:
+      >>> lmjax.segments.from_labels([[7, 7], [9, 9]])
+      array([[0, 0],
+                   [1, 1]], dtype=int32)
+    """
     labels = np.asarray(label_map)
     _check_label_map(labels, "label_map")
     _, inverse = np.unique(labels, return_inverse=True)

@@ -14,6 +14,10 @@ from lmjax.metrics.ranked_regions import check_scores
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Computes Spearman's rank correlation of two maps; equal scores share the mean of their ranks.
 
+    Example:
+      >>> round(lmjax.metrics.spearman([1, 2, 3], [1, 4, 9]), 2)
+      1.0
+
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
       second: scores of the same shape.
@@ -33,6 +37,10 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
 
 def kendall(first: ArrayLike, second: ArrayLike) -> float:
     """Computes Kendall's rank correlation of two maps: tau-b, which corrects for equal scores.
+
+    Example:
+      >>> round(lmjax.metrics.kendall([1, 2, 3], [3, 2, 1]), 2)
+      -1.0
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
@@ -56,6 +64,10 @@ def kendall(first: ArrayLike, second: ArrayLike) -> float:
 def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
     """Computes the cosine of the angle between two maps, as vectors.
 
+    Example:
+      >>> round(lmjax.metrics.cosine_similarity([1, 0], [1, 1]), 2)
+      0.71
+
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
       second: scores of the same shape.
@@ -72,6 +84,10 @@ def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
 
 def top_k_jaccard(first: ArrayLike, second: ArrayLike, *, k: int) -> float:
     """Computes the Jaccard index of the k highest scores of two maps: intersection over union.
+
+    Example:
+      >>> round(lmjax.metrics.top_k_jaccard([4, 3, 2, 1], [4, 1, 3, 2], k=2), 2)
+      0.33
 
     Args:
       first: scores of any shape, such as `[H, W]` or `[S]`.
@@ -97,6 +113,10 @@ def top_k_jaccard(first: ArrayLike, second: ArrayLike, *, k: int) -> float:
 
 def ssim(first: ArrayLike, second: ArrayLike, *, window: int = 7) -> float:
     """Computes the structural similarity of two heatmaps, each rescaled to [0, 1] first.
+
+    Example:
+      >>> round(lmjax.metrics.ssim(heatmap, heatmap), 2)
+      1.0
 
     Args:
       first: `[H, W]`.
@@ -147,6 +167,10 @@ def bootstrap_mean(
 ) -> Estimate:
     """Averages over images, with a bootstrap confidence interval.
 
+    Example:
+      >>> float(lmjax.metrics.bootstrap_mean([1.0, 2.0, 3.0], key=key).mean)
+      2.0
+
     Args:
       values: `[N, ...]`, one for each of N images.
       key: random key; the same key gives the same interval.
@@ -188,6 +212,11 @@ def win_rates(
     confidence: float = 0.95,
 ) -> Estimate:
     """Computes how often each method beats each other one over a set of images; ties count half.
+
+    Example:
+      >>> rates = lmjax.metrics.win_rates([[3, 1], [2, 1]], key=key)  # two images, two methods
+      >>> rates.mean.tolist()
+      [[0.5, 1.0], [0.0, 0.5]]
 
     Args:
       scores: `[N, M]`, a metric's value for N images and M methods.

@@ -11,6 +11,10 @@ def sparseness(heatmap: ArrayLike) -> float:
 
     Scores of equal size have 0, a single score that is not 0 among n has 1 - 1/n.
 
+    Example:
+      >>> round(lmjax.metrics.sparseness([0, 0, 0, 1]), 2)
+      0.75
+
     Args:
       heatmap: scores of any shape, such as `[H, W]` or `[S]`; a map that repeats the scores of
         segments weighs them by their pixels.
@@ -33,6 +37,10 @@ def sparseness(heatmap: ArrayLike) -> float:
 
 def entropy_complexity(heatmap: ArrayLike) -> float:
     """Computes the entropy of the shares that parts of an image have in a map, in nats.
+
+    Example:
+      >>> round(lmjax.metrics.entropy_complexity([1, 1, 1, 1]), 2)  # ln 4
+      1.39
 
     Args:
       heatmap: scores of any shape, such as `[H, W]` or `[S]`, n in all; a map that repeats the

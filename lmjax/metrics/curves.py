@@ -160,6 +160,13 @@ def deletion(
     hidden. Equal scores are removed in reading order (segments: in the order of their labels). The
     published metric fills with black: `lmjax.Replace("black")`.
 
+    Cost: an evaluation of each step, and one of the whole image.
+
+    Example:
+      >>> curve = lmjax.metrics.deletion(predictor, image, heatmap, step=32)
+      >>> curve.values.shape, bool(np.isfinite(curve.normalised_auc))
+      ((9,), True)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. Its removal decides how pixels are hidden.
@@ -208,6 +215,13 @@ def insertion(
     The reverse of `deletion`, with the same arguments: from none of the image to all of it. The
     published metric starts from the image under a Gaussian blur, 11 pixels wide with sigma 5:
     `lmjax.Replace("rise_blur")`.
+
+    Cost: an evaluation of each step, and one of the whole image.
+
+    Example:
+      >>> curve = lmjax.metrics.insertion(predictor, image, heatmap, step=32)
+      >>> curve.values.shape, bool(np.isfinite(curve.normalised_auc))
+      ((9,), True)
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and

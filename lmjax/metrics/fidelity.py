@@ -44,6 +44,12 @@ def mu_fidelity(
 
     It is the correlation over subsets A of the sum of the scores in A and f(x) - f(x without A).
 
+    Cost: `num_subsets` + 1 evaluations.
+
+    Example:
+      >>> np.isfinite(lmjax.metrics.mu_fidelity(predictor, image, heatmap, key=key)).all().item()
+      True
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -120,6 +126,15 @@ def sensitivity_n(
     It is 1 for every n where the scores of any n regions add up to the drop of the output without
     them.
 
+    Cost: `num_subsets` evaluations of each size, and one of the whole image.
+
+    Example:
+      >>> found = lmjax.metrics.sensitivity_n(
+      ...     predictor, image, heatmap, key=key, segments=segments, sizes=(1, 2)
+      ... )
+      >>> found.correlations.shape
+      (2,)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -177,6 +192,12 @@ def infidelity(
     It is the mean over masks of (sum of the heatmap over hidden pixels - (f(x) - f(x masked)))^2:
     the perturbation is binary, as for attributions whose scores are effects of whole pixels.
 
+    Cost: an evaluation of each mask, and one of the whole image.
+
+    Example:
+      >>> np.isfinite(lmjax.metrics.infidelity(predictor, image, heatmap, masks)).all().item()
+      True
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -233,6 +254,12 @@ def sufficiency(
 
     It is f(x) - f(x with only the most salient regions visible), for each budget.
 
+    Cost: an evaluation of each budget, and one of the whole image.
+
+    Example:
+      >>> lmjax.metrics.sufficiency(predictor, image, heatmap).shape
+      (5,)
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
@@ -277,6 +304,12 @@ def necessity(
 
     It is f(x) - f(x without the most salient regions), for each budget; the paper calls it
     comprehensiveness.
+
+    Cost: an evaluation of each budget, and one of the whole image.
+
+    Example:
+      >>> lmjax.metrics.necessity(predictor, image, heatmap).shape
+      (5,)
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and

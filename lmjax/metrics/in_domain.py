@@ -44,6 +44,12 @@ def idsds(
     the in-domain score, IDSDS, where the network was fine-tuned on images that lack single patches
     under the predictor's removal; of any other network it is the single-deletion score.
 
+    Cost: an evaluation of each segment, and one of the whole image.
+
+    Example:
+      >>> np.isfinite(lmjax.metrics.idsds(predictor, image, heatmap)).all().item()
+      True
+
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress. The paper paints patches with the mean colour (zeros after normalisation).
@@ -113,6 +119,13 @@ def f_fidelity(
     where that would remove more than `most` of all regions on average, the share that the network
     was fine-tuned with. The same is done with the other regions. With `most=1`, of a network that
     was not fine-tuned, it is R-Fidelity.
+
+    Cost: 2 `num_samples` evaluations of each size, and one of the whole image.
+
+    Example:
+      >>> found = lmjax.metrics.f_fidelity(predictor, image, heatmap, key=key, sizes=(0.2, 0.4))
+      >>> type(found).__name__
+      'FFidelity'
 
     Args:
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and

@@ -15,6 +15,10 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
     The overlap of segment i is g_i = sum over its pixels of (object mask - mean of the object
     mask): above 0 where the object's share of the segment exceeds its share of the image.
 
+    Example:
+      >>> round(lmjax.metrics.alignment([1, 0, 0, 0], segments, object_mask), 2)
+      0.87
+
     Args:
       scores: `[S]`, higher = more relevant.
       segments: `[H, W]` ints, labels 0..S-1, none missing.
@@ -55,6 +59,10 @@ def top_k_iou(
 ) -> float:
     """Computes intersection over union of the object and the k regions of highest score.
 
+    Example:
+      >>> lmjax.metrics.top_k_iou([1, 0, 0, 0], object_mask, segments=segments, k=2)
+      0.5
+
     Args:
       heatmap: `[H, W]`, higher = more relevant; with segments also `[S]`, the segments' own scores.
       object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
@@ -84,6 +92,10 @@ def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: floa
 
     Where several pixels are highest (all pixels of a segment are equal), it is the share of them
     that hit: the mean over all ways to break the tie.
+
+    Example:
+      >>> lmjax.metrics.pointing_game(object_mask, object_mask, tolerance=0)
+      1.0
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.
@@ -116,6 +128,10 @@ def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: floa
 def relevance_mass_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float:
     """Computes the share of the positive relevance that lies in the object.
 
+    Example:
+      >>> lmjax.metrics.relevance_mass_accuracy(1 + object_mask, object_mask)
+      0.4
+
     Args:
       heatmap: `[H, W]`, higher = more relevant. Negative scores count as 0.
       object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
@@ -142,6 +158,10 @@ def relevance_rank_accuracy(heatmap: ArrayLike, object_mask: ArrayLike) -> float
     The highest pixels are as many as the object has. Where pixels of equal value straddle the limit
     (all pixels of a segment are equal), they count by the share of them that fits: the mean over
     all ways to break the tie.
+
+    Example:
+      >>> lmjax.metrics.relevance_rank_accuracy(object_mask, object_mask)
+      1.0
 
     Args:
       heatmap: `[H, W]`, higher = more relevant.

@@ -56,12 +56,15 @@ def mprt(
     The model parameter randomisation test: a map that stays the same whatever the weights are does
     not explain the network; lower is better.
 
+    Cost: an explanation for each layer, and one.
+
     Example:
       >>> def explain(classifier):
       ...     predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
-      ...     return lmjax.attribution.gradient(predictor, image, target=3).heatmap
-      >>> found = lmjax.metrics.mprt(explain, classifier, key=jax.random.key(0))
-      >>> dict(zip(found.layers, found.similarity))
+      ...     return lmjax.attribution.gradient(predictor, image, target=1).heatmap
+      >>> found = lmjax.metrics.mprt(explain, classifier, key=key)
+      >>> len(found.layers) == len(found.similarity)
+      True
 
     Args:
       explain: classifier -> heatmap. Fix its target and key, or their change counts too.
@@ -113,6 +116,15 @@ def efficient_mprt(
     The rise of the entropy of the map's histogram, as a share of the entropy for the network as it
     is; higher is better. It needs two maps where `mprt` needs one for each layer, and no similarity
     of maps.
+
+    Cost: two explanations.
+
+    Example:
+      >>> explain = lambda classifier: lmjax.attribution.gradient(
+      ...     lmjax.Predictor(classifier, "grey"), image, target=1
+      ... ).heatmap
+      >>> np.isfinite(lmjax.metrics.efficient_mprt(explain, classifier, key=key)).item()
+      True
 
     Args:
       explain, classifier, key, draw: as in `mprt`.

@@ -28,10 +28,13 @@ def max_sensitivity(
     The change is ||map(x') - map(x)|| / ||map(x)|| in the Euclidean norm. Images x' differ from the
     image by up to `radius` in each colour, uniformly, and stay within [0, 1].
 
+    Cost: `num_samples` + 1 explanations.
+
     Example:
       >>> def explain(image):
-      ...     return lmjax.attribution.lime(predictor, image, segments, key=key, target=3).heatmap
-      >>> lmjax.metrics.max_sensitivity(explain, image, key=jax.random.key(1))
+      ...     return lmjax.attribution.leave_one_out(predictor, image, segments, target=1).heatmap
+      >>> lmjax.metrics.max_sensitivity(explain, image, key=key) > 0
+      True
 
     Args:
       explain: image `[H, W, C]` -> heatmap. Fix its target and key, or their change counts too.
@@ -69,6 +72,13 @@ def local_lipschitz(
     The ratio ||map(x') - map(x)|| / ||x' - x|| in the Euclidean norm, over images drawn as in
     `max_sensitivity`. Its unit is that of the map.
 
+    Cost: `num_samples` + 1 explanations.
+
+    Example:
+      >>> explain = lambda image: image.mean(axis=-1)
+      >>> round(lmjax.metrics.local_lipschitz(explain, image, key=key), 1) > 0
+      True
+
     Args:
       explain, image, key, radius, num_samples: as in `max_sensitivity`.
 
@@ -97,6 +107,13 @@ def random_logit(
     """Compares the map of a class with that of another one, drawn at random; lower is better.
 
     A map that is the same for every class explains none of them.
+
+    Cost: two explanations.
+
+    Example:
+      >>> explain = lambda target: heatmap if target == 1 else -heatmap
+      >>> round(lmjax.metrics.random_logit(explain, 1, key=key, num_classes=2), 2)
+      -1.0
 
     Args:
       explain: class -> heatmap.

@@ -57,6 +57,11 @@ class LayerMasking(_ThroughLayers):
 
     Every layer computes with visible positions only, and passes on which of its outputs are known.
 
+    Example:
+      >>> predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+      >>> lmjax.evaluate(predictor, np.where(masks[0][..., None], image, np.nan), masks[:1]).shape
+      (1, 2)
+
     Attributes:
       padding: what a convolution sees just outside the visible region. `"neighbor"` (default, the
         paper's) fills hidden positions ring by ring with the mean of their known neighbours;
@@ -86,6 +91,11 @@ class PartialConvolution(_ThroughLayers):
     No neighbor padding: the sum over the visible positions of a window is scaled up by window size
     over visible count. Positions outside the image count as hidden. Everything else is as in
     `LayerMasking`.
+
+    Example:
+      >>> predictor = lmjax.Predictor(classifier, lmjax.PartialConvolution())
+      >>> lmjax.evaluate(predictor, image, masks).shape
+      (5, 2)
 
     Attributes:
       depth: as in `LayerMasking`.

@@ -100,6 +100,11 @@ class Replace(Painting):
     pixels too; the others never do. Noise is drawn once for a `Replace`: all variants share it.
     What depends on the mask as well is `lmjax.Fill`.
 
+    Example:
+      >>> predictor = lmjax.Predictor(classifier, lmjax.Replace((1.0, 0.0, 1.0)))  # magenta
+      >>> lmjax.evaluate(predictor, image, masks).shape
+      (5, 2)
+
     Attributes:
       baseline: one of
         `"black"`, `"white"`;

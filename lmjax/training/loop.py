@@ -95,8 +95,8 @@ def train(
 
     Returns:
       Path of the weights: a state dict with torch's keys that `lmjax.models.load` and torch read;
-        `classifier.with_weights(path)` where a classifier was trained.
-      Their metadata hold settings, test accuracy and the version of lmjax.
+      `classifier.with_weights(path)` where a classifier was trained. Their metadata hold settings,
+      test accuracy and the version of lmjax.
 
     Raises:
       ValueError: arguments out of range, a folder of another run, examples that lack what training

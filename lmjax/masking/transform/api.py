@@ -37,6 +37,11 @@ def layer_mask(
     The function is traced once for each shape, and every operation is replaced by its masked
     counterpart; the network itself stays as it is.
 
+    Example:
+      >>> masked = lmjax.layer_mask(network)
+      >>> masked(weights, image[None], object_mask[None]).shape
+      (1, 2)
+
     Args:
       function: `(params, images) -> logits`, pure; any pytree of parameters, written in any
         framework on JAX. Batch norms and dropout must be those of inference.
