@@ -378,7 +378,9 @@ def _methods() -> dict[str, Call]:
             methods.attribute, {**given, "key": KEY, "num_samples": 150, "target": 1}
         ),
         "check_samples": call(methods.check_samples, ("lime", "kernelshap"), 100, S),
+        "check_budget": call(methods.check_budget, ("lime", "kernelshap"), 100, S),
         "check_methods": call(methods.check_methods, ["lime", "rise"]),
+        "new_name": call(methods.new_name, "lime"),
         "pairs": call(methods.pairs, ["lime"], {"grey": True}),
     }
 
