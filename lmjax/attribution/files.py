@@ -40,12 +40,12 @@ def read(cls: type[R], path: str | os.PathLike) -> R:
     header, arrays = array_file.read(path, cls.KIND)
     names, static = _fields(cls)
     try:
-        return cls(
-            **{name: arrays.get(name) for name in names},
-            **{name: tuples(header[name]) for name in static},
-            samples=_samples(header["samples"], arrays) if "samples" in header else None,
-            record=Record.from_json(header["record"]),
-        )
+        values: dict[str, Any] = {name: arrays.get(name) for name in names}
+        values |= {name: tuples(header[name]) for name in static}
+        values["record"] = Record.from_json(header["record"])
+        if "samples" in header:
+            values["samples"] = _samples(header["samples"], arrays)
+        return cls(**values)
     except (KeyError, TypeError) as error:
         raise array_file.damaged(path, cls.KIND, error) from error
 

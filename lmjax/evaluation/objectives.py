@@ -217,8 +217,8 @@ class Measured:
 
     @property
     def soft_masks(self) -> bool:
-        """Whether the predictor declares that masks may hold values between 0 and 1."""
-        return getattr(self.predictor, "soft_masks", False)
+        """Whether masks may hold values between 0 and 1; missing where the predictor's is."""
+        return self.predictor.soft_masks  # pyright: ignore[reportFunctionMemberAccess]
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -342,3 +342,14 @@ def test_interactions_are_of_an_objective():
         attribution.interactions(
             GREY, IMAGE, SQUARES, key=KEY, objective=objectives.margin(2), previous=sampled
         )
+
+
+def test_functions_may_take_soft_masks_as_they_do_without_an_objective():
+    def brightness(image, masks):
+        shown = (image[None] * masks[..., None]).mean(axis=(1, 2, 3))
+        return jnp.stack([shown, -shown], axis=1)
+
+    options = {"key": KEY, "grid": 3, "num_samples": 20, "soft": True}
+    found = attribution.rise(brightness, IMAGE, objective=objectives.value(0), **options)
+    expected = attribution.rise(brightness, IMAGE, objective="logit", target=0, **options)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
