@@ -1,4 +1,4 @@
-r"""Which method finds what matters for how many evaluations: the tables of docs/howto/choose.md.
+r"""Which method finds what matters for how many evaluations: the tables of docs/howto/choose-a-method.md.
 
     python -m benchmarks.choosing digit-scenes --network resnet18_digits --images 12
     python -m benchmarks.choosing cutouts:DIR --network tf_efficientnet_lite0 --images 6 \
@@ -20,7 +20,7 @@ import tyro
 
 import lmjax
 from benchmarks.harness import show
-from lmjax.attribution.methods import attribute
+from lmjax.attribution.methods import attribute, check_budget
 from lmjax.data import open_source
 
 METHODS = ("lime", "kernelshap", "permutation_shapley", "banzhaf", "rise", "hsic", "sobol")
@@ -84,8 +84,18 @@ def _rows(
     for removal in removals:
         for method in methods:
             for budget in evaluations:
-                yield _row(subjects, removal, method, budget)
+                if _is_enough(method, budget, subjects.segments):
+                    yield _row(subjects, removal, method, budget)
         yield _row(subjects, removal, "leave_one_out", None)
+
+
+def _is_enough(method: str, budget: int, segmentations: list[np.ndarray]) -> bool:
+    """Returns whether a method can do with a number of evaluations on every image."""
+    try:
+        check_budget((method,), budget, max(int(each.max()) for each in segmentations) + 1)
+    except ValueError:
+        return False
+    return True
 
 
 def _row(subjects: _Subjects, removal: str, method: str, budget: int | None) -> dict[str, Any]:
