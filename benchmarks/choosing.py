@@ -1,7 +1,7 @@
-r"""Which method finds what matters for how many evaluations: the tables of docs/howto/choose-a-method.md.
+r"""Which method finds what matters for how many evaluations: the tables of docs/choosing.md.
 
     python -m benchmarks.choosing digit-scenes --network resnet18_digits --images 12
-    python -m benchmarks.choosing cutouts:DIR --network tf_efficientnet_lite0 --images 6 \
+    python -m benchmarks.choosing "$S" --network tf_efficientnet_lite0 --images 6 \
         --evaluations 200 1000
 
 Every method explains each image twice, with two random keys, at equal budgets. Stability is
