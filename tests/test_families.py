@@ -93,7 +93,7 @@ def test_explain_and_metrics(classifier, tmp_path):
     transformer = classifier.masking == lmjax.TokenDropping()
     options = {
         "model": classifier,
-        "segments": "grid",
+        "segmenter": "grid",
         "removal": ("masking",),
         "batch_size": 17,
         "output": tmp_path / "a.png",
