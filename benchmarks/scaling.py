@@ -339,7 +339,7 @@ def reading(
 
     def run(source: Any) -> None:
         with tempfile.TemporaryDirectory() as out:
-            options = {"networks": networks, "out": out, "images": images, "engine": engine}
+            options = {"models": networks, "output": out, "images": images, "engine": engine}
             lmjax.studies.run(study, source, progress=False, **options)
 
     with tempfile.TemporaryDirectory() as name:

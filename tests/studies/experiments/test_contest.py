@@ -181,7 +181,7 @@ def test_a_run_measures_once_and_rows_do_not_hold_times(tmp_path, monkeypatch):
     assert measurements.measurements(again) == [cost]
     assert study.tables(again)["costs"] == [cost]
     report = lmjax.studies.report([tmp_path], tmp_path / "report.html").read_text()
-    assert "seconds of the first call" in report
+    assert "Seconds of the first call" in report
 
 
 def test_removals_take_turns_when_they_are_measured(monkeypatch):
