@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.notices import said_once
+from lmjax._utils.progress import progress_bar
 from lmjax._utils.summary import summarize
-from lmjax._utils.terminal import on_terminal
 from lmjax.evaluation.requests import Asking, answered, answered_together, of_image
 
 P = ParamSpec("P")
@@ -83,7 +83,9 @@ def _are_several(image: Any) -> bool:
 def _each(function: Callable, calls: list[dict[str, Any]], together: int | None) -> list[Any]:
     """Runs a function on each image, or as a generator on some images together."""
     results, step = [], together or 1
-    with said_once(), _progress_bar(calls, shown=len(calls) > step) as bar:
+    shown = getattr(calls[0].get("predictor"), "progress", None)  # as an evaluator wants it
+    options = {"worth_it": len(calls) > step, "delay": 0 if shown else 1}
+    with said_once(), progress_bar(shown, total=len(calls), unit=" images", **options) as bar:
         for start in range(0, len(calls), step):
             some = dict(enumerate(calls[start : start + step], start))
             if together:
@@ -94,17 +96,6 @@ def _each(function: Callable, calls: list[dict[str, Any]], together: int | None)
                     results.append(function(**some[start]))
             bar.update(len(some))
     return results
-
-
-def _progress_bar(calls: list[dict[str, Any]], *, shown: bool) -> Any:
-    """Returns a progress bar over images, as the evaluator of the calls wants one."""
-    from tqdm import tqdm
-
-    progress = getattr(calls[0].get("predictor"), "progress", None)
-    automatic = progress is None
-    if automatic:
-        progress = shown and on_terminal()
-    return tqdm(total=len(calls), unit=" images", disable=not progress, delay=int(automatic))
 
 
 def _split(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -134,8 +125,8 @@ def _has_entries(name: str, value: Any) -> bool:
     """Returns whether an argument has an entry for each image."""
     if value is None or name in _OWN:
         return value is not None
-    if name == "key":
-        return np.ndim(value) == (1 if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else 2)
+    if name == "key" and isinstance(value, jax.Array | np.ndarray):
+        return value.ndim == (1 if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else 2)
     if isinstance(value, list | tuple):
         return name in ("target", "segments", "masks")
     axes = {"target": 0, "segments": 2, "masks": 3, "baseline": 3}  # of one image's

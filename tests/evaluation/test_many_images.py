@@ -154,6 +154,8 @@ def test_images_stop_at_their_own_numbers():
         ({"segments": SEGMENTATIONS[:2]}, "segments must have an entry for each of the 3 images"),
         ({"target": [0, 1]}, "target must have an entry for each of the 3 images, got 2 entries"),
         ({"target": [0, 1, 99]}, "image 2: target must be from 0 to"),
+        ({"key": 0}, "image 0: key must be"),
+        ({"key": jax.random.split(KEY, 2)}, "key must have an entry for each of the 3 images"),
         ({"target": 99}, "image 0: target must be from 0 to"),
         ({"previous": 1}, "previous must have an entry for each of the 3 images"),
         ({"image": np.zeros((0, 8, 6, 3))}, "image must hold at least one image"),
@@ -177,3 +179,11 @@ def test_few_samples_are_said_once_for_all_images():
     with pytest.warns(UserWarning, match="50 samples for 12 segments") as said:
         explain(num_samples=50, segments=SEGMENTS)
     assert len(said) == 1
+
+
+def test_progress_counts_images_where_the_evaluator_shows_it(capsys, monkeypatch):
+    monkeypatch.setattr(many_images, "_TOGETHER", 2)
+    explain(predictor=dataclasses.replace(EVALUATOR, progress=False))
+    assert "images" not in capsys.readouterr().err
+    explain(predictor=dataclasses.replace(EVALUATOR, progress=True))
+    assert "3/3" in capsys.readouterr().err
