@@ -13,6 +13,7 @@ from lmjax._utils.keys import check_key
 from lmjax._utils.summary import summarize
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.draws import draws_of
 from lmjax.attribution.game import Game, Prediction
 from lmjax.attribution.interaction_estimates import (
     Estimates,
@@ -24,14 +25,14 @@ from lmjax.attribution.interaction_indices import INDICES, Sums, index_sums
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime
 from lmjax.attribution.record import Record, recorded
-from lmjax.attribution.sampling import Samples, check_drawn, check_same_game, samples_of
+from lmjax.attribution.sampling import Samples, check_drawn, check_game_of, samples_of
 from lmjax.attribution.saved import Saved
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.many_images import asking_of, over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.requests import Asking
-from lmjax.masks.coalitions import Coalitions, check_memory, random_keep
-from lmjax.masks.samplers import all_coalitions, bernoulli_keep, shapley_keep
+from lmjax.masks.coalitions import Coalitions, check_memory
+from lmjax.masks.samplers import all_coalitions, shapley_keep
 
 _STATIC = {"static": True}
 _MOST_EXACT = 12  # segments of which all coalitions are evaluated unless told otherwise
@@ -253,13 +254,11 @@ class _Source(NamedTuple):
 
     Attributes:
       sampled: the method, asking for its coalitions.
-      keep: (S, number of samples, key) -> the coalitions that it draws, or one of each pair.
       paired: whether it draws complementary pairs from the Shapley kernel, beside single segments,
         instead of coalitions that are all equally likely.
     """
 
     sampled: Callable[..., Asking[Attribution]]
-    keep: Callable[[int, int, jax.Array], np.ndarray]
     paired: bool
 
     def number(self, num_segments: int, samples: Samples) -> int:
@@ -267,23 +266,10 @@ class _Source(NamedTuple):
         return 2 * (num_segments + samples.count) if self.paired else samples.count
 
 
-def _lime_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
-    """Draws LIME's coalitions but the first, the whole image."""
-    return random_keep(num_segments, count, key=key)[1:]
-
-
-def _banzhaf_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
-    return bernoulli_keep(num_segments, count, key=key)
-
-
-def _kernelshap_keep(num_segments: int, count: int, key: jax.Array) -> np.ndarray:
-    return shapley_keep(num_segments, count, key=key, smallest=2)
-
-
 _SOURCES = {
-    "lime": _Source(asking_of(lime), _lime_keep, paired=False),
-    "kernelshap": _Source(asking_of(kernelshap), _kernelshap_keep, paired=True),
-    "banzhaf": _Source(asking_of(banzhaf), _banzhaf_keep, paired=False),
+    "lime": _Source(asking_of(lime), paired=False),
+    "kernelshap": _Source(asking_of(kernelshap), paired=True),
+    "banzhaf": _Source(asking_of(banzhaf), paired=False),
 }
 
 
@@ -305,28 +291,26 @@ def _check_previous(
     previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
 ) -> Asking[None]:
     """Raises ValueError unless the coalitions of an earlier result serve an index of a game."""
-    name, *options = samples_of(previous).settings
+    name = samples_of(previous).settings[0]
     if name not in _SOURCES:
         raise ValueError(
             f"previous must come from {', '.join(_SOURCES)} or interactions, whose coalitions tell "
             f"of pairs of segments; it comes from {name}"
         )
-    probability = dict(options).get("keep_probability", 0.5)
-    if not _SOURCES[name].paired and index != "Banzhaf":
+    draws = draws_of(previous)
+    if draws is not None and index != "Banzhaf":
         raise ValueError(
             f"index must be Banzhaf for the coalitions of {name}, nearly all of which hold about "
             f"half of the segments; {index} depends on small and large ones as well: pass an "
             "attribution by kernelshap, or none"
         )
-    if probability != 0.5:
+    if draws is not None and draws.keep_probability != 0.5:
         raise ValueError(
             "previous must have keep_probability=0.5, with which all coalitions are equally "
-            f"likely, as Banzhaf weighs them; got {probability:g}"
+            f"likely, as Banzhaf weighs them; got {draws.keep_probability:g}"
         )
     check_drawn(previous, key, game)
-    if game.target is None and not callable(game.objective):
-        game = dataclasses.replace(game, target=previous.target)
-    yield from check_same_game(previous, game)
+    yield from check_game_of(previous, game)
 
 
 def _check_number(
@@ -375,11 +359,12 @@ def _estimated(
 ) -> Interactions:
     """Estimates an index from the samples of an attribution."""
     samples = samples_of(previous)
-    source = _SOURCES[samples.settings[0]]
-    keep = source.keep(game.num_segments, samples.count, key)
-    if source.paired:
+    draws, count = draws_of(previous), samples.count
+    if draws is None:
+        keep = shapley_keep(game.num_segments, count, key=key, smallest=2)
         found = from_pairs(INDICES[index], keep, samples.values, samples.whole)
     else:
+        keep = draws.draw(game.num_segments, 0, count - draws.whole, key)
         found = from_uniform(INDICES[index], keep, samples.values)
     kept = ("segments", "num_variants", "samples", *Prediction._fields)
     rest = {name: getattr(previous, name) for name in kept}

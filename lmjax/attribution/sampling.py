@@ -264,6 +264,13 @@ def check_drawn(previous: Any, key: jax.Array, game: Game) -> None:
         raise ValueError("previous has other segments; pass the same segments")
 
 
+def check_game_of(previous: Any, game: Game) -> Asking[None]:
+    """Checks as `check_same_game`, where a game without a target has that of the earlier result."""
+    if game.target is None and not callable(game.objective):
+        game = dataclasses.replace(game, target=previous.target)
+    yield from check_same_game(previous, game)
+
+
 def check_same_game(previous: Any, game: Game) -> Asking[None]:
     """Raises ValueError where an earlier result is of another game, by evaluating the whole image.
 
