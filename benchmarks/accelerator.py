@@ -75,9 +75,11 @@ def main(
     if _is_time(until, "the profile"):
         family = patches(image, batches[-1], shares[0])
         run = functools.partial(_evaluate, subjects[first], image, family, "dense", batches[-1])
-        show(_profile(run), engine="dense", precision=first)
+        with _products_in(first):
+            show(_profile(run), engine="dense", precision=first)
     if _is_time(until, "the constants of the plan"):
-        constants = _constants(subjects[first], image, variants, batches[-1], shares)
+        with _products_in(first):
+            constants = _constants(subjects[first], image, variants, batches[-1], shares)
         show([constants], precision=first)
     memory = device.memory_stats() or {}
     print(f"peak memory: {memory.get('peak_bytes_in_use', float('nan')) / 1e9:.2f} GB")
@@ -100,10 +102,8 @@ def _classifier(network: str, precision: str) -> Classifier:
     )
 
 
-@contextlib.contextmanager
-def _products_in(precision: str) -> Iterator[None]:
-    with jax.default_matmul_precision(PRECISIONS[precision][1]):
-        yield
+def _products_in(precision: str) -> contextlib.AbstractContextManager:
+    return jax.default_matmul_precision(PRECISIONS[precision][1])
 
 
 def _matrix_rates(precisions: tuple[str, ...], side: int = 8192) -> Iterator[dict[str, Any]]:

@@ -58,7 +58,8 @@ class _Subjects:
 
     def __init__(self, network: str, source: str, number: int, n_segments: int):
         self.classifier = lmjax.models.load(network)
-        found = [self._seen(item) for item in list(open_source(source, length=number))[:number]]
+        opened = open_source(source, length=number)
+        found = [self._seen(opened[i]) for i in range(number)]
         self.images = np.stack([image for image, _ in found])
         self.objects = [mask for _, mask in found]
         self.segments = [
@@ -70,7 +71,7 @@ class _Subjects:
         preprocess = self.classifier.preprocessing
         return preprocess(item.image), preprocess.for_mask(item.object_mask)
 
-    def predictor(self, removal: str) -> lmjax.Evaluator:
+    def evaluator(self, removal: str) -> lmjax.Evaluator:
         made = lmjax.removals.make(removal, key=jax.random.key(7), segments=self.segments[0])
         return lmjax.Evaluator(lmjax.Predictor(self.classifier, made), progress=False)
 
@@ -100,7 +101,7 @@ def _is_enough(method: str, budget: int, segmentations: list[np.ndarray]) -> boo
 
 def _row(subjects: _Subjects, removal: str, method: str, budget: int | None) -> dict[str, Any]:
     """Explains every image twice, and judges the maps."""
-    evaluator, start = subjects.predictor(removal), time.process_time()
+    evaluator, start = subjects.evaluator(removal), time.process_time()
     given = evaluator, subjects.images, subjects.segments
     maps, spent = [], 0
     for seed in (0, 1) if budget else (0,):
@@ -125,14 +126,14 @@ def _localisation(subjects: _Subjects, maps: list[np.ndarray]) -> dict[str, floa
 
 
 def _judged(subjects: _Subjects, maps: list[np.ndarray]) -> dict[str, float]:
-    given = subjects.images, maps
+    given, segments = (subjects.images, maps), subjects.segments
     found = {}
     for judge in JUDGES:
-        evaluator, options = subjects.predictor(judge), {"segments": subjects.segments}
-        gain = lmjax.metrics.symmetric_relevance_gain(evaluator, *given, **options)
+        evaluator = subjects.evaluator(judge)
+        gain = lmjax.metrics.symmetric_relevance_gain(evaluator, *given, segments)
         found[f"SRG {judge}"] = _mean(gain)
     for metric in (lmjax.metrics.deletion, lmjax.metrics.insertion):
-        curves = metric(subjects.predictor("layer"), *given, **options)
+        curves = metric(subjects.evaluator("layer"), *given, segments=segments)
         found[f"{metric.__name__} layer"] = _mean(each.normalised_auc for each in curves)
     return found
 

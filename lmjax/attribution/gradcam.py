@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
-from lmjax.attribution.differentiation import Outputs, Problem, jacobian, make_problem
+from lmjax.attribution.differentiation import Outputs, jacobian, make_problem
 from lmjax.attribution.record import recorded
 from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Measured, Objective
@@ -190,29 +190,6 @@ def layercam(
     return _explain(_positive_products, features, head, image, target=target, objective=objective)
 
 
-def cam_problem(
-    features: Callable,
-    head: Callable,
-    image: ArrayLike,
-    *,
-    target: int | Sequence[int] | None,
-    objective: Objective,
-) -> Problem:
-    """Evaluates the whole image by the two halves of a network.
-
-    Args:
-      features, head, image, target, objective: as in `gradcam`.
-
-    Raises:
-      ValueError: as `gradcam`.
-    """
-    for name, function in (("features", features), ("head", head)):
-        if not callable(function):
-            raise ValueError(f"{name} must be a function, got {type(function).__name__}")
-    predictor = jax.tree_util.Partial(_compose, features, head)
-    return make_problem(predictor, image, target=target, objective=objective)
-
-
 def activations_of(features: Callable, image: jax.Array) -> jax.Array:
     """Returns the layer's activations `[h, w, D]`; raises ValueError for another shape."""
     activations = features(image)
@@ -244,7 +221,11 @@ def _explain(
     objective: Objective,
 ) -> Attribution:
     """Explains a prediction by the map that `combine` makes of a layer."""
-    problem = cam_problem(features, head, image, target=target, objective=objective)
+    for name, function in (("features", features), ("head", head)):
+        if not callable(function):
+            raise ValueError(f"{name} must be a function, got {type(function).__name__}")
+    predictor = jax.tree_util.Partial(_compose, features, head)
+    problem = make_problem(predictor, image, target=target, objective=objective)
     maps = _cam(problem.outputs, problem.image, combine=combine)
     return problem.attribution(np.asarray(maps), num_variants=1)
 
