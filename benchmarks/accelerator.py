@@ -214,6 +214,7 @@ def _constants(
     A variant takes `work` times its share of the multiplications, and `variant` beside, in units of
     a dense one; compiling costs `compiling` multiplications for each convolution.
     """
+    jax.clear_caches()  # the first runs are to compile
     first, times = {}, {"dense": [], "visible": []}
     for share in shares:
         family = patches(image, variants, share)
