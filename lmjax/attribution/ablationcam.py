@@ -61,8 +61,8 @@ def ablationcam(
         `predictor.classifier.cut()`. Only the head is run for each channel.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      objective: what to explain: "logit" of the target, "probability", or a function of the
-        network's output (`lmjax.objectives`).
+      objective: what to explain: "logit", "probability" or "margin" of the target, or a function
+        of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several; none below 0.

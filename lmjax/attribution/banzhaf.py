@@ -72,8 +72,8 @@ def banzhaf(
       previous: attribution of the same call with fewer coalitions, to continue; also one by `lime`
         with `keep_probability=0.5`, which draws alike. Not needed, and ignored, where all
         coalitions are evaluated.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.

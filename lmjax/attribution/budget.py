@@ -42,11 +42,22 @@ class Cost(NamedTuple):
         if evaluations is None:
             number = default if number is None else number
             return check_whole(name, number, least=least, note=note)
-        if number is not None:
-            raise ValueError(
-                f"{name} and evaluations both say how many variants are evaluated; pass one of "
-                f"them, got {name}={number} and evaluations={evaluations}"
-            )
+        check_one(name, number, evaluations)
         fewest = self.beside + least * self.each
         evaluations = check_whole("evaluations", evaluations, least=fewest, note=note)
         return (evaluations - self.beside) // self.each
+
+
+def check_one(name: str, number: int | None, evaluations: int | None) -> None:
+    """Raises ValueError where a number of samples and of evaluations were both given.
+
+    Args:
+      name: of the option with the number of samples.
+      number: the option; None where it was not given.
+      evaluations: the same.
+    """
+    if number is not None and evaluations is not None:
+        raise ValueError(
+            f"{name} and evaluations both say how many variants are evaluated; pass one of them, "
+            f"got {name}={number} and evaluations={evaluations}"
+        )

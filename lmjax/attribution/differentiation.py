@@ -33,7 +33,7 @@ class Outputs:
       arrays: of the predictor.
       targets: ints `[T]`, which of the outputs.
       static: everything else of the predictor.
-      objective: "probability" or "logit"; the values of a function are as logits.
+      objective: one of `lmjax.evaluation.outputs.OUTPUTS`; the values of a function are as logits.
     """
 
     arrays: list[jax.Array]

@@ -93,8 +93,8 @@ def extremal_perturbation(
       learning_rate: above 0.
       mirror: show the network the image flipped left to right at every other step, which finds
         masks that work for both, as TorchRay does. Unsuitable for digits and text.
-      objective: what to raise: "logit" or "probability" (softmax; sigmoid of a single logit) of the
-        target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to raise: "logit", "probability" (softmax; sigmoid of a single logit) or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

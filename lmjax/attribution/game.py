@@ -76,8 +76,8 @@ class Game:
         made of segments.
       target: class or classes; None takes the predicted class. None where the objective is a
         function.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Raises:
       ValueError: another objective, shapes that do not match, or bad labels.

@@ -61,7 +61,7 @@ def gradient(
         values, or "sum", with signs.
       objective: what to explain: "logit" of the target, as is usual for gradients (where a
         probability is near 1 its gradient vanishes), "probability" (softmax; sigmoid of a single
-        logit), or a function of the network's output (`lmjax.objectives`).
+        logit), "margin", or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

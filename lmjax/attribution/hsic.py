@@ -91,8 +91,8 @@ def hsic(
         small to rank them. None takes all.
       previous: attribution of the same call with fewer samples, to continue; the kernel's width may
         differ.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, and standard errors

@@ -13,6 +13,7 @@ from lmjax._utils.keys import check_key
 from lmjax._utils.summary import summarize
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
+from lmjax.attribution.budget import check_one
 from lmjax.attribution.draws import draws_of
 from lmjax.attribution.game import Game, Prediction
 from lmjax.attribution.interaction_estimates import (
@@ -165,15 +166,16 @@ def interactions(
     index: str = "k-SII",
     target: int | Sequence[int] | None = None,
     num_samples: int | None = None,
+    evaluations: int | None = None,
     previous: Attribution | Interactions | None = None,
     objective: Objective = "probability",
 ) -> Asking[Interactions]:
     """Scores segments and all pairs of them by an interaction index of order two.
 
-    Where `num_samples` allows all 2^S coalitions, each is evaluated once, and the scores are exact.
-    Otherwise they are estimated from the coalitions that `banzhaf` draws, for the index "Banzhaf",
-    or `kernelshap`, or from those of `previous`: by a regression on segments and pairs, and a
-    correction by what it leaves over.
+    Where `num_samples` or `evaluations` allows all 2^S coalitions, each is evaluated once, and the
+    scores are exact. Otherwise they are estimated from the coalitions that `banzhaf` draws, for the
+    index "Banzhaf", or `kernelshap`, or from those of `previous`: by a regression on segments and
+    pairs, and a correction by what it leaves over.
 
     Cost: 2^S evaluations for up to 12 segments, else `num_samples` and a few.
 
@@ -200,13 +202,15 @@ def interactions(
         `previous`; two for each coefficient of the regression, or two pairs of KernelSHAP's, are
         the fewest. None takes all 2^S of up to 12 segments, and for more 4096 or 2 S (S + 1), the
         larger; with `previous`, no more than it has.
+      evaluations: the most variants to evaluate, the whole image included, in the place of
+        `num_samples`.
       previous: attribution by `lime`, `kernelshap` or `banzhaf`, or interactions, of the same call:
-        its coalitions are used, and only further ones are evaluated, none without `num_samples`.
-        KernelSHAP's serve all indices; Banzhaf's, and LIME's with `keep_probability=0.5`, hold
-        about half of the segments and serve "Banzhaf". Not needed, and ignored, where `num_samples`
-        allows all coalitions.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+        its coalitions are used, and only further ones are evaluated, none without `num_samples` or
+        `evaluations`. KernelSHAP's serve all indices; Banzhaf's, and LIME's with
+        `keep_probability=0.5`, hold about half of the segments and serve "Banzhaf". Not needed, and
+        ignored, where all coalitions are allowed.
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Interactions` with scores `[S]` and pairs `[S, S]` for one target, `[T, S]` and `[T, S, S]`
@@ -228,23 +232,27 @@ def interactions(
     check_choice("index", index, INDICES)
     check_key(key)
     game = Game(predictor, image, segments, target=target, objective=objective)
-    if num_samples is not None:
+    check_one("num_samples", num_samples, evaluations)
+    if evaluations is not None:
+        evaluations = check_whole("evaluations", evaluations, least=2)
+    elif num_samples is not None:
         num_samples = check_whole("num_samples", num_samples, least=2)
     elif previous is None:
         num_samples = _default_number(game.num_segments)
-    if num_samples is not None and num_samples >= 2**game.num_segments - 2:
+    if _allow_all(game.num_segments, num_samples, evaluations):
         return (yield from _exact(game, index))
     if previous is not None:
         yield from _check_previous(previous, index, key, game)
-    name = _source_of(index, previous)
-    _check_number(_SOURCES[name], game.num_segments, num_samples, previous)
+    source = _SOURCES[_source_of(index, previous)]
+    _check_number(source, game.num_segments, num_samples, evaluations, previous)
+    if evaluations is not None:
+        num_samples = evaluations - source.beside
     if num_samples is not None:
         if target is None and previous is not None and not callable(objective):
             target = previous.target
         rest = {"target": target, "objective": objective, "previous": previous}
-        sampled = _SOURCES[name].sampled
         options = {"key": key, "num_samples": num_samples, **rest}
-        previous = yield from sampled(predictor, image, game.labels, **options)
+        previous = yield from source.sampled(predictor, image, game.labels, **options)
     assert previous is not None  # without it, there is a number of samples
     return _estimated(previous, index, key, game)
 
@@ -256,10 +264,12 @@ class _Source(NamedTuple):
       sampled: the method, asking for its coalitions.
       paired: whether it draws complementary pairs from the Shapley kernel, beside single segments,
         instead of coalitions that are all equally likely.
+      beside: how many variants it evaluates beside its samples.
     """
 
     sampled: Callable[..., Asking[Attribution]]
     paired: bool
+    beside: int
 
     def number(self, num_segments: int, samples: Samples) -> int:
         """Returns the number of samples as the method's `num_samples` counts them."""
@@ -267,9 +277,9 @@ class _Source(NamedTuple):
 
 
 _SOURCES = {
-    "lime": _Source(asking_of(lime), paired=False),
-    "kernelshap": _Source(asking_of(kernelshap), paired=True),
-    "banzhaf": _Source(asking_of(banzhaf), paired=False),
+    "lime": _Source(asking_of(lime), paired=False, beside=0),
+    "kernelshap": _Source(asking_of(kernelshap), paired=True, beside=2),
+    "banzhaf": _Source(asking_of(banzhaf), paired=False, beside=1),
 }
 
 
@@ -278,6 +288,16 @@ def _default_number(num_segments: int) -> int:
     if num_segments <= _MOST_EXACT:
         return 2**num_segments
     return max(_FEWEST_DEFAULT, 2 * num_segments * (num_segments + 1))
+
+
+def _allow_all(num_segments: int, num_samples: int | None, evaluations: int | None) -> bool:
+    """Returns whether all coalitions may be evaluated, the whole image and the empty one included.
+
+    These two are not among the samples.
+    """
+    if evaluations is not None:
+        return evaluations >= 2**num_segments
+    return num_samples is not None and num_samples >= 2**num_segments - 2
 
 
 def _source_of(index: str, previous: Attribution | Interactions | None) -> str:
@@ -317,9 +337,13 @@ def _check_number(
     source: _Source,
     num_segments: int,
     num_samples: int | None,
+    evaluations: int | None,
     previous: Attribution | Interactions | None,
 ) -> None:
     """Raises ValueError for too few samples, and for more than memory allows."""
+    name, beside = ("num_samples", 0) if evaluations is None else ("evaluations", source.beside)
+    if evaluations is not None:
+        num_samples = evaluations - beside
     rows = fewest_rows(num_segments, paired=source.paired)
     fewest = min(2 * rows if source.paired else rows, 2**num_segments - 2)
     merged = "or merge segments: lmjax.segments.merge(image, segments, num_segments=...)"
@@ -333,8 +357,8 @@ def _check_number(
             )
     if num_samples < fewest:
         raise ValueError(
-            f"num_samples must be {fewest:,} or more for the pairs of {num_segments} segments; got "
-            f"{num_samples:,}; take more, {merged}"
+            f"{name} must be {fewest + beside:,} or more for the pairs of {num_segments} segments; "
+            f"got {num_samples + beside:,}; take more, {merged}"
         )
     # Features of segments and pairs in five copies; the normal equations in three.
     rows, features = num_samples // (2 if source.paired else 1), num_segments**2 // 2

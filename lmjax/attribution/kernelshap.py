@@ -82,8 +82,8 @@ def kernelshap(
         ignored, where all coalitions are evaluated. One by `lime` or `banzhaf` serves where it
         holds all coalitions, and the values are exact then; otherwise it is refused, as small and
         large coalitions, which weigh most, are those that it lacks.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.

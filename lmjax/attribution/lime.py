@@ -79,8 +79,8 @@ def lime(
       previous: attribution of the same call with fewer samples, to continue. The regression is
         fitted again, and may be another one. Also one by `banzhaf`, where `keep_probability` is
         0.5: its coalitions are drawn alike.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are due

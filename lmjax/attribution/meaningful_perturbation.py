@@ -111,8 +111,8 @@ def meaningful_perturbation(
       learning_rate: of Adam, above 0.
       jitter: number of rows, and of columns, among which the image is shifted at random under the
         mask at each step, about its place (border pixels are repeated). 1 does not shift.
-      objective: what to lower: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`). The
+      objective: what to lower: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`). The
         default penalty suits probabilities.
 
     Returns:

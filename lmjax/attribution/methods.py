@@ -20,6 +20,7 @@ from lmjax._utils.registry import Registry
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.halves import choose_halves
 from lmjax.evaluation.evaluator import Evaluator
+from lmjax.evaluation.objectives import Objective
 
 WHOLE = "whole"
 """Stands in the place of a removal's name for methods that remove nothing."""
@@ -34,9 +35,10 @@ class Method:
 
     Attributes:
       function: (predictor or `lmjax.Evaluator`, image `[H, W, C]`) -> `Attribution`. It is given
-        those of `segments`, `key` and `target` that its signature has.
+        those of `segments`, `key`, `target` and `objective` that its signature has.
       title: its name in figures and tables.
-      unit: the unit of its scores, with {} for the class.
+      unit: the unit of its scores, with {} for the class, and {objective} for what is explained of
+        it, such as "logit".
       budget: (variants, S) -> options of the function that make it evaluate about that number of
         variants, or None where they are too few. None for a method without such an option.
       signed: whether scores below 0 count against the class.
@@ -59,6 +61,16 @@ class Method:
         if not callable(self.function):
             raise ValueError(f"function must be a function of images, got {self.function!r}")
         check_choice("under", self.under, UNDER)
+
+    @property
+    def objective(self) -> str | None:
+        """What the function explains by default; None where it takes no objective."""
+        parameter = inspect.signature(self.function).parameters.get("objective")
+        return None if parameter is None else parameter.default
+
+    def unit_of(self, class_name: str, objective: str | None = None) -> str:
+        """Returns the unit of scores for a class; without an objective, of the function's own."""
+        return self.unit.format(class_name, objective=objective or self.objective or "output")
 
 
 _REGISTRY: Registry[Method | Callable] = Registry("method", "lmjax.methods")
@@ -89,7 +101,7 @@ def register(
         option `num_samples` is given the number of variants as that.
       description: one line.
       title: None takes the name, with spaces for underscores.
-      unit: None takes "score for {}".
+      unit: as in `Method`; None takes "score for {}".
 
     Raises:
       ValueError: a name that cannot be written on a command line, or a built-in one; a function
@@ -151,6 +163,7 @@ def attribute(
     num_samples: int | None = None,
     evaluations: int | None = None,
     target: int | Sequence[int] | None = None,
+    objective: Objective | None = None,
 ) -> attribution.Attribution:
     """Explains a prediction with the method of a name.
 
@@ -163,14 +176,20 @@ def attribute(
       num_samples: about how many variants to evaluate; None leaves it to the method. Methods
         without a number of samples ignore it.
       evaluations: the most variants to evaluate, in the place of `num_samples`.
+      objective: as in `lmjax.attribution`; None leaves it to the method.
 
     Raises:
-      ValueError: too few samples, and all that the method raises.
+      ValueError: too few samples, an objective for a method that takes none, and all that the
+        method raises.
     """
+    if objective is not None:
+        check_objective_of([name])
     method = get(name)
     given = {"segments": segments, "key": key, "target": target}
     takes = inspect.signature(method.function).parameters
     options = {option: value for option, value in given.items() if option in takes}
+    if objective is not None:
+        options["objective"] = objective
     if evaluations is not None and "evaluations" in takes:
         options["evaluations"] = evaluations
     elif (variants := num_samples if evaluations is None else evaluations) is not None:
@@ -184,6 +203,16 @@ def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
         got = chosen if isinstance(chosen, str) or np.size(chosen) else "none"
         raise ValueError(f"method must be one or more of {', '.join(names())}; got {got}")
     return tuple(dict.fromkeys(map(_REGISTRY.check, chosen)))
+
+
+def check_objective_of(chosen: Sequence[str]) -> None:
+    """Raises ValueError where one of the methods takes no objective."""
+    for name in check_methods(chosen):
+        if get(name).objective is None:
+            raise ValueError(
+                f"objective has no effect on method {name}, whose function does not take one; "
+                "leave one of them out, or give the function an option objective"
+            )
 
 
 @renamed(samples="num_samples")
@@ -344,148 +373,153 @@ def _evaluations(variants: int, num_segments: int) -> dict[str, int] | None:
 def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
     """Returns a map of a layer as a method, which takes the last layer with positions."""
 
-    def explain(predictor, image, *, target=None) -> attribution.Attribution:
+    def explain(
+        predictor, image, *, target=None, objective: Objective = "logit"
+    ) -> attribution.Attribution:
         features, head = choose_halves(None, predictor)
-        return cam(features, head, image, target=target)
+        return cam(features, head, image, target=target, objective=objective)
 
     explain.__doc__ = cam.__doc__
     return explain
 
 
-_EFFECT = "effect of a segment on the probability of {}"
-_FALL = "fall of the probability of {} where hidden"
+_EFFECT = "effect of a segment on the {objective} of {}"
+_FALL = "fall of the {objective} of {} where hidden"
 _BUILTIN = {
     "lime": Method(attribution.lime, "LIME", _EFFECT, budget=_samples),
     "kernelshap": Method(
         attribution.kernelshap,
         "KernelSHAP",
-        "Shapley value, probability of {}",
+        "Shapley value, {objective} of {}",
         budget=_kernelshap_samples,
     ),
     "permutation_shapley": Method(
         attribution.permutation_shapley,
         "permutation Shapley",
-        "Shapley value, probability of {}",
+        "Shapley value, {objective} of {}",
         budget=_permutations,
     ),
     "banzhaf": Method(
-        attribution.banzhaf, "Banzhaf", "Banzhaf value, probability of {}", budget=_banzhaf_samples
+        attribution.banzhaf, "Banzhaf", "Banzhaf value, {objective} of {}", budget=_banzhaf_samples
     ),
     "occlusion": Method(attribution.occlusion, "occlusion", _FALL),
     "leave_one_out": Method(attribution.leave_one_out, "leave one out", _FALL),
     "leave_one_in": Method(
-        attribution.leave_one_in, "leave one in", "rise of the probability of {} where shown alone"
+        attribution.leave_one_in, "leave one in", "rise of the {objective} of {} where shown alone"
     ),
     "rise": Method(
         attribution.rise,
         "RISE",
-        "probability of {} where visible, from the map's mean",
+        "{objective} of {} where visible, from the map's mean",
         budget=_samples,
         centred=True,
     ),
     "sobol": Method(
         attribution.sobol,
         "Sobol",
-        "share of the variance of the probability of {}",
+        "share of the variance of the {objective} of {}",
         budget=_designs,
         signed=False,
     ),
     "hsic": Method(
         attribution.hsic,
         "HSIC",
-        "dependence (HSIC) of the probability of {}",
+        "dependence (HSIC) of the {objective} of {}",
         budget=_samples,
         signed=False,
     ),
     "meaningful_perturbation": Method(
         attribution.meaningful_perturbation,
         "meaningful perturbation",
-        "how far hidden, so that the probability of {} falls",
+        "how far hidden, so that the {objective} of {} falls",
         signed=False,
         under="blending",
     ),
     "extremal_perturbation": Method(
         attribution.extremal_perturbation,
         "extremal perturbation",
-        "how many of the masks that raise the logit of {} show it",
+        "how many of the masks that raise the {objective} of {} show it",
         signed=False,
         under="blending",
     ),
     "gradient": Method(
         attribution.gradient,
         "gradient",
-        "gradient of the logit of {}, its size",
+        "gradient of the {objective} of {}, its size",
         signed=False,
         under="none",
     ),
     "gradient_times_input": Method(
         attribution.gradient_times_input,
         "gradient x input",
-        "gradient of the logit of {}, times the colour",
+        "gradient of the {objective} of {}, times the colour",
         under="none",
     ),
     "integrated_gradients": Method(
         attribution.integrated_gradients,
         "integrated gradients",
-        "share in the logit of {}, from black on",
+        "share in the {objective} of {}, from black on",
         under="none",
     ),
     "smoothgrad": Method(
         attribution.smoothgrad,
         "SmoothGrad",
-        "gradient of the logit of {} under noise, its size",
+        "gradient of the {objective} of {} under noise, its size",
         signed=False,
         under="none",
     ),
     "expected_gradients": Method(
         attribution.expected_gradients,
         "expected gradients",
-        "share in the logit of {}, from other images on",
+        "share in the {objective} of {}, from other images on",
         under="none",
     ),
     "fullgrad": Method(
         attribution.fullgrad,
         "FullGrad",
-        "sizes of all contributions to the logit of {}",
+        "sizes of all contributions to the {objective} of {}",
         signed=False,
         under="none",
     ),
     "gradcam": Method(
         _of_last_layer(attribution.gradcam),
         "Grad-CAM",
-        "Grad-CAM of the logit of {}",
+        "Grad-CAM of the {objective} of {}",
         signed=False,
         under="none",
     ),
     "gradcam_plus_plus": Method(
         _of_last_layer(attribution.gradcam_plus_plus),
         "Grad-CAM++",
-        "Grad-CAM++ of the logit of {}",
+        "Grad-CAM++ of the {objective} of {}",
         signed=False,
         under="none",
     ),
     "hirescam": Method(
         _of_last_layer(attribution.hirescam),
         "HiResCAM",
-        "HiResCAM of the logit of {}",
+        "HiResCAM of the {objective} of {}",
         under="none",
     ),
     "layercam": Method(
         _of_last_layer(attribution.layercam),
         "LayerCAM",
-        "LayerCAM of the logit of {}",
+        "LayerCAM of the {objective} of {}",
         signed=False,
         under="none",
     ),
     "scorecam": Method(
         attribution.scorecam,
         "Score-CAM",
-        "Score-CAM of the logit of {}",
+        "Score-CAM of the {objective} of {}",
         budget=_evaluations,
         signed=False,
     ),
     "ablationcam": Method(
-        attribution.ablationcam, "Ablation-CAM", "Ablation-CAM of the logit of {}", signed=False
+        attribution.ablationcam,
+        "Ablation-CAM",
+        "Ablation-CAM of the {objective} of {}",
+        signed=False,
     ),
 }
 

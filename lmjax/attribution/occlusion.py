@@ -60,8 +60,8 @@ def occlusion(
       overlaps: "mean" or "sum" of the effects of all windows over a pixel.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[H, W]` for one target, `[T, H, W]` for several.

@@ -81,8 +81,8 @@ def rise(
         ranks cells of a grid; asked from 100 variants on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. Its `samples` hold
         sums over their masks: 2 T + 1 maps of doubles for binary masks, 2 T for soft ones.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[H, W]` for one target, `[T, H, W]` for

@@ -72,7 +72,7 @@ def scorecam(
         equal cost. Where channels need more, those that vary most over positions are taken. None
         takes all channels.
       objective: what to explain: "logit" of the target (the softmax over channels asks for the
-        scale of logits), "probability", or a function of the network's output
+        scale of logits), "probability", "margin", or a function of the network's output
         (`lmjax.objectives`).
 
     Returns:

@@ -68,8 +68,8 @@ def exact_shapley(
       segments: `[H, W]` ints, labels 0..S-1, none missing; S at most 12.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several.
@@ -137,8 +137,8 @@ def permutation_shapley(
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 8 orders on. None takes all orders.
       previous: attribution of the same call with fewer orders, to continue.
-      objective: what to explain: "probability" (softmax; sigmoid of a single logit) or "logit" of
-        the target, or a function of the network's output (`lmjax.objectives`).
+      objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
+        "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores and standard errors `[S]` for one target, `[T, S]` for several.

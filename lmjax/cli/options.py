@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -44,7 +44,8 @@ def options_of(kind: type) -> type:
     """Returns a subclass of a frozen dataclass whose fields are options of a command.
 
     Its docstring is a help text (`help_text`). A value that may be None is shown as what it is
-    otherwise. Of a union, the command line takes the parts that can be written there.
+    otherwise; of a `Literal` the settings check it. Of a union, the command line takes the parts
+    that can be written there.
 
     Args:
       kind: dataclass of settings.
@@ -53,7 +54,7 @@ def options_of(kind: type) -> type:
     fields = [
         (field.name, _option(hints[field.name]), field)
         for field in dataclasses.fields(kind)
-        if isinstance(hints[field.name], types.UnionType)
+        if typing.get_origin(hints[field.name]) in (types.UnionType, typing.Union)
     ]
     namespace = {"__module__": kind.__module__, "__doc__": help_text(kind.__doc__)}
     return dataclasses.make_dataclass(
@@ -64,7 +65,14 @@ def options_of(kind: type) -> type:
 def _option(hint: Any) -> Any:
     parts = [each for each in typing.get_args(hint) if each is not type(None)]
     written = [each for each in parts if each in _METAVARS or typing.get_origin(each)]
-    metavar = "|".join(_METAVARS.get(each, "[STR [STR ...]]") for each in written)
+    metavar = "|".join(map(_metavar, written))
+    written = [str if typing.get_origin(each) is Literal else each for each in written]
     if type(None) in typing.get_args(hint):
         written.append(type(None))
     return Annotated[typing.Union[tuple(written)], arg(metavar=metavar)]  # noqa: UP007
+
+
+def _metavar(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return f"{{{','.join(typing.get_args(hint))}}}"
+    return _METAVARS.get(hint, "[STR [STR ...]]")

@@ -1,12 +1,12 @@
 """Objectives: what is explained of a network's output, as functions of it.
 
-An attribution or a metric takes one as `objective=`: `"probability"` or `"logit"` of a class, or
-any function written in JAX from the output for one variant to a number, or to M numbers which are
-explained side by side. Those here are such functions, with their arrays as arguments of compiled
-programs:
+An attribution or a metric takes one as `objective=`: the `"probability"`, the `"logit"` or the
+`"margin"` (the logit minus the highest of the others) of a class, or any function written in JAX
+from the output for one variant to a number, or to M numbers which are explained side by side. Those
+here are such functions, with their arrays as arguments of compiled programs:
 
-    margin = lmjax.objectives.margin(281)
-    attribution = lmjax.attribution.lime(predictor, image, segments, key=key, objective=margin)
+    cat_not_dog = lmjax.objectives.difference(281, 207)
+    attribution = lmjax.attribution.lime(predictor, image, segments, key=key, objective=cat_not_dog)
 
 A network's output is its logits `[K]`; it may be anything else that its function returns for one
 image, such as an embedding `[D]`, a map `[h, w, K]` or a tuple of arrays.
@@ -26,10 +26,10 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import check_whole
 from lmjax._utils.host import suggests_black_box
 from lmjax._utils.probabilities import probabilities
-from lmjax.evaluation.outputs import OUTPUTS
+from lmjax.evaluation.outputs import OUTPUTS, margins
 
 Objective = str | Callable[[Any], jax.Array]
-"""`"probability"`, `"logit"`, or a function of the output for one variant."""
+"""One of `OUTPUTS`, or a function of the output for one variant."""
 
 
 def probability_of(classes: Sequence[int]) -> Partial:
@@ -71,7 +71,7 @@ def difference(first: int, second: int) -> Partial:
 def margin(target: int) -> Partial:
     """Makes the objective that is a class's logit minus the highest logit of all others.
 
-    It is above 0 where the class is predicted.
+    It is above 0 where the class is predicted. A single logit is compared with 0.
 
     Example:
       >>> objective = lmjax.objectives.margin(1)
@@ -246,10 +246,7 @@ def _difference(classes: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _margin(target: jax.Array, logits: jax.Array) -> jax.Array:
-    if len(_vector(logits)) < 2:
-        raise ValueError("objective margin needs two logits or more, the network has one")
-    others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
-    return _entries(logits, target) - others.max()
+    return _entries(margins(_vector(logits)), target)
 
 
 def _entropy(logits: jax.Array) -> jax.Array:

@@ -1,4 +1,6 @@
-"""Probabilities and predicted classes of logits."""
+"""What is explained of logits, and predicted classes."""
+
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,27 @@ import numpy as np
 from lmjax._utils.probabilities import probabilities
 from lmjax._utils.sizes import power_of_two
 
-OUTPUTS = ("probability", "logit")
+Output = Literal["probability", "logit", "margin"]
+OUTPUTS = get_args(Output)
 
 
 def as_output(logits: jax.Array, output: str) -> jax.Array:
-    """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`."""
-    return probabilities(logits) if output == "probability" else logits
+    """Returns logits `[..., K]` as the output to explain, one of `OUTPUTS`, for each class."""
+    if output == "logit":
+        return logits
+    return probabilities(logits) if output == "probability" else margins(logits)
+
+
+def margins(logits: jax.Array) -> jax.Array:
+    """Returns each logit `[..., K]` minus the highest of the others.
+
+    A single logit is compared with 0, as sigmoid does.
+    """
+    if logits.shape[-1] == 1:
+        return logits
+    highest, second = jnp.split(jax.lax.top_k(logits, 2)[0], 2, axis=-1)
+    is_highest = jax.nn.one_hot(logits.argmax(axis=-1), logits.shape[-1], dtype=bool)
+    return logits - jnp.where(is_highest, second, highest)
 
 
 def output_values(logits: np.ndarray, output: str) -> np.ndarray:
@@ -21,7 +38,7 @@ def output_values(logits: np.ndarray, output: str) -> np.ndarray:
         return np.asarray(logits)
     missing = power_of_two(len(logits)) - len(logits)  # few shapes compile
     padded = np.pad(np.asarray(logits), ((0, missing), (0, 0)))
-    return np.asarray(probabilities(jnp.asarray(padded)))[: len(logits)]
+    return np.asarray(as_output(jnp.asarray(padded), output))[: len(logits)]
 
 
 def check_finite(values: np.ndarray, source: str = "predictor") -> None:

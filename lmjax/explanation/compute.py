@@ -305,6 +305,7 @@ def _explain(
             num_samples=samples,
             evaluations=config.budget,
             target=target,
+            objective=config.objective,
         )
     seconds = time.perf_counter() - start
     first = of_class(attribution, 0)

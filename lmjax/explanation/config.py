@@ -5,8 +5,9 @@ from typing import Any, get_args
 
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.renamed import renamed
-from lmjax.attribution.methods import check_methods
+from lmjax.attribution.methods import check_methods, check_objective_of
 from lmjax.evaluation.evaluator import Engine
+from lmjax.evaluation.outputs import OUTPUTS, Output
 from lmjax.explanation.removals import check_removals
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier
@@ -44,7 +45,10 @@ class ExplanationConfig:
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2. masking is the network's own: layer or token_dropping.
-      metrics: measure deletion and insertion as well.
+      objective: what is explained of the class: probability, logit, or margin, the logit minus the
+        highest of the others. By default the method's own: the logit for methods that take
+        gradients or channels of a layer, the probability for the others.
+      metrics: measure deletion and insertion as well, of the probability.
       target: class to explain, by number or name; the predicted one by default.
       top_k: how many of the most probable classes to explain, all from the same variants.
       crop: whether the network sees the square from the middle of a photograph, on which it was
@@ -74,6 +78,7 @@ class ExplanationConfig:
     num_samples: int | None = None
     budget: int | None = None
     removal: tuple[str, ...] | None = None
+    objective: Output | None = None
     metrics: bool = False
     target: int | str | None = None
     top_k: int = 1
@@ -86,6 +91,9 @@ class ExplanationConfig:
 
     def __post_init__(self):
         self._set("method", check_methods(_as_tuple(self.method)))
+        if self.objective is not None:
+            check_choice("objective", self.objective, OUTPUTS)
+            check_objective_of(self.method)
         if self.removal is not None:
             self._set("removal", check_removals(_as_tuple(self.removal)))
         segmenters.get(self.segmenter, argument="segmenter")

@@ -241,7 +241,7 @@ def _row(explanation: "Explanation", name: str, index: int) -> "plots.Row":
     return plots.Row(
         "\n".join(title),
         panels,
-        colour_label=method.unit.format(f"“{shown}”"),
+        colour_label=method.unit_of(f"“{shown}”", explanation.config.objective),
         signed=method.signed,
     )
 
@@ -298,7 +298,7 @@ def why_not(method: methods.Method, removal: str) -> str:
 def meaningless(attribution: Attribution) -> str:
     """Returns why the scores of one class mean nothing; "" where they may mean something."""
     if np.ptp(attribution.scores) == 0:
-        return "no segment changes the probability"
+        return "no segment changes the output"
     if attribution.r2 is None or attribution.r2 > 0:
         return ""
     if np.isnan(attribution.r2):

@@ -177,8 +177,8 @@ def deletion(
         falling mean of the heatmap, and `step` counts segments.
       step: regions to remove in each step. None: as many pixels as the image is wide (224 at
         224 x 224, the setting of RISE's code), or one segment.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` from the whole image (fraction 0) to none of it (fraction 1); the metric is its
@@ -232,8 +232,8 @@ def insertion(
       segments: `[H, W]` ints, labels 0..S-1, none missing: whole segments are inserted.
       step: regions to insert in each step. None: as many pixels as the image is wide, or one
         segment.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` from none of the image (fraction 0) to the whole (fraction 1); the metric is its

@@ -62,8 +62,8 @@ def mu_fidelity(
       share: of the cells or segments in a subset, above 0 and below 1; rounded to at least one.
       num_subsets: number of random subsets, 2 or more.
       correlation: "pearson" or "spearman".
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number in [-1, 1], or `[T]` for T targets; higher is better. NaN where all scores or all
@@ -147,8 +147,8 @@ def sensitivity_n(
       sizes: values of n, each below the number of regions; None takes ten from 1 to 80% of them, at
         equal distances.
       num_subsets: random subsets of each size, 2 or more.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `SensitivityN`.
@@ -210,8 +210,8 @@ def infidelity(
       target: class or classes; None takes the predicted class.
       rescale: multiply the heatmap by the factor that minimises the result, which makes it
         independent of the heatmap's scale.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number, 0 or more, or `[T]` for T targets; lower is better.
@@ -268,8 +268,8 @@ def sufficiency(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.
@@ -319,8 +319,8 @@ def necessity(
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       budgets: shares of the regions, above 0 and at most 1; their number is rounded up.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       float64 `[B]`, or `[T, B]` for T targets.

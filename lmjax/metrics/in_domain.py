@@ -57,8 +57,8 @@ def idsds(
       heatmap: `[H, W]`, higher = more relevant, with its sign; with segments also `[S]`.
       target: class or classes; None takes the predicted class. The paper takes the label.
       segments: `[H, W]` ints, labels 0..S-1: the patches. None: a grid of 4 x 4, as in the paper.
-      objective: "logit" of the target, as in the paper, "probability", or a function of the
-        network's output (`lmjax.objectives`).
+      objective: "logit" of the target, as in the paper, "probability", "margin", or a function of
+        the network's output (`lmjax.objectives`).
 
     Returns:
       Spearman's correlation, in [-1, 1], or `[T]` for T targets; higher is better. NaN where all
@@ -139,8 +139,8 @@ def f_fidelity(
       share: alpha, of a part's regions that are removed on average, above 0 and at most 1.
       most: beta, the largest share of all regions that is removed on average, above 0.
       num_samples: random parts for each size.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `FFidelity`.

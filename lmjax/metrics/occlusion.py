@@ -54,8 +54,8 @@ def r_oms(
       target: class or classes whose output is followed; None takes the predicted class.
       steps: points of the curve after the whole image; no more than S count.
       num_orders: random orders, over which the mean is taken.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number (with probabilities in [0, 1]), or `[T]` for T targets; higher is better.
@@ -116,8 +116,8 @@ def symmetric_relevance_gain(
       segments: `[H, W]` ints, labels 0..S-1, none missing.
       target: class or classes whose output is followed; None takes the predicted class.
       steps: points of a curve after the whole image; no more than S count.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       A number (with probabilities in [-1, 1]), or `[T]` for T targets; higher is better, and random

@@ -64,8 +64,8 @@ def region_perturbation(
       size: side of the squares, in pixels. They form a grid from the upper left corner; those at
         the right and lower border may be smaller.
       steps: L, the largest number of regions to remove; None removes all.
-      objective: "probability" (softmax; sigmoid of a single logit) or "logit" of the target, or a
-        function of the network's output (`lmjax.objectives`).
+      objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
+        target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Curve` with L + 1 values, for `aopc` and `area_between`.

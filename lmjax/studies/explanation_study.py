@@ -10,6 +10,7 @@ import numpy as np
 from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.attribution import lime_regression
+from lmjax.evaluation.outputs import OUTPUTS, Output, output_values
 from lmjax.masks import segments
 from lmjax.masks.coalitions import ImageCoalitions, random_keep
 from lmjax.studies.images import ImageBatch
@@ -30,6 +31,8 @@ class ExplanationStudy(Study):
       snap_to_patches: where there is a transformer among networks that see images alike, make
         segments of its whole patches.
       num_samples: coalitions in a matrix, the whole image among them.
+      objective: what is explained of the predicted class: probability, logit, or margin, the logit
+        minus the highest of the others.
       ks: numbers of segments of highest score, rising from 1; of an image that has fewer segments,
         all.
     """
@@ -39,10 +42,12 @@ class ExplanationStudy(Study):
     n_segments: int = 50
     snap_to_patches: bool = True
     num_samples: int = 512
+    objective: Output = "probability"
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
         check_choice("segmenter", self.segmenter, segments.names())
+        check_choice("objective", self.objective, OUTPUTS)
         for option, least in (("grid_size", 1), ("n_segments", 1), ("num_samples", 2)):
             if getattr(self, option) is not None:
                 check_whole(option, getattr(self, option), least=least)
@@ -88,8 +93,8 @@ class ExplanationStudy(Study):
         for removal in removals:
             with batch.part("LIME"):
                 logits = batch.coalition_logits(network, removal, segments, keep, image_of)
-            chosen = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-            outputs.append(np.exp(chosen - np.logaddexp.reduce(logits, axis=1)))
+            values = output_values(logits, self.objective)
+            outputs.append(np.take_along_axis(values, targets[:, None], axis=1)[:, 0])
         outputs = np.stack(outputs, axis=1).reshape(len(drawn), self.num_samples, len(removals))
         return [np.asarray(lime_regression(x, y)[0]) for x, y in zip(drawn, outputs)]
 

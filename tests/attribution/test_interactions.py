@@ -492,6 +492,26 @@ def test_going_on_is_one_long_run(method):
     assert found.num_variants == whole.num_variants
 
 
+@pytest.mark.parametrize("evaluations", [140, 141, 2**8 - 1])
+@pytest.mark.parametrize("index", INDICES)
+def test_evaluations_are_what_may_be_evaluated(index, evaluations):
+    found = explain(GAME, 8, index=index, evaluations=evaluations)
+    assert evaluations - 2 < found.num_variants <= evaluations
+    assert found.pairs_standard_error.any()
+    if evaluations == 140:
+        same = explain(GAME, 8, index=index, num_samples=139 if index == "Banzhaf" else 138)
+        np.testing.assert_array_equal(found.pairs, same.pairs)
+
+
+@pytest.mark.parametrize("method", SOURCES)
+def test_evaluations_of_previous_are_counted(method):
+    first = explain(GAME, 8, method=method, evaluations=130)
+    index = "Banzhaf" if method is not kernelshap else "STII"
+    found = explain(GAME, 8, index=index, previous=first, evaluations=160)
+    assert found.num_variants == 160
+    assert explain(GAME, 8, index=index, previous=first, evaluations=2**8).num_variants == 2**8
+
+
 def test_another_index_of_the_same_interactions_costs_nothing():
     first = explain(GAME, 8, num_samples=140)
     second = explain(unused, 8, index="STII", previous=first)
@@ -548,6 +568,10 @@ def test_samples_too_few_for_the_pairs_are_refused():
         explain(GAME, 8, num_samples=115)
     with pytest.raises(ValueError, match=r"num_samples must be 74 or more .* got 73; .*merge"):
         explain(GAME, 8, num_samples=73, index="Banzhaf")
+    for index, fewest in (("k-SII", 118), ("Banzhaf", 75)):
+        with pytest.raises(ValueError, match=f"evaluations must be {fewest} or more .* got 70"):
+            explain(GAME, 8, evaluations=70, index=index)
+        assert explain(GAME, 8, evaluations=fewest, index=index).num_variants == fewest
     few = explain(GAME, 8, method=kernelshap, num_samples=60)
     with pytest.raises(
         ValueError, match=r"previous has 60 samples, .* need 116: pass num_samples=116"
@@ -570,6 +594,8 @@ def test_coalitions_that_are_all_alike_are_an_error():
         ({"index": "SII"}, "index must be one of k-SII, STII, Faith-Shapley, Banzhaf; got 'SII'"),
         ({"num_samples": 2.5}, "num_samples must be a whole number, .* got 2.5"),
         ({"num_samples": "many"}, "num_samples must be a whole number"),
+        ({"evaluations": 0}, "evaluations must be a whole number, 2 or more"),
+        ({"evaluations": 99, "num_samples": 99}, "num_samples and evaluations both say"),
         ({"target": 7}, "target must be from 0 to 2"),
     ],
 )

@@ -43,6 +43,32 @@ def test_every_method_points_at_the_segment_that_is_read(name):
     assert inside == max(found.heatmap[s == SEGMENTS].mean() for s in range(16))
 
 
+@pytest.mark.parametrize("name", ["lime", "gradient", "occlusion"])
+def test_objectives_by_name(name):
+    found = {
+        objective: attribute(
+            name,
+            reads_one_segment,
+            IMAGE,
+            SEGMENTS,
+            key=KEY,
+            target=0,
+            num_samples=200 if name == "lime" else None,
+            objective=objective,
+        ).scores
+        for objective in ("logit", "margin")
+    }
+    np.testing.assert_allclose(found["margin"], 2 * found["logit"], rtol=1e-3, atol=1e-5)
+
+
+def test_units_name_the_objective():
+    assert METHODS["lime"].unit_of("a cat") == "effect of a segment on the probability of a cat"
+    assert METHODS["gradcam"].unit_of("a cat") == "Grad-CAM of the logit of a cat"
+    assert METHODS["gradcam"].unit_of("a cat", "margin") == "Grad-CAM of the margin of a cat"
+    assert all("objective" in method.unit for method in METHODS.values())
+    assert Method(reads_one_segment, "own", "score for {}").unit_of("a cat") == "score for a cat"
+
+
 @pytest.mark.parametrize("name", [name for name in PLAIN if METHODS[name].under == "every"])
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_the_evaluators_batch_size_changes_nothing(name):
@@ -177,6 +203,8 @@ def test_methods_are_given_what_their_signature_has(register):
     assert methods.get("mine") == Method(mine, "Mine", "{} a pixel", signed=False, under="blending")
     with pytest.raises(ValueError, match="num_samples has no effect on mine"):
         check_samples(["mine"], 100, 16)
+    with pytest.raises(ValueError, match="objective has no effect on method mine"):
+        attribute("mine", evaluator, IMAGE, SEGMENTS, key=KEY, objective="logit")
 
 
 def test_what_is_no_method_is_refused(register):

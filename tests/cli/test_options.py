@@ -1,6 +1,7 @@
 """Options of commands, from dataclasses and docstrings."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import tyro
@@ -17,11 +18,13 @@ class Settings:
       segmenter: one of `lmjax.segments.names()`.
       count: how many.
       model: a name; in Python also a dict.
+      kind: of two, or none.
     """
 
     segmenter: str = "slic"
     count: int | None = None
     model: str | dict = "small"
+    kind: Literal["first", "second"] | None = None
 
     def __post_init__(self):
         if self.count == 0:
@@ -56,9 +59,10 @@ def test_arguments_are_one_line_each():
 
 def test_options_are_settings():
     options = options_of(Settings)
-    parsed = tyro.cli(options, args=["--segmenter", "grid", "--count", "3", "--model", "large"])
+    args = ["--segmenter", "grid", "--count", "3", "--model", "large", "--kind", "second"]
+    parsed = tyro.cli(options, args=args)
     assert isinstance(parsed, Settings)
-    assert vars(parsed) == {"segmenter": "grid", "count": 3, "model": "large"}
+    assert vars(parsed) == {**{"segmenter": "grid", "count": 3, "model": "large", "kind": "second"}}
     assert vars(tyro.cli(options, args=[])) == vars(Settings())
     with pytest.raises(ValueError, match="count must be 1 or more"):
         options(count=0)
@@ -72,4 +76,5 @@ def test_help_shows_what_options_take(capsys):
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"--segmenter STR one of {', '.join(lmjax.segments.names())}." in text
     assert "--count INT how many. (default: None)" in text
+    assert "--kind {first,second} of two, or none. (default: None)" in text
     assert "--model STR a name; in Python also a dict. (default: small)" in text

@@ -9,6 +9,7 @@ from scipy.stats import entropy
 
 import lmjax
 from lmjax import attribution, metrics, objectives
+from lmjax.evaluation.outputs import as_output, output_values
 from lmjax.masks import segments
 from tests.support.small_classifier import small_classifier
 
@@ -42,6 +43,36 @@ def test_named_objectives_of_logits(objective, wanted):
     assert objective(LOGITS) == pytest.approx(wanted, abs=1e-6)
     assert jax.jit(objective)(LOGITS) == pytest.approx(wanted, abs=1e-6)
     assert np.isfinite(jax.grad(lambda x: objective(x))(jnp.asarray(LOGITS))).all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_margins_of_every_class(tied):
+    logits = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    if tied:
+        logits[:, 3] = logits[:, 1] = logits.max(axis=1) + 1
+    others = [np.delete(logits, k, axis=1).max(axis=1) for k in range(5)]
+    for found in (as_output(logits, "margin"), output_values(logits, "margin")):
+        np.testing.assert_array_equal(found, logits - np.stack(others, axis=1))
+
+
+def test_margin_of_one_logit_is_against_zero():
+    logits = np.array([[0.8], [-0.2]], np.float32)
+    np.testing.assert_array_equal(output_values(logits, "margin"), logits)
+    assert objectives.margin(0)(logits[0]) == logits[0, 0]
+
+
+def test_margin_by_name_is_that_of_the_function():
+    by_name = attribution.leave_one_out(GREY, IMAGE, SQUARES, objective="margin", target=3)
+    by_function = attribution.leave_one_out(GREY, IMAGE, SQUARES, objective=objectives.margin(3))
+    np.testing.assert_array_equal(by_name.scores, by_function.scores)
+    assert by_name.target == 3
+    assert 0 < by_name.probability < 1
+    slopes = [
+        attribution.gradient(GREY, IMAGE, **options).scores
+        for options in ({"objective": "margin", "target": 3}, {"objective": objectives.margin(3)})
+    ]
+    np.testing.assert_allclose(*slopes, rtol=1e-5)
+    assert slopes[0].any()
 
 
 def test_one_logit_has_the_entropy_of_two_classes():
@@ -244,9 +275,9 @@ def tiny():
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ("logits", "objective must be one of probability, logit, a function of"),
+        ("logits", "objective must be one of probability, logit, margin, a function of"),
         ("a function of the network's output", "objective must be one of probability, logit"),
-        (7, "objective must be one of probability, logit, a function of"),
+        (7, "objective must be one of probability, logit, margin, a function of"),
         (objectives.margin(5), "objective gave NaN or infinity for 10 of 10 variants; classes"),
         (objectives.probability_of([1, 9]), "objective gave NaN .* classes and entries that"),
         (objectives.value(1, 2), r"needs 1 numbers for an output of shape \[5\], got 2"),

@@ -177,6 +177,37 @@ def _of_others():
 
 
 @pytest.mark.usefixtures("_of_others")
+def test_methods_of_others_without_an_objective():
+    with pytest.raises(ValueError, match="objective has no effect on method bright"):
+        ExplanationConfig(method=("lime", "bright"), objective="logit")
+
+
+def test_the_objective_is_what_every_method_explains(classifier, tmp_path):
+    explanation = lmjax.explain(
+        **FAST | {"method": ("lime", "gradcam"), "num_samples": 640, "removal": ("grey",)},
+        objective="margin",
+        output=tmp_path / "a.png",
+    )
+    key, _ = jax.random.split(jax.random.key(0))
+    grey = lmjax.Predictor(classifier, lmjax.Replace("grey"))
+    expected = lmjax.attribution.lime(
+        grey,
+        explanation.image.pixels,
+        explanation.segments,
+        key=key,
+        num_samples=640,
+        objective="margin",
+    )
+    found = explanation["lime", "grey"].attribution
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert found.record.settings["objective"] == "margin"
+    assert explanation["gradcam", "whole"].attribution.record.settings["objective"] == "margin"
+    assert json.loads((tmp_path / "a.json").read_text())["settings"]["objective"] == "margin"
+    labels = [each.get_ylabel() for each in explanation.figure().axes]
+    assert any(label.startswith("effect of a segment on the margin of") for label in labels)
+
+
+@pytest.mark.usefixtures("_of_others")
 def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     explanation = lmjax.explain(
         **{"model": "resnet18_digits", "method": "bright", "segmenter": "halves"},
@@ -275,6 +306,11 @@ BAD = {
         {"num_samples": None, "method": ("leave_one_in",), "budget": 100},
         ValueError,
         "budget has no effect on leave_one_in",
+    ),
+    "objective": (
+        {"objective": "entropy"},
+        ValueError,
+        "objective must be one of probability, logit, margin.*got 'entropy'",
     ),
     "suffix": ({"output": "a.gif"}, ValueError, "output must end in .png"),
     "engine": ({"engine": "fast"}, ValueError, "engine must be one of auto, dense"),

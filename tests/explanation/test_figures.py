@@ -101,7 +101,7 @@ def test_a_heatmap_that_means_nothing_is_grey_and_says_why(explain, any_size):
     explanation = explain(model=constant)
     panels = [ax for ax in explanation.figure().axes if len(ax.images) == 2]
     reasons = [" ".join(text.get_text().split()) for ax in panels for text in ax.texts]
-    assert reasons == ["no segment changes the probability"] * 2
+    assert reasons == ["no segment changes the output"] * 2
     assert "R²" not in explanation.summary()
 
 

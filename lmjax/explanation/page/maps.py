@@ -90,7 +90,7 @@ def _map(explanation: "Explanation", method: str, removal: str, index: int) -> M
     about = methods.get(method)
     name = f"“{class_name(explanation.targets[index], explanation.classifier)}”"
     shown = {
-        "unit": about.unit.format(name),
+        "unit": about.unit_of(name, explanation.config.objective),
         "signed": about.signed,
         "notes": noted(result, attribution, index),
         "reason": meaningless(attribution),

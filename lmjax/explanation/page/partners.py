@@ -50,6 +50,7 @@ def partners_of(
             key=key,
             index=index,
             target=attribution.target,
+            objective=explanation.config.objective or "probability",
             previous=attribution,
         )
     except ValueError as error:  # samples that do not tell pairs apart, or too little memory

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lmjax._utils.checks import check_choice, check_choices, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
+from lmjax.evaluation.outputs import Output
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.metrics.occlusion import mean_height, step_counts
@@ -63,6 +64,8 @@ class RemovalContest(Study):
       tight: for "shape", take the source's tight masks.
       grid_size: for "lime", side of the squares that are explained, in pixels.
       num_samples: for "lime", coalitions that all removals share.
+      objective: for "lime", what is explained of the predicted class: probability, logit, or
+        margin, the logit minus the highest of the others.
       top: for "lime", how many squares are compared with the object.
       judges: for "lime", under which removals the gain is measured: "own", that of the explanation,
         or a removal's name.
@@ -123,6 +126,7 @@ class RemovalContest(Study):
     tight: bool = False
     grid_size: int = 16
     num_samples: int = 256
+    objective: Output = "probability"
     top: int = 20
     judges: tuple[str, ...] = (OWN, "layer", "grey")
     steps: int = 10
@@ -160,8 +164,15 @@ class RemovalContest(Study):
     @functools.cached_property
     def _lime(self) -> LimeQuality:
         """The settings of "lime" as of the study of LIME."""
-        sizes: dict[str, Any] = {"grid_size": self.grid_size, "num_samples": self.num_samples}
-        return LimeQuality(removals=self.removals, top=self.top, ks=(1,), seed=self.seed, **sizes)
+        return LimeQuality(
+            removals=self.removals,
+            grid_size=self.grid_size,
+            num_samples=self.num_samples,
+            objective=self.objective,
+            top=self.top,
+            ks=(1,),
+            seed=self.seed,
+        )
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         measure = {"random": self._random_rows, "shape": self._shape_rows, "lime": self._lime_rows}

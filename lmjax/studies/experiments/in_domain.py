@@ -11,6 +11,7 @@ import pyarrow as pa
 from lmjax._utils.checks import check_choice, check_choices, check_number, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution import Attribution, methods
+from lmjax.evaluation.outputs import OUTPUTS, Output
 from lmjax.masks.segments import cells
 from lmjax.metrics import f_fidelity, idsds
 from lmjax.metrics.agreement import pearson, ranked
@@ -50,6 +51,8 @@ class InDomainJudges(Study):
         the name of one network, as F-Fidelity judges a network's maps by its fine-tuned copy.
       grid_size: side of the squares that methods explain and F-Fidelity removes, in pixels.
       num_samples: variants of a method that samples.
+      objective: what methods explain of the predicted class: probability, logit, or margin, the
+        logit minus the highest of the others; by default each method's own.
       patches: of IDSDS, along each side.
       sizes: of F-Fidelity, shares of the squares that count as the explanation.
       draws: of F-Fidelity, random parts for each size.
@@ -92,6 +95,7 @@ class InDomainJudges(Study):
     explained: str = OWN
     grid_size: int = 16
     num_samples: int = 1024
+    objective: Output | None = None
     patches: int = 4
     sizes: tuple[float, ...] = (0.1, 0.3, 0.5)
     draws: int = 50
@@ -101,6 +105,9 @@ class InDomainJudges(Study):
         check_removals(self.removals, segments=True)
         object.__setattr__(self, "methods", tuple(map(methods.new_name, self.methods)))
         check_choices("methods", self.methods, _binary_methods())
+        if self.objective is not None:
+            check_choice("objective", self.objective, OUTPUTS)
+            methods.check_objective_of(self.methods)
         for option in ("grid_size", "draws"):
             check_whole(option, getattr(self, option), least=1)
         check_whole("num_samples", self.num_samples, least=2)
@@ -162,6 +169,7 @@ class InDomainJudges(Study):
                     key=key,
                     num_samples=self.num_samples,
                     target=target,
+                    objective=self.objective,
                 )
         return found
 

@@ -57,6 +57,29 @@ def plain_lime(network, image, colour, keep):
     return np.linalg.solve(normal, (x * weight[:, None]).T @ y)
 
 
+def test_the_objective_is_explained():
+    batch = batch_of()
+    scores = {
+        objective: dataclasses.replace(SMALL, objective=objective).explain(batch, "a", ["grey"])
+        for objective in ("probability", "logit", "margin")
+    }
+    network, segments = fakes.network(), SMALL.segments(batch, "a")
+    for i in range(len(IMAGES)):
+        keep = np.asarray(
+            random_keep(segments[i].max() + 1, 48, key=jax.random.fold_in(batch.keys[i], 0))
+        )
+        logits = [plain_logits(network, batch.images("a")[i], each, 0.5) for each in keep]
+        values = np.array(logits)
+        target = values[0].argmax()
+        others = np.delete(values, target, axis=1).max(axis=1)
+        margins = values[:, target] - others
+        for objective, y in (("logit", values[:, target]), ("margin", margins)):
+            expected = lmjax.attribution.lime_regression(keep, y)[0]
+            np.testing.assert_allclose(scores[objective][i][0], expected, atol=2e-5)
+    with pytest.raises(ValueError, match="objective must be one of probability, logit, margin"):
+        dataclasses.replace(SMALL, objective="entropy")
+
+
 def test_every_combination_has_a_row(rows):
     assert len(rows) == len(IMAGES) * 3 * 3 * 3
     columns = ("image", "removal", "evaluated_under", "k")
