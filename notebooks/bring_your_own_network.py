@@ -14,8 +14,9 @@
 # %% [markdown]
 # # Bring your own network
 #
-# Three networks that know nothing of masks, in Flax NNX, in Equinox and from timm, go through LIME,
-# deletion, a study and training with masks. None of them is changed.
+# Three networks that know nothing of masks, in Flax NNX, in Equinox and from timm, go through
+# LIME, deletion, a study and training with masks. None of them is changed. From a clone of the
+# repository, also on a hosted notebook: `%pip install . equinox timm`.
 
 # %%
 import tempfile
@@ -291,3 +292,8 @@ for name, classifier in {"NNX before": untrained, **classifiers}.items():
         ]
         accuracy[removal] = f"{np.mean(right):.1%}"
     print(f"{name:<12}", accuracy)
+
+# %% [markdown]
+# So networks of three libraries can be asked what they see when a part is missing, without a
+# change, and those that have learnt the digits keep more of their accuracy under layer masking
+# than in black or white.

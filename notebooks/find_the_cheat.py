@@ -19,7 +19,8 @@
 # has the colour of the digit's class. Do explanations show that it goes by the tag? And on how many
 # scenes, under which removal?
 #
-# `SCENES=300 python notebooks/find_the_cheat.py` asks it of 300 scenes rather than 16.
+# `SCENES=300 python notebooks/find_the_cheat.py` asks it of 300 scenes rather than 16. From a
+# clone of the repository, also on a hosted notebook: `%pip install .`.
 
 # %%
 import os

@@ -79,8 +79,8 @@ class Evaluator:
 
         Args:
           image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything.
-          masks: `[N, H, W]`, 1 = visible, 0 = hidden; or `lmjax.Coalitions`, or another
-            `lmjax.masks.MaskFamily`.
+          masks: `[N, H, W]`, 1 = visible, 0 = hidden, and values between where `soft_masks`; or
+            `lmjax.Coalitions`, or another `lmjax.masks.MaskFamily`.
           expected: how many variants calls like this one will evaluate in all, which `"auto"`
             weighs against the time that compiling takes; None takes N.
 

@@ -13,9 +13,9 @@ from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.processes import check_not_forked
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
-from lmjax.masking.checks import check_colours, check_image, check_mask
+from lmjax.masking.checks import check_colours, check_image
 from lmjax.masks.coalitions import ImageCoalitions
-from lmjax.masks.families import MaskFamily, Masks
+from lmjax.masks.families import MaskFamily, masks_of
 from lmjax.masks.pooled import PooledMasks
 
 # Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches; an
@@ -142,7 +142,7 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
     """Returns the job for variants of several images; as in `lmjax.Evaluator.images`."""
     check_not_forked()
     if not isinstance(masks, ImageCoalitions | PooledMasks):
-        masks = Masks(np.asarray(check_mask(masks, np.shape(masks)[1:])))
+        masks = masks_of(masks, np.shape(masks)[1:], soft=_blends(predictor))
     count, shape = len(masks), masks.spatial_shape
     if count == 0:
         raise ValueError("masks must hold at least one variant, got none")
@@ -159,7 +159,7 @@ def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskF
     check_image(image)
     image = np.asarray(image)
     shape = image.shape[0], image.shape[1]
-    family = _family(masks, shape, soft_masks=getattr(predictor, "soft_masks", True))
+    family = _family(predictor, masks, shape)
     _check_visible(image, family.shown())
     return np.asarray(image, np.float32), family
 
@@ -199,16 +199,21 @@ def default_batch_size(spatial_shape: tuple[int, int]) -> int:
     return 2 ** max((pixels // (spatial_shape[0] * spatial_shape[1])).bit_length() - 1, 0)
 
 
-def _family(masks, shape: tuple[int, int], soft_masks: bool) -> MaskFamily:
+def _blends(predictor: Callable) -> bool:
+    """Returns whether a predictor declares that it takes soft masks."""
+    return getattr(predictor, "soft_masks", False)
+
+
+def _family(predictor: Callable, masks, shape: tuple[int, int]) -> MaskFamily:
     if not isinstance(masks, MaskFamily):
-        masks = Masks(np.asarray(check_mask(masks, shape)))
+        masks = masks_of(masks, shape, soft=_blends(predictor))
     elif masks.spatial_shape != shape:
         raise ValueError(
             f"masks have shape {masks.spatial_shape}, the image {shape}; make them for this image"
         )
     if len(masks) == 0:
         raise ValueError("masks must hold at least one variant, got none")
-    if masks.soft and not soft_masks:
+    if masks.soft and not getattr(predictor, "soft_masks", True):
         raise ValueError(
             "masks hold values between 0 and 1, and the predictor's removal takes only 0 and 1; "
             "blend with lmjax.Replace(...), or make the masks binary"

@@ -1,6 +1,7 @@
 """The result of `lmjax.explain`: attributions of an image, to be drawn and saved."""
 
 import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ class Explanation:
 
     Example:
       >>> explanation = lmjax.explain("photo.jpg", removal=("layer", "grey"))
+      >>> explanation  # in a notebook: the figure
       >>> explanation["lime", "layer"].attribution.heatmap  # [H, W]
       >>> explanation.save("photo-explained.png")
 
@@ -169,6 +171,16 @@ class Explanation:
             f"Explanation of {self.image.name} for class {self._target_names()}: "
             f"{', '.join('/'.join(pair) for pair in self.results)}"[:299]
         )
+
+    def _repr_png_(self) -> bytes | None:
+        """Returns the figure, which notebooks show."""
+        from lmjax import plots
+
+        if not self.results:
+            return None
+        contents = io.BytesIO()
+        plots.save(self.figure(), contents, format="png")
+        return contents.getvalue()
 
     def _target_names(self) -> str:
         if not self.results:

@@ -101,6 +101,22 @@ class SoftMasks(Masks):
     soft = True
 
 
+def masks_of(array: ArrayLike, shape: tuple[int, ...], *, soft: bool) -> Masks:
+    """Returns masks given as an array as a family: `SoftMasks` where a value is between 0 and 1.
+
+    Args:
+      array: `[N, H, W]`.
+      shape: what the last axes must be.
+      soft: whether values between are allowed.
+
+    Raises:
+      ValueError: another shape, or values that are not allowed.
+    """
+    checked = np.asarray(check_mask(array, shape, soft=soft))
+    binary = checked.dtype == bool or ((checked == 0) | (checked == 1)).all()
+    return Masks(checked) if binary else SoftMasks(checked)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows(MaskFamily):
     """Masks that hide one rectangle of the image each, or show it alone.

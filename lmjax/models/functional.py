@@ -18,6 +18,7 @@ from lmjax.masking.checks import is_traced
 from lmjax.masking.masked import Masked
 from lmjax.masking.transform import LayerMasked, layer_mask
 from lmjax.models.classifier import Classifier
+from lmjax.models.inference_mode import check_inference_mode
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import LayerMasking, Masking, PartialConvolution
 
@@ -75,8 +76,9 @@ def from_function(
       `variables["batch_stats"]`, by names such as `"layer1.conv.kernel"`.
 
     Raises:
-      ValueError: `apply` does not take `(params, images)` of this layout, or gives no logits;
-        class names of another number; another layout.
+      ValueError: `apply` does not take `(params, images)` of this layout, gives no logits, mixes
+        the images of a batch or draws random numbers; class names of another number; another
+        layout.
       TypeError: `apply` is no function.
     """
     if not callable(apply):
@@ -88,7 +90,9 @@ def from_function(
         preprocessing = Preprocessing(resize, image_size, mean=tuple(mean), std=tuple(std))
     call, variables = _bind(apply, params, fixed)
     size, channels = preprocessing.crop or _SIZE, len(preprocessing.mean)
-    variables = call.hoist(variables, _shape(size, channels, layout))
+    traced = call.trace(variables, _shape(size, channels, layout))
+    check_inference_mode(traced.jaxpr, _of_three(call, variables, size, channels, layout))
+    variables = call.hoist(variables, traced)
     num_classes = _num_classes(call, variables, _shape(size, channels, layout), layout)
     if class_names is not None and len(class_names) != num_classes:
         raise ValueError(
@@ -107,8 +111,16 @@ def from_function(
     )
 
 
-def _shape(size: int, channels: int, layout: Layout) -> tuple[int, ...]:
-    return (2, size, size, channels) if layout == "NHWC" else (2, channels, size, size)
+def _shape(size: int, channels: int, layout: Layout, *, number: int = 2) -> tuple[int, ...]:
+    return (number, size, size, channels) if layout == "NHWC" else (number, channels, size, size)
+
+
+def _of_three(call: "Call", variables: Variables, *shape: Any) -> jex.Jaxpr | None:
+    """Returns the network traced with three images; None where it does not take them."""
+    try:
+        return call.trace(variables, _shape(*shape, number=3)).jaxpr
+    except ValueError:
+        return None
 
 
 class Call:
@@ -151,21 +163,21 @@ class Call:
     def _run(self, variables: Variables, images: jax.Array) -> Any:
         return self.apply(self.params(variables), images)
 
-    def hoist(self, variables: Variables, shape: Sequence[int]) -> Variables:
+    def trace(self, variables: Variables, shape: Sequence[int]) -> jex.ClosedJaxpr:
+        """Traces the function with images of a shape; raises ValueError where it cannot be."""
+        images = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+        try:
+            return jax.make_jaxpr(self._run)(variables, images)
+        except Exception as error:
+            raise ValueError(_misfit(shape, error)) from error
+
+    def hoist(self, variables: Variables, closed: jex.ClosedJaxpr) -> Variables:
         """Returns the weights with large arrays that the function closes over among them.
 
         Args:
           variables: the weights that the function is given.
-          shape: of the images that it is traced with.
-
-        Raises:
-          ValueError: the function cannot be traced so.
+          closed: the function, traced.
         """
-        images = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-        try:
-            closed = jax.make_jaxpr(self._run)(variables, images)
-        except Exception as error:
-            raise ValueError(_misfit(shape, error)) from error
         text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._closed_over = [c for c in closed.consts if np.size(c) > _LARGE]

@@ -1,6 +1,7 @@
 """Figures of explanations: the whole photograph, what was shown, reasons, long names, formats."""
 
 import dataclasses
+import io
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -47,6 +48,14 @@ def test_heatmaps_lie_on_the_whole_photograph_within_the_frame(explain):
         assert heatmap.get_extent() == [left - 0.5, left + 31.5, top + 31.5, top - 0.5]
         assert sorted(ax.get_xlim()) == [-0.5, 53.5]
     assert "the network sees the frame" in figure.axes[0].get_title()
+
+
+def test_notebooks_show_an_explanation_as_its_figure(explain):
+    explanation = explain(removal=("grey",))
+    contents = explanation._repr_png_()
+    with Image.open(io.BytesIO(contents)) as picture:
+        assert np.asarray(picture.convert("RGB")).std() > 10
+    assert dataclasses.replace(explanation, results={})._repr_png_() is None
 
 
 def test_without_a_crop_the_network_sees_the_whole(explain, any_size):

@@ -111,9 +111,8 @@ def test_evaluate_takes_families(case):
     family, expected = case
     image = RNG.random((*SHAPE, 3)).astype(np.float32)
     predictor = Predictor(small_classifier((*SHAPE, 3)), Replace("black"))
-    masks = families.SoftMasks(expected) if family.soft else expected
     np.testing.assert_allclose(
-        evaluate(predictor, image, family, batch_size=2), evaluate(predictor, image, masks), 1e-5
+        evaluate(predictor, image, family, batch_size=2), evaluate(predictor, image, expected), 1e-5
     )
 
 
@@ -123,6 +122,21 @@ def test_soft_masks_need_a_removal_that_blends():
         evaluate(
             predictor, np.zeros((*SHAPE, 3), np.float32), families.SoftMasks(np.ones((1, 6, 5)))
         )
+
+
+def test_soft_masks_as_an_array():
+    """They blend where the predictor says that it does, of one image and of several."""
+    classifier, image = small_classifier((*SHAPE, 3)), RNG.random((*SHAPE, 3)).astype(np.float32)
+    soft = RNG.random((3, *SHAPE)).astype(np.float32)
+    predictor = Predictor(classifier, Replace("black"))
+    expected = predictor(image, soft)
+    np.testing.assert_allclose(evaluate(predictor, image, soft), expected, atol=1e-5)
+    found = lmjax.Evaluator(predictor).images(image[None], soft, image_of=np.zeros(3, int))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.share_shown(soft), soft.mean((1, 2)), atol=1e-6)
+    for refusing in (Predictor(classifier, lmjax.LayerMasking()), lambda image, masks: expected):
+        with pytest.raises(ValueError, match=r"masks must hold only 0 \(hidden\) and 1 "):
+            evaluate(refusing, image, soft)
 
 
 @pytest.mark.parametrize("soft", [False, True])

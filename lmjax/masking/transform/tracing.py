@@ -64,7 +64,8 @@ class Trace:
         """Returns a node for a constant of the traced function."""
         node = Node(jax.typeof(value))
         is_weight = math.prod(node.shape) > _WEIGHTS and jnp.issubdtype(node.dtype, jnp.floating)
-        if not isinstance(value, Tracer) and not is_weight:
+        is_key = jnp.issubdtype(node.dtype, jax.dtypes.extended)
+        if not (isinstance(value, Tracer) or is_weight or is_key):
             node.constant = np.asarray(value)
         return node
 

@@ -190,7 +190,8 @@ class SegmentRemoval(Study):
                 if sample.object_mask is None:
                     raise ValueError(
                         f"image {sample.id} has no object_mask, which orders by salience need; "
-                        f"take orders=random, or saliency={SOURCE} or the name of a network"
+                        f"take orders=random, saliency={SOURCE} or saliency=NAME of a network "
+                        "(--orders random)"
                     )
             return batch.object_masks(network)
         if self.saliency == SOURCE:
