@@ -864,7 +864,7 @@ def _draw_heatmap(
         grey = np.full((height, width), 0.85)
         ax.imshow(grey, cmap="gray", vmin=0, vmax=1, alpha=0.9, extent=place)
         middle = (left + width / 2, top + height / 2)
-        ax.text(*middle, _wrapped(panel.reason, 20), ha="center", va="center", color="0.25")
+        ax.text(*middle, _wrapped(panel.reason, 16), ha="center", va="center", color="0.25")
     else:
         scale = {"cmap": colours.cmap, "norm": colours.norm}
         ax.imshow(panel.heatmap, alpha=OPACITY, extent=place, **scale)
