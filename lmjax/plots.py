@@ -204,6 +204,7 @@ def explanation(
     signed: bool = True,
     variants: Sequence[Shown] = (),
     view: View | None = None,
+    note: str = "",
 ) -> Figure:
     """Draws the image, its segments, and heatmaps over the image on one colour scale.
 
@@ -218,6 +219,7 @@ def explanation(
       signed: whether the scale has colours for values below 0.
       variants: what the network was shown, a row for each, below the heatmaps.
       view: the whole photograph, on which heatmaps are drawn where given.
+      note: at the foot, how to read the figure.
 
     Returns:
       A figure, for `save`.
@@ -244,6 +246,7 @@ def explanation(
         label = textwrap.fill(colour_label, _letters(height, font))
         figure.colorbar(drawn, ax=axes[0].tolist(), label=label, aspect=15, alpha=OPACITY)
         figure.suptitle(textwrap.fill(title, _letters(size[0], font * 1.2)))
+        _write_note(figure, note, font)
     return figure
 
 
@@ -259,6 +262,7 @@ def comparison(
     object_mask: np.ndarray | None = None,
     variants: Sequence[Shown] = (),
     view: View | None = None,
+    note: str = "",
 ) -> Figure:
     """Draws the image, its segments, and a grid of heatmaps with a colour scale for each row.
 
@@ -272,6 +276,7 @@ def comparison(
       object_mask: `[H, W]` bool, outlined in green where given.
       variants: what the network was shown, a row for each, below the heatmaps.
       view: the whole photograph, on which heatmaps are drawn where given.
+      note: at the foot, how to read the figure.
 
     Returns:
       A figure, for `save`.
@@ -304,6 +309,7 @@ def comparison(
         for variant, line in zip(variants, axes[len(rows) :]):
             _draw_variant(line, picture, variant, letters)
         figure.suptitle(textwrap.fill(title, _letters(size[0], _SMALL_FONT * 1.2)))
+        _write_note(figure, note, _SMALL_FONT)
     return figure
 
 
@@ -765,6 +771,16 @@ def _panel_size(aspect: float, columns: int) -> tuple[float, float]:
 def _colours(image: np.ndarray) -> np.ndarray:
     """Returns an image `[H, W, C]` with three channels."""
     return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def _write_note(figure: Figure, note: str, font: float) -> None:
+    """Writes at the foot of a figure, which grows by as many lines."""
+    if not note:
+        return
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(note, _letters(width, font * 0.9))
+    figure.set_size_inches(width, height + len(lines) * font * 1.2 / 72 + 0.05)
+    figure.supxlabel("\n".join(lines), fontsize=font * 0.9, color="0.35")
 
 
 def _draw_image(ax: Axes, picture: Picture, letters: int) -> None:

@@ -111,6 +111,7 @@ def draw(explanation: "Explanation") -> "Figure":
         "object_mask": image.object_mask,
         "variants": [_shown_variant(explanation, variant) for variant in explanation.variants],
         "view": view,
+        "note": _note(explanation),
     }
     outlined = "" if image.object_mask is None else "outlined in green: the object"
     if len(explanation.methods) == len(explanation.targets) == 1:
@@ -154,6 +155,22 @@ def _draw_grid(explanation: "Explanation", outlined: str, shown: dict[str, Any])
         title=" ".join(filter(None, parts)),
         **shown,
     )
+
+
+def _note(explanation: "Explanation") -> str:
+    """Returns how to read what a figure shows without saying what it is."""
+    parts = []
+    if any(result.attribution.r2 is not None for result in explanation.results.values()):
+        parts.append(
+            "R²: how well a linear model of the segments predicts variants that it was not fitted "
+            "to; near 0, the map means nothing."
+        )
+    pictures = [
+        each.pictures[name] for each in explanation.variants for name in explanation.removals
+    ]
+    if any(np.isnan(picture).any() for picture in pictures):
+        parts.append("Checks: the network is shown nothing there.")
+    return " ".join(parts)
 
 
 def _asked(explanation: "Explanation", signed: bool) -> str:

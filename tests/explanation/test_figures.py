@@ -50,6 +50,22 @@ def test_heatmaps_lie_on_the_whole_photograph_within_the_frame(explain):
     assert "the network sees the frame" in figure.axes[0].get_title()
 
 
+def test_a_note_says_how_to_read_what_is_there(explain):
+    def foot(**options):
+        texts = [text.get_text() for text in explain(**options).figure().texts]
+        return " ".join(" ".join(texts).split())
+
+    both = foot()
+    assert "R²: how well a linear model" in both
+    assert "Checks: the network is shown nothing there." in both
+    painted = foot(removal=("black",))
+    assert "R²" in painted
+    assert "Checks" not in painted
+    plain = {"method": ("lime", "leave_one_out"), "show_variants": 0}
+    assert "Checks" not in foot(**plain)
+    assert "R²" not in foot(method="leave_one_out", num_samples=None)
+
+
 def test_notebooks_show_an_explanation_as_its_figure(explain):
     explanation = explain(removal=("grey",))
     contents = explanation._repr_png_()

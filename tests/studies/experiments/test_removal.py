@@ -320,7 +320,9 @@ def test_images_without_saliency_are_left_out(tmp_path):
 def test_images_without_masks_say_what_else_orders_segments():
     sample = dataclasses.replace(read_sample(fakes.Source(1), 0), object_mask=None)
     batch = ImageBatch([sample], {"a": fakes.network()}, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"fake/0 has no object_mask.* orders=random, saliency=source"):
+    with pytest.raises(
+        ValueError, match=r"fake/0 has no object_mask.* orders=random, saliency=source"
+    ):
         SMALL.rows(batch)
 
 
