@@ -3,6 +3,8 @@
     python -m benchmarks.tasks engines      # engine="auto" against engine="dense", cold and warm
     python -m benchmarks.tasks libraries    # LIME and sliding occlusion against other libraries
     python -m benchmarks.tasks overhead     # what attributions cost besides the network
+    python -m benchmarks.tasks pairs        # interactions from coalitions that were evaluated
+    python -m benchmarks.tasks images       # LIME of many images in one call, beside the network
 
 `libraries` needs torch, torchvision, lime and captum (the extra `test`).
 """
@@ -347,6 +349,81 @@ def overhead(
     show(rows(), network=model, size=size, rounds=rounds)
 
 
+def images(*, count: int = 32, samples: int = 500, rounds: int = 5) -> None:
+    """Measures LIME of many images in one call against the network alone.
+
+    The bundled network, digit scenes, squares of 16 pixels. The network alone is given the same
+    number of variants of the same images, as one pool.
+
+    Args:
+        count: images.
+        samples: variants of each.
+        rounds: of measurement, after one that compiles.
+    """
+    classifier = lmjax.models.load("resnet18_digits")
+    scenes = lmjax.data.DigitScenes("test", length=count)
+    pictures = np.stack([classifier.preprocessing(scene.image) for scene in scenes])
+    segments = lmjax.segments.grid(pictures[0])
+    evaluator = lmjax.Evaluator(lmjax.Predictor(classifier), engine="dense", progress=False)
+    keep = np.random.default_rng(0).random((count * samples, int(segments.max()) + 1)) < 0.5
+    pool = lmjax.masks.ImageCoalitions(np.stack([segments] * count), keep)
+    image_of = np.repeat(np.arange(count), samples)
+    options = {"key": KEY, "num_samples": samples}
+    times = take_turns(
+        {
+            "the network": lambda: evaluator.images(pictures, pool, image_of=image_of),
+            "lime, all images in one call": lambda: lmjax.attribution.lime(
+                evaluator, pictures, segments, **options
+            ),
+        },
+        rounds,
+    )
+    network = times["the network"]
+    show(
+        (
+            {"": name, "wall, s": float(np.median(each.wall))}
+            | {"processor, s": float(np.median(each.cpu))}
+            | {"processor, of the network's": float(np.median(each.cpu / network.cpu))}
+            for name, each in times.items()
+        ),
+        images=count,
+        variants=samples,
+        rounds=rounds,
+    )
+
+
+def pairs(*, cells: tuple[int, int] = (5, 10), samples: int = 5000, rounds: int = 5) -> None:
+    """Measures interactions of segments, from coalitions that a method has evaluated.
+
+    Args:
+        cells: segments along each side.
+        samples: coalitions.
+        rounds: of measurement, after one that compiles.
+    """
+    image = np.zeros((8 * cells[0], 8 * cells[1], 3), np.float32)
+    segments = lmjax.segments.grid(image, size=8)
+    given = {"predictor": Cheap(False), "image": image, "segments": segments, "key": KEY}
+    contenders = {}
+    for name in ("kernelshap", "lime", "banzhaf"):
+        sampled = getattr(lmjax.attribution, name)(**given, num_samples=samples, target=0)
+        for index in lmjax.attribution.interaction_indices.INDICES:
+            if name == "kernelshap" or index == "Banzhaf":
+                options = {"index": index, "previous": sampled}
+                run = functools.partial(lmjax.attribution.interactions, **given, **options)
+                contenders[name, index] = run
+    times = take_turns(contenders, rounds)
+    show(
+        (
+            {"samples of": name, "index": index}
+            | {"wall, s": float(np.median(each.wall)), "processor, s": float(np.median(each.cpu))}
+            for (name, index), each in times.items()
+        ),
+        segments=int(segments.max()) + 1,
+        samples=samples,
+        rounds=rounds,
+    )
+
+
 def _num_variants(result: Any) -> int:
     """Returns how many variants an attribution or a curve has evaluated."""
     if isinstance(result, lmjax.metrics.Curve):
@@ -356,6 +433,6 @@ def _num_variants(result: Any) -> int:
 
 if __name__ == "__main__":
     app = tyro.extras.SubcommandApp()
-    for command in (engines, libraries, overhead):
+    for command in (engines, libraries, overhead, pairs, images):
         app.command(command)
     app.cli()

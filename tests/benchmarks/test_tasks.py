@@ -61,6 +61,19 @@ def test_attributions_are_measured_without_the_network(capsys):
     assert "| rise, soft masks | 121 |" in table
 
 
+def test_interactions_are_measured_from_the_samples_of_three_methods(capsys):
+    tasks.pairs(cells=(2, 4), samples=140, rounds=1)
+    table = capsys.readouterr().out
+    for row in ("kernelshap | STII", "kernelshap | Banzhaf", "lime | Banzhaf", "banzhaf | Banzhaf"):
+        assert f"| {row} |" in table
+
+
+@pytest.mark.filterwarnings("ignore:20 samples for")
+def test_many_images_are_measured_against_the_network(capsys):
+    tasks.images(count=2, samples=20, rounds=1)
+    assert "| lime, all images in one call |" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_memory_of_a_process_of_its_own(capsys):
     memory.main(model="resnet18", size=32, variants=(4,), engines=("dense",))
