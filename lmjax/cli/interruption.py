@@ -15,7 +15,7 @@ _MESSAGE = "lmjax: interrupted; what is finished is kept (once more ends at once
 
 
 @contextlib.contextmanager
-def interruptible(grace: float) -> Iterator[None]:
+def interruptible(grace: float, *, last: bool = False) -> Iterator[None]:
     """Lets a command stop where nothing is lost, or after a time where it meets no such place.
 
     Whatever is written appears whole or not at all, so that a late end loses what was not yet
@@ -23,6 +23,8 @@ def interruptible(grace: float) -> Iterator[None]:
 
     Args:
       grace: seconds after which the process ends all the same.
+      last: whether the process ends with the block. Signals are ignored from then on, for nothing
+        is left to be stopped; Python's own handlers would end a finished command as a failure.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -39,7 +41,7 @@ def interruptible(grace: float) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakened)
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, signal.SIG_IGN if last else handler)
         tells.close()
         watcher.join()
         hears.close()

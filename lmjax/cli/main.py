@@ -50,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with streams(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        given = sys.argv[1:] if arguments is None else arguments
+        _run(list(given), last=arguments is None)
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str], *, last: bool) -> None:
     if arguments == ["--version"]:
         say(f"lmjax {lmjax.__version__}")
         return
@@ -61,7 +62,7 @@ def _run(arguments: list[str]) -> None:
     try:
         modules, arguments = take_imports(arguments)
         grace = _LONG_GRACE if arguments[:1] == ["train"] else _GRACE
-        with interruptible(grace):
+        with interruptible(grace, last=last):
             import_modules(modules)
             command = _command(arguments)
             arguments = with_new_names(arguments, command)

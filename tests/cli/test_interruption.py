@@ -74,6 +74,24 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     assert process.returncode in (130, 143)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_all_is_done_changes_nothing(number):
+    """Python takes a second to end; the command has succeeded by then."""
+    code = "\n".join(
+        (
+            "import os, sys",
+            "from lmjax.cli import main",
+            "sys.argv = ['lmjax', 'models', '--help']",
+            "try:",
+            "    main.main()",
+            "finally:",
+            f"    os.kill(os.getpid(), {int(number)})",
+        )
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def train(out):
     numbers = {"--epochs": 1, "--images-per-epoch": 320, "--batch-size": 8, "--test-images": 8}
     numbers["--checkpoint-steps"] = 4
