@@ -30,7 +30,7 @@ def main(files: list[str]) -> None:
             for output in cell.get("outputs", []):
                 data = output.get("data", {})
                 if "image/png" in data:
-                    data["image/png"] = shrink(data["image/png"])
+                    data["image/png"] = shrink("".join(data["image/png"]))
         path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Checks of arguments: each returns the value or raises an error that says what is allowed."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -110,6 +110,26 @@ def check_choices(name: str, values: Iterable[Any], allowed: Iterable[Any]) -> t
             f"{', '.join(map(str, bad or values)) or 'none'}"
         )
     return values
+
+
+def check_function(name: str, value: Any, of: str) -> Callable:
+    """Returns a function; raises ValueError for anything else.
+
+    Args:
+      name: of the argument, for the error.
+      value: what was given.
+      of: what the function is to do, such as "(image) -> heatmap".
+    """
+    if not callable(value):
+        raise ValueError(f"{name} must be a function {of}; got {value!r:.80}")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns True or False; raises ValueError for anything else, such as NaN or a text."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False; got {value!r:.80}")
+    return bool(value)
 
 
 def check_numbers(name: str, values: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ Outside commands nothing is noted, and Ctrl-C is Python's own.
 """
 
 _noted: list[int] = []
+_unsaved: list[bool] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,8 +28,19 @@ def note(signal: int) -> bool:
 
 
 def forget() -> None:
-    """Forgets what was noted."""
+    """Forgets what was noted, and what is unsaved."""
     _noted.clear()
+    _unsaved.clear()
+
+
+def set_unsaved(value: bool) -> None:
+    """Says whether there is work that the next place to stop would save, such as steps."""
+    _unsaved[:] = [True] if value else []
+
+
+def unsaved() -> bool:
+    """Returns whether ending now would lose work that a little patience would save."""
+    return bool(_unsaved)
 
 
 def noted() -> bool:

@@ -122,7 +122,7 @@ class Registry(Generic[T]):
 
     def new_name(self, name: Any) -> str:
         """Returns a name; of one that changed the new one, with a warning."""
-        if name in self._entries or name not in self._old_names:
+        if not isinstance(name, str) or name in self._entries or name not in self._old_names:
             return name
         new = self._old_names[name]
         warnings.warn(f"{self.kind} {notice(name, new)}", FutureWarning, stacklevel=4)

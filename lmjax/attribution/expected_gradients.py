@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_numbers, check_whole
 from lmjax._utils.keys import check_key
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import make_problem
@@ -111,7 +111,7 @@ def _baselines(
     if baselines is None:
         shown = pictures_of_nothing(predictor, image)
         return _photographs(image) if shown is None else shown
-    found = np.asarray(baselines, np.float32)
+    found = check_numbers("baselines", baselines).astype(np.float32)
     if found.ndim == 4 and len(found) and found.shape[1:] == image.shape:
         check_colours(found, "baselines")
         return found

@@ -16,7 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_number, check_numbers, check_whole
+from lmjax._utils.checks import check_flag, check_number, check_numbers, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs
@@ -113,8 +113,10 @@ def extremal_perturbation(
     step = max(round(in_proportion(_STEP, image)), 1) if step is None else step
     sigma = in_proportion(_SIGMA, image) if sigma is None else sigma
     iterations = check_whole("iterations", iterations, least=1)
-    step = check_whole("step", step, least=1)
-    check_number("sigma", sigma, above=0)
+    side = max(np.shape(image)[:2])
+    step = check_whole("step", step, least=1, most=side, note="pixels of the image")
+    check_number("sigma", sigma, above=0, most=side, note="pixels of the image")
+    mirror = check_flag("mirror", mirror)
     check_number("learning_rate", learning_rate, above=0)
     areas = tuple(np.atleast_1d(check_numbers("areas", areas)).ravel().tolist())
     if not areas or not all(0 < area < 1 for area in areas):

@@ -333,6 +333,9 @@ def _check_previous(
     yield from check_game_of(previous, game)
 
 
+_MERGED = "or merge segments: lmjax.segments.merge(image, segments, num_segments=...)"
+
+
 def _check_number(
     source: _Source,
     num_segments: int,
@@ -341,28 +344,34 @@ def _check_number(
     previous: Attribution | Interactions | None,
 ) -> None:
     """Raises ValueError for too few samples, and for more than memory allows."""
-    name, beside = ("num_samples", 0) if evaluations is None else ("evaluations", source.beside)
-    if evaluations is not None:
-        num_samples = evaluations - beside
     rows = fewest_rows(num_segments, paired=source.paired)
     fewest = min(2 * rows if source.paired else rows, 2**num_segments - 2)
-    merged = "or merge segments: lmjax.segments.merge(image, segments, num_segments=...)"
-    if num_samples is None:
+    if evaluations is not None:
+        everything = fewest == 2**num_segments - 2  # fewer would not do
+        needed = 2**num_segments if everything else fewest + source.beside
+        _check_enough("evaluations", evaluations, needed, num_segments)
+        num_samples = evaluations - source.beside
+    elif num_samples is not None:
+        _check_enough("num_samples", num_samples, fewest, num_segments)
+    else:
         assert previous is not None  # without it, there is a number of samples
         num_samples = source.number(num_segments, samples_of(previous))
         if num_samples < fewest:
             raise ValueError(
                 f"previous has {num_samples:,} samples, the pairs of {num_segments} segments need "
-                f"{fewest:,}: pass num_samples={fewest} or more to go on from it, {merged}"
+                f"{fewest:,}: pass num_samples={fewest} or more to go on from it, {_MERGED}"
             )
-    if num_samples < fewest:
-        raise ValueError(
-            f"{name} must be {fewest + beside:,} or more for the pairs of {num_segments} segments; "
-            f"got {num_samples + beside:,}; take more, {merged}"
-        )
     # Features of segments and pairs in five copies; the normal equations in three.
     rows, features = num_samples // (2 if source.paired else 1), num_segments**2 // 2
     check_memory(8 * features * (5 * rows + 3 * features), num_segments, num_samples)
+
+
+def _check_enough(name: str, given: int, needed: int, num_segments: int) -> None:
+    if given < needed:
+        raise ValueError(
+            f"{name} must be {needed:,} or more for the pairs of {num_segments} segments; got "
+            f"{given:,}; take more, {_MERGED}"
+        )
 
 
 def _exact(game: Game, index: str) -> Asking[Interactions]:

@@ -27,6 +27,7 @@ WHOLE = "whole"
 
 Budget = Callable[[int, int], dict[str, int] | None]
 UNDER = ("every", "blending", "none")
+_MOST_SEGMENTS = 10**5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +64,16 @@ class Method:
         check_choice("under", self.under, UNDER)
 
     @property
-    def objective(self) -> str | None:
-        """What the function explains by default; None where it takes no objective."""
-        parameter = inspect.signature(self.function).parameters.get("objective")
-        return None if parameter is None else parameter.default
+    def takes_objective(self) -> bool:
+        """Whether the function has an option `objective`."""
+        return "objective" in inspect.signature(self.function).parameters
 
     def unit_of(self, class_name: str, objective: str | None = None) -> str:
         """Returns the unit of scores for a class; without an objective, of the function's own."""
-        return self.unit.format(class_name, objective=objective or self.objective or "output")
+        if objective is None and self.takes_objective:
+            objective = inspect.signature(self.function).parameters["objective"].default
+        objective = objective if isinstance(objective, str) else "output"
+        return self.unit.format(class_name, objective=objective)
 
 
 _REGISTRY: Registry[Method | Callable] = Registry("method", "lmjax.methods")
@@ -208,7 +211,7 @@ def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
 def check_objective_of(chosen: Sequence[str]) -> None:
     """Raises ValueError where one of the methods takes no objective."""
     for name in check_methods(chosen):
-        if get(name).objective is None:
+        if not get(name).takes_objective:
             raise ValueError(
                 f"objective has no effect on method {name}, whose function does not take one; "
                 "leave one of them out, or give the function an option objective"
@@ -236,7 +239,7 @@ def check_samples(
       UserWarning: a method gets more; once in a call of `lmjax.explain`.
     """
     chosen = check_methods(chosen)
-    num_segments = check_whole("num_segments", num_segments, least=1, most=10**5)
+    num_segments = check_whole("num_segments", num_segments, least=1, most=_MOST_SEGMENTS)
     if num_samples is None:
         return dict.fromkeys(chosen)
     samples = check_whole("num_samples", num_samples)
@@ -275,6 +278,7 @@ def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
             "out, or add a method that samples, such as lime"
         )
     budget = check_whole("budget", budget, least=1)
+    num_segments = check_whole("num_segments", num_segments, least=1, most=_MOST_SEGMENTS)
     # One more than the samples need: some methods evaluate the whole image beside them.
     needed = {name: _fewest(name, num_segments) + 1 for name in sampling}
     short = {name: fewest for name, fewest in needed.items() if budget < fewest}
@@ -350,7 +354,7 @@ def _banzhaf_samples(variants: int, num_segments: int) -> dict[str, int] | None:
 
 def _kernelshap_samples(variants: int, num_segments: int) -> dict[str, int] | None:
     """Leaves two variants for the whole image and for nothing visible."""
-    fewest = min(2 * num_segments + 4, 2**num_segments - 2)
+    fewest = min(2 * num_segments + 4, 2 ** min(num_segments, 40) - 2)
     return {"num_samples": variants - 2} if variants - 2 >= fewest else None
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_pair
+from lmjax._utils.checks import check_flag, check_pair
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.budget import Cost
@@ -100,7 +100,7 @@ def rise(
     game = Game(predictor, image, target=target, objective=objective)
     num_samples = _COST.number("num_samples", num_samples, evaluations, default=4000, least=2)
     grid = check_pair("grid", grid, most=game.shape, note="the image's height and width")
-    soft = game.predictor.soft_masks if soft is None else soft
+    soft = game.predictor.soft_masks if soft is None else check_flag("soft", soft)
 
     def draw(first: int, last: int) -> Grids:
         options = {"grid": grid, "keep_probability": keep_probability, "soft": soft}

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_flag, check_whole
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.budget import Cost
 from lmjax.attribution.game import Game
@@ -89,7 +89,7 @@ def scorecam(
     """
     levels = check_whole("levels", levels, least=1, most=256)
     game = Game(predictor, image, target=target, objective=objective)
-    soft = bool(game.predictor.soft_masks if soft is None else soft)
+    soft = check_flag("soft", game.predictor.soft_masks if soft is None else soft)
     thresholds = (np.arange(levels, dtype=np.float32) + np.float32(0.5)) / np.float32(levels)
     thresholds = np.zeros(1, np.float32) if soft else thresholds
     features, _ = choose_halves(halves, predictor)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_flag
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.budget import Cost
@@ -154,7 +155,7 @@ def permutation_shapley(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    ways = 2 if antithetic else 1
+    ways = 2 if check_flag("antithetic", antithetic) else 1
     cost = Cost(max(ways * (num_segments - 1), 1), beside=2)  # the whole image, nothing visible
     options = {"default": 25, "least": 2, "note": "standard errors need two"}
     num_permutations = cost.number("num_permutations", num_permutations, evaluations, **options)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_flag
 from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
@@ -108,7 +109,7 @@ def sobol(
     check_image(image)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
     game = Game(predictor, image, segments, target=target, objective=objective)
-    soft = game.predictor.soft_masks if soft is None else soft
+    soft = game.predictor.soft_masks if soft is None else check_flag("soft", soft)
     num_segments = game.num_segments
     cost = Cost(num_segments + 1)
     num_designs = cost.number("num_designs", num_designs, evaluations, default=32, least=2)

@@ -30,10 +30,6 @@ COMMANDS = {
 
 REPLACED = {"bench": "python -m benchmarks.engines masks in a clone of the repository"}
 
-# Seconds from an interrupt to the end of a command that meets no place to stop, such as while it
-# compiles. A training writes a checkpoint first, after the step under way.
-_GRACE, _LONG_GRACE = 4, 60
-
 _DESCRIPTION = """Layer masking: what does a network see when part of an image is missing?
 
 Every command takes --import MODULE, any number of times: a Python module that registers removals,
@@ -46,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command. Bad input ends in one line on standard error and exit status 1.
 
     Args:
-      arguments: of the command line; None takes those of this process.
+      arguments: of the command line; None takes those of this process, which is to end with the
+        command: Ctrl-C and SIGTERM are ignored afterwards.
     """
     with streams(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -61,8 +58,7 @@ def _run(arguments: list[str], *, last: bool) -> None:
     command = None
     try:
         modules, arguments = take_imports(arguments)
-        grace = _LONG_GRACE if arguments[:1] == ["train"] else _GRACE
-        with interruptible(grace, last=last):
+        with interruptible(last=last):
             import_modules(modules)
             command = _command(arguments)
             arguments = with_new_names(arguments, command)

@@ -15,7 +15,7 @@ from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.masks.coalitions import ImageCoalitions
-from lmjax.masks.families import MaskFamily, masks_of
+from lmjax.masks.families import MaskFamily, Masks, masks_of
 from lmjax.masks.pooled import PooledMasks
 
 # Pixels of one batch when batch_size is None. On CPU larger batches fall out of the caches; an
@@ -142,6 +142,7 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
     """Returns the job for variants of several images; as in `lmjax.Evaluator.images`."""
     check_not_forked()
     if not isinstance(masks, ImageCoalitions | PooledMasks):
+        masks = masks.array if isinstance(masks, Masks) else masks
         masks = masks_of(masks, np.shape(masks)[1:], soft=_blends(predictor))
     count, shape = len(masks), masks.spatial_shape
     if count == 0:
@@ -149,6 +150,7 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
     if 0 in shape:
         raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
     image_of = _check_image_of(image_of, count, _number_of(images, masks.shared))
+    _check_shown(images, masks, image_of)
     images, shared = jax.tree.map(_filled_up, (images, masks.shared))
     arrays, static = split(predictor, masks.make, many=True)
     return _job(static, (arrays, images, shared), (image_of, masks.rows), shape, count, options)
@@ -235,6 +237,33 @@ def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
             f"column {column}); hide them in every variant or fill them in"
         )
     check_colours(np.where(visible[..., None], image, 0))
+
+
+def _check_shown(images: Any, masks: Any, image_of: np.ndarray) -> None:
+    """Raises ValueError for NaN or infinity that a variant shows, in images `[M, H, W, C]`.
+
+    Other pytrees of images are for predictors that know what they mean.
+    """
+    if np.shape(images)[1:3] != masks.spatial_shape or np.ndim(images) != 4:
+        return
+    wrong = np.asarray(~np.isfinite(np.asarray(images)).all(axis=-1))
+    for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)).tolist():
+        bad = _shown_of(masks, i, image_of == i) & wrong[i]
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise ValueError(
+                f"images[{i}] holds NaN or infinity in {bad.sum()} visible pixels (first at row "
+                f"{row}, column {column}); hide them in every variant or fill them in"
+            )
+
+
+def _shown_of(masks: Any, image: int, variants: np.ndarray) -> np.ndarray:
+    """Returns which pixels of an image any of its variants shows, bool `[H, W]`."""
+    if isinstance(masks, PooledMasks):
+        return masks.families[image].shown()
+    if isinstance(masks, ImageCoalitions):
+        return np.asarray(masks.keep[variants].any(axis=0))[masks.segments[image]]
+    return np.any(masks.array[variants] > 0, axis=0)
 
 
 def _per_device(

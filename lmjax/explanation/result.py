@@ -168,7 +168,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         return (
-            f"Explanation of {self.image.name} for class {self._target_names()}: "
+            f"Explanation of {self.image.name} for {self.config.objective or 'class'} "
+            f"{self._target_names()}: "
             f"{', '.join('/'.join(pair) for pair in self.results)}"[:299]
         )
 

@@ -106,6 +106,9 @@ def _refuse_derivative(*_):
     )
 
 
+_SOFT = "; values between are for removals that blend, such as lmjax.Replace('blur')"
+
+
 def _check_mask_values(masks: np.ndarray, name: str, soft: bool) -> None:
     bad = ~((masks >= 0) & (masks <= 1)) if soft else ~((masks == 0) | (masks == 1))
     if not bad.any():
@@ -117,7 +120,7 @@ def _check_mask_values(masks: np.ndarray, name: str, soft: bool) -> None:
     first = np.unravel_index(bad.argmax(), bad.shape)
     raise ValueError(
         f"{name} must hold {allowed}, got {named}{more} (first at {list(map(int, first))}); "
-        f"make it binary, for example {name} > 0.5"
+        f"make it binary, for example {name} > 0.5{_SOFT if name == 'masks' and not soft else ''}"
     )
 
 

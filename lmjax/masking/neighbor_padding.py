@@ -58,7 +58,6 @@ def _check(x: Any, mask: Any, rings: int) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames="rings")  # outside jit too, the loop compiles once
 def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     """Fills `rings` rings of hidden positions around the visible region.
 
@@ -73,8 +72,12 @@ def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
       authors' code.
     """
     _check(x, mask, rings)
-    if rings == 0:
-        return x
+    return x if rings == 0 else _fill(x, mask, rings)
+
+
+@functools.partial(jax.jit, static_argnames="rings")  # outside jit too, the loop compiles once
+def _fill(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
+    """Fills one ring or more; arguments as those of `neighbor_padding`."""
     filled = lax.stop_gradient(x)
     if rings == 1:
         filled, _ = _ring(filled, mask[..., None], rows=1)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_flag, check_number, check_whole
 from lmjax._utils.sizes import filled
 from lmjax.masks.families import MaskFamily, _paint
 from lmjax.masks.keys import draw_rows, threefry
@@ -168,7 +168,7 @@ def random_keep(
     # Entry (i, j) is bit i S + j, of which as many are drawn as few shapes allow.
     flat = np.asarray(draw_rows(draw, first * num_segments, last * num_segments))
     keep = flat.reshape(num_samples, num_segments)
-    if not first_all_visible or first > 0:
+    if not check_flag("first_all_visible", first_all_visible) or first > 0:
         return keep
     return np.concatenate([np.ones_like(keep[:1]), keep[1:]])
 
@@ -196,6 +196,8 @@ def _check_keep(keep: ArrayLike, num_segments: int) -> np.ndarray:
         )
     if keep.dtype == bool:
         return keep
+    if keep.dtype.kind not in "iuf":
+        raise ValueError(f"keep must be bool or numbers, got dtype {keep.dtype}")
     bad = ~((keep == 0) | (keep == 1))
     if bad.any():
         named = ", ".join(f"{value:g}" for value in np.unique(keep[bad])[:5])

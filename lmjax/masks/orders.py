@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_numbers, check_whole
+from lmjax._utils.checks import check_choice, check_flag, check_numbers, check_whole
 from lmjax.masks.coalitions import check_memory
 from lmjax.masks.samplers import numbered_bits
 from lmjax.masks.segments import check_segments
@@ -60,7 +60,8 @@ def salience_order(
       ValueError: shapes that differ, non-finite heatmaps, or another reduction.
     """
     salience = segment_salience(heatmap, segments, by=by)
-    return np.argsort(-salience if most_salient_first else salience, kind="stable")
+    first = check_flag("most_salient_first", most_salient_first)
+    return np.argsort(-salience if first else salience, kind="stable")
 
 
 def segment_salience(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_flag, check_number, check_whole
 from lmjax._utils.keys import check_key
 from lmjax.metrics.ranked_regions import check_scores
 
@@ -236,6 +236,7 @@ def win_rates(
     if scores.ndim != 2:
         raise ValueError(f"scores must be [N, M], images by methods; got shape {scores.shape}")
     gap = scores[:, :, None] - scores[:, None, :]
+    higher_is_better = check_flag("higher_is_better", higher_is_better)
     wins = (np.sign(gap if higher_is_better else -gap) + 1) / 2
     return bootstrap_mean(wins, key=key, num_resamples=num_resamples, confidence=confidence)
 

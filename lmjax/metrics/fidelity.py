@@ -7,7 +7,13 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
+from lmjax._utils.checks import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_numbers,
+    check_whole,
+)
 from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.game import Game
@@ -231,7 +237,7 @@ def infidelity(
     sums = _hidden_sums(heatmap, family)
     drops = (yield from game.ask(family)).drops
     sums = np.broadcast_to(sums, drops.shape)
-    if rescale:
+    if check_flag("rescale", rescale):
         squares = (sums**2).sum(axis=-1)
         best = (sums * drops).sum(axis=-1) / np.where(squares > 0, squares, 1)
         sums = sums * best[..., None]

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend import core as jex
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_function, check_whole
 from lmjax._utils.keys import check_key
 from lmjax.metrics.agreement import spearman
 from lmjax.metrics.ranked_regions import check_scores
@@ -91,6 +91,8 @@ def mprt(
       cascading and independent randomisation. There weights are drawn as before training.
     """
     check_choice("order", order, ORDERS)
+    check_function("explain", explain, "(classifier) -> heatmap")
+    check_function("similarity", similarity, "(map, map) -> number")
     network = _Weights(classifier, check_key(key), draw)
     layers = network.layers(layer_of)
     own = _map(explain, classifier)
@@ -142,6 +144,7 @@ def efficient_mprt(
       the efficient MPRT; with 100 bins as in Quantus.
     """
     num_bins = check_whole("num_bins", num_bins, least=2)
+    check_function("explain", explain, "(classifier) -> heatmap")
     network = _Weights(classifier, check_key(key), draw)
     own = _histogram_entropy(_map(explain, classifier), num_bins)
     other = _histogram_entropy(_map(explain, network.randomised(network.used)), num_bins)
@@ -165,8 +168,8 @@ class _Weights:
         paths, self._structure = jax.tree_util.tree_flatten_with_path(variables.get("params", {}))
         if not paths:
             raise ValueError("classifier must have weights; its variables['params'] are empty")
-        if draw is not None and not callable(draw):
-            raise ValueError(f"draw must be a function (key, array) -> array, got {draw!r}")
+        if draw is not None:
+            check_function("draw", draw, "(key, array) -> array")
         self._classifier: Any = classifier
         self._key, self._draw = key, draw or _like
         self._names = [tuple(str(part.key) for part in path) for path, _ in paths]

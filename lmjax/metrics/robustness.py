@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_number, check_whole
+from lmjax._utils.checks import check_function, check_number, check_whole
 from lmjax._utils.keys import check_key
 from lmjax.evaluation.many_images import over_images
 from lmjax.masking.checks import check_colours, check_image
@@ -131,6 +131,8 @@ def random_logit(
     References:
       Sixt, Granz & Landgraf 2020, "When explanations lie" (arXiv 1912.09818), section 5.
     """
+    check_function("explain", explain, "(target) -> heatmap")
+    check_function("similarity", similarity, "(map, map) -> number")
     check_key(key)
     num_classes = check_whole("num_classes", num_classes, least=2)
     target = check_whole("target", target, least=0, most=num_classes - 1)
@@ -150,6 +152,7 @@ def _changes(
     Returns:
       The norm of the image's map, and float64 `[N]` distances of maps and of images from its own.
     """
+    check_function("explain", explain, "(image) -> heatmap")
     check_image(image)
     check_colours(image)
     check_key(key)

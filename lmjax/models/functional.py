@@ -76,9 +76,9 @@ def from_function(
       `variables["batch_stats"]`, by names such as `"layer1.conv.kernel"`.
 
     Raises:
-      ValueError: `apply` does not take `(params, images)` of this layout, gives no logits, mixes
-        the images of a batch or draws random numbers; class names of another number; another
-        layout.
+      ValueError: `apply` does not take `(params, images)` of this layout, gives no logits, computes
+        statistics over the images of a batch or draws random numbers; class names of another
+        number; another layout.
       TypeError: `apply` is no function.
     """
     if not callable(apply):

@@ -1,56 +1,72 @@
-"""Whether a network is in inference mode: no answer may depend on other images, or on luck."""
+"""Whether a network is in inference mode: dropout draws nothing, no statistics are of the batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jax.extend import core as jex
+from jax.interpreters.partial_eval import dce_jaxpr
 
-_RANDOM = ("random_bits", "random_seed", "threefry2x32", "rng_uniform", "rng_bit_generator")
+_RANDOM = ("random_bits", "random_gamma", "threefry2x32", "rng_uniform", "rng_bit_generator")
+# Statistics are sums, products or extremes; `any` and `all` are of checks. Those of a batch axis
+# with a name, under `vmap`, are the collective ones.
+_STATISTICS = (
+    *("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "argmax", "argmin"),
+    *("psum", "pmax", "pmin"),
+)
 
 
 def check_inference_mode(of_two: jex.Jaxpr, of_three: jex.Jaxpr | None) -> None:
-    """Raises ValueError for a network that mixes images or draws random numbers.
+    """Raises ValueError for a network that draws random numbers or has statistics of the batch.
 
     Args:
       of_two: the network, traced with two images.
-      of_three: traced with three; None where it does not take three, so that mixing is not known.
+      of_three: traced with three; None where it does not take three.
     """
-    drawn = next((e for e in _live(of_two) if e.primitive.name in _RANDOM), None)
-    if drawn is not None:
+    equations = list(_live(of_two))
+    if any(each.primitive.name in _RANDOM for each in equations):
         raise ValueError(
             "apply draws random numbers, as dropout does in training mode, the same in every call: "
             "put the network into inference mode (Flax NNX: net.eval(); Linen: train=False or "
             "deterministic=True; Equinox: eqx.nn.inference_mode(model)), or draw them outside and "
             "pass them among params"
         )
-    if of_three is not None and any(map(_mixes, _live(of_two), _live(of_three))):
+    others = [] if of_three is None else list(_live(of_three))
+    if [*map(_kind, equations)] != [*map(_kind, others)]:
+        return  # another computation for three images, such as a loop over them
+    if any(map(_is_over_images, equations, others)):
         raise ValueError(
-            "apply mixes the images of a batch, as batch norms do in training mode, so that an "
-            "image's logits depend on the others: put the network into inference mode (Flax NNX: "
-            "net.eval(); Linen: train=False or use_running_average=True; Equinox: "
+            "apply computes statistics over the images of a batch, as batch norms do in training "
+            "mode, so that an image's logits depend on the others: put the network into inference "
+            "mode (Flax NNX: net.eval(); Linen: train=False or use_running_average=True; Equinox: "
             "eqx.nn.inference_mode(model))"
         )
 
 
-def _mixes(of_two: Any, of_three: Any) -> bool:
-    """Returns whether an equation reduces an axis that is longer where there are more images."""
-    if not of_two.primitive.name.startswith(("reduce_", "arg")):
+def _kind(equation: Any) -> tuple[str, tuple[int, ...]]:
+    """Returns the primitive and the ranks of its operands."""
+    return equation.primitive.name, tuple(len(v.aval.shape) for v in equation.invars)
+
+
+def _is_over_images(of_two: Any, of_three: Any) -> bool:
+    """Returns whether a statistic goes over an axis that is longer where there are more images."""
+    if of_two.primitive.name not in _STATISTICS:
         return False
     shapes = [each.invars[0].aval.shape for each in (of_two, of_three)]
-    axes = of_two.params.get("axes", ())
+    axes = [axis for axis in of_two.params["axes"] if isinstance(axis, int)]
     return any(shapes[0][axis] != shapes[1][axis] for axis in axes)
 
 
-def _live(jaxpr: Any) -> Iterator[Any]:
-    """Yields the equations that results depend on, the last first, and those inside of them."""
-    needed = {v for v in jaxpr.outvars if isinstance(v, jex.Var)}
-    for equation in reversed(jaxpr.eqns):
-        if needed.isdisjoint(equation.outvars):
-            continue
-        needed |= {v for v in equation.invars if isinstance(v, jex.Var)}
+def _live(jaxpr: jex.Jaxpr) -> Iterator[Any]:
+    """Yields the equations that results depend on, in order, and those inside of them."""
+    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _all(used)
+
+
+def _all(jaxpr: jex.Jaxpr) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
         yield equation
         for inner in _inner(list(equation.params.values())):
-            yield from _live(inner)
+            yield from _all(inner)
 
 
 def _inner(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:

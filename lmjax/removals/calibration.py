@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmjax._utils.checks import check_number
+from lmjax._utils.checks import check_number, check_numbers
 from lmjax._utils.summary import brief
 from lmjax.removals.removal import Removal, declared
 
@@ -112,7 +112,8 @@ def calibrated(
       Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
       (arXiv 2603.04831).
     """
-    logits, classes = np.asarray(logits, np.float32), np.asarray(classes)
+    logits = check_numbers("logits", logits).astype(np.float32)
+    classes = np.asarray(classes)
     if logits.ndim != 2 or classes.shape != logits.shape[:1] or len(logits) == 0:
         raise ValueError(
             "logits must be [N, K] and classes [N], of at least one variant; got shapes "

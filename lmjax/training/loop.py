@@ -21,7 +21,7 @@ from lmjax import __version__
 from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
-from lmjax._utils.interruption import noted, stop_if_noted
+from lmjax._utils.interruption import noted, set_unsaved, stop_if_noted
 from lmjax._utils.progress import progress_bar
 from lmjax._utils.renamed import renamed
 from lmjax.data.source import Source
@@ -339,6 +339,7 @@ def _steps(
                 sharding=whole,
             )
             pending.append((step, metrics))
+            set_unsaved(True)
             collect(_LAG)
             ends = step % config.steps_per_epoch == 0
             stops = noted() and jax.process_count() == 1
@@ -348,6 +349,7 @@ def _steps(
                     rows[-1]["test_accuracy"] = job.test_accuracy(state.trained)
                 if writes:
                     folder.save(jax.device_get(state), rows)
+                set_unsaved(False)
                 rows.clear()
             stop_if_noted()
     return state

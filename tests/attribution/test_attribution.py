@@ -55,7 +55,7 @@ def test_a_game_checks_what_it_is_given():
     for options, message in (
         (
             {"objective": "odds"},
-            "objective must be one of probability, logit, a function",
+            "objective must be one of probability, logit, margin, a function",
         ),
         ({"segments": strip(5)}, "like the image"),
         ({"image": np.zeros((2, 6))}, r"image must be \[H, W, C\]"),

@@ -503,6 +503,21 @@ def test_evaluations_are_what_may_be_evaluated(index, evaluations):
         np.testing.assert_array_equal(found.pairs, same.pairs)
 
 
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("num_segments", [2, 3, 4, 5])
+def test_evaluations_of_few_segments_are_all_or_an_error_that_says_how_many(num_segments, index):
+    few = game(smooth_table(num_segments))
+    options = {"index": index, "target": 0}
+    with pytest.raises(ValueError, match=r"evaluations must be (\d+) or more") as error:
+        explain(few, num_segments, evaluations=3, **options)
+    fewest = int(str(error.value).split("must be ")[1].split(" ")[0])
+    assert fewest <= 2**num_segments
+    found = explain(few, num_segments, evaluations=fewest, **options)
+    assert found.num_variants <= fewest
+    with pytest.raises(ValueError, match=f"evaluations must be {fewest} or more"):
+        explain(few, num_segments, evaluations=fewest - 1, **options)
+
+
 @pytest.mark.parametrize("method", SOURCES)
 def test_evaluations_of_previous_are_counted(method):
     first = explain(GAME, 8, method=method, evaluations=130)

@@ -336,7 +336,7 @@ def test_few_samples_warn_and_say_how_many_are_needed():
         ({"target": [0, -1]}, "got -1"),
         (
             {"objective": "odds"},
-            "objective must be one of probability, logit, a function",
+            "objective must be one of probability, logit, margin, a function",
         ),
         ({"num_samples": 1}, "num_samples must be .* 2 or more .the whole image .* got 1"),
         ({"num_samples": 0}, "num_samples must be a whole number, 2 or more"),

@@ -67,6 +67,11 @@ def test_units_name_the_objective():
     assert METHODS["gradcam"].unit_of("a cat", "margin") == "Grad-CAM of the margin of a cat"
     assert all("objective" in method.unit for method in METHODS.values())
     assert Method(reads_one_segment, "own", "score for {}").unit_of("a cat") == "score for a cat"
+    none = Method(lambda predictor, image, objective=None: 0, "own", "{objective} of {}")
+    assert none.takes_objective
+    assert (none.unit_of("a cat"), none.unit_of("a cat", "logit")) == (
+        *("output of a cat", "logit of a cat"),
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if METHODS[name].under == "every"])

@@ -82,14 +82,46 @@ def test_a_signal_after_all_is_done_changes_nothing(number):
             "import os, sys",
             "from lmjax.cli import main",
             "sys.argv = ['lmjax', 'models', '--help']",
-            "try:",
-            "    main.main()",
-            "finally:",
-            f"    os.kill(os.getpid(), {int(number)})",
+            "main.main()",
+            f"os.kill(os.getpid(), {int(number)})",
         )
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_signal_that_comes_too_late_to_stop_anything_does_not_end_the_process():
+    code = "\n".join(
+        (
+            "import os, signal, time",
+            "from lmjax.cli.interruption import interruptible",
+            "with interruptible(last=True, grace=0.5):",
+            "    os.kill(os.getpid(), signal.SIGTERM)",
+            "    time.sleep(0.1)",
+            "time.sleep(1)",
+        )
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert ended.stderr.count(MESSAGE) == 1
+
+
+@pytest.mark.parametrize("unsaved", [True, False])
+def test_work_that_can_be_saved_is_waited_for(unsaved):
+    code = "\n".join(
+        (
+            "import os, signal, time",
+            "from lmjax._utils import interruption",
+            "from lmjax.cli.interruption import interruptible",
+            "with interruptible(last=True, grace=0.2):",
+            f"    interruption.set_unsaved({unsaved})",
+            "    os.kill(os.getpid(), signal.SIGTERM)",
+            "    time.sleep(1)",
+            "    print('saved')",
+        )
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == ((0, "saved\n") if unsaved else (143, ""))
 
 
 def train(out):

@@ -9,6 +9,7 @@ import pytest
 import lmjax
 from lmjax.evaluation import Predictor, evaluate
 from lmjax.masks import ImageCoalitions
+from lmjax.masks.pooled import PooledMasks
 from lmjax.removals.replace import Replace
 from tests.evaluation.test_engines import SIZE, random_masks, random_predictor
 from tests.support import compilations
@@ -50,6 +51,30 @@ def test_coalitions_are_painted_from_each_images_own_segments():
     logits = evaluate_all(predictor, IMAGES, ImageCoalitions(SEGMENTS, KEEP))
     np.testing.assert_array_equal(logits, evaluate_all(predictor, IMAGES, masks))
     assert len(np.unique(logits[:, 0])) > N // 2
+
+
+@pytest.mark.parametrize("kind", ["masks", "coalitions", "pooled"])
+def test_nan_is_refused_where_a_variant_of_its_image_shows_it(kind):
+    """Elsewhere it is never read: hidden in all variants of image 2, shown in those of others."""
+    predictor = Predictor(small_classifier(), Replace("grey"))
+    images, image_of = IMAGES.copy(), np.sort(IMAGE_OF)
+    segments = np.stack([np.arange(H * W).reshape(H, W) % 4] * M)
+    keep = RNG.random((N, 4)) < 0.5
+    keep[image_of == 2, 3], keep[image_of == 1, 3], keep[:, 0] = False, True, True
+    given = {
+        "masks": np.stack([each[segments[0]] for each in keep]),
+        "coalitions": ImageCoalitions(segments, keep),
+        "pooled": PooledMasks(
+            [lmjax.Coalitions(segments[i], keep[image_of == i]) for i in range(M)]
+        ),
+    }[kind]
+    expected = evaluate_images(predictor, images, given, image_of=image_of)
+    images[2, segments[2] == 3] = np.nan
+    found = evaluate_images(predictor, images, given, image_of=image_of)
+    np.testing.assert_array_equal(found, expected)
+    images[1, segments[1] == 3] = np.inf
+    with pytest.raises(ValueError, match=r"images\[1\] holds NaN or infinity in 12 visible pixels"):
+        evaluate_images(predictor, images, given, image_of=image_of)
 
 
 @pytest.mark.parametrize("padding", ["neighbor", "none"])

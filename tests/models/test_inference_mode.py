@@ -42,7 +42,9 @@ def from_apply(apply, **options):
 
 def test_batch_norms():
     net = Net(norm=True)
-    with pytest.raises(ValueError, match=r"apply mixes the images of a batch.*net\.eval\(\)"):
+    with pytest.raises(
+        ValueError, match=r"apply computes statistics over the images.*net\.eval\(\)"
+    ):
         from_nnx(net)
     net.eval()
     classifier = from_nnx(net)
@@ -75,7 +77,7 @@ def test_linen():
         )[0]
 
     lmjax.models.from_function(apply(False), variables, image_size=SIZE)
-    with pytest.raises(ValueError, match="mixes the images"):
+    with pytest.raises(ValueError, match="statistics over the images"):
         lmjax.models.from_function(apply(True), variables, image_size=SIZE)
 
 
@@ -89,6 +91,26 @@ def test_equinox():
 
     with pytest.raises(ValueError, match=r"draws random numbers.*eqx\.nn\.inference_mode"):
         from_apply(apply)
+
+
+@pytest.mark.parametrize("mode", ["batch", "ema"])
+def test_batch_norms_of_equinox(mode):
+    """They take their batch from an axis that `vmap` names."""
+    norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode=mode)
+
+    def apply(params, images):
+        norm, state = params
+
+        def of_one(image):
+            return norm(image, state)[0].mean((1, 2)) @ WEIGHTS["head"]
+
+        return jax.vmap(of_one, axis_name="batch")(images)
+
+    options = {"layout": "NCHW", "image_size": SIZE}
+    with pytest.raises(ValueError, match=r"statistics over the images.*eqx\.nn\.inference_mode"):
+        lmjax.models.from_function(apply, (norm, state), **options)
+    trained = eqx.nn.inference_mode(norm), state
+    assert lmjax.models.from_function(apply, trained, **options).module.num_classes == 4
 
 
 @jax.jit
@@ -110,13 +132,14 @@ MIXED = {
 
 @pytest.mark.parametrize("mixed", MIXED)
 def test_mixing_is_found_wherever_it_is(mixed):
-    with pytest.raises(ValueError, match="mixes the images"):
+    with pytest.raises(ValueError, match="statistics over the images"):
         from_apply(lambda w, images: MIXED[mixed](images).mean((1, 2)) @ w["head"])
 
 
 ALONE = {
     "of an image": lambda x: x - x.mean((0, 1), keepdims=True),
     "of all weights": lambda x: x * jnp.ones((5, 3)).sum(),
+    "a loop over places": lambda x: jax.lax.map(lambda row: row - row.mean(), x),
     "nothing": lambda x: x,
 }
 
@@ -128,12 +151,32 @@ def test_what_mixes_no_images_is_taken(alone):
     ).module.num_classes
 
 
-def test_what_results_do_not_depend_on_is_no_matter():
-    def apply(weights, images):
-        _ = images.mean(axis=0), jax.random.normal(jax.random.key(0), images.shape) * images
-        return images.mean((1, 2)) @ weights["head"]
+@jax.jit
+def _with_statistics(weights, images):
+    noise = jax.random.normal(jax.random.key(0), images.shape)
+    return images.mean((1, 2)) @ weights["head"], (images + noise).mean(axis=0)
 
-    assert from_apply(apply).module.num_classes == 4
+
+UNUSED = {
+    "statistics": lambda w, x: _with_statistics(w, x)[0],
+    "a key": lambda w, x: (jax.random.split(jax.random.key(0)), x.mean((1, 2)) @ w["head"])[1],
+    "a check": lambda w, x: jnp.where(jnp.isnan(x).any(), jnp.nan, x).mean((1, 2)) @ w["head"],
+    "one by one": lambda w, x: jnp.array([image.mean((0, 1)) @ w["head"] for image in x]),
+}
+
+
+@pytest.mark.parametrize("unused", UNUSED)
+def test_what_results_do_not_depend_on_is_no_matter(unused):
+    assert from_apply(UNUSED[unused]).module.num_classes == 4
+
+
+def test_other_distributions_are_draws_too():
+    def apply(weights, images):
+        drawn = jax.random.gamma(jax.random.key(0), 2.0, images.shape)
+        return (images * drawn).mean((1, 2)) @ weights["head"]
+
+    with pytest.raises(ValueError, match="draws random numbers"):
+        from_apply(apply)
 
 
 def test_layer_mask_draws_what_the_network_draws():
