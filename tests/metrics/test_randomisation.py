@@ -185,7 +185,7 @@ def test_a_constant_map_has_no_complexity_to_rise():
         ({"explain": lambda classifier: np.full((2, 2), np.nan)}, "explain's map"),
         ({"layer_of": "fc"}, "layer_of must be a function name -> layer, got 'fc'"),
         ({"layer_of": lambda name: None}, "layer_of gives None for all arrays"),
-        ({"draw": 3}, r"draw must be a function \(key, array\) -> array, got 3"),
+        ({"draw": 3}, r"draw must be a function \(key, array\) -> array; got 3"),
         (
             {"draw": lambda key, array: 0.0},
             r"keep the shape \(6, 3\) of fc.kernel, got 0.0",
