@@ -21,8 +21,9 @@ def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[in
       ValueError: not whole numbers, or not within 0..K-1.
     """
     logits = check_numbers("logits", logits)
-    if logits.ndim != 1 or not np.isfinite(logits).all():
-        raise ValueError(f"logits must be finite numbers [K], got {logits!r}")
+    if logits.ndim != 1 or not logits.size or not np.isfinite(logits).all():
+        shown = logits[:8].tolist() if logits.ndim == 1 else f"shape {list(logits.shape)}"
+        raise ValueError(f"logits must be finite numbers [K], one or more; got {shown}")
     if target is None:
         return int(np.argmax(logits))
     check_target(target, len(logits))

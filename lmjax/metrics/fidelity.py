@@ -347,7 +347,7 @@ def _top(budgets: Sequence[float], count: int) -> np.ndarray:
     """Returns how many of `count` regions each budget allows, or raises ValueError."""
     shares = np.atleast_1d(check_numbers("budgets", budgets))
     if shares.size == 0 or not ((shares > 0) & (shares <= 1)).all():
-        raise ValueError(f"budgets must be above 0 and at most 1, got {shares}")
+        raise ValueError(f"budgets must be above 0 and at most 1, got {shares[:8].tolist()}")
     # 0.07 * 100 is slightly above 7 in floating point, and still seven regions.
     return np.ceil(shares * count - 1e-9).astype(int)
 
