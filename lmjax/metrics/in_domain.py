@@ -182,5 +182,7 @@ def _check_sizes(sizes: Sequence[float]) -> np.ndarray:
     """Returns shares `[M]`; raises ValueError unless they are above 0 and below 1."""
     shares = np.atleast_1d(check_numbers("sizes", sizes))
     if shares.size == 0 or not ((shares > 0) & (shares < 1)).all():
-        raise ValueError(f"sizes must be above 0 and below 1, one or more; got {shares[:8].tolist()}")
+        raise ValueError(
+            f"sizes must be above 0 and below 1, one or more; got {shares[:8].tolist()}"
+        )
     return shares

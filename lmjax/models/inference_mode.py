@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jax.extend import core as jex
+from jax.extend import source_info_util
 from jax.interpreters.partial_eval import dce_jaxpr
 
 _RANDOM = ("random_bits", "random_gamma", "threefry2x32", "rng_uniform", "rng_bit_generator")
@@ -23,23 +24,40 @@ def check_inference_mode(of_two: jex.Jaxpr, of_three: jex.Jaxpr | None) -> None:
       of_three: traced with three; None where it does not take three.
     """
     equations = list(_live(of_two))
-    if any(each.primitive.name in _RANDOM for each in equations):
+    draws = [place for each, place in equations if each.primitive.name in _RANDOM]
+    if draws:
         raise ValueError(
-            "apply draws random numbers, as dropout does in training mode, the same in every call: "
-            "put the network into inference mode (Flax NNX: net.eval(); Linen: train=False or "
-            "deterministic=True; Equinox: eqx.nn.inference_mode(model)), or draw them outside and "
-            "pass them among params"
+            f"apply draws random numbers at {draws[0]}, as dropout does in training mode, "
+            "the same in every call: put the network into inference mode (Flax NNX: net.eval(); "
+            "Linen: train=False or deterministic=True; Equinox: eqx.nn.inference_mode(model)), or "
+            "draw them outside and pass them among params"
         )
     others = [] if of_three is None else list(_live(of_three))
-    if [*map(_kind, equations)] != [*map(_kind, others)]:
+    if [_kind(each) for each, _ in equations] != [_kind(each) for each, _ in others]:
         return  # another computation for three images, such as a loop over them
-    if any(map(_is_over_images, equations, others)):
+    pairs = zip(equations, others)
+    mixing = [place for (each, place), (other, _) in pairs if _is_over_images(each, other)]
+    if mixing:
         raise ValueError(
-            "apply computes statistics over the images of a batch, as batch norms do in training "
-            "mode, so that an image's logits depend on the others: put the network into inference "
-            "mode (Flax NNX: net.eval(); Linen: train=False or use_running_average=True; Equinox: "
-            "eqx.nn.inference_mode(model))"
+            f"apply computes statistics over the images of a batch at {mixing[0]}, as "
+            "batch norms do in training mode, so that an image's logits depend on the others: put "
+            "the network into inference mode (Flax NNX: net.eval(); Linen: train=False or "
+            "use_running_average=True; Equinox: eqx.nn.inference_mode(model))"
         )
+
+
+def _place(equation: Any, caller: str) -> str:
+    """Returns the line of the network, and the module where one is named.
+
+    Args:
+      equation: of the trace.
+      caller: the place of the function around it, which may have been compiled without lines.
+    """
+    module = str(equation.source_info.name_stack)
+    line = source_info_util.summarize(equation.source_info)
+    if ":" not in line:
+        return caller
+    return f"{line} (in {module})" if module else line
 
 
 def _kind(equation: Any) -> tuple[str, tuple[int, ...]]:
@@ -56,17 +74,18 @@ def _is_over_images(of_two: Any, of_three: Any) -> bool:
     return any(shapes[0][axis] != shapes[1][axis] for axis in axes)
 
 
-def _live(jaxpr: jex.Jaxpr) -> Iterator[Any]:
-    """Yields the equations that results depend on, in order, and those inside of them."""
+def _live(jaxpr: jex.Jaxpr) -> Iterator[tuple[Any, str]]:
+    """Yields the equations that results depend on, and those inside of them, with their places."""
     used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _all(used)
+    return _all(used, "a line that is not known")
 
 
-def _all(jaxpr: jex.Jaxpr) -> Iterator[Any]:
+def _all(jaxpr: jex.Jaxpr, caller: str) -> Iterator[tuple[Any, str]]:
     for equation in jaxpr.eqns:
-        yield equation
+        place = _place(equation, caller)
+        yield equation, place
         for inner in _inner(list(equation.params.values())):
-            yield from _all(inner)
+            yield from _all(inner, place)
 
 
 def _inner(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:
