@@ -244,7 +244,9 @@ def _check_shown(images: Any, masks: Any, image_of: np.ndarray) -> None:
 
     Other pytrees of images are for predictors that know what they mean.
     """
-    if np.shape(images)[1:3] != masks.spatial_shape or np.ndim(images) != 4:
+    if not isinstance(images, np.ndarray | jax.Array) or images.ndim != 4:
+        return
+    if images.shape[1:3] != masks.spatial_shape:
         return
     wrong = np.asarray(~np.isfinite(np.asarray(images)).all(axis=-1))
     for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)).tolist():
