@@ -74,6 +74,7 @@ REFUSED = [
     ("removals", "calibrated", {"logits": "a\nb"}, "logits must be real numbers"),
     ("masking", "neighbor_padding", {"x": b"a"}, "x must be .N, H, W, C. and mask"),
     ("masking", "neighbor_padding", {"mask": "a"}, "x must be .N, H, W, C. and mask"),
+    ("attribution", "meaningful_perturbation", {"jitter": 2**31 - 1}, "jitter must be a whole"),
     ("evaluation", "resolve_target", {"logits": np.zeros(0)}, r"one or more; got \[\]"),
     ("metrics", "necessity", {"budgets": [1e-30, 9e18, 1e30] * 9}, r"^[^\n]*got \[1e-30[^\n]*$"),
 ]

@@ -131,11 +131,12 @@ def meaningful_perturbation(
     """
     check_key(key)
     iterations = check_whole("iterations", iterations, least=1)
-    jitter = check_whole("jitter", jitter, least=1)
     learning_rate = check_number("learning_rate", learning_rate, above=0)
     if not isinstance(penalty, MaskPenalty):
         raise ValueError(f"penalty must be a lmjax.attribution.MaskPenalty, got {penalty!r}")
     check_image(image)
+    side = max(np.shape(image)[:2])
+    jitter = check_whole("jitter", jitter, least=1, most=side, note="pixels of the image")
     note = "the image's height and width"
     grid = check_pair("grid", grid, least=2, most=np.shape(image)[:2], note=note)
     smooth = in_proportion(_SMOOTH, image) if smooth is None else smooth

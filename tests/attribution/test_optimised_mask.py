@@ -256,7 +256,7 @@ def test_a_map_made_binary_can_be_asked_about_under_layer_masking():
     ("name", "options", "message"),
     [
         ("meaningful", {"iterations": 0}, "iterations must be a whole number, 1 or more; got 0"),
-        ("meaningful", {"jitter": 0}, "jitter must be a whole number, 1 or more"),
+        ("meaningful", {"jitter": 0}, "jitter must be a whole number from 1 to"),
         ("meaningful", {"grid": 28}, "grid must be .* from 2 to 14 and 11 .* got 28"),
         ("meaningful", {"smooth": -1.0}, "smooth must be .* at least 0"),
         ("meaningful", {"learning_rate": 0.0}, "learning_rate must be .* above 0"),
