@@ -5,8 +5,10 @@ Commands note the signal instead (`lmjax.cli.interruption`), and loops ask betwe
 Outside commands nothing is noted, and Ctrl-C is Python's own.
 """
 
+import threading
+
 _noted: list[int] = []
-_unsaved: list[bool] = []
+_unsaved = threading.Event()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,12 +37,15 @@ def forget() -> None:
 
 def set_unsaved(value: bool) -> None:
     """Says whether there is work that the next place to stop would save, such as steps."""
-    _unsaved[:] = [True] if value else []
+    if value:
+        _unsaved.set()
+    else:
+        _unsaved.clear()
 
 
 def unsaved() -> bool:
     """Returns whether ending now would lose work that a little patience would save."""
-    return bool(_unsaved)
+    return _unsaved.is_set()
 
 
 def noted() -> bool:

@@ -229,13 +229,7 @@ def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
             "masks leave no visible pixel in any variant; 1 = visible, 0 = hidden: "
             "if yours are the other way round, pass 1 - masks"
         )
-    bad = visible & ~np.isfinite(image).all(axis=-1)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"image holds NaN or infinity in {bad.sum()} visible pixels (first at row {row}, "
-            f"column {column}); hide them in every variant or fill them in"
-        )
+    _check_none("image", visible & ~np.isfinite(image).all(axis=-1))
     check_colours(np.where(visible[..., None], image, 0))
 
 
@@ -250,13 +244,17 @@ def _check_shown(images: Any, masks: Any, image_of: np.ndarray) -> None:
         return
     wrong = np.asarray(~np.isfinite(np.asarray(images)).all(axis=-1))
     for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)).tolist():
-        bad = _shown_of(masks, i, image_of == i) & wrong[i]
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise ValueError(
-                f"images[{i}] holds NaN or infinity in {bad.sum()} visible pixels (first at row "
-                f"{row}, column {column}); hide them in every variant or fill them in"
-            )
+        _check_none(f"images[{i}]", _shown_of(masks, i, image_of == i) & wrong[i])
+
+
+def _check_none(name: str, bad: np.ndarray) -> None:
+    """Raises ValueError where any visible pixel, bool `[H, W]`, is not finite."""
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{name} holds NaN or infinity in {bad.sum()} visible pixels (first at row {row}, "
+            f"column {column}); hide them in every variant or fill them in"
+        )
 
 
 def _shown_of(masks: Any, image: int, variants: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from lmjax import removals
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
-from lmjax.masks.families import MaskFamily, masks_of, shares
+from lmjax.masks.families import MaskFamily, as_family, shares
 from lmjax.removals.masking import LayerMasking
 from lmjax.removals.removal import declared
 
@@ -128,9 +128,7 @@ class Predictor:
         Raises:
           ValueError: masks of another shape, or of a size that is not made of whole patches.
         """
-        if not isinstance(masks, MaskFamily):
-            masks = masks_of(masks, np.shape(masks)[1:], soft=self.soft_masks)
-        return shares(masks, patch_size=self.patch_size)
+        return shares(as_family(masks, soft=self.soft_masks), patch_size=self.patch_size)
 
     @property
     def engines(self) -> tuple[str, ...]:

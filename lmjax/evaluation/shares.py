@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmjax.evaluation.evaluator import Evaluator
-from lmjax.masks.families import MaskFamily, masks_of, shares
+from lmjax.masks.families import as_family, shares
 
 _NOTED = 0.1
 
@@ -53,12 +53,7 @@ class Observed(Evaluator):
           count: how many there are to be; where there are others, such as gradients, the shares are
             not known: None.
         """
-        families = [
-            each
-            if isinstance(each, MaskFamily)
-            else masks_of(each, np.shape(each)[1:], soft=self.soft_masks)
-            for each in self.evaluated
-        ]
+        families = [as_family(each, soft=self.soft_masks) for each in self.evaluated]
         if sum(map(len, families)) != count:
             return None
         patch_size: int | None = getattr(self.predictor, "patch_size", None)

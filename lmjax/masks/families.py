@@ -117,6 +117,13 @@ def masks_of(array: ArrayLike, shape: tuple[int, ...], *, soft: bool) -> Masks:
     return Masks(checked) if binary else SoftMasks(checked)
 
 
+def as_family(masks: MaskFamily | ArrayLike, *, soft: bool) -> MaskFamily:
+    """Returns a family as it is, and an array `[N, H, W]` as `masks_of` does."""
+    if isinstance(masks, MaskFamily):
+        return masks
+    return masks_of(masks, np.shape(masks)[1:], soft=soft)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows(MaskFamily):
     """Masks that hide one rectangle of the image each, or show it alone.
