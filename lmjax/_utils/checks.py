@@ -1,5 +1,6 @@
 """Checks of arguments: each returns the value or raises an error that says what is allowed."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
@@ -7,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils.summary import brief
+
 LARGEST = {
     "seed": 2**32 - 1,
     **dict.fromkeys(("samples", "budget", "num_permutations", "num_designs", "batch_size"), 10**6),
     **dict.fromkeys(("num_samples", "images", "test_images"), 10**7),
     **dict.fromkeys(("num_classes", "images_per_shard", "epochs"), 10**5),
     **dict.fromkeys(("n_segments", "patches", "rise_grids", "resamples"), 10**4),
-    **dict.fromkeys(("rise_masks", "num_resamples", "iterations"), 10**6),
+    **dict.fromkeys(("rise_masks", "num_resamples", "iterations", "num_bins"), 10**6),
     "steps": 10**5,
     "small_size": 4096,
 }
@@ -42,7 +45,7 @@ def check_whole(
         most = LARGEST.get(name, _MOST)
     if number is None or number != number // 1 or not _within(number, least, most):
         kind = "a whole number" + _range(least, most)
-        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {value!r}")
+        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {brief(value)}")
     return int(number)
 
 
@@ -85,7 +88,7 @@ def check_number(
             if bound is not None
         ]
         kind = " ".join(filter(None, ("a finite number", " and ".join(bounds))))
-        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {value!r}")
+        raise ValueError(f"{name} must be {kind}{note and f' ({note})'}; got {brief(value)}")
     return float(number)
 
 
@@ -93,7 +96,9 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Returns the value; raises ValueError unless it is one of `allowed`."""
     allowed = tuple(allowed)
     if not any(value is each or value == each for each in allowed if type(value) is type(each)):
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, allowed))}; got {brief(value)}"
+        )
     return value
 
 
@@ -121,14 +126,14 @@ def check_function(name: str, value: Any, of: str) -> Callable:
       of: what the function is to do, such as "(image) -> heatmap".
     """
     if not callable(value):
-        raise ValueError(f"{name} must be a function {of}; got {value!r:.80}")
+        raise ValueError(f"{name} must be a function {of}; got {brief(value)}")
     return value
 
 
 def check_flag(name: str, value: Any) -> bool:
     """Returns True or False; raises ValueError for anything else, such as NaN or a text."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False; got {value!r:.80}")
+        raise ValueError(f"{name} must be True or False; got {brief(value)}")
     return bool(value)
 
 
@@ -182,9 +187,45 @@ def check_pair(
     if pair.dtype.kind not in "iu" or (pair < least).any() or (pair > limit).any():
         bounds = f"{least} or more" if most is None else f"from {least} to {most[0]} and {most[1]}"
         raise ValueError(
-            f"{name} must be a whole number or two, {bounds}{note and f' ({note})'}; got {value!r}"
+            f"{name} must be a whole number or two, {bounds}{note and f' ({note})'}; got "
+            f"{brief(value)}"
         )
     return int(pair[0]), int(pair[1])
+
+
+def set_number(settings: Any, name: str, **bounds: Any) -> None:
+    """Checks a field of a frozen dataclass by `check_number`, and keeps what that returns."""
+    object.__setattr__(settings, name, check_number(name, getattr(settings, name), **bounds))
+
+
+def set_whole(settings: Any, name: str, **bounds: Any) -> None:
+    """Checks a field of a frozen dataclass by `check_whole`, and keeps what that returns."""
+    object.__setattr__(settings, name, check_whole(name, getattr(settings, name), **bounds))
+
+
+def set_plain_numbers(settings: Any) -> None:
+    """Replaces NumPy's numbers among the fields of a frozen dataclass by Python's.
+
+    JSON takes no others, and a whole number is an int then, such as `range` and seeds need. For
+    `__post_init__`, before the checks; arrays and lists become tuples.
+
+    Args:
+      settings: the dataclass. A field whose annotation names int and not float is of whole numbers.
+    """
+    for field in dataclasses.fields(settings):
+        kind = str(field.type)
+        value = _plain(getattr(settings, field.name), "int" in kind and "float" not in kind)
+        object.__setattr__(settings, field.name, value)
+
+
+def _plain(value: Any, whole: bool) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each, whole) for each in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
 
 
 def _number(value: Any) -> Any:

@@ -116,7 +116,7 @@ class Registry(Generic[T]):
         Raises:
           ValueError: as `get`.
         """
-        if name not in self:
+        if not isinstance(name, str) or name not in self:
             raise ValueError(self._unknown(name, argument))
         return self.new_name(name)
 
@@ -129,6 +129,8 @@ class Registry(Generic[T]):
         return new
 
     def _entry(self, name: str, argument: str | None) -> Entry:
+        if not isinstance(name, str):
+            raise ValueError(self._unknown(name, argument))
         name = self.new_name(name)
         if name not in self._entries:
             found = self._found().get(name)

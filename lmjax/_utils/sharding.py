@@ -20,6 +20,8 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
+from lmjax._utils.summary import brief
+
 _CHUNK = 1 << 28  # bytes that devices broadcast at a time
 
 
@@ -84,7 +86,7 @@ def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
     if not isinstance(mesh, Mesh):
         raise ValueError(
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((4,), ('devices',)), or None "
-            f"for all devices of this process; got {mesh!r}"
+            f"for all devices of this process; got {brief(mesh)}"
         )
     found, this, count = _processes(mesh), jax.process_index(), jax.process_count()
     if found != (set(range(count)) if of_all_processes else {this}):

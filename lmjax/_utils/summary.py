@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils.text import one_line
+
 _SHOWN = 3
 
 
@@ -12,14 +14,14 @@ def brief(value: Any, *, most: int = 100) -> str:
 
     Args:
       value: anything.
-      most: characters; a longer `repr` is cut off.
+      most: characters; a longer `repr` is cut off, and its line breaks are spaces.
     """
     if _is_concrete(value) or isinstance(value, np.ndarray):
         is_key = not isinstance(value.dtype, np.dtype)  # a random key, whose bits say nothing
         if is_key or (value.ndim == 1 and value.size <= _SHOWN):
             return f"{value.dtype}{list(value.shape)}" if is_key else str(value.tolist())
         return summarize(value)
-    text = getattr(value, "__qualname__", None) or repr(value)
+    text = getattr(value, "__qualname__", None) or one_line(repr(value))
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -42,7 +44,7 @@ def summarize(value: Any) -> str:
     if array.ndim == 0:
         return f"{array.item():.4g}" if array.dtype.kind == "f" else str(array.item())
     described = f"{array.dtype}{list(array.shape)}"
-    if array.size == 0:
+    if array.size == 0 or array.dtype.kind not in "biuf":
         return described
     return f"{described} from {array.min():.4g} to {array.max():.4g}"
 

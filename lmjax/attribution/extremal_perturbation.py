@@ -115,9 +115,9 @@ def extremal_perturbation(
     iterations = check_whole("iterations", iterations, least=1)
     side = max(np.shape(image)[:2])
     step = check_whole("step", step, least=1, most=side, note="pixels of the image")
-    check_number("sigma", sigma, above=0, most=side, note="pixels of the image")
+    sigma = check_number("sigma", sigma, above=0, most=side, note="pixels of the image")
     mirror = check_flag("mirror", mirror)
-    check_number("learning_rate", learning_rate, above=0)
+    learning_rate = check_number("learning_rate", learning_rate, above=0)
     areas = tuple(np.atleast_1d(check_numbers("areas", areas)).ravel().tolist())
     if not areas or not all(0 < area < 1 for area in areas):
         raise ValueError(f"areas must be one or more shares between 0 and 1, got {areas}")

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.probabilities import probabilities
+from lmjax._utils.summary import brief
 from lmjax.evaluation.evaluator import Evaluator, as_evaluator
 from lmjax.evaluation.objectives import Measured, Objective, check_objective
 from lmjax.evaluation.outputs import check_finite, output_values
@@ -105,7 +106,7 @@ class Game:
         if self.target is not None:
             raise ValueError(
                 f"target must be None where the objective is a function, which says itself what it "
-                f"is of, such as lmjax.objectives.margin({self.target}); got {self.target!r}"
+                f"is of, such as lmjax.objectives.margin({self.target}); got {brief(self.target)}"
             )
         measured = Measured(evaluator.predictor, self.objective)
         return dataclasses.replace(evaluator, predictor=measured)

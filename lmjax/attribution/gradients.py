@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
 from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
@@ -224,7 +224,7 @@ def smoothgrad(
     check_choice("channels", channels, CHANNELS)
     check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=2)
-    check_number("noise", noise, above=0)
+    noise = check_number("noise", noise, above=0)
     problem = make_problem(predictor, image, target=target, objective=objective)
     centre = _gradient(problem.outputs, problem.image)
     sums = moments(
@@ -340,7 +340,7 @@ def gradient_batch_size(
 
 def _check_baseline(baseline: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Returns a baseline as an image of that shape, or raises ValueError."""
-    baseline = np.asarray(baseline, np.float32)
+    baseline = check_numbers("baseline", baseline).astype(np.float32)
     if baseline.shape not in ((), shape[-1:], shape):
         raise ValueError(
             f"baseline must be a number, a colour of {shape[-1]} floats or an image {shape}; got "

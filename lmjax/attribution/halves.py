@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from lmjax._utils.summary import brief
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
 
 Halves = tuple[Callable, Callable]
@@ -31,7 +32,7 @@ def _check_halves(halves: Any) -> Halves:
     if not isinstance(halves, tuple | list) or len(halves) != 2 or not all(map(callable, halves)):
         raise ValueError(
             "halves must be two functions (features, head), such as classifier.cut() gives; got "
-            f"{halves!r:.100}"
+            f"{brief(halves)}"
         )
     features, head = halves
     return features, head

@@ -111,7 +111,7 @@ def hsic(
     check_image(image)
     num_samples = _COST.number("num_samples", num_samples, evaluations, default=500, least=2)
     if kernel_width is not None:
-        check_number("kernel_width", kernel_width, above=0)
+        kernel_width = check_number("kernel_width", kernel_width, above=0)
     segments = even_grid(np.shape(image)[:2], grid) if segments is None else segments
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments

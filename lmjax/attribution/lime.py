@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import check_number
 from lmjax._utils.notices import warn
 from lmjax._utils.renamed import renamed
+from lmjax._utils.summary import brief
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.budget import Cost
 from lmjax.attribution.draws import lime_draws, shared_draws
@@ -96,7 +97,7 @@ def lime(
       UserWarning: fewer than 10 samples a segment; once in a call of `lmjax.explain`.
     """
     if not isinstance(surrogate, Surrogate):
-        raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {surrogate!r}")
+        raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {brief(surrogate)}")
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     note = "the whole image and another variant"
@@ -108,7 +109,7 @@ def lime(
     check_memory(needed, num_segments, num_samples)
     _warn_few_samples(num_samples, num_segments)
 
-    check_number("keep_probability", keep_probability, above=0, below=1)
+    keep_probability = check_number("keep_probability", keep_probability, above=0, below=1)
     draws = shared_draws(lime_draws(keep_probability), previous)
 
     def keep(first: int, last: int) -> np.ndarray:

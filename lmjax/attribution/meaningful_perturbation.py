@@ -16,9 +16,10 @@ import optax
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.checks import check_number, check_pair, check_whole, set_number
 from lmjax._utils.keys import check_key
 from lmjax._utils.renamed import renamed
+from lmjax._utils.summary import brief
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.differentiation import Outputs
 from lmjax.attribution.optimised_mask import (
@@ -58,9 +59,9 @@ class MaskPenalty:
     beta: float = 3.0
 
     def __post_init__(self):
-        check_number("l1", self.l1, least=0)
-        check_number("tv", self.tv, least=0)
-        check_number("beta", self.beta, least=1)
+        set_number(self, "l1", least=0)
+        set_number(self, "tv", least=0)
+        set_number(self, "beta", least=1)
 
 
 @renamed(output="objective")
@@ -133,14 +134,14 @@ def meaningful_perturbation(
     iterations = check_whole("iterations", iterations, least=1)
     learning_rate = check_number("learning_rate", learning_rate, above=0)
     if not isinstance(penalty, MaskPenalty):
-        raise ValueError(f"penalty must be a lmjax.attribution.MaskPenalty, got {penalty!r}")
+        raise ValueError(f"penalty must be a lmjax.attribution.MaskPenalty, got {brief(penalty)}")
     check_image(image)
     side = max(np.shape(image)[:2])
     jitter = check_whole("jitter", jitter, least=1, most=side, note="pixels of the image")
     note = "the image's height and width"
     grid = check_pair("grid", grid, least=2, most=np.shape(image)[:2], note=note)
     smooth = in_proportion(_SMOOTH, image) if smooth is None else smooth
-    check_number("smooth", smooth, least=0)
+    smooth = check_number("smooth", smooth, least=0)
     problem = soft_problem(predictor, image, target=target, objective=objective)
     settings = _Settings(iterations, grid, smooth, penalty, learning_rate, jitter)
     maps = _optimise(problem.outputs, problem.image, key, settings=settings)

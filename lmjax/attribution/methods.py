@@ -18,6 +18,7 @@ from lmjax._utils.checks import check_choice, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
 from lmjax._utils.renamed import renamed
+from lmjax._utils.summary import brief
 from lmjax.attribution.halves import choose_halves
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.objectives import Objective
@@ -60,7 +61,7 @@ class Method:
 
     def __post_init__(self):
         if not callable(self.function):
-            raise ValueError(f"function must be a function of images, got {self.function!r}")
+            raise ValueError(f"function must be a function of images, got {brief(self.function)}")
         check_choice("under", self.under, UNDER)
 
     @property
@@ -145,7 +146,7 @@ def get(name: str) -> Method:
 def _complete(name: str, function: Callable) -> Method:
     """Returns a function as a method, with the defaults of `register`."""
     if not callable(function):
-        raise ValueError(f"method {name!r} must be a function of images, got {function!r}")
+        raise ValueError(f"method {name!r} must be a function of images, got {brief(function)}")
     samples = "num_samples" in inspect.signature(function).parameters
     return Method(
         function,
@@ -305,7 +306,7 @@ def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str
     if not isinstance(removals, Mapping):
         raise ValueError(
             "removals must be a mapping from names to whether they take soft masks; got "
-            f"{removals!r}"
+            f"{brief(removals)}"
         )
     found = []
     for name in check_methods(chosen):

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lmjax._utils.summary import brief
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
@@ -135,7 +136,7 @@ def run(
     if until is not None and not callable(until):
         raise ValueError(
             "until must be a function of scores and standard errors, such as stable_ranking(5); "
-            f"got {until!r}"
+            f"got {brief(until)}"
         )
     state = None if previous is None else _resume(previous, sampling, game, num_samples)
     for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):

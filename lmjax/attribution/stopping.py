@@ -42,7 +42,7 @@ def stable_ranking(top: int, *, errors: float = 2.0, cells: int | tuple[int, int
     """
     top = check_whole("top", top, least=1)
     grid = check_pair("cells", cells)
-    check_number("errors", errors, above=0)
+    errors = check_number("errors", errors, above=0)
 
     def until(scores: np.ndarray, standard_error: np.ndarray) -> bool:
         scores = check_numbers("scores", scores)

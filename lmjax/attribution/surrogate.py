@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_choice, check_number, check_numbers, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, set_number, set_whole
 from lmjax._utils.sizes import filled, power_of_two
 from lmjax.attribution.sampling import Estimate
 from lmjax.masking.checks import is_traced
@@ -52,8 +52,8 @@ class Surrogate:
     def __post_init__(self):
         check_choice("distance", self.distance, DISTANCES)
         if self.kernel_width is not None:
-            check_number("kernel_width", self.kernel_width, above=0)
-        check_number("alpha", self.alpha, above=0)
+            set_number(self, "kernel_width", above=0)
+        set_number(self, "alpha", above=0)
         check_choice("selection", self.selection, ("none", *_SELECTIONS))
         if (self.num_features is None) != (self.selection == "none"):
             raise ValueError(
@@ -61,7 +61,7 @@ class Surrogate:
                 f"num_features={self.num_features!r} and selection={self.selection!r}"
             )
         if self.num_features is not None:
-            check_whole("num_features", self.num_features, least=1)
+            set_whole(self, "num_features", least=1)
 
     def fit(self, keep: np.ndarray, outputs: np.ndarray) -> Estimate:
         """Fits coalitions `[N, S]` to outputs `[N, T]`."""
@@ -133,9 +133,12 @@ def lime_regression(
         raise ValueError(
             f"keep must be [N, S] and outputs [N] or [N, T], got shapes {shapes[0]} and {shapes[1]}"
         )
+    if not is_traced(keep) and not np.isin(check_numbers("keep", keep), (0, 1)).all():
+        raise ValueError("keep must hold only 0 (hidden) and 1 (visible)")
     if not is_traced(outputs) and not np.isfinite(check_numbers("outputs", outputs)).all():
         raise ValueError("outputs hold NaN or infinity")
-    outputs = jnp.asarray(outputs, None if jnp.result_type(outputs).kind == "f" else jnp.float32)
+    keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     return _regression(keep, outputs, kernel_width, alpha, distance=distance)
 
 

@@ -56,7 +56,7 @@ def compare_engines(
       ValueError: another engine, or one that the predictor does not support.
     """
     check_choice("engine", engine, ("visible", "shared"))
-    check_number("tolerance", tolerance, least=0)
+    tolerance = check_number("tolerance", tolerance, least=0)
     predictor = as_predictor(predictor)
     evaluate = Evaluator(predictor, engine=engine)  # which checks that it is supported
     masks = np.asarray(masks, bool)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_whole, set_whole
 from lmjax._utils.host import original_errors
 from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.progress import description, evaluated, progress_bar
@@ -139,7 +139,7 @@ class Evaluator:
     def __post_init__(self):
         check_engine(self.engine, self.engines)
         if self.batch_size is not None:
-            check_whole("batch_size", self.batch_size, least=1, note="or None")
+            set_whole(self, "batch_size", least=1, note="or None")
 
     def _run(self, job: Job) -> np.ndarray:
         plan = make_plan(job, self.engine, engines=self.engines)

@@ -150,7 +150,7 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
     if 0 in shape:
         raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
     image_of = _check_image_of(image_of, count, _number_of(images, masks.shared))
-    _check_shown(images, masks, image_of)
+    _check_shown(images, masks, image_of, hidden_too=_reads_hidden(predictor))
     images, shared = jax.tree.map(_filled_up, (images, masks.shared))
     arrays, static = split(predictor, masks.make, many=True)
     return _job(static, (arrays, images, shared), (image_of, masks.rows), shape, count, options)
@@ -162,7 +162,13 @@ def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskF
     image = np.asarray(image)
     shape = image.shape[0], image.shape[1]
     family = _family(predictor, masks, shape)
-    _check_visible(image, family.shown())
+    shown = family.shown()
+    if not shown.any():
+        raise ValueError(
+            "masks leave no visible pixel in any variant; 1 = visible, 0 = hidden: "
+            "if yours are the other way round, pass 1 - masks"
+        )
+    _check_read("image", image, shown, hidden_too=_reads_hidden(predictor))
     return np.asarray(image, np.float32), family
 
 
@@ -206,6 +212,11 @@ def _blends(predictor: Callable) -> bool:
     return getattr(predictor, "soft_masks", False)
 
 
+def _reads_hidden(predictor: Callable) -> bool:
+    """Returns whether a predictor declares that it reads hidden pixels."""
+    return getattr(predictor, "reads_hidden", False)
+
+
 def _family(predictor: Callable, masks, shape: tuple[int, int]) -> MaskFamily:
     if not isinstance(masks, MaskFamily):
         masks = masks_of(masks, shape, soft=_blends(predictor))
@@ -223,18 +234,8 @@ def _family(predictor: Callable, masks, shape: tuple[int, int]) -> MaskFamily:
     return masks
 
 
-def _check_visible(image: np.ndarray, visible: np.ndarray) -> None:
-    if not visible.any():
-        raise ValueError(
-            "masks leave no visible pixel in any variant; 1 = visible, 0 = hidden: "
-            "if yours are the other way round, pass 1 - masks"
-        )
-    _check_none("image", visible & ~np.isfinite(image).all(axis=-1))
-    check_colours(np.where(visible[..., None], image, 0))
-
-
-def _check_shown(images: Any, masks: Any, image_of: np.ndarray) -> None:
-    """Raises ValueError for NaN or infinity that a variant shows, in images `[M, H, W, C]`.
+def _check_shown(images: Any, masks: Any, image_of: np.ndarray, *, hidden_too: bool) -> None:
+    """Checks the pixels of images `[M, H, W, C]` that are read, as `_check_read` does.
 
     Other pytrees of images are for predictors that know what they mean.
     """
@@ -242,19 +243,37 @@ def _check_shown(images: Any, masks: Any, image_of: np.ndarray) -> None:
         return
     if images.shape[1:3] != masks.spatial_shape:
         return
-    wrong = np.asarray(~np.isfinite(np.asarray(images)).all(axis=-1))
-    for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)).tolist():
-        _check_none(f"images[{i}]", _shown_of(masks, i, image_of == i) & wrong[i])
+    for i, image in enumerate(np.asarray(images)):
+        if not _are_colours(image):
+            shown = _shown_of(masks, i, image_of == i)
+            _check_read(f"images[{i}]", image, shown, hidden_too=hidden_too)
 
 
-def _check_none(name: str, bad: np.ndarray) -> None:
-    """Raises ValueError where any visible pixel, bool `[H, W]`, is not finite."""
+def _are_colours(image: np.ndarray) -> bool:
+    return image.size == 0 or bool(image.min() >= 0 and image.max() <= 1)  # False for NaN
+
+
+def _check_read(name: str, image: np.ndarray, shown: np.ndarray, *, hidden_too: bool) -> None:
+    """Raises ValueError unless the pixels that are read are colours.
+
+    Args:
+      name: of the image, for the error.
+      image: `[H, W, C]`.
+      shown: which pixels any variant shows, bool `[H, W]`.
+      hidden_too: whether the predictor reads pixels that masks hide.
+    """
+    read = shown | hidden_too
+    bad = read & ~np.isfinite(image).all(axis=-1)
     if bad.any():
         row, column = np.argwhere(bad)[0]
+        why = ", and this removal reads hidden ones too" if hidden_too else ""
+        remedy = "fill them in" if hidden_too else "hide them in every variant or fill them in"
+        which = "pixels" if hidden_too else "visible pixels"
         raise ValueError(
-            f"{name} holds NaN or infinity in {bad.sum()} visible pixels (first at row {row}, "
-            f"column {column}); hide them in every variant or fill them in"
+            f"{name} holds NaN or infinity in {bad.sum()} {which} (first at row {row}, "
+            f"column {column}){why}; {remedy}"
         )
+    check_colours(np.where(read[..., None], image, 0), name)
 
 
 def _shown_of(masks: Any, image: int, variants: np.ndarray) -> np.ndarray:

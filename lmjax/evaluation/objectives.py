@@ -23,9 +23,10 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_numbers, check_whole
 from lmjax._utils.host import suggests_black_box
 from lmjax._utils.probabilities import probabilities
+from lmjax._utils.summary import brief
 from lmjax.evaluation.outputs import OUTPUTS, margins
 
 Objective = str | Callable[[Any], jax.Array]
@@ -123,7 +124,7 @@ def cosine(reference: ArrayLike) -> Partial:
     Raises:
       ValueError: another shape, or an array that has no direction.
     """
-    found = np.asarray(reference, np.float32)
+    found = check_numbers("reference", reference).astype(np.float32)
     if found.ndim != 1 or not np.isfinite(found).all() or not found.any():
         raise ValueError(
             "reference must be an embedding [D] of finite numbers that are not all 0; got shape "
@@ -175,9 +176,10 @@ def detection(box: ArrayLike, scores: ArrayLike) -> Partial:
       Petsiuk et al. 2021, "Black-box explanation of object detectors via saliency maps" (arXiv
       2006.03204), equations 2 to 5. For how this is done elsewhere, see xaitk-saliency.
     """
-    corners, found = np.asarray(box, np.float32), np.asarray(scores, np.float32)
+    corners = check_numbers("box", box).astype(np.float32)
+    found = check_numbers("scores", scores).astype(np.float32)
     if corners.shape != (4,) or not (corners[2:] > corners[:2]).all():
-        raise ValueError(f"box must be (left, top, right, bottom) with an area, got {box!r}")
+        raise ValueError(f"box must be (left, top, right, bottom) with an area, got {brief(box)}")
     if found.ndim != 1 or not np.isfinite(found).all() or not found.any():
         raise ValueError(f"scores must be finite [K], not all 0; got shape {found.shape}")
     return Partial(_detection, corners, found / np.linalg.norm(found))
@@ -188,7 +190,7 @@ def check_objective(objective: Objective) -> None:
     if not callable(objective) and not (isinstance(objective, str) and objective in OUTPUTS):
         raise ValueError(
             f"objective must be one of {', '.join(OUTPUTS)}, a function of the network's output; "
-            f"got {objective!r}"
+            f"got {brief(objective)}"
         )
 
 

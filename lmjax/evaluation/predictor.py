@@ -71,7 +71,7 @@ class Predictor:
         if isinstance(removal, type) or not callable(getattr(removal, "logits", None)):
             raise ValueError(
                 "removal must be a name, lmjax.LayerMasking(), lmjax.Replace(...) or another "
-                f"object with logits(classifier, image, masks); got {removal!r}"
+                f"object with logits(classifier, image, masks); got {brief(removal)}"
             )
         object.__setattr__(self, "removal", removal)
 
@@ -103,6 +103,11 @@ class Predictor:
     def soft_masks(self) -> bool:
         """Whether masks may hold values between 0 and 1."""
         return declared(self.removal, "soft_masks")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether the logits depend on pixels that masks hide, which must be colours then."""
+        return declared(self.removal, "reads_hidden")
 
     @property
     def patch_size(self) -> int | None:

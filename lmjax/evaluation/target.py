@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmjax._utils.checks import check_numbers
+from lmjax._utils.summary import brief
 
 
 def resolve_target(target: int | Sequence[int] | None, logits) -> int | tuple[int, ...]:
@@ -37,7 +38,7 @@ def check_target(target: int | Sequence[int] | None, num_classes: int) -> None:
         return
     classes = np.asarray(target)
     if classes.ndim > 1 or classes.size == 0 or classes.dtype.kind not in "iu":
-        raise ValueError(f"target must be a class number or a list of them, got {target!r}")
+        raise ValueError(f"target must be a class number or a list of them, got {brief(target)}")
     bad = classes[(classes < 0) | (classes >= num_classes)]
     if bad.size:
         named = ", ".join(map(str, np.atleast_1d(bad)))

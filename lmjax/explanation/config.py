@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, get_args
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.methods import check_methods, check_objective_of
 from lmjax.evaluation.evaluator import Engine
@@ -90,6 +90,7 @@ class ExplanationConfig:
     batch_size: int | None = None
 
     def __post_init__(self):
+        set_plain_numbers(self)
         self._set("method", check_methods(_as_tuple(self.method)))
         if self.objective is not None:
             check_choice("objective", self.objective, OUTPUTS)

@@ -44,9 +44,9 @@ def _ring(x: jax.Array, known: jax.Array, rows: int) -> tuple[jax.Array, jax.Arr
     return jnp.where(known, x, means), counts > 0  # where nothing is known, the mean is 0 / 1
 
 
-def _check(x: Any, mask: Any, rings: int) -> None:
-    """Raises ValueError for arrays and rings that do not fit."""
-    check_whole("rings", rings, least=0)
+def _check(x: Any, mask: Any, rings: int) -> int:
+    """Returns the rings that change anything; raises ValueError for what does not fit."""
+    rings = check_whole("rings", rings, least=0)
     shapes = [getattr(each, "shape", None) for each in (x, mask)]
     if shapes[0] is None or len(shapes[0]) != 4 or shapes[1] != shapes[0][:3]:
         raise ValueError(
@@ -56,6 +56,7 @@ def _check(x: Any, mask: Any, rings: int) -> None:
         raise ValueError(
             f"x must hold floating-point numbers and mask bools, got {x.dtype} and {mask.dtype}"
         )
+    return min(rings, max(x.shape[1:3]))  # then nothing is hidden: neighbours of all 8 sides count
 
 
 def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
@@ -71,7 +72,7 @@ def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
       beyond the last ring stay 0. Filled values are constants with respect to gradients, as in the
       authors' code.
     """
-    _check(x, mask, rings)
+    rings = _check(x, mask, rings)
     return x if rings == 0 else _fill(x, mask, rings)
 
 

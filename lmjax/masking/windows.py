@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmjax._utils.summary import brief
+
 # One number for rows and columns, or one for each.
 Pair = int | tuple[int, int]
 # One number for all sides, (rows, columns), or ((top, bottom), (left, right)).
@@ -179,7 +181,7 @@ def _pair(value: Any, name: str, least: int = 1) -> tuple[int, int]:
 def _not_a_pair(value: Any, name: str, least: int) -> ValueError:
     return ValueError(
         f"{name} must be an int of at least {least} or a pair (rows, columns) of these, got "
-        f"{value!r}"
+        f"{brief(value)}"
     )
 
 
@@ -191,8 +193,8 @@ def _pads(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     except (TypeError, ValueError):
         raise ValueError(
             "padding must be an int of at least 0, a pair (rows, columns), or a pair of pairs "
-            f"((top, bottom), (left, right)), got {padding!r}; negative padding is not supported: "
-            "crop the images instead"
+            f"((top, bottom), (left, right)), got {brief(padding)}; negative padding is not "
+            "supported: crop the images instead"
         ) from None
 
 

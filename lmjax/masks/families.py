@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
-from lmjax._utils.checks import check_number, check_pair, check_whole
+from lmjax._utils.checks import check_number, check_numbers, check_pair, check_whole
 from lmjax._utils.sizes import power_of_two
 from lmjax.masking.checks import check_mask
 from lmjax.masking.patches import whole_patches
@@ -230,7 +230,8 @@ class SoftCoalitions(MaskFamily):
 
     def __post_init__(self):
         segments = check_segments(self.segments)
-        degrees, num_segments = np.asarray(self.degrees, np.float32), int(segments.max()) + 1
+        degrees = check_numbers("degrees", self.degrees).astype(np.float32)
+        num_segments = int(segments.max()) + 1
         if degrees.ndim != 2 or degrees.shape[1] != num_segments:
             raise ValueError(
                 f"degrees must be [N, {num_segments}], a column for each segment; "
@@ -385,7 +386,7 @@ def weighted_sum(family: MaskFamily, weights: ArrayLike) -> np.ndarray:
     Raises:
       ValueError: another number of weights.
     """
-    weights = np.asarray(weights, np.float32)
+    weights = check_numbers("weights", weights).astype(np.float32)
     if weights.ndim == 1:
         return weighted_sum(family, weights[:, None])[0]
     if len(weights) != len(family):

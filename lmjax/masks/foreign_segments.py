@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_pair
+from lmjax._utils.summary import brief
 
 OVERLAPS = ("smallest", "first", "last", "error")
 RESTS = ("segment", "nearest", "error")
@@ -216,7 +217,7 @@ def _annotated(annotation: Any, shape: tuple[int, int], name: str) -> np.ndarray
     """Returns an annotation's mask, bool `[H, W]`."""
     if not isinstance(annotation, Mapping) or "segmentation" not in annotation:
         raise ValueError(
-            f"{name} must be a dictionary with a 'segmentation', got {annotation!r:.80}"
+            f"{name} must be a dictionary with a 'segmentation', got {brief(annotation)}"
         )
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, Mapping):
@@ -227,7 +228,7 @@ def _annotated(annotation: Any, shape: tuple[int, int], name: str) -> np.ndarray
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes):
         raise ValueError(
             f"the segmentation of {name} must be a list of polygons or COCO's run lengths, got "
-            f"{segmentation!r:.80}"
+            f"{brief(segmentation)}"
         )
     from skimage.draw import polygon
 
@@ -248,6 +249,6 @@ def _points(outline: Any, name: str) -> np.ndarray:
         points = np.zeros(0)
     if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
         raise ValueError(
-            f"{name} must have polygons [x, y, x, y, ...] of 3 or more points, got {outline!r:.80}"
+            f"{name} must have polygons [x, y, x, y, ...] of 3 or more points, got {brief(outline)}"
         )
     return points.reshape(-1, 2).T

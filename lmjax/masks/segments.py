@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_number, check_pair, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_numbers, check_pair, check_whole
 from lmjax._utils.registry import Registry
+from lmjax._utils.summary import brief
 from lmjax.masks.foreign_segments import from_coco as from_coco
 from lmjax.masks.foreign_segments import from_masks as from_masks
 from lmjax.masks.region_merging import merge_regions
@@ -24,6 +25,7 @@ from lmjax.masks.region_merging import merge_regions
 _NAMED_LABELS = 5
 _MOST_SLIC = 8  # times that `slic_near` asks
 _NEAR = 0.1
+_LARGEST_SHAPE = (2**14, 2**14)  # of an image, whose labels take 1 GiB
 _MOST = 1e6  # pixels and the like, in options of scikit-image
 _LIGHTNESS = 100  # range of lightness in Lab, for which defaults of compactness and ratio are
 
@@ -151,7 +153,7 @@ def even_grid(
     Raises:
       ValueError: no cells, or more than pixels.
     """
-    shape = check_pair("shape", shape)
+    shape = check_pair("shape", shape, most=_LARGEST_SHAPE)
     cells = check_pair(name, cells, most=shape, note="the image's height and width")
     return _cross(*(np.arange(pixels) * count // pixels for count, pixels in zip(cells, shape)))
 
@@ -166,7 +168,7 @@ def cells(shape: tuple[int, int], most: int) -> np.ndarray:
     Returns:
       Segments `[H, W]`, row by row.
     """
-    height, width = check_pair("shape", shape)
+    height, width = check_pair("shape", shape, most=_LARGEST_SHAPE)
     most = check_whole("most", most, least=1)
     return even_grid((height, width), (min(most, height), min(most, width)))
 
@@ -348,7 +350,7 @@ def contours(
     Returns:
       Segments `[H, W]`, one for each band; bands need not be connected.
     """
-    heatmap = np.asarray(heatmap)
+    heatmap = check_numbers("heatmap", heatmap)
     if heatmap.ndim != 2 or heatmap.size == 0:
         raise ValueError(f"heatmap must be [H, W], got shape {heatmap.shape}")
     if not np.isfinite(heatmap).all():
@@ -381,10 +383,12 @@ def boxes(image: ArrayLike, *, point: tuple[int, int] | None = None, size: int =
     height, width = _as_float(image).shape[:2]
     point = (height // 2, width // 2) if point is None else point
     if np.shape(point) != (2,):
-        raise ValueError(f"point must be (row, column), got {point!r}")
+        raise ValueError(f"point must be (row, column), got {brief(point)}")
     row, column = check_pair("point", point, least=-(2**62))
     if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"point must be (row, column) within {(height, width)}, got {point!r}")
+        raise ValueError(
+            f"point must be (row, column) within {(height, width)}, got {brief(point)}"
+        )
     down, right = abs(np.arange(height) - row), abs(np.arange(width) - column)
     return from_labels(np.maximum(down[:, None], right[None, :]) // size)
 

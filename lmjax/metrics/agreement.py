@@ -119,9 +119,9 @@ def ssim(first: ArrayLike, second: ArrayLike, *, window: int = 7) -> float:
       1.0
 
     Args:
-      first: `[H, W]`.
-      second: `[H, W]`.
-      window: side of the square windows, in pixels: odd, and no larger than the maps. 7 is
+      first: `[H, W]`, 3 x 3 or larger.
+      second: of the same shape.
+      window: side of the square windows, in pixels: odd, 3 or more, no larger than the maps. 7 is
         scikit-image's.
 
     Returns:
@@ -138,9 +138,10 @@ def ssim(first: ArrayLike, second: ArrayLike, *, window: int = 7) -> float:
     from skimage.metrics import structural_similarity
 
     shape = np.shape(first)
-    if len(shape) != 2:
-        raise ValueError(f"first must be [H, W], got shape {shape}")
-    if check_whole("window", window, least=1, most=min(shape)) % 2 == 0:
+    if len(shape) != 2 or min(shape) < 3:
+        raise ValueError(f"first must be [H, W], 3 x 3 or larger; got shape {shape}")
+    window = check_whole("window", window, least=3, most=min(shape))
+    if window % 2 == 0:
         raise ValueError(f"window must be odd, got {window}")
     first, second = (_rescale(each).reshape(shape) for each in _flat(first, second))
     similarity = structural_similarity(first, second, win_size=window, data_range=1.0)
@@ -190,7 +191,7 @@ def bootstrap_mean(
     if values.ndim == 0 or len(values) == 0:
         raise ValueError(f"values must be [N, ...] of 1 or more images, got shape {values.shape}")
     check_key(key)
-    check_number("confidence", confidence, above=0, below=1)
+    confidence = check_number("confidence", confidence, above=0, below=1)
     count = check_whole("num_resamples", num_resamples, least=1)
     flat = values.reshape(len(values), -1)
     means = np.empty((count, flat.shape[1]))

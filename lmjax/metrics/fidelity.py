@@ -88,7 +88,7 @@ def mu_fidelity(
     """
     check_key(key)
     check_choice("correlation", correlation, CORRELATIONS)
-    check_number("share", share, above=0, below=1)
+    share = check_number("share", share, above=0, below=1)
     game = Game(predictor, image, target=target, objective=objective)
     if segments is None:
         segments = cells(game.shape, _CELLS)
@@ -175,6 +175,8 @@ def sensitivity_n(
     if sizes is None:
         sizes = list(map(int, np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))))
     sizes = np.atleast_1d(check_numbers("sizes", sizes)).ravel().tolist()
+    if not sizes:
+        raise ValueError("sizes must be one or more numbers of regions; got none")
     sizes = [check_whole("sizes", size, least=1, most=count - 1) for size in sizes]
     subsets = _random_subsets(count, sizes, num_subsets, key)
     found = yield from _correlations(game, regions, subsets, "pearson")

@@ -154,8 +154,8 @@ def f_fidelity(
       AI" (arXiv 2410.02970), and their code, with its alpha, beta and 50 samples. Their code
       follows whether the label is predicted, not the class's probability.
     """
-    check_number("share", share, above=0, most=1)
-    check_number("most", most, above=0, most=1)
+    share = check_number("share", share, above=0, most=1)
+    most = check_number("most", most, above=0, most=1)
     check_key(key)
     num_samples = check_whole("num_samples", num_samples, least=1)
     shares = _check_sizes(sizes)

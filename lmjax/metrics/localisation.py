@@ -120,7 +120,7 @@ def pointing_game(heatmap: ArrayLike, object_mask: ArrayLike, *, tolerance: floa
     from scipy.ndimage import distance_transform_edt
 
     heatmap, object_mask = _maps(heatmap, object_mask)
-    check_number("tolerance", tolerance, least=0, note="pixels")
+    tolerance = check_number("tolerance", tolerance, least=0, note="pixels")
     distance = np.asarray(distance_transform_edt(~object_mask))
     return float((distance[heatmap == heatmap.max()] <= tolerance).mean())
 

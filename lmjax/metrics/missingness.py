@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_numbers
+
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float | np.ndarray:
     """Computes the share of images whose predicted class is the label.
@@ -109,7 +111,7 @@ def class_similarity(
         not square or holds NaN.
     """
     predictions, labels = _pairs(predictions, labels, "labels")
-    similarity = np.asarray(similarity, np.float64)
+    similarity = check_numbers("similarity", similarity)
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"similarity must be [K, K], got shape {similarity.shape}")
     if not np.isfinite(similarity).all():

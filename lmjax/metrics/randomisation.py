@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_function, check_whole
 from lmjax._utils.keys import check_key
+from lmjax._utils.summary import brief
 from lmjax.metrics.agreement import spearman
 from lmjax.metrics.ranked_regions import check_scores
 
@@ -179,7 +180,7 @@ class _Weights:
     def layers(self, layer_of: Callable[[str], str | None] | None) -> dict[str, list[int]]:
         """Returns the arrays of each layer, in the order in which the network uses them."""
         if layer_of is not None and not callable(layer_of):
-            raise ValueError(f"layer_of must be a function name -> layer, got {layer_of!r}")
+            raise ValueError(f"layer_of must be a function name -> layer, got {brief(layer_of)}")
         found: dict[str, list[int]] = {}
         for i in self.used:
             path = self._names[i]
@@ -198,7 +199,7 @@ class _Weights:
             shape = np.shape(arrays[i])
             if np.shape(drawn) != shape:
                 name = ".".join(self._names[i])
-                raise ValueError(f"draw must keep the shape {shape} of {name}, got {drawn!r:.100}")
+                raise ValueError(f"draw must keep the shape {shape} of {name}, got {brief(drawn)}")
             arrays[i] = drawn
         params = jax.tree.unflatten(self._structure, arrays)
         variables = {**self._classifier.variables, "params": params}

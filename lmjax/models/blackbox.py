@@ -62,7 +62,7 @@ class BlackBox:
         if masks is not None:
             raise ValueError(
                 f"removal must be one that paints, such as 'grey' or lmjax.Fill(...): masks cannot "
-                f"go into {self!r}, whose layers JAX does not see; got {masking!r}"
+                f"go into {self!r}, whose layers JAX does not see; got {brief(masking)}"
             )
         shape = self._shape_of_result(images)
         if len(shape) != 1:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_mask, is_traced
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.positions import Layout
@@ -186,7 +187,7 @@ class Classifier:
         layers = self.variables["params"]
         layer = _last_with_positions(self) if layer is None else layer
         if layer not in layers:
-            raise ValueError(f"layer must be one of {', '.join(layers)}; got {layer!r}")
+            raise ValueError(f"layer must be one of {', '.join(layers)}; got {brief(layer)}")
         return Features(self, layer), Head(self, layer)
 
     def biases(self) -> Biases:

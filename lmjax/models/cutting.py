@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from lmjax._utils.summary import brief
+
 
 class Cut(NamedTuple):
     """Where a network is cut.
@@ -102,7 +104,7 @@ def cut_traced(classifier: Any, layer: str | None, image_size: int) -> Cut:
         if not any(_within(scope, layer) for scope in scopes):
             names = dict.fromkeys(part for scope in scopes for part in scope.split("/") if part)
             raise ValueError(
-                f"layer must be a module of the network, got {layer!r}; it has "
+                f"layer must be a module of the network, got {brief(layer)}; it has "
                 f"{', '.join(list(names)[:40]) or 'no named modules'}"
             )
         found = [op for op in found if _within(op.scope, layer)]

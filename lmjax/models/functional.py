@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
 from lmjax.masking import layers
 from lmjax.masking.checks import is_traced
@@ -82,9 +83,9 @@ def from_function(
       TypeError: `apply` is no function.
     """
     if not callable(apply):
-        raise TypeError(f"apply must be a function (params, images) -> logits, got {apply!r:.80}")
+        raise TypeError(f"apply must be a function (params, images) -> logits, got {brief(apply)}")
     if layout not in ("NHWC", "NCHW"):
-        raise ValueError(f"layout must be 'NHWC' or 'NCHW', got {layout!r}")
+        raise ValueError(f"layout must be 'NHWC' or 'NCHW', got {brief(layout)}")
     if preprocessing is None:
         resize = None if image_size is None else image_size * 8 // 7
         preprocessing = Preprocessing(resize, image_size, mean=tuple(mean), std=tuple(std))

@@ -84,8 +84,8 @@ def load(
         )
     network = registry.network(name)
     if num_classes is not None:
-        check_whole("num_classes", num_classes, least=1)
-    check_whole("in_channels", in_channels, least=1)
+        num_classes = check_whole("num_classes", num_classes, least=1)
+    in_channels = check_whole("in_channels", in_channels, least=1)
     path, source = _locate(network, weights)
     names = (source or network).class_names
     if num_classes is None:

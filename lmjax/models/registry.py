@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmjax._utils.registry import Registry
+from lmjax._utils.summary import brief
 from lmjax.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -445,7 +446,7 @@ def register(
       ValueError: a name that is taken or cannot be written on a command line; no function.
     """
     if not callable(build):
-        raise ValueError(f"build must be a function (**options) -> module, got {build!r}")
+        raise ValueError(f"build must be a function (**options) -> module, got {brief(build)}")
     info = NetworkInfo(
         name,
         build,
@@ -521,4 +522,4 @@ def class_names(classes: str) -> tuple[str, ...]:
         return tuple("0123456789")
     if classes == "imagenet":
         return tuple((_FOLDER / "imagenet_classes.txt").read_text("utf-8").splitlines())
-    raise ValueError(f"classes must be 'imagenet' or 'digits', got {classes!r}")
+    raise ValueError(f"classes must be 'imagenet' or 'digits', got {brief(classes)}")

@@ -48,7 +48,7 @@ class StandardErrors:
         if not callable(getattr(self.removal, "answers", None)):
             raise ValueError(
                 "removal must be one that averages over draws, such as "
-                f"lmjax.Fill(function, key=key, draws=8); got {self.removal!r}"
+                f"lmjax.Fill(function, key=key, draws=8); got {brief(self.removal)}"
             )
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
@@ -60,7 +60,9 @@ class StandardErrors:
         """
         answers = probabilities(self.removal.answers(self.classifier, image, masks))
         if len(answers) == 1:
-            raise ValueError(f"draws must be 2 or more for a standard error; got {self.removal!r}")
+            raise ValueError(
+                f"draws must be 2 or more for a standard error; got {brief(self.removal)}"
+            )
         return answers.std(axis=0, ddof=1) / math.sqrt(len(answers))
 
 

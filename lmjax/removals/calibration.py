@@ -10,6 +10,7 @@ import optax
 
 from lmjax._utils.checks import check_number, check_numbers
 from lmjax._utils.summary import brief
+from lmjax.removals.registry import make
 from lmjax.removals.removal import Removal, declared
 
 _MAX_ITERATIONS = 1000
@@ -59,6 +60,11 @@ class Calibrated(Removal):
         """Whether the other removal has `logits_on_visible`."""
         return declared(self.removal, "sparse")
 
+    @property
+    def reads_hidden(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the other removal reads hidden pixels."""
+        return declared(self.removal, "reads_hidden")
+
     def _corrected(self, logits: jax.Array) -> jax.Array:
         if logits.shape[-1] != len(self.bias):
             raise ValueError(
@@ -99,19 +105,26 @@ def calibrated(
     `lmjax.evaluation.calibrate` evaluates a predictor on images and masks and calls this.
 
     Args:
-      removal: the removal that gave the logits.
+      removal: the removal that gave the logits, or the name of one.
       logits: `[N, K]` of masked variants, of images that are not those to be judged.
       classes: `[N]` ints, the class that the network predicts for the whole image of each.
       ridge: weight of half the squared distance of the map from the identity, added to the mean
         cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
 
     Raises:
-      ValueError: arrays that do not match or are not finite, or a ridge that is not above 0.
+      ValueError: a removal that is none, arrays that do not match or are not finite, or a ridge
+        that is not above 0.
 
     References:
       Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
       (arXiv 2603.04831).
     """
+    removal = make(removal) if isinstance(removal, str) else removal
+    if not callable(getattr(removal, "logits", None)):
+        raise ValueError(
+            "removal must be a name or an object with logits(classifier, image, masks), such as "
+            f"lmjax.LayerMasking(); got {brief(removal)}"
+        )
     logits = check_numbers("logits", logits).astype(np.float32)
     classes = np.asarray(classes)
     if logits.ndim != 2 or classes.shape != logits.shape[:1] or len(logits) == 0:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils import host
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import set_whole
 from lmjax._utils.host import suggests_black_box
 from lmjax._utils.probabilities import mean_probability
 from lmjax._utils.summary import brief
@@ -77,7 +77,7 @@ class Fill(Painting):
                 f"{type(self.function).__name__}; a baseline that is an image or a colour goes to "
                 "lmjax.Replace(...)"
             )
-        check_whole("draws", self.draws, least=1)
+        set_whole(self, "draws", least=1)
         if self.draws > 1 and self.key is None:
             raise ValueError(
                 f"{self.draws} draws need key=jax.random.key(seed): without one, all are equal"

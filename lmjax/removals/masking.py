@@ -6,7 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, set_whole
+from lmjax._utils.summary import brief
 from lmjax.removals.removal import Removal, declared
 
 
@@ -81,7 +82,7 @@ class LayerMasking(_ThroughLayers):
 
     def __post_init__(self):
         check_choice("padding", self.padding, ("neighbor", "none"))
-        _check_depth(self.depth)
+        _check_depth(self)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class PartialConvolution(_ThroughLayers):
     padding = "partial"
 
     def __post_init__(self):
-        _check_depth(self.depth)
+        _check_depth(self)
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,18 @@ def check_masking(masking: Any, own: Masking) -> None:
     """Raises ValueError unless `masking` fits a network whose own masking is `own`."""
     if getattr(own, "where", None) not in _FITTING:
         raise ValueError(
-            f"own must be a network's masking, such as lmjax.LayerMasking(); got {own!r}"
+            f"own must be a network's masking, such as lmjax.LayerMasking(); got {brief(own)}"
         )
     if isinstance(masking, type) or declared(masking, "where") != own.where:
         kind, fitting = _FITTING[own.where]
         raise ValueError(
-            f"masking must be {fitting} in a {kind}, got {masking!r}; a removal that paints goes "
-            "to lmjax.Predictor(classifier, removal)"
+            f"masking must be {fitting} in a {kind}, got {brief(masking)}; a removal that paints "
+            "goes to lmjax.Predictor(classifier, removal)"
         )
 
 
-def _check_depth(depth: int | str | None) -> None:
+def _check_depth(removal: LayerMasking | PartialConvolution) -> None:
+    depth = removal.depth
     if depth is not None and not (isinstance(depth, str) and depth):
         note = "the number of blocks to mask, or a module's name; None masks all the way"
-        check_whole("depth", depth, least=0, note=note)
+        set_whole(removal, "depth", least=0, note=note)

@@ -10,6 +10,7 @@ import numpy as np
 
 from lmjax._utils.keys import check_key
 from lmjax._utils.registry import Registry
+from lmjax._utils.summary import brief
 from lmjax.removals import libraries, visible
 from lmjax.removals.fill import Fill
 from lmjax.removals.masking import (
@@ -65,7 +66,7 @@ def register(name: str, make: Callable, *, description: str) -> None:
     if not callable(make) or _needed(make) - {"key", "segments"}:
         raise ValueError(
             "make must be a function that makes the removal, without parameters or with key= and "
-            f"segments=, such as lambda: lmjax.Replace(image); got {make!r}"
+            f"segments=, such as lambda: lmjax.Replace(image); got {brief(make)}"
         )
     REGISTRY.register(canonical_spelling(name), make, description=description)
 
@@ -127,7 +128,7 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str 
         examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))
         raise ValueError(
             f"{argument} must be one of {', '.join(names())}, or with a number of blocks to mask "
-            f"(or the module where masking ends) one of {examples}; got {name!r}"
+            f"(or the module where masking ends) one of {examples}; got {brief(name)}"
         )
     if not at:
         return base, None

@@ -23,11 +23,14 @@ class Removal(Protocol):
       sparse: whether there is a method `logits_on_visible(classifier, image, masks, layout)`, which
         computes the same logits on visible positions only and so runs in the engines `"visible"`
         and `"shared"`; False by default.
+      reads_hidden: whether the logits depend on pixels that masks hide, as under the blur of an
+        image: then hidden pixels too must be colours, where others may be NaN; False by default.
     """
 
     where: Where = "input"
     soft_masks: bool = False
     sparse: bool = False
+    reads_hidden: bool = False
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns the logits `[N, K]` of the variants of one image.
@@ -71,7 +74,7 @@ class Painting(Removal, Protocol):
         return classifier.apply(classifier.normalise(images))
 
 
-def declared(removal: Any, name: Literal["where", "soft_masks", "sparse"]) -> Any:
+def declared(removal: Any, name: Literal["where", "soft_masks", "sparse", "reads_hidden"]) -> Any:
     """Returns a property that a removal declares, or the default of `Removal`."""
     return getattr(removal, name, getattr(Removal, name))
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._utils.checks import check_number, check_whole
-from lmjax._utils.summary import brief
+from lmjax._utils.checks import set_number, set_whole
+from lmjax._utils.summary import brief, summarize
 from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
 from lmjax.removals.baselines import (
     gaussian_blur,
@@ -31,11 +31,13 @@ class Named(NamedTuple):
       picture: function (replace, image `[H, W, C]`, mean) -> what broadcasts to `[H, W, C]`.
       description: one line.
       needs: the option of `Replace` without which there is no such baseline, or None.
+      of_image: whether it is made of the whole image, hidden pixels included.
     """
 
     picture: Callable
     description: str
     needs: Literal["key", "segments"] | None = None
+    of_image: bool = False
 
 
 def _grey(replace: "Replace", image: jax.Array, mean) -> jax.Array:
@@ -47,22 +49,27 @@ BASELINES: dict[str, Named] = {
     "white": Named(lambda replace, image, mean: jnp.ones(()), "white"),
     "grey": Named(_grey, "the mean colour of the network's preprocessing"),
     "image_mean": Named(
-        lambda replace, image, mean: image.mean(axis=(0, 1)), "the image's mean colour"
+        lambda replace, image, mean: image.mean(axis=(0, 1)),
+        "the image's mean colour",
+        of_image=True,
     ),
     "segment_mean": Named(
         lambda replace, image, mean: segment_mean(image, replace._labels(image)),
         "each segment's mean colour",
         needs="segments",
+        of_image=True,
     ),
     "blur": Named(
         lambda replace, image, mean: gaussian_blur(
             image, sigma=replace.sigma, radius=replace.radius
         ),
         "the image under a Gaussian blur",
+        of_image=True,
     ),
     "rise_blur": Named(
         lambda replace, image, mean: rise_blur(image, _mean_colour(mean, image)),
         "the image under the blur of RISE's insertion, 11 pixels wide",
+        of_image=True,
     ),
     "gaussian_noise": Named(
         lambda replace, image, mean: gaussian_noise(
@@ -86,7 +93,7 @@ _SPELLINGS = {"gray": "grey", "gray_smooth": "grey_smooth"}
 def canonical_spelling(name: str) -> str:
     """Returns a name in the spelling of this package: `"gray"` is `"grey"`."""
     if not isinstance(name, str):
-        raise ValueError(f"removal must be a name, got {name!r}")
+        raise ValueError(f"removal must be a name, got {brief(name)}")
     return _SPELLINGS.get(name, name)
 
 
@@ -148,16 +155,23 @@ class Replace(Painting):
             object.__setattr__(self, "baseline", _check_picture(self.baseline))
         if self.segments is not None:
             _check_labels(self.segments)
-        check_number("sigma", self.sigma, above=0, note="pixels")
-        check_number("noise_std", self.noise_std, above=0)
+        set_number(self, "sigma", above=0, note="pixels")
+        set_number(self, "noise_std", above=0)
         if self.radius is not None:
-            check_whole("radius", self.radius, least=0, note="pixels; None takes all")
+            set_whole(self, "radius", least=0, note="pixels; None takes all")
+
+    @property
+    def reads_hidden(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the baseline is made of the whole image, hidden pixels included."""
+        if isinstance(self.baseline, str):
+            return BASELINES[self.baseline].of_image
+        return callable(self.baseline)
 
     def _check_name(self, name: str) -> None:
         if name not in BASELINES:
             raise ValueError(
                 f"baseline must be one of {', '.join(BASELINES)}, a colour, an image [H, W, C] or "
-                f"a function image -> image; got {name!r}"
+                f"a function image -> image; got {brief(name)}"
             )
         if BASELINES[name].needs == "key" and self.key is None:
             raise ValueError(f"baseline {name!r} needs key=jax.random.key(seed)")
@@ -267,7 +281,7 @@ def _check_picture(baseline) -> jax.Array | np.ndarray:
     if baseline.ndim == 3:
         check_image(baseline, "baseline")
     elif not jnp.issubdtype(baseline.dtype, jnp.number):
-        raise ValueError(f"baseline must be a colour of C floats, got {baseline!r}")
+        raise ValueError(f"baseline must be a colour of C floats, got {brief(baseline)}")
     check_colours(baseline, "baseline")
     return baseline.astype(np.float32)
 
@@ -278,10 +292,11 @@ def _check_labels(segments) -> None:
     if is_traced(segments):
         return
     labels = np.asarray(segments)
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= labels.size:
+    whole = labels.dtype.kind in "iu" and labels.size > 0
+    if not whole or labels.min() < 0 or labels.max() >= labels.size:
         raise ValueError(
-            f"segments must hold ints from 0 to S - 1, got {labels.dtype} from {labels.min()} to "
-            f"{labels.max()}; renumber them: lmjax.segments.from_labels(label_map)"
+            f"segments must hold ints from 0 to S - 1, got {summarize(labels)}; renumber them: "
+            "lmjax.segments.from_labels(label_map)"
         )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import set_whole
 from lmjax._utils.summary import brief
 from lmjax.removals.average import ReplaceAverage, check_images
 from lmjax.removals.removal import Painting
@@ -55,11 +55,11 @@ class Samples(Painting):
     draws: int = 8
 
     def __post_init__(self):
-        check_whole("draws", self.draws, least=1)
+        set_whole(self, "draws", least=1)
         if self.images is not None:
             object.__setattr__(self, "images", check_images(self.images, "images"))
         most = len(_PHOTOGRAPHS) * _CROPS if self.images is None else len(self.images)
-        check_whole("draws", self.draws, most=most, note="the images there are to draw from")
+        set_whole(self, "draws", most=most, note="the images there are to draw from")
 
     def paint(
         self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None

@@ -46,6 +46,7 @@ class ExplanationStudy(Study):
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("segmenter", self.segmenter, segments.names())
         check_choice("objective", self.objective, OUTPUTS)
         for option, least in (("grid_size", 1), ("n_segments", 1), ("num_samples", 2)):

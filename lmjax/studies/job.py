@@ -74,7 +74,7 @@ class Job:
         if isinstance(study, type) or not isinstance(study, Study):
             raise ValueError(
                 "study must be a lmjax.studies.Study, such as lmjax.studies.SegmentRemoval(); got "
-                f"{study!r}"
+                f"{brief(study)}"
             )
         self.images_per_shard = check_whole("images_per_shard", images_per_shard, least=1)
         self.engine = check_choice("engine", engine, get_args(Engine))
@@ -84,7 +84,7 @@ class Job:
         self.written = source if isinstance(source, str) else None
         if isinstance(source, str):
             if images is not None:
-                check_whole("images", images, least=1)
+                images = check_whole("images", images, least=1)
             source = open_source(source, length=images)
         self.study, self.source = study, source
         mesh = check_mesh(mesh)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TypeVar
 
 from lmjax._utils.registry import Registry
+from lmjax._utils.summary import brief
 from lmjax.studies.study import Study
 
 StudyClass = TypeVar("StudyClass", bound=type[Study])
@@ -46,7 +47,7 @@ def register(study: StudyClass) -> StudyClass:
     if not (isinstance(study, type) and complete):
         raise ValueError(
             "study must be a dataclass derived from lmjax.studies.Study, with a name, a title, "
-            f"rows(), tables() and figures(); got {study!r}"
+            f"rows(), tables() and figures(); got {brief(study)}"
         )
     summary = (study.__doc__ or study.title).strip().splitlines()[0]
     _REGISTRY.register(study.name, study, description=summary)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from lmjax import removals
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.renamed import old_names
+from lmjax._utils.summary import brief
 
 T = TypeVar("T")
 
@@ -122,5 +123,5 @@ def check_whole_numbers(
     if not values or list(values) != (sorted({*values}) if rising else [*dict.fromkeys(values)]):
         raise ValueError(
             f"{name} must be one or more whole numbers, {least} or more, "
-            f"{'rising' if rising else 'each once'}; got {values!r}"
+            f"{'rising' if rising else 'each once'}; got {brief(values)}"
         )

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax import removals
+from lmjax._utils.summary import brief
 from lmjax.removals.masking import Masking
 from lmjax.removals.registry import prototype
 from lmjax.removals.removal import Painting
@@ -97,7 +98,7 @@ def _parse(name: str) -> Augmentation:
     if kind not in MASKING_KINDS or not fill:
         raise ValueError(
             f"augmentations must be {', '.join(PLAIN_KINDS)}, or KIND:FILL with one of the kinds "
-            f"{', '.join(MASKING_KINDS)}, such as patches:grey or patches:layer; got {name!r}"
+            f"{', '.join(MASKING_KINDS)}, such as patches:grey or patches:layer; got {brief(name)}"
         )
     fill = removals.canonical(fill, argument=f"the fill of augmentation {name!r}")
     if removals.needs_segments(fill):

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from lmjax import removals
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_whole, set_plain_numbers
 from lmjax.training.augmentation import parse
 
 
@@ -57,6 +57,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        set_plain_numbers(self)
         for name, least in (
             *(("epochs", 1), ("batch_size", 1), ("accumulate", 1)),
             *(("small_size", 32), ("seed", 0)),

@@ -107,7 +107,7 @@ def train(
     mesh = sharding.mesh_of(mesh.devices.ravel().tolist())
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None:
-        check_whole("checkpoint_steps", checkpoint_steps, least=1)
+        checkpoint_steps = check_whole("checkpoint_steps", checkpoint_steps, least=1)
     same = [job.identity, half_precision, checkpoint_steps, [each.id for each in mesh.devices.flat]]
     sharding.check_same(json.dumps(same), "network, source, test, settings or mesh", mesh)
     with RunFolder(output) as folder:

@@ -366,6 +366,28 @@ def test_what_every_variant_hides_may_be_anything_and_is_never_read(value):
             )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 300.0])
+@pytest.mark.parametrize("baseline", ["image_mean", "blur", "rise_blur", lambda image: image[::-1]])
+def test_what_is_hidden_must_be_colours_where_the_removal_reads_it(baseline, value):
+    replace = Replace(baseline)
+    assert replace.reads_hidden
+    image = IMAGE.copy()
+    image[SEGMENTS == 3] = value
+    keep = KEEP.copy()
+    keep[:, 3] = False
+    network = Predictor(small_classifier(), replace)
+    message = "must hold display colours" if value == 300 else "this removal reads hidden ones too"
+    with pytest.raises(ValueError, match=message):
+        evaluate(network, image, Coalitions(SEGMENTS, keep))
+    with pytest.raises(ValueError, match=message):
+        lmjax.Evaluator(network).images(
+            image[None], keep[:, SEGMENTS], image_of=np.zeros(len(keep), int)
+        )
+    assert not Replace("grey_smooth").reads_hidden
+    calibrated = lmjax.removals.calibrated(replace, np.eye(2), np.arange(2))
+    assert calibrated.reads_hidden
+
+
 def test_some_variants_may_hide_everything():
     masks = np.stack([np.ones((H, W)), np.zeros((H, W))])
     assert np.isfinite(evaluate(predictor(), IMAGE, masks)).all()

@@ -111,6 +111,9 @@ def what_is_wrong(error: BaseException) -> str | None:
         return None  # the system's, which names the file
     if "embedded null byte" in str(error):
         return None  # Python's, of any path
+    notes = getattr(error, "__notes__", ())
+    if any(note.startswith("layer_mask: function must") for note in notes):
+        return None  # the user's network refuses the images, whose shape the note says
     if not isinstance(error, ValueError | TypeError | OSError | ImportError):
         return name
     if not _is_raised_by_lmjax(error):

@@ -43,6 +43,18 @@ def test_rows_are_those_of_the_study_in_the_order_of_images(tmp_path):
     assert sorted(shards(tmp_path)) == [f"{name}.parquet" for name in names]
 
 
+def test_numbers_of_numpy_are_settings_as_those_of_python_are(tmp_path):
+    plain = studies.SegmentRemoval(seed=3, n_segments=20, fractions=(0.0, 0.5))
+    given = {"seed": np.int64(3), "n_segments": np.float32(20), "fractions": np.array([0.0, 0.5])}
+    study = studies.SegmentRemoval(**given)
+    assert study == plain
+    assert [type(study.seed), type(study.n_segments)] == [int, int]
+    assert run(tmp_path, study=fakes.Brightness(seed=3)).num_rows == 30
+    assert run(tmp_path, study=fakes.Brightness(seed=np.uint8(3))).num_rows == 30  # goes on with it
+    with pytest.raises(ValueError, match="seed must be a whole number, 0 or more"):
+        run(tmp_path / "other", study=fakes.Brightness(seed=np.float32(3.5)))
+
+
 def test_kills_cost_the_shard_under_way_and_nothing_else(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.studies.killed", str(tmp_path)],

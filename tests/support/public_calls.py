@@ -200,7 +200,7 @@ def _metrics() -> dict[str, Call]:
         "max_sensitivity": call(metrics.max_sensitivity, Brightest.head, IMAGE, key=KEY),
         "occlusion_area": call(metrics.occlusion_area, CURVE),
         "pointing_game": call(metrics.pointing_game, HEATMAP, OBJECT),
-        "random_logit": call(metrics.random_logit, LOGITS.__getitem__, 0, num_classes=3, key=KEY),
+        "random_logit": call(metrics.random_logit, _map_of, 0, num_classes=3, key=KEY),
         "relevance_gain": call(metrics.relevance_gain, LATER, CURVE),
         "relevance_mass_accuracy": call(metrics.relevance_mass_accuracy, HEATMAP, OBJECT),
         "relevance_rank_accuracy": call(metrics.relevance_rank_accuracy, HEATMAP, OBJECT),
@@ -212,6 +212,10 @@ def _metrics() -> dict[str, Call]:
         "unchanged_predictions": call(metrics.unchanged_predictions, classes, others),
         "win_rates": call(metrics.win_rates, LOGITS, key=KEY, num_resamples=20),
     }
+
+
+def _map_of(target: int):
+    return LOGITS[target % len(LOGITS)]
 
 
 def _masks() -> dict[str, Call]:

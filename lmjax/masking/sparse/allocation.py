@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmjax._utils.summary import brief
 from lmjax.masking.sparse import sharing
 from lmjax.masking.sparse.positions import Layout, Positions
 from lmjax.masking.windows import NEIGHBOURS, Window, touched
@@ -74,7 +75,7 @@ class Allocation:
                 return touched(self.mask(before), window) if keep is None else self.mask(keep)
             case "alone":
                 return self.mask(parents[0])
-        raise ValueError(f"positions must be of a known kind, got {positions.kind!r}")
+        raise ValueError(f"positions must be of a known kind, got {brief(positions.kind)}")
 
     def owner(self, positions: Positions) -> np.ndarray:
         """Returns the first variant with the same value at each position, `[N, H, W]`; or -1."""

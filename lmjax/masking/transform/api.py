@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from lmjax._utils.checks import check_choice
+from lmjax._utils.summary import brief
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
@@ -60,9 +61,9 @@ def layer_mask(
       ValueError: an option that is not one of those above.
     """
     if not callable(function):
-        raise ValueError(f"function must be callable as (params, images), got {function!r}")
+        raise ValueError(f"function must be callable as (params, images), got {brief(function)}")
     if until is not None and not isinstance(until, str):
-        raise ValueError(f"until must be the name of a module, or None; got {until!r}")
+        raise ValueError(f"until must be the name of a module, or None; got {brief(until)}")
     check_choice("padding", padding, ("neighbor", "none", "partial"))
     check_choice("layout", layout, _IMAGE_AXES)
     return LayerMasked(function, padding, until, layout, shortcuts)
@@ -86,7 +87,7 @@ def register_rule(primitive: str, rule: Rule | Literal["elementwise"]) -> None:
       >>> register_rule("fused_silu", lambda operation, x: operation.instead(jax.nn.silu, x))
     """
     if rule != "elementwise" and not callable(rule):
-        raise ValueError(f"rule must be a function or 'elementwise', got {rule!r}")
+        raise ValueError(f"rule must be a function or 'elementwise', got {brief(rule)}")
     rules.RULES[primitive] = elementwise if isinstance(rule, str) else rule
 
 
@@ -172,7 +173,7 @@ class LayerMasked:
         leaves, structure = jax.tree.flatten(params)
         for leaf in leaves:
             if isinstance(leaf, str | bytes):
-                raise ValueError(f"params must be arrays, in any pytree; got {leaf!r}")
+                raise ValueError(f"params must be arrays, in any pytree; got {brief(leaf)}")
         avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
         key = structure, avals, tuple(images.shape), images.dtype
         if key in self._traced:
@@ -220,7 +221,7 @@ class LayerMasked:
             return
         names = dict.fromkeys(part for scope in trace.scopes for part in scope.split("/") if part)
         raise ValueError(
-            f"until must be the name of a module of the network, got {self.until!r}; "
+            f"until must be the name of a module of the network, got {brief(self.until)}; "
             f"it has {', '.join(list(names)[:40]) or 'no named modules'}"
         )
 
@@ -232,12 +233,11 @@ class LayerMasked:
                 f"images must be {self.layout}, an array of 4 axes, got {what}; the arguments are "
                 "(params, images, masks)"
             )
-        images = jnp.asarray(images)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images must be floating point and normalised, got dtype {images.dtype}"
             )
-        return images
+        return jnp.asarray(images)
 
 
 def _shown(structure: Any) -> str:

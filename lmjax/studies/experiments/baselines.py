@@ -146,6 +146,7 @@ class BaselineDependence(Study):
     region: int = 9
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals)
         check_removals(self.scorers, "scorers")
         check_choices("generators", self.generators, GENERATORS)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.summary import brief
 from lmjax.studies.about import About
 from lmjax.studies.figures import group_rows, lines_of_removals, note_of_shares
 from lmjax.studies.images import ImageBatch
@@ -86,10 +87,11 @@ class Concordance(Study):
     shares: tuple[float, ...] = (200 / 224, 128 / 224, 64 / 224, 32 / 224)
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals)
         steps = np.diff(self.shares, prepend=1.0, append=0.0)
         if len(self.shares) == 0 or (steps >= 0).any():
-            raise ValueError(f"shares must fall from below 1 to above 0, got {self.shares!r}")
+            raise ValueError(f"shares must fall from below 1 to above 0, got {brief(self.shares)}")
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []

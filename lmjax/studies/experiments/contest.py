@@ -13,6 +13,7 @@ import pyarrow as pa
 from lmjax._utils.checks import check_choice, check_choices, check_whole
 from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
+from lmjax._utils.summary import brief
 from lmjax.evaluation.outputs import Output
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
@@ -132,12 +133,15 @@ class RemovalContest(Study):
     steps: int = 10
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals, segments="shape" not in self.parts)
         check_choices("parts", self.parts, PARTS)
         check_whole_numbers("n_segments", self.n_segments, rising=True)
         check_choice("segmenter", self.segmenter, segmenters.names())
         if len(self.fractions) < 2:
-            raise ValueError(f"fractions must be two or more, from 0 to 1; got {self.fractions!r}")
+            raise ValueError(
+                f"fractions must be two or more, from 0 to 1; got {brief(self.fractions)}"
+            )
         check_whole("steps", self.steps, least=1)
         for judge in self.judges:
             if judge != OWN:

@@ -102,6 +102,7 @@ class InDomainJudges(Study):
     most: float = 0.1
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals, segments=True)
         object.__setattr__(self, "methods", tuple(map(methods.new_name, self.methods)))
         check_choices("methods", self.methods, _binary_methods())

@@ -96,6 +96,7 @@ class FeatureLinearity(Study):
     patches: int = 4
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals)
         check_whole_numbers("sizes", self.sizes, rising=True)
         check_whole("patches", self.patches, least=2)

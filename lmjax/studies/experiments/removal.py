@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.sizes import power_of_two
+from lmjax._utils.summary import brief
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
@@ -111,12 +112,15 @@ class SegmentRemoval(Study):
     similarity: str | None = for_tables(None)
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals, segments=True)
         check_choices("segmenters", self.segmenters, segmenters.names())
         check_choices("orders", self.orders, ORDERS)
         steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
         if len(self.fractions) == 0 or (steps <= 0).any():
-            raise ValueError(f"fractions must rise from 0 to 1 at most, got {self.fractions!r}")
+            raise ValueError(
+                f"fractions must rise from 0 to 1 at most, got {brief(self.fractions)}"
+            )
         for option in ("grid_size", "n_segments"):
             if getattr(self, option) is not None:
                 check_whole(option, getattr(self, option), least=1)
@@ -136,7 +140,7 @@ class SegmentRemoval(Study):
         if self.saliency not in (OBJECT, SOURCE, *networks):
             raise ValueError(
                 f"saliency must be {OBJECT!r}, {SOURCE!r} or one of the networks "
-                f"{', '.join(networks)}; got {self.saliency!r}"
+                f"{', '.join(networks)}; got {brief(self.saliency)}"
             )
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:

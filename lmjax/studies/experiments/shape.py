@@ -93,6 +93,7 @@ class MaskShape(Study):
     least_images: int = for_tables(10)
 
     def __post_init__(self):
+        super().__post_init__()
         check_removals(self.removals)
         check_whole_numbers("margins", self.margins, least=0, rising=True)
 
