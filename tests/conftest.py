@@ -24,6 +24,7 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.devices()  # JAX runs, on one device: studies in this process do not divide the CPU
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -94,7 +94,8 @@ def lime(
         raises.
 
     Warns:
-      UserWarning: fewer than 10 samples a segment; once in a call of `lmjax.explain`.
+      UserWarning: fewer than 10 samples a segment; once in a call of `lmjax.explain` and in a
+        study.
     """
     if not isinstance(surrogate, Surrogate):
         raise ValueError(f"surrogate must be a lmjax.attribution.Surrogate, got {brief(surrogate)}")

@@ -12,6 +12,7 @@ from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
 from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
+from lmjax.cli.devices import divide_cpu, tell
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
 from lmjax.evaluation.evaluator import Engine
@@ -36,7 +37,7 @@ LESS_MEMORY = "use fewer segments, masks or samples, as far as the study has opt
 # The first process to finish waits this long for the others, seconds.
 _LONGEST_STUDY = 30 * 24 * 3600
 
-_OLD_OPTIONS = {"out": "output", "devices": "processes"}
+_OLD_OPTIONS = {"out": "output"}
 
 Formats = tuple[Literal["png", "pdf", "svg"], ...]
 
@@ -55,7 +56,9 @@ Args:
     formats: of figures: png, pdf or svg, one or more.
     engine: how variants are evaluated (help(lmjax.Evaluator)); auto takes the way that is expected
         to be fastest.
-    batch_size: variants computed together; chosen by default.
+    batch_size: variants that a device computes together; chosen by default.
+    devices: how many devices JAX sees in the CPU, which share the variants; by default one for each
+        core, at most 8. 1 leaves its cores to each operation in turn. GPUs and TPUs are all used.
     images_per_shard: images that are stored together; a kill costs no more than these.
     shard: i/n does every n-th part of the work, from the i-th: n processes share it. 0/1, all of
         it, by default.
@@ -100,6 +103,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         formats: Formats = ("png",),
         engine: Engine = "auto",
         batch_size: OptionalInt = None,
+        devices: OptionalInt = None,
         images_per_shard: int = IMAGES_PER_SHARD,
         shard: OptionalStr = None,
         distributed: bool = False,
@@ -108,7 +112,9 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         processes: OptionalInt = None,
     ) -> None:
         reporting.check_formats(formats)
+        divided = divide_cpu(devices)
         part = which_part(shard, distributed)
+        tell(devices, by_default=divided)
         if processes is not None and not dry_run:
             raise ValueError(
                 f"processes {processes} is for --dry-run; --shard or --distributed shares a run "

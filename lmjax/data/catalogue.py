@@ -69,7 +69,7 @@ DATASETS = (
     ),
     Dataset(
         "pixel-imagenet:pixel-imagenet-v2,images=ILSVRC2012/train",
-        "425,000 training images of ImageNet, 848 classes; objects segmented from their boxes",
+        "485,000 training images of ImageNet, 946 classes; objects segmented from their boxes",
         "masks: none stated; images: as ImageNet",
         "Zhang et al. 2020, Interactive Object Segmentation With Inside-Outside Guidance, CVPR",
         get="https://github.com/shiyinzhang/Pixel-ImageNet has the link; ILSVRC2012_img_train.tar "

@@ -141,8 +141,8 @@ def efficient_mprt(
       ValueError: as `mprt`.
 
     References:
-      Hedstroem et al. 2024, "A fresh look at sanity checks for saliency maps" (arXiv 2401.06465),
-      the efficient MPRT; with 100 bins as in Quantus.
+      Hedstroem et al. 2024, "Sanity checks revisited" (arXiv 2401.06465), the efficient MPRT; with
+      100 bins as in Quantus.
     """
     num_bins = check_whole("num_bins", num_bins, least=2)
     check_function("explain", explain, "(classifier) -> heatmap")

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
 from lmjax._utils.interruption import stop_if_noted
+from lmjax._utils.notices import said_once
 from lmjax._utils.renamed import renamed
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
@@ -35,6 +36,7 @@ _TRIED_IMAGES = 16
 
 
 @renamed(out="output", networks="models")
+@said_once()
 def run(
     study: Study,
     source: Source | str,
@@ -187,6 +189,7 @@ class Cost(NamedTuple):
 
 
 @renamed(networks="models")
+@said_once()
 def estimate(
     study: Study,
     source: Source | str,

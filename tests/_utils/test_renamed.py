@@ -80,7 +80,7 @@ def test_stored_settings_are_read_by_their_old_names_without_a_warning():
         ("explain a.jpg --samples=9 --topk 2", "explain a.jpg --num-samples=9 --top-k 2"),
         ("explain --n_segments 9 --segments grid", "explain --n_segments 9 --segmenter grid"),
         ("study lime --out runs/a --samples 9", "study lime --output runs/a --num-samples 9"),
-        ("study removal --devices 2 --samples 9", "study removal --processes 2 --samples 9"),
+        ("study removal --out a --samples 9", "study removal --output a --samples 9"),
         ("train network a --out b", "train network a --output b"),
         ("data wordnet --out b", "data wordnet --output b"),
         ("models --out", "models --out"),

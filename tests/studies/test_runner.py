@@ -15,6 +15,7 @@ import pytest
 
 import lmjax
 from lmjax import studies
+from lmjax._utils import notices
 from lmjax.studies.run_folder import MANIFEST
 from lmjax.studies.runner import open_run
 from tests.studies import fakes
@@ -53,6 +54,25 @@ def test_numbers_of_numpy_are_settings_as_those_of_python_are(tmp_path):
     assert run(tmp_path, study=fakes.Brightness(seed=np.uint8(3))).num_rows == 30  # goes on with it
     with pytest.raises(ValueError, match="seed must be a whole number, 0 or more"):
         run(tmp_path / "other", study=fakes.Brightness(seed=np.float32(3.5)))
+
+
+class Warned(fakes.Brightness):
+    """Is warned of the same thing for every image."""
+
+    def rows(self, batch):
+        for sample in batch.samples:
+            notices.warn("samples", f"few samples, image {sample.index}", stacklevel=1)
+        return super().rows(batch)
+
+
+def test_a_warning_about_one_thing_comes_once_in_a_run_and_in_an_estimate(tmp_path):
+    study = Warned()
+    with pytest.warns(UserWarning, match="few samples, image 0") as said:
+        run(tmp_path, study=study)
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match="few samples, image 0") as said:
+        studies.estimate(study, fakes.Source(10), models=NETWORKS)
+    assert len(said) == 1
 
 
 def test_kills_cost_the_shard_under_way_and_nothing_else(tmp_path):

@@ -1,6 +1,6 @@
 """ResNet-D, as timm defines it, under layer masking.
 
-Source: He et al. 2019, "Bag of Tricks for Image Classification" (arXiv 1812.01187), section 4.2:
+Source: He et al. 2018, "Bag of Tricks for Image Classification" (arXiv 1812.01187), section 4.2:
 three 3x3 convolutions in the stem, and averages before the convolution of a strided shortcut.
 Submodules carry timm's names.
 """
