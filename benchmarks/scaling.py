@@ -1,6 +1,7 @@
 """More devices, larger batches, many hosts, and reading beside a study.
 
 python -m benchmarks.scaling devices    # 1, 2, 4, ... devices of this machine
+python -m benchmarks.scaling study    # a study on one device, and on one for each core
 python -m benchmarks.scaling batches    # batch sizes on the device at hand, such as a GPU
 python -m benchmarks.scaling hosts runs/removal    # many processes, simulated
 python -m benchmarks.scaling reading    # images from JPEG files against images in memory
@@ -110,6 +111,58 @@ def devices(
     show(rows(), **dataclasses.asdict(setting), batch_size=batch_size)
     for process in processes.values():
         process.shutdown()
+
+
+def study(
+    network: str = "resnet18_digits",
+    source: str = "digit-scenes",
+    *,
+    images: int = 60,
+    removals: tuple[str, ...] = ("layer", "grey"),
+    rounds: int = 5,
+) -> None:
+    """Measures a removal study on the CPU as one device, and as one for each core.
+
+    Each is a process of its own, which has compiled before; as many cores as there are.
+
+    Args:
+        network: its name.
+        source: of the images.
+        images: how many.
+        removals: of the study.
+        rounds: how often each runs.
+    """
+    cores = len(os.sched_getaffinity(0))
+    processes = {
+        count: fresh_process({"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)})
+        for count in (1, cores)
+    }
+
+    def run(count: int) -> Usage:
+        submitted = processes[count].submit(_run_study, network, source, images, removals)
+        return submitted.result()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        times = take_turns({count: functools.partial(run, count) for count in processes}, rounds)
+        for count, took in times.items():
+            yield {
+                "devices": count,
+                "images/s": float(images / np.median(took.wall)),
+                "cores busy": float(np.median(took.cpu / took.wall)),
+                "against one device": ratio(times[1].wall, took.wall),
+            }
+
+    show(rows(), network=network, source=source, images=images, removals=removals, cores=cores)
+    for process in processes.values():
+        process.shutdown()
+
+
+def _run_study(network: str, source: str, images: int, removals: tuple[str, ...]) -> Usage:
+    """Runs a removal study in an empty folder."""
+    settings = lmjax.studies.SegmentRemoval(removals=removals, orders=("random",))
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"models": (network,), "images": images, "output": folder}
+        return measure(lambda: lmjax.studies.run(settings, source, **options))
 
 
 def batches(
@@ -372,6 +425,6 @@ def reading(
 
 if __name__ == "__main__":
     app = tyro.extras.SubcommandApp()
-    for command in (devices, batches, hosts, reading):
+    for command in (devices, study, batches, hosts, reading):
         app.command(command)
     app.cli()

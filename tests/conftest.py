@@ -15,10 +15,17 @@ def pytest_configure():
 
 
 def pytest_collection_finish():
-    """Keeps the garbage collector off imported modules, which hold a million objects."""
+    _freeze()
+    gc.set_threshold(10_000)
+
+
+def _freeze():
+    """Keeps the garbage collector off all there is: modules and programs are millions of objects.
+
+    JAX's checker of leaks collects for every trace: tests of it took six times as long without.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,7 +51,8 @@ def _few_memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
-        gc.collect()
+        gc.unfreeze()
+    _freeze()
 
 
 @pytest.fixture
