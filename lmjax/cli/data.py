@@ -45,6 +45,7 @@ def cutout_scenes(
     seed: int = 0,
     size: int = 256,
     backgrounds: str = "photographs",
+    sides: Annotated[tuple[float, float], arg(metavar="LOW HIGH")] = (0.35, 0.60),
     stamps: Annotated[Path | None, arg(metavar="DIR")] = None,
 ) -> None:
     """Writes scenes of cut-out objects of ImageNet's classes, with exact masks.
@@ -60,6 +61,7 @@ def cutout_scenes(
         seed: another seed has other places, sizes and backgrounds.
         size: height and width in pixels.
         backgrounds: photographs, grey, white, or a folder of pictures.
+        sides: range of the longer side of an object, as a share of the middle 7/8 of the image.
         stamps: folder of the stamps, if it is not /usr/share/tuxpaint/stamps.
     """
     from lmjax.data import catalogue, prepare_cutout_scenes
@@ -72,6 +74,7 @@ def cutout_scenes(
         seed=seed,
         size=size,
         backgrounds=backgrounds,
+        sides=sides,
         stamps=stamps,
     )
     say(f'prepared; take it with --source "{builder.source}"')

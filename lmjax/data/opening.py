@@ -213,16 +213,28 @@ def _cutout_scenes(
     seed: str = "0",
     size: str = "256",
     backgrounds: str = "photographs",
+    sides: str = "0.35-0.6",
     stamps: str | None = None,
     length: int = _SCENES,
 ) -> Source:
     from lmjax.data.cutouts.scenes import CutoutScenes
 
+    low, _, high = sides.partition("-")
+    try:
+        shares = float(low), float(high)
+    except ValueError:
+        raise ValueError(f"sides must be LOW-HIGH, such as 0.35-0.6; got {sides!r}") from None
+
     for name, value in (("seed", seed), ("size", size)):
         if not value.isdecimal():
             raise ValueError(f"{name} must be a number, got {value!r}")
     return CutoutScenes(
-        length=length, seed=int(seed), size=int(size), backgrounds=backgrounds, stamps=stamps
+        length=length,
+        seed=int(seed),
+        size=int(size),
+        backgrounds=backgrounds,
+        sides=shares,
+        stamps=stamps,
     )
 
 
@@ -239,7 +251,7 @@ _BUILTIN = {
         _digit_scenes,
         "Handwritten digits on photographs, made on demand, with exact masks.",
     ),
-    "cutout-scenes[,backgrounds=KIND][,stamps=PATH][,seed=N][,size=N]": (
+    "cutout-scenes[,backgrounds=KIND][,sides=LOW-HIGH][,stamps=PATH][,seed=N][,size=N]": (
         _cutout_scenes,
         "Cut-outs of ImageNet's classes on photographs, made on demand, with exact masks.",
     ),

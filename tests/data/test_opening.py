@@ -38,6 +38,11 @@ def test_cutout_scenes_have_options(tmp_path):
     expected = CutoutScenes(seed=3, size=64, backgrounds="white", stamps=tmp_path)
     assert source.version == expected.version
     assert len(source) == 7
+    large = open_source(f"cutout-scenes,stamps={tmp_path},sides=0.7-1")
+    assert large.version == CutoutScenes(sides=(0.7, 1), stamps=tmp_path).version
+    for sides, message in (("0.3", "LOW-HIGH, such as 0.35-0.6; got '0.3'"), ("0.9-0.3", "shares")):
+        with pytest.raises(ValueError, match=f"sides must be .*{message}"):
+            open_source(f"cutout-scenes,stamps={tmp_path},sides={sides}")
 
 
 @pytest.mark.usefixtures("pets")

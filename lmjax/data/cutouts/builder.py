@@ -20,7 +20,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax.data.cutouts.backgrounds import KINDS, PHOTOGRAPHS
 from lmjax.data.cutouts.recognition import recognised
-from lmjax.data.cutouts.scenes import SIZE, CutoutScene, CutoutScenes
+from lmjax.data.cutouts.scenes import SIDES, SIZE, CutoutScene, CutoutScenes
 from lmjax.data.imagenet.synsets import synsets
 from lmjax.data.tfds.building import encoded
 from lmjax.models import load
@@ -95,6 +95,7 @@ def prepare_cutout_scenes(
     seed: int = 0,
     size: int = SIZE,
     backgrounds: str | os.PathLike = PHOTOGRAPHS,
+    sides: tuple[float, float] = SIDES,
     stamps: str | os.PathLike | None = None,
 ) -> CutoutScenesBuilder:
     """Writes cut-out scenes as array_record files, unless they are there already.
@@ -111,7 +112,7 @@ def prepare_cutout_scenes(
       model: a network of ImageNet's classes, `NAME` or `NAME=WEIGHTS` as `lmjax study --models`
         takes it. With it, only scenes that it recognises are written, up to 20 of each stamp being
         tried; their label is the class that it gives (`lmjax.data.recognised`).
-      seed, size, backgrounds, stamps: as of `CutoutScenes`.
+      seed, size, backgrounds, sides, stamps: as of `CutoutScenes`.
 
     Returns:
       The builder. ``builder.as_data_source("test")[i]`` is a dict of ``id``, ``image`` (uint8
@@ -124,7 +125,8 @@ def prepare_cutout_scenes(
         already.
       OSError: the folder cannot be written.
     """
-    scenes = CutoutScenes(length=0, seed=seed, size=size, backgrounds=backgrounds, stamps=stamps)
+    given = {"backgrounds": backgrounds, "sides": sides, "stamps": stamps}
+    scenes = CutoutScenes(length=0, seed=seed, size=size, **given)
     config = _config(scenes, length, per_stamp, model)
     builder = CutoutScenesBuilder(
         data_dir=os.path.expanduser(data_dir), config=config, file_format="array_record"
@@ -147,6 +149,8 @@ def _config(
         )
     kind = scenes.backgrounds if scenes.backgrounds in KINDS else Path(scenes.backgrounds).name
     name = f"{kind}{length}_each{per_stamp}_seed{scenes.seed}_size{scenes.size}"
+    if scenes.sides != SIDES:
+        name = f"{name}_sides{scenes.sides[0]:g}-{scenes.sides[1]:g}"
     name = name if network is None else f"{name}_{network}"
     description = f"{length} scenes, at most {per_stamp} of each stamp"
     if network is not None:

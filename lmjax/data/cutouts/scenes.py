@@ -1,7 +1,8 @@
 """Cut-out scenes: photographic cut-outs on photographs, with exact masks, for ImageNet's networks.
 
 The cut-outs are stamps of Debian's package tuxpaint-stamps-default (`lmjax.data.cutouts.stamps`).
-Each scene is one of them, at 35 to 60% of the side that networks see, on a crop of a photograph.
+Each scene is one of them, by default at 35 to 60% of the side that networks see, on a crop of a
+photograph.
 
     scenes = CutoutScenes(length=500)
     scene = scenes[0]
@@ -15,11 +16,13 @@ opacity is applied in integers. So machines agree where their files and versions
 import copy
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_numbers, check_whole
+from lmjax._utils.summary import brief
 from lmjax.data.cutouts import backgrounds as photographs
 from lmjax.data.cutouts import stamps as cutouts
 from lmjax.data.imagenet.synsets import imagenet_classes
@@ -28,7 +31,9 @@ from lmjax.data.source import Scenes, files_version
 SIZE = 256
 """Height and width of a scene in pixels: networks that resize to it do not change it."""
 
-_SIDES = (0.35, 0.60)  # longer side of a cut-out, as a share of the part that networks see
+SIDES = (0.35, 0.60)
+"""Range of the longer side of a cut-out, as a share of the part that networks see."""
+
 _SMALLEST = 32
 _OPAQUE = 128
 
@@ -78,14 +83,16 @@ class CutoutScenes(Scenes[CutoutScene]):
       backgrounds: "photographs", those of scikit-image and scikit-learn, and Debian's wallpapers
         where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a
         folder of pictures.
+      sides: range from which the longer side of a cut-out is drawn, as a share of the part that
+        networks see, above 0 and at most 1.
       stamps: a folder laid out as /usr/share/tuxpaint/stamps, which None takes.
 
     Attributes:
       stamps: names of the stamps that are there.
 
     Raises:
-      ValueError: a negative length or seed, a size below 32, no stamps, or no backgrounds. A stamp
-        or photograph that is damaged raises it when a scene needs it.
+      ValueError: a negative length or seed, a size below 32, sides that are no range, no stamps, or
+        no backgrounds. A stamp or photograph that is damaged raises it when a scene needs it.
     """
 
     def __init__(
@@ -95,12 +102,14 @@ class CutoutScenes(Scenes[CutoutScene]):
         seed: int = 0,
         size: int = SIZE,
         backgrounds: str | os.PathLike = photographs.PHOTOGRAPHS,
+        sides: tuple[float, float] = SIDES,
         stamps: str | os.PathLike | None = None,
     ) -> None:
         self.length = check_whole("length", length, least=0)
         self.seed = check_whole("seed", seed, least=0)
         self.size = check_whole("size", size, least=_SMALLEST)
         self.backgrounds = os.fspath(backgrounds)
+        self.sides = _check_sides(sides)
         self._photographs = photographs.find(backgrounds)
         self._stamps = cutouts.find(stamps)
 
@@ -121,7 +130,8 @@ class CutoutScenes(Scenes[CutoutScene]):
         right = [(stamp, cutouts.labels()[stamp]) for stamp in self._stamps]
         kind = self.backgrounds if self.backgrounds in photographs.COLOURS else "photographs"
         digest = files_version(files, right, *self._photographs)
-        return f"cutout_scenes/{kind}/{self.seed}/{self.size}/1/{digest}"
+        sides = "" if self.sides == SIDES else f"/{self.sides[0]:g}-{self.sides[1]:g}"
+        return f"cutout_scenes/{kind}/{self.seed}/{self.size}{sides}/1/{digest}"
 
     def with_length(self, length: int) -> "CutoutScenes":
         """Returns the same sequence with another length."""
@@ -132,14 +142,14 @@ class CutoutScenes(Scenes[CutoutScene]):
     def __repr__(self) -> str:
         return (
             f"CutoutScenes(length={self.length}, seed={self.seed}, size={self.size}, "
-            f"backgrounds={self.backgrounds!r}, {len(self._stamps)} stamps)"
+            f"backgrounds={self.backgrounds!r}, sides={self.sides}, {len(self._stamps)} stamps)"
         )
 
     def _make(self, index: int) -> CutoutScene:
         number, which = divmod(index, len(self._stamps))
         stamp = self.stamps[which]
         rng = _generator(stamp, number, self.seed)
-        cutout, corner = _place(self._stamps[stamp], rng, self.size)
+        cutout, corner = _place(self._stamps[stamp], rng, self.size, self.sides)
         photograph, background = self._background(rng)
         image, opacity = _paste(cutout, corner, background)
         right = cutouts.labels()[stamp]
@@ -168,10 +178,21 @@ def _generator(stamp: str, number: int, seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(key))
 
 
-def _place(path: str, rng: np.random.Generator, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+def _check_sides(sides: Sequence[float]) -> tuple[float, float]:
+    found = check_numbers("sides", sides)
+    if found.shape != (2,) or not 0 < found[0] <= found[1] <= 1:
+        raise ValueError(
+            f"sides must be two shares, above 0 and at most 1, the lower first; got {brief(sides)}"
+        )
+    return float(found[0]), float(found[1])
+
+
+def _place(
+    path: str, rng: np.random.Generator, size: int, sides: tuple[float, float]
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Draws the size and the place of a cut-out; returns its pixels and its row and column."""
     seen = size * 7 // 8
-    cutout = cutouts.enlarge(path, round(rng.uniform(*_SIDES) * seen))
+    cutout = cutouts.enlarge(path, round(rng.uniform(*sides) * seen))
     margin = (size - seen) // 2
     top, left = (margin + int(rng.integers(seen - length + 1)) for length in cutout.shape[:2])
     return cutout, (top, left)

@@ -55,6 +55,17 @@ def test_what_is_there_is_not_made_twice_nor_taken_for_other_scenes(folder, tmp_
         prepare_cutout_scenes(folder, stamps=others, **OPTIONS)
 
 
+def test_other_sides_are_another_dataset(folder, tmp_path):
+    options = {**OPTIONS, "length": 1, "stamps": folder / "stamps"}
+    builder = prepare_cutout_scenes(tmp_path, sides=(0.7, 1.0), **options)
+    assert "size64_sides0.7-1[test]" in builder.source
+    (example,) = open_source(builder.source)
+    (usual,) = CutoutScenes(
+        length=1, size=64, seed=2, **{k: options[k] for k in ("backgrounds", "stamps")}
+    )
+    assert example.object_mask.sum() > 2 * usual.object_mask.sum()
+
+
 def test_with_a_network_scenes_are_those_it_recognises(folder, tmp_path, monkeypatch):
     asked = []
 

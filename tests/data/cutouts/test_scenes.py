@@ -52,15 +52,17 @@ def test_opacity_mixes_both(tmp_path):
     assert tight[-1] == columns[-1]
 
 
-def test_cut_outs_have_the_size_and_place_that_networks_see(files):
+@pytest.mark.parametrize(("low", "high"), [(0.35, 0.6), (0.7, 1.0)])
+def test_cut_outs_have_the_size_and_place_that_networks_see(files, low, high):
+    given = {} if low < 0.5 else {"sides": (low, high)}  # the lower ones are the default
     sides = []
-    for scene in CutoutScenes(length=90, stamps=files[0], backgrounds="white"):
+    for scene in CutoutScenes(length=90, stamps=files[0], backgrounds="white", **given):
         rows, columns = (np.flatnonzero(scene.object_mask.any(axis=axis)) for axis in (1, 0))
         assert min(rows[0], columns[0]) >= 16
         assert max(rows[-1], columns[-1]) < 240
         sides.append(max(np.ptp(rows), np.ptp(columns)) + 1)
-    assert 0.33 <= min(sides) / 224 < 0.38  # the softest edge rounds to nothing
-    assert 0.57 < max(sides) / 224 <= 0.61
+    assert low - 0.02 <= min(sides) / 224 < low + 0.03  # the softest edge rounds to nothing
+    assert high - 0.03 < max(sides) / 224 <= high + 0.01
 
 
 def test_networks_see_the_middle_unchanged(scenes):
@@ -119,6 +121,9 @@ def test_versions_tell_files_apart(files, tmp_path):
     before = CutoutScenes(**given).version
     assert CutoutScenes(length=3, **given).version == before
     assert before.startswith("cutout_scenes/grey/0/256/1/")
+    assert CutoutScenes(sides=[0.35, 0.6], **given).version == before
+    large = CutoutScenes(sides=(0.7, 1), **given).version
+    assert large.startswith("cutout_scenes/grey/0/256/0.7-1/1/")
     (given["stamps"] / f"{fake.NAMES[1]}.png").unlink()
     assert CutoutScenes(**given).version != before
     assert CutoutScenes(stamps=files[0], backgrounds="white").version != before
@@ -225,6 +230,14 @@ def test_a_damaged_stamp_is_an_error_of_its_scenes_alone(tmp_path, damage, messa
     [
         ({"length": -1}, "length must be a whole number, 0 or more; got -1"),
         ({"seed": -1}, "seed must be"),
+        (
+            {"sides": (0.6, 0.3)},
+            r"sides must be two shares, above 0 and at most 1.*got \(0.6, 0.3\)",
+        ),
+        ({"sides": (0.6, 1.1)}, "sides must be two shares"),
+        ({"sides": (0, 0.5)}, "sides must be two shares"),
+        ({"sides": 0.5}, "sides must be two shares"),
+        ({"sides": (0.5, float("nan"))}, "sides must be two shares"),
         ({"size": 31}, "size must be a whole number, 32 or more; got 31"),
         (
             {"backgrounds": "pink"},
