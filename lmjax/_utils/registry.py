@@ -79,7 +79,8 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        return any(name in each for each in (self._entries, self._found(), self._old_names))
+        known = name in self._entries or name in self._old_names
+        return known or name in self._found()  # which reads the metadata of all that is installed
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -5,6 +5,7 @@ sequence can be drawn by itself, and a continued run draws the same samples as o
 `random_keep` (in `lmjax.masks.coalitions`) is LIME's sampler.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.keys import check_key
 from lmjax._utils.sizes import power_of_two, segments_size
@@ -36,12 +38,20 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
     Returns:
       The samples, as NumPy arrays with a leading axis of `last - first`.
     """
+
+    def block(key: jax.Array, numbers: np.ndarray) -> Any:
+        return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+
+    return _numbered(block, first, last, key=key)
+
+
+def _numbered(block: Callable, first: int, last: int, *, key: jax.Array) -> Any:
+    """Draws samples by a function of a key and of the numbers of a block of them."""
     key, blocks = threefry(key), []
     with jax.threefry_partitionable(True):
         for start in range(first, max(last, first + 1), _BLOCK):
             numbers = np.arange(start, start + _BLOCK, dtype=np.uint32)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-            blocks.append(jax.tree.map(np.asarray, jax.vmap(draw)(keys)))
+            blocks.append(jax.tree.map(np.asarray, block(key, numbers)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: last - first], *blocks)
 
 
@@ -51,11 +61,15 @@ def numbered_bits(num_segments: int, first: int, last: int, *, key: jax.Array) -
     Returns:
       uint32 `[last - first, S]`; entry (i, j) depends on the key, on i and on j alone.
     """
+    block = functools.partial(_bits, size=segments_size(num_segments))
+    return _numbered(block, first, last, key=key)[:, :num_segments]
 
-    def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bits(key, (segments_size(num_segments),), np.uint32)
 
-    return numbered(draw, first, last, key=key)[:, :num_segments]
+@bounded_jit(static_argnames="size")
+def _bits(key: jax.Array, numbers: jax.Array, *, size: int) -> jax.Array:
+    """Draws 32 bits for each of `size` segments, of each numbered sample."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    return jax.vmap(lambda key: jax.random.bits(key, (size,), np.uint32))(keys)
 
 
 def bernoulli_keep(
