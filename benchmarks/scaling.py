@@ -23,6 +23,7 @@ from tyro.conf import Positional, arg
 import lmjax
 from benchmarks.harness import Usage, fresh_process, measure, ratio, show, take_turns
 from benchmarks.subjects import Engine, patches, photograph, random_classifier, write_photographs
+from lmjax.cli.devices import MOST, usable_cores
 
 HEARTBEAT = 100.0  # seconds until JAX notices that another process is gone, by default
 TRIALS = 200
@@ -121,7 +122,7 @@ def study(
     removals: tuple[str, ...] = ("layer", "grey"),
     rounds: int = 5,
 ) -> None:
-    """Measures a removal study on the CPU as one device, and as one for each core.
+    """Measures a removal study on the CPU as one device, and as those that `lmjax study` takes.
 
     Each is a process of its own, which has compiled before; as many cores as there are.
 
@@ -132,10 +133,10 @@ def study(
         removals: of the study.
         rounds: how often each runs.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     processes = {
         count: fresh_process({"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)})
-        for count in (1, cores)
+        for count in dict.fromkeys((1, min(cores, MOST)))
     }
 
     def run(count: int) -> Usage:

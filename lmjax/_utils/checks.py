@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from lmjax._utils.summary import brief
+from lmjax._utils.summary import brief, is_concrete, is_real
 
 LARGEST = {
     "seed": 2**32 - 1,
@@ -132,6 +133,7 @@ def check_function(name: str, value: Any, of: str) -> Callable:
 
 def check_flag(name: str, value: Any) -> bool:
     """Returns True or False; raises ValueError for anything else, such as NaN or a text."""
+    value = _scalar(value)
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False; got {brief(value)}")
     return bool(value)
@@ -149,7 +151,7 @@ def check_numbers(name: str, values: Any) -> np.ndarray:
     """
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "biuf":
+        if is_real(array.dtype):
             return array.astype(np.float64)
     except (TypeError, ValueError):
         pass
@@ -204,7 +206,7 @@ def set_whole(settings: Any, name: str, **bounds: Any) -> None:
 
 
 def set_plain_numbers(settings: Any) -> None:
-    """Replaces NumPy's numbers among the fields of a frozen dataclass by Python's.
+    """Replaces NumPy's and JAX's numbers among the fields of a frozen dataclass by Python's.
 
     JSON takes no others, and a whole number is an int then, such as `range` and seeds need. For
     `__post_init__`, before the checks; arrays and lists become tuples.
@@ -212,28 +214,49 @@ def set_plain_numbers(settings: Any) -> None:
     Args:
       settings: the dataclass. A field whose annotation names int and not float is of whole numbers.
     """
+    try:
+        hints = typing.get_type_hints(type(settings))
+    except NameError:  # an annotation in quotes, of a class that only a function knows
+        hints = {}
     for field in dataclasses.fields(settings):
-        kind = str(field.type)
-        value = _plain(getattr(settings, field.name), "int" in kind and "float" not in kind)
-        object.__setattr__(settings, field.name, value)
+        if field.init:
+            named = _types_of(hints.get(field.name))
+            value = _plain(getattr(settings, field.name), int in named and float not in named)
+            object.__setattr__(settings, field.name, value)
+
+
+def _types_of(hint: Any) -> set[Any]:
+    """Returns the types that an annotation names, inside unions and tuples too."""
+    if typing.get_origin(hint) is typing.Literal:
+        return set()
+    inner = typing.get_args(hint)
+    return set().union(*map(_types_of, inner)) if inner else {hint}
 
 
 def _plain(value: Any, whole: bool) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
+    if isinstance(value, np.ndarray) or (is_concrete(value) and isinstance(value.dtype, np.dtype)):
+        value = np.asarray(value).tolist()
     if isinstance(value, list | tuple):
         return tuple(_plain(each, whole) for each in value)
     if isinstance(value, np.generic):
         value = value.item()
-    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < _MOST
+    return int(value) if whole and is_whole else value
+
+
+def _scalar(value: Any) -> Any:
+    """Returns NumPy's number for an array without axes, and other values as they are."""
+    is_array = isinstance(value, np.ndarray) or is_concrete(value)
+    if is_array and value.ndim == 0 and isinstance(value.dtype, np.dtype):  # no random key
+        return np.asarray(value)[()]
+    return value
 
 
 def _number(value: Any) -> Any:
     """The value if it is a real number, else None."""
+    value = _scalar(value)
     if isinstance(value, bool | np.bool_) or np.ndim(value) > 0:
         return None
-    if isinstance(value, np.ndarray):
-        value = value[()]
     if isinstance(value, Integral | Real):
         return None if isinstance(value, float) and math.isnan(value) else value
     return None

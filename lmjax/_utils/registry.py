@@ -117,7 +117,7 @@ class Registry(Generic[T]):
         Raises:
           ValueError: as `get`.
         """
-        if not isinstance(name, str) or name not in self:
+        if name not in self:
             raise ValueError(self._unknown(name, argument))
         return self.new_name(name)
 

@@ -16,12 +16,13 @@ def brief(value: Any, *, most: int = 100) -> str:
       value: anything.
       most: characters; a longer `repr` is cut off, and its line breaks are spaces.
     """
-    if _is_concrete(value) or isinstance(value, np.ndarray):
+    if is_concrete(value) or isinstance(value, np.ndarray):
         is_key = not isinstance(value.dtype, np.dtype)  # a random key, whose bits say nothing
         if is_key or (value.ndim == 1 and value.size <= _SHOWN):
             return f"{value.dtype}{list(value.shape)}" if is_key else str(value.tolist())
         return summarize(value)
-    text = getattr(value, "__qualname__", None) or one_line(repr(value))
+    text = getattr(value, "__qualname__", None) or repr(value)
+    text = one_line(text) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -35,7 +36,7 @@ def summarize(value: Any) -> str:
     if isinstance(value, tuple):
         shown = ", ".join(map(str, value[:_SHOWN]))
         return f"({shown})" if len(value) <= _SHOWN else f"({shown}, ... {len(value)} in all)"
-    if not isinstance(value, np.ndarray | np.generic | float | int) and not _is_concrete(value):
+    if not isinstance(value, np.ndarray | np.generic | float | int) and not is_concrete(value):
         if value is None:
             return "None"
         shape = getattr(value, "shape", None)
@@ -44,12 +45,21 @@ def summarize(value: Any) -> str:
     if array.ndim == 0:
         return f"{array.item():.4g}" if array.dtype.kind == "f" else str(array.item())
     described = f"{array.dtype}{list(array.shape)}"
-    if array.size == 0 or array.dtype.kind not in "biuf":
+    if array.size == 0 or not is_real(array.dtype):
         return described
     return f"{described} from {array.min():.4g} to {array.max():.4g}"
 
 
-def _is_concrete(value: Any) -> bool:
+def is_real(dtype: np.dtype) -> bool:
+    """Returns whether a type is of real numbers, bool and bfloat16 among them."""
+    if dtype.kind in "biuf":
+        return True
+    import jax.numpy as jnp
+
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def is_concrete(value: Any) -> bool:
     """Returns whether a value is a JAX array whose numbers are known."""
     import jax
     from jax import core

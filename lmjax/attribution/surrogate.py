@@ -123,7 +123,8 @@ def lime_regression(
       than S + 2 samples.
 
     Raises:
-      ValueError: shapes that do not match, or options out of range.
+      ValueError: shapes that do not match, coalitions that hold other values than 0 and 1, outputs
+        that are not finite, or options out of range.
     """
     kernel_width = check_number("kernel_width", kernel_width, above=0)
     alpha = check_number("alpha", alpha, above=0)

@@ -1,67 +1,83 @@
 """The CPU as several devices of JAX: a study's variants then keep all cores busy."""
 
+import math
 import os
+from pathlib import Path
 
 from lmjax._utils.checks import check_whole
-from lmjax.cli.terminal import say
 
-_MOST = 8  # by default: each device has its own copy of the network
+MOST = 8
+"""Devices that a study divides the CPU into by itself: each has its own copy of the network."""
+
 _FLAG = "--xla_force_host_platform_device_count"
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def divide_cpu(devices: int | None) -> bool:
     """Divides the CPU into devices, unless JAX runs already; to be called before JAX is used.
 
     Args:
-      devices: how many. None takes one for each core, at most 8, where neither `XLA_FLAGS` nor
+      devices: how many. None takes one for each core, at most `MOST`, where neither `XLA_FLAGS` nor
         `JAX_NUM_CPU_DEVICES` says how many.
 
     Returns:
-      Whether it was done by default, so that `tell` may say so.
+      Whether it chose to divide the CPU by itself.
 
     Raises:
       ValueError: more devices than cores, or none.
     """
     import jax
 
-    cores = _cores()
+    cores = usable_cores()
     if devices is None:
-        if _FLAG in os.environ.get("XLA_FLAGS", "") or jax.config.values["jax_num_cpu_devices"] > 0:
+        if _FLAG in os.environ.get("XLA_FLAGS", "") or _configured() > 0:
             return False
-        wanted = min(cores, _MOST)
+        wanted = min(cores, MOST)
     else:
         wanted = check_whole("devices", devices, least=1, most=cores, note="cores of the CPU")
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
-    except RuntimeError:  # JAX runs already: `tell` compares
+    except RuntimeError:  # JAX runs already; `check_devices` compares
         return False
     return devices is None and wanted > 1
 
 
-def tell(devices: int | None, *, by_default: bool) -> None:
-    """Says that the CPU is divided, where that was done by default.
-
-    Args:
-      devices: how many were asked for, or None.
-      by_default: what `divide_cpu` returned.
-
-    Raises:
-      ValueError: JAX uses another number of devices than was asked for, or no CPU.
-    """
+def check_devices(devices: int | None) -> None:
+    """Raises ValueError unless JAX uses the devices of the CPU that were asked for, if any were."""
     import jax
 
+    if devices is None:
+        return
     found, backend = len(jax.local_devices()), jax.default_backend()
-    if devices is not None and (backend != "cpu" or found != devices):
-        raise ValueError(
-            f"devices must be left out here, where JAX uses {found} of {backend}; it divides the "
-            f"CPU. Got {devices}"
-        )
-    if by_default and backend == "cpu":
-        say(f"the CPU is divided into {found} devices for JAX; --devices says how many")
+    if backend != "cpu":
+        raise ValueError(f"devices divides the CPU, and JAX runs on {backend} here; leave it out")
+    if found != devices:
+        raise ValueError(f"devices must be {found}, as JAX has the CPU so already; got {devices}")
 
 
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def said_of_devices() -> str:
+    """Returns a sentence on the devices of the CPU, for a study that divided it by itself."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return ""
+    found = len(jax.local_devices())
+    return f"the CPU is divided into {found} devices for JAX; --devices says how many"
+
+
+def _configured() -> int:
+    """Returns how many devices JAX's configuration asks for, or -1."""
+    import jax
+
+    return jax.config.values["jax_num_cpu_devices"]
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use, by its affinity and its container's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max", which is no limit
+        return cores
+    return min(cores, max(math.ceil(quota / period), 1))

@@ -12,7 +12,7 @@ from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
 from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
-from lmjax.cli.devices import divide_cpu, tell
+from lmjax.cli.devices import check_devices, divide_cpu, said_of_devices
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
 from lmjax.evaluation.evaluator import Engine
@@ -114,7 +114,9 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         reporting.check_formats(formats)
         divided = divide_cpu(devices)
         part = which_part(shard, distributed)
-        tell(devices, by_default=divided)
+        check_devices(devices)
+        if divided and (said := said_of_devices()):
+            say(said)
         if processes is not None and not dry_run:
             raise ValueError(
                 f"processes {processes} is for --dry-run; --shard or --distributed shares a run "

@@ -78,7 +78,8 @@ class Evaluator:
         at a time.
 
         Args:
-          image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything.
+          image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything,
+            unless the removal reads them too, as `"blur"` and `"image_mean"` do.
           masks: `[N, H, W]`, 1 = visible, 0 = hidden, and values between where `soft_masks`; or
             `lmjax.Coalitions`, or another `lmjax.masks.MaskFamily`.
           expected: how many variants calls like this one will evaluate in all, which `"auto"`
@@ -90,7 +91,7 @@ class Evaluator:
         Raises:
           ValueError: shapes that do not match, mask values other than 0 and 1, soft masks for a
             removal that cannot blend, no variant at all, no pixel visible in any variant, colours
-            outside [0, 1], NaN or infinity in a visible pixel.
+            outside [0, 1], NaN or infinity in a pixel that is read.
         """
         return self._run(job_of_image(self.predictor, image, masks, self._options(expected)))
 
@@ -98,8 +99,8 @@ class Evaluator:
         """Evaluates variants of several images, as one pool.
 
         Args:
-          images: `[M, H, W, C]` floats in [0, 1], or any pytree of arrays with a leading axis M, of
-            which the predictor is given what belongs to one image.
+          images: `[M, H, W, C]` floats in [0, 1]; or any other pytree of arrays with a leading axis
+            M, of which the predictor is given what belongs to one image.
           masks: `[N, H, W]`, 1 = visible; or `lmjax.masks.ImageCoalitions`, or a family for each
             image, `lmjax.masks.pooled.PooledMasks`.
           image_of: `[N]` ints from 0 to M - 1, the image of each variant.

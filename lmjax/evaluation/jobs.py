@@ -244,8 +244,9 @@ def _check_shown(images: Any, masks: Any, image_of: np.ndarray, *, hidden_too: b
     if images.shape[1:3] != masks.spatial_shape:
         return
     for i, image in enumerate(np.asarray(images)):
-        if not _are_colours(image):
-            shown = _shown_of(masks, i, image_of == i)
+        variants = image_of == i
+        if variants.any() and not _are_colours(image):
+            shown = _shown_of(masks, i, variants)
             _check_read(f"images[{i}]", image, shown, hidden_too=hidden_too)
 
 

@@ -223,6 +223,11 @@ class Measured:
         return self.predictor.soft_masks  # pyright: ignore[reportFunctionMemberAccess]
 
     @property
+    def reads_hidden(self) -> bool:
+        """Whether the predictor reads pixels that masks hide."""
+        return getattr(self.predictor, "reads_hidden", False)
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """The engines that the predictor supports."""
         return getattr(self.predictor, "engines", ("dense",))

@@ -13,7 +13,7 @@ from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_image, check_mask
 from lmjax.masks.families import MaskFamily, as_family, shares
 from lmjax.removals.masking import LayerMasking
-from lmjax.removals.removal import declared
+from lmjax.removals.removal import check_removal, declared
 
 _REPLACED = {"takes_soft_masks": "soft_masks", "knows_visible": "engines"}
 
@@ -68,12 +68,7 @@ class Predictor:
             removal = removals.make(removal)
         if removal is None:
             removal = getattr(self.classifier, "masking", LayerMasking())
-        if isinstance(removal, type) or not callable(getattr(removal, "logits", None)):
-            raise ValueError(
-                "removal must be a name, lmjax.LayerMasking(), lmjax.Replace(...) or another "
-                f"object with logits(classifier, image, masks); got {brief(removal)}"
-            )
-        object.__setattr__(self, "removal", removal)
+        object.__setattr__(self, "removal", check_removal(removal))
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns the logits of the variants of one image.

@@ -25,7 +25,7 @@ from lmjax.masks.region_merging import merge_regions
 _NAMED_LABELS = 5
 _MOST_SLIC = 8  # times that `slic_near` asks
 _NEAR = 0.1
-_LARGEST_SHAPE = (2**14, 2**14)  # of an image, whose labels take 1 GiB
+_MOST_PIXELS = 2**28  # of an image, whose labels take 1 GiB
 _MOST = 1e6  # pixels and the like, in options of scikit-image
 _LIGHTNESS = 100  # range of lightness in Lab, for which defaults of compactness and ratio are
 
@@ -153,7 +153,7 @@ def even_grid(
     Raises:
       ValueError: no cells, or more than pixels.
     """
-    shape = check_pair("shape", shape, most=_LARGEST_SHAPE)
+    shape = _check_shape(shape)
     cells = check_pair(name, cells, most=shape, note="the image's height and width")
     return _cross(*(np.arange(pixels) * count // pixels for count, pixels in zip(cells, shape)))
 
@@ -168,9 +168,16 @@ def cells(shape: tuple[int, int], most: int) -> np.ndarray:
     Returns:
       Segments `[H, W]`, row by row.
     """
-    height, width = check_pair("shape", shape, most=_LARGEST_SHAPE)
+    height, width = _check_shape(shape)
     most = check_whole("most", most, least=1)
     return even_grid((height, width), (min(most, height), min(most, width)))
+
+
+def _check_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    height, width = check_pair("shape", shape)
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"shape must be of at most {_MOST_PIXELS} pixels, got {(height, width)}")
+    return height, width
 
 
 def _cross(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

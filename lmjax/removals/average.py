@@ -13,7 +13,7 @@ from lmjax._utils.checks import check_choice
 from lmjax._utils.probabilities import mean_probability, probabilities
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image
-from lmjax.removals.removal import Removal
+from lmjax.removals.removal import Removal, declared
 from lmjax.removals.replace import Replace
 
 AVERAGES = ("probability", "logit")
@@ -43,6 +43,11 @@ class StandardErrors:
     removal: Any
 
     soft_masks = False
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether the removal reads pixels that masks hide."""
+        return declared(self.removal, "reads_hidden")
 
     def __post_init__(self):
         if not callable(getattr(self.removal, "answers", None)):

@@ -10,8 +10,8 @@ import optax
 
 from lmjax._utils.checks import check_number, check_numbers
 from lmjax._utils.summary import brief
-from lmjax.removals.registry import make
-from lmjax.removals.removal import Removal, declared
+from lmjax.removals.registry import OWN, make
+from lmjax.removals.removal import Removal, check_removal, declared
 
 _MAX_ITERATIONS = 1000
 _GRADIENT = 1e-6  # at which the fit ends, of the largest component
@@ -61,7 +61,7 @@ class Calibrated(Removal):
         return declared(self.removal, "sparse")
 
     @property
-    def reads_hidden(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def reads_hidden(self) -> bool:
         """Whether the other removal reads hidden pixels."""
         return declared(self.removal, "reads_hidden")
 
@@ -119,12 +119,9 @@ def calibrated(
       Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
       (arXiv 2603.04831).
     """
-    removal = make(removal) if isinstance(removal, str) else removal
-    if not callable(getattr(removal, "logits", None)):
-        raise ValueError(
-            "removal must be a name or an object with logits(classifier, image, masks), such as "
-            f"lmjax.LayerMasking(); got {brief(removal)}"
-        )
+    if isinstance(removal, str) and removal == OWN:
+        raise ValueError(f"removal must not be {OWN!r}, each network's own; name that, as in layer")
+    removal = check_removal(make(removal) if isinstance(removal, str) else removal)
     logits = check_numbers("logits", logits).astype(np.float32)
     classes = np.asarray(classes)
     if logits.ndim != 2 or classes.shape != logits.shape[:1] or len(logits) == 0:

@@ -4,6 +4,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 
+from lmjax._utils.summary import brief
+
 Where = Literal["input", "layers", "tokens"]
 
 
@@ -23,14 +25,15 @@ class Removal(Protocol):
       sparse: whether there is a method `logits_on_visible(classifier, image, masks, layout)`, which
         computes the same logits on visible positions only and so runs in the engines `"visible"`
         and `"shared"`; False by default.
-      reads_hidden: whether the logits depend on pixels that masks hide, as under the blur of an
-        image: then hidden pixels too must be colours, where others may be NaN; False by default.
+
+    A removal whose logits depend on pixels that masks hide, as under the blur of an image, says so
+    by an attribute `reads_hidden = True`: hidden pixels too must be colours then, where under
+    others they may be NaN. It is no part of the protocol.
     """
 
     where: Where = "input"
     soft_masks: bool = False
     sparse: bool = False
-    reads_hidden: bool = False
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns the logits `[N, K]` of the variants of one image.
@@ -75,8 +78,18 @@ class Painting(Removal, Protocol):
 
 
 def declared(removal: Any, name: Literal["where", "soft_masks", "sparse", "reads_hidden"]) -> Any:
-    """Returns a property that a removal declares, or the default of `Removal`."""
-    return getattr(removal, name, getattr(Removal, name))
+    """Returns a property that a removal declares, or its default."""
+    return getattr(removal, name, getattr(Removal, name, False))
+
+
+def check_removal(removal: Any) -> Any:
+    """Returns a removal; raises ValueError for what has no method `logits`."""
+    if isinstance(removal, type) or not callable(getattr(removal, "logits", None)):
+        raise ValueError(
+            "removal must be a name, lmjax.LayerMasking(), lmjax.Replace(...) or another "
+            f"object with logits(classifier, image, masks); got {brief(removal)}"
+        )
+    return removal
 
 
 def is_opaque(function: Any) -> bool:

@@ -161,7 +161,7 @@ class Replace(Painting):
             set_whole(self, "radius", least=0, note="pixels; None takes all")
 
     @property
-    def reads_hidden(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def reads_hidden(self) -> bool:
         """Whether the baseline is made of the whole image, hidden pixels included."""
         if isinstance(self.baseline, str):
             return BASELINES[self.baseline].of_image

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.sizes import power_of_two
 from lmjax.attribution import lime_regression
 from lmjax.evaluation.outputs import OUTPUTS, Output, output_values
@@ -46,7 +46,7 @@ class ExplanationStudy(Study):
     ks: tuple[int, ...] = tuple(range(1, 51))
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_choice("segmenter", self.segmenter, segments.names())
         check_choice("objective", self.objective, OUTPUTS)
         for option, least in (("grid_size", 1), ("n_segments", 1), ("num_samples", 2)):

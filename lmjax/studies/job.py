@@ -1,6 +1,7 @@
 """The job of a run: its checked arguments, what its rows depend on, and the rows of batches."""
 
 import contextlib
+import copy
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmjax import __version__
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
@@ -76,6 +77,8 @@ class Job:
                 "study must be a lmjax.studies.Study, such as lmjax.studies.SegmentRemoval(); got "
                 f"{brief(study)}"
             )
+        study = copy.copy(study)
+        set_plain_numbers(study)
         self.images_per_shard = check_whole("images_per_shard", images_per_shard, least=1)
         self.engine = check_choice("engine", engine, get_args(Engine))
         if batch_size is not None:

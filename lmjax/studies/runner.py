@@ -233,7 +233,7 @@ def estimate(
         if errors:
             raise ValueError(errors[0]["error"])
         batch = job.batch(samples, SampledBatch)
-        study.rows(batch)
+        job.study.rows(batch)
         return batch, time.perf_counter() - start
 
     few = range(min(_MEASURED_IMAGES, job.images))

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from lmjax._utils.checks import set_plain_numbers
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit
 
@@ -35,10 +34,6 @@ class Study(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     seed: int = 0
-
-    def __post_init__(self):
-        """Makes settings plain: a study with checks of its own calls `super().__post_init__()`."""
-        set_plain_numbers(self)
 
     def check(self, networks: Mapping[str, Any]) -> None:
         """Raises ValueError where settings do not fit the networks, before a run starts.

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,7 +20,7 @@ def run(folder, *arguments, env=None):
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}))
 
 
-@pytest.mark.skipif(devices._cores() < 2, reason="needs two cores")
+@pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
 def test_a_study_divides_the_cpu_and_its_numbers_stay(tmp_path):
     main([*STUDY, *ENGINE, "--output", str(tmp_path / "one")])  # on the device of this process
     ended = run(tmp_path / "two", "--devices", "2")
@@ -31,35 +30,47 @@ def test_a_study_divides_the_cpu_and_its_numbers_stay(tmp_path):
     assert one.equals(two)
 
 
-def test_what_is_chosen_is_said(monkeypatch, capsys):
+def test_there_is_a_device_for_each_core_unless_something_else_is_said(monkeypatch):
     chosen = {}
     monkeypatch.setattr(jax.config, "update", lambda name, value: chosen.update({name: value}))
+    monkeypatch.setattr(devices, "_configured", lambda: -1)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     for cores, expected in ((1, 1), (2, 2), (64, 8)):
-        monkeypatch.setattr(devices, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
         assert devices.divide_cpu(None) is (cores > 1)
         assert chosen == {"jax_num_cpu_devices": expected}
-    devices.tell(None, by_default=True)
-    found = len(jax.local_devices())
-    said = f"the CPU is divided into {found} devices for JAX; --devices says how many\n"
-    assert capsys.readouterr().out == said
+    assert not devices.divide_cpu(5)
+    assert chosen == {"jax_num_cpu_devices": 5}
     chosen.clear()
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
     assert not devices.divide_cpu(None)
-    assert not chosen
-    assert not devices.divide_cpu(5)
-    assert chosen == {"jax_num_cpu_devices": 5}
-
-
-def test_where_jax_runs_already_its_devices_are_those_there_are(capsys):
-    assert np.isfinite(float(jax.numpy.ones(())))
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(devices, "_configured", lambda: 3)  # JAX_NUM_CPU_DEVICES=3
     assert not devices.divide_cpu(None)
-    devices.tell(None, by_default=False)
-    assert capsys.readouterr().out == ""
-    devices.tell(len(jax.local_devices()), by_default=False)
-    message = "devices must be left out here, where JAX uses 1 of cpu"
-    with pytest.raises(ValueError, match=message):
-        devices.tell(7, by_default=False)
+    assert not chosen
+
+
+def test_a_containers_quota_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "_QUOTA", tmp_path / "cpu.max")
+    cores = devices.usable_cores()
+    for text, expected in (("max 100000\n", cores), ("50000 100000\n", 1), ("900000000 1", cores)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert devices.usable_cores() == expected
+
+
+def test_where_jax_runs_already_its_devices_are_those_there_are(monkeypatch):
+    found = len(jax.local_devices())
+    assert not devices.divide_cpu(None)
+    devices.check_devices(None)
+    devices.check_devices(found)
+    with pytest.raises(ValueError, match=f"devices must be {found}, as JAX has .* got 7"):
+        devices.check_devices(7)
+    said = f"the CPU is divided into {found} devices for JAX; --devices says how many"
+    assert devices.said_of_devices() == said
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ValueError, match="JAX runs on gpu here; leave it out"):
+        devices.check_devices(1)
+    assert not devices.said_of_devices()
 
 
 @pytest.mark.parametrize("number", ["0", "100000"])

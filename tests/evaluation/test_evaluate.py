@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import lmjax
+from lmjax import objectives
 from lmjax._utils import sharding
 from lmjax.evaluation import Predictor, evaluate, jobs, programs
 from lmjax.evaluation.jobs import default_batch_size
+from lmjax.evaluation.objectives import Measured
 from lmjax.masks import Coalitions, random_keep, segments
 from lmjax.removals.replace import Replace
 from tests.support import compilations
@@ -383,6 +385,11 @@ def test_what_is_hidden_must_be_colours_where_the_removal_reads_it(baseline, val
         lmjax.Evaluator(network).images(
             image[None], keep[:, SEGMENTS], image_of=np.zeros(len(keep), int)
         )
+    measured = Measured(network, objectives.margin(1))
+    with pytest.raises(ValueError, match=message):
+        evaluate(measured, image, Coalitions(SEGMENTS, keep))
+    with pytest.raises(ValueError, match=message):
+        evaluate(network, image, np.zeros((1, H, W), bool) | (SEGMENTS == 0))
     assert not Replace("grey_smooth").reads_hidden
     calibrated = lmjax.removals.calibrated(replace, np.eye(2), np.arange(2))
     assert calibrated.reads_hidden

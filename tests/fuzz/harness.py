@@ -112,7 +112,8 @@ def what_is_wrong(error: BaseException) -> str | None:
     if "embedded null byte" in str(error):
         return None  # Python's, of any path
     notes = getattr(error, "__notes__", ())
-    if any(note.startswith("layer_mask: function must") for note in notes):
+    outside = not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(PACKAGE)
+    if outside and any(note.startswith("layer_mask: function must") for note in notes):
         return None  # the user's network refuses the images, whose shape the note says
     if not isinstance(error, ValueError | TypeError | OSError | ImportError):
         return name

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -49,6 +50,7 @@ def test_numbers_of_numpy_are_settings_as_those_of_python_are(tmp_path):
     given = {"seed": np.int64(3), "n_segments": np.float32(20), "fractions": np.array([0.0, 0.5])}
     study = studies.SegmentRemoval(**given)
     assert study == plain
+    assert studies.SegmentRemoval(**{k: jnp.asarray(v) for k, v in given.items()}) == plain
     assert [type(study.seed), type(study.n_segments)] == [int, int]
     assert run(tmp_path, study=fakes.Brightness(seed=3)).num_rows == 30
     assert run(tmp_path, study=fakes.Brightness(seed=np.uint8(3))).num_rows == 30  # goes on with it

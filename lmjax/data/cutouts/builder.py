@@ -125,8 +125,9 @@ def prepare_cutout_scenes(
         already.
       OSError: the folder cannot be written.
     """
-    given = {"backgrounds": backgrounds, "sides": sides, "stamps": stamps}
-    scenes = CutoutScenes(length=0, seed=seed, size=size, **given)
+    scenes = CutoutScenes(
+        length=0, seed=seed, size=size, backgrounds=backgrounds, sides=sides, stamps=stamps
+    )
     config = _config(scenes, length, per_stamp, model)
     builder = CutoutScenesBuilder(
         data_dir=os.path.expanduser(data_dir), config=config, file_format="array_record"
@@ -150,7 +151,7 @@ def _config(
     kind = scenes.backgrounds if scenes.backgrounds in KINDS else Path(scenes.backgrounds).name
     name = f"{kind}{length}_each{per_stamp}_seed{scenes.seed}_size{scenes.size}"
     if scenes.sides != SIDES:
-        name = f"{name}_sides{scenes.sides[0]:g}-{scenes.sides[1]:g}"
+        name = f"{name}_sides{scenes.written_sides}"
     name = name if network is None else f"{name}_{network}"
     description = f"{length} scenes, at most {per_stamp} of each stamp"
     if network is not None:

@@ -34,6 +34,7 @@ SIZE = 256
 SIDES = (0.35, 0.60)
 """Range of the longer side of a cut-out, as a share of the part that networks see."""
 
+_LEAST_SIDE = 0.05
 _SMALLEST = 32
 _OPAQUE = 128
 
@@ -84,7 +85,7 @@ class CutoutScenes(Scenes[CutoutScene]):
         where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a
         folder of pictures.
       sides: range from which the longer side of a cut-out is drawn, as a share of the part that
-        networks see, above 0 and at most 1.
+        networks see, from 0.05 to 1.
       stamps: a folder laid out as /usr/share/tuxpaint/stamps, which None takes.
 
     Attributes:
@@ -130,8 +131,13 @@ class CutoutScenes(Scenes[CutoutScene]):
         right = [(stamp, cutouts.labels()[stamp]) for stamp in self._stamps]
         kind = self.backgrounds if self.backgrounds in photographs.COLOURS else "photographs"
         digest = files_version(files, right, *self._photographs)
-        sides = "" if self.sides == SIDES else f"/{self.sides[0]:g}-{self.sides[1]:g}"
+        sides = "" if self.sides == SIDES else f"/{self.written_sides}"
         return f"cutout_scenes/{kind}/{self.seed}/{self.size}{sides}/1/{digest}"
+
+    @property
+    def written_sides(self) -> str:
+        """The range of sides as text, such as `"0.7-1"`."""
+        return "-".join(repr(side).removesuffix(".0") for side in self.sides)
 
     def with_length(self, length: int) -> "CutoutScenes":
         """Returns the same sequence with another length."""
@@ -180,9 +186,9 @@ def _generator(stamp: str, number: int, seed: int) -> np.random.Generator:
 
 def _check_sides(sides: Sequence[float]) -> tuple[float, float]:
     found = check_numbers("sides", sides)
-    if found.shape != (2,) or not 0 < found[0] <= found[1] <= 1:
+    if found.shape != (2,) or not _LEAST_SIDE <= found[0] <= found[1] <= 1:
         raise ValueError(
-            f"sides must be two shares, above 0 and at most 1, the lower first; got {brief(sides)}"
+            f"sides must be two shares from {_LEAST_SIDE} to 1, the lower first; got {brief(sides)}"
         )
     return float(found[0]), float(found[1])
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choices, check_number, check_whole
+from lmjax._utils.checks import check_choices, check_number, check_whole, set_plain_numbers
 from lmjax.masks.families import MaskFamily, Masks, shares
 from lmjax.masks.segments import grid
 from lmjax.metrics import kendall, spearman, ssim, top_k_jaccard
@@ -146,7 +146,7 @@ class BaselineDependence(Study):
     region: int = 9
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals)
         check_removals(self.scorers, "scorers")
         check_choices("generators", self.generators, GENERATORS)

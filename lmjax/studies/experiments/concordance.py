@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.checks import set_plain_numbers
 from lmjax._utils.summary import brief
 from lmjax.studies.about import About
 from lmjax.studies.figures import group_rows, lines_of_removals, note_of_shares
@@ -87,7 +88,7 @@ class Concordance(Study):
     shares: tuple[float, ...] = (200 / 224, 128 / 224, 64 / 224, 32 / 224)
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals)
         steps = np.diff(self.shares, prepend=1.0, append=0.0)
         if len(self.shares) == 0 or (steps >= 0).any():

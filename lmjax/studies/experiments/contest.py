@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choice, check_choices, check_whole
+from lmjax._utils.checks import check_choice, check_choices, check_whole, set_plain_numbers
 from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
 from lmjax._utils.summary import brief
@@ -133,7 +133,7 @@ class RemovalContest(Study):
     steps: int = 10
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals, segments="shape" not in self.parts)
         check_choices("parts", self.parts, PARTS)
         check_whole_numbers("n_segments", self.n_segments, rising=True)

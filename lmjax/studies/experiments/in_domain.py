@@ -8,7 +8,13 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choice, check_choices, check_number, check_whole
+from lmjax._utils.checks import (
+    check_choice,
+    check_choices,
+    check_number,
+    check_whole,
+    set_plain_numbers,
+)
 from lmjax._utils.renamed import renamed
 from lmjax.attribution import Attribution, methods
 from lmjax.evaluation.outputs import OUTPUTS, Output
@@ -102,7 +108,7 @@ class InDomainJudges(Study):
     most: float = 0.1
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals, segments=True)
         object.__setattr__(self, "methods", tuple(map(methods.new_name, self.methods)))
         check_choices("methods", self.methods, _binary_methods())

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_whole
+from lmjax._utils.checks import check_whole, set_plain_numbers
 from lmjax.metrics import cosine_similarity
 from lmjax.studies.about import About
 from lmjax.studies.figures import dot_panel, dots, group_rows, note_of_shares
@@ -96,7 +96,7 @@ class FeatureLinearity(Study):
     patches: int = 4
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals)
         check_whole_numbers("sizes", self.sizes, rising=True)
         check_whole("patches", self.patches, least=2)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choices, check_whole
+from lmjax._utils.checks import check_choices, check_whole, set_plain_numbers
 from lmjax._utils.sizes import power_of_two
 from lmjax._utils.summary import brief
 from lmjax.masks import ImageCoalitions
@@ -112,7 +112,7 @@ class SegmentRemoval(Study):
     similarity: str | None = for_tables(None)
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals, segments=True)
         check_choices("segmenters", self.segmenters, segmenters.names())
         check_choices("orders", self.orders, ORDERS)

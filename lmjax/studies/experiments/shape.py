@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from lmjax._utils.checks import set_plain_numbers
 from lmjax.studies.about import About
 from lmjax.studies.figures import (
     X_LABELS,
@@ -93,7 +94,7 @@ class MaskShape(Study):
     least_images: int = for_tables(10)
 
     def __post_init__(self):
-        super().__post_init__()
+        set_plain_numbers(self)
         check_removals(self.removals)
         check_whole_numbers("margins", self.margins, least=0, rising=True)
 

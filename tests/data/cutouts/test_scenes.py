@@ -232,10 +232,10 @@ def test_a_damaged_stamp_is_an_error_of_its_scenes_alone(tmp_path, damage, messa
         ({"seed": -1}, "seed must be"),
         (
             {"sides": (0.6, 0.3)},
-            r"sides must be two shares, above 0 and at most 1.*got \(0.6, 0.3\)",
+            r"sides must be two shares from 0.05 to 1, the lower first; got \(0.6, 0.3\)",
         ),
         ({"sides": (0.6, 1.1)}, "sides must be two shares"),
-        ({"sides": (0, 0.5)}, "sides must be two shares"),
+        ({"sides": (0.04, 0.5)}, "sides must be two shares"),
         ({"sides": 0.5}, "sides must be two shares"),
         ({"sides": (0.5, float("nan"))}, "sides must be two shares"),
         ({"size": 31}, "size must be a whole number, 32 or more; got 31"),
