@@ -144,7 +144,7 @@ def test_win_rates_are_counted(higher):
         (lambda: top_k_jaccard(FIRST, SECOND, k=109), "got 109"),
         (lambda: ssim(FIRST.ravel(), SECOND.ravel()), r"first must be \[H, W\]"),
         (lambda: ssim(FIRST, SECOND, window=4), "window must be odd"),
-        (lambda: ssim(FIRST, SECOND, window=11), "from 1 to 9"),
+        (lambda: ssim(FIRST, SECOND, window=11), "from 3 to 9"),
         (lambda: bootstrap_mean([], key=KEY), "1 or more images"),
         (lambda: bootstrap_mean([1.0, np.nan], key=KEY), "values holds NaN"),
         (lambda: bootstrap_mean([1.0], key=KEY, confidence=95), "confidence must be"),
