@@ -206,15 +206,30 @@ def _direct(level: Level) -> Callable[[jax.Array], jax.Array]:
     diagonal = level.diagonal.reshape(-1) * (1 + _REGULARISATION)
     matrix = jnp.diag(jnp.where(diagonal > 0, diagonal, 1))
     matrix = matrix.at[node, other].set(-level.weights.reshape(8, -1)[which, node])
-    factor = jnp.linalg.cholesky(matrix)
-    half = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(matrix)), lower=True)
-    inverse = jnp.matmul(half.T, half, precision="highest")
+    inverse = _inverse(matrix)
 
     def solve(residual: jax.Array) -> jax.Array:
         flat = residual.reshape(len(residual), -1)
         return jnp.matmul(flat, inverse, precision="highest").reshape(residual.shape)
 
     return solve
+
+
+def _inverse(matrix: jax.Array) -> jax.Array:
+    """Inverts a small symmetric positive definite matrix, by Gauss-Jordan elimination.
+
+    LAPACK's solvers wait for other threads of XLA's pool on a CPU: on as many devices as cores, all
+    of them wait and the process hangs (jaxlib 0.10).
+    """
+
+    def eliminate(k: jax.Array, a: jax.Array) -> jax.Array:
+        here, pivot = jnp.arange(len(a)) == k, a[k, k]
+        row, column = a[k] / pivot, a[:, k]
+        a = jnp.where(here[:, None], row[None], a - column[:, None] * row[None])
+        return jnp.where(here[None], jnp.where(here, 1, -column)[:, None] / pivot, a)
+
+    inverse = jax.lax.fori_loop(0, len(matrix), eliminate, matrix)
+    return (inverse + inverse.T) / 2
 
 
 def _prolong(x: jax.Array, level: Level) -> jax.Array:

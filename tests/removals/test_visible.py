@@ -1,5 +1,7 @@
 """Fills from what is visible: ring, noisy_linear and histogram, and what all fills promise."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,19 @@ def test_ring_is_neighbor_padding_until_nothing_is_hidden():
     np.testing.assert_allclose(
         paint("ring"), lmjax.masking.neighbor_padding(known, masks, rings=H + W), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("name", removals.names())
+def test_none_waits_for_threads_of_the_pool_that_devices_of_a_cpu_share(name):
+    """As LAPACK's solvers do: on as many devices as cores they would wait for ever."""
+    removal = removals.make(name, key=KEY, segments=np.zeros((32, 32), int))
+    if name in ("biharmonic", "telea", "navier_stokes") or not hasattr(removal, "paint"):
+        pytest.skip("paints in Python, or not at all")
+    paint = jax.jit(functools.partial(removal.paint, mean=(0.5, 0.5, 0.5)))
+    lowered = paint.lower(jnp.zeros((32, 32, 3)), jnp.ones((2, 32, 32), bool))
+    assert "lapack" not in lowered.as_text()
+    solved = jax.jit(lambda x: jnp.linalg.cholesky(x)).lower(jnp.eye(3))
+    assert "lapack" in solved.as_text()
 
 
 def test_ring_is_constant_with_respect_to_gradients():
