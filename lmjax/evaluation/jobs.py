@@ -1,5 +1,6 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.processes import check_not_forked
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
+from lmjax.evaluation.lapack import without_hanging
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.masks.coalitions import ImageCoalitions
 from lmjax.masks.families import MaskFamily, Masks, masks_of
@@ -174,7 +176,9 @@ def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskF
 
 def _job(static: Static, placed: tuple, rows, shape, count: int, options: Options) -> Job:
     """The job, with (arrays of the predictor, images, shared) on the devices."""
-    mesh = sharding.check_mesh(options.mesh)
+    arrays, images, _ = placed
+    image = jax.tree.map(operator.itemgetter(0), images) if static.many else images
+    mesh = without_hanging(sharding.check_mesh(options.mesh), static, arrays, image, shape)
     arrays, images, shared = sharding.replicated(placed, mesh)
     return Job(
         static=static,

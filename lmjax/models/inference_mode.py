@@ -1,11 +1,13 @@
 """Whether a network is in inference mode: dropout draws nothing, no statistics are of the batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from jax.extend import core as jex
 from jax.extend import source_info_util
 from jax.interpreters.partial_eval import dce_jaxpr
+
+from lmjax._utils.jaxprs import inner_jaxprs
 
 _RANDOM = ("random_bits", "random_gamma", "threefry2x32", "rng_uniform", "rng_bit_generator")
 # Statistics are sums, products or extremes; `any` and `all` are of checks. Those of a batch axis
@@ -84,16 +86,5 @@ def _all(jaxpr: jex.Jaxpr, caller: str) -> Iterator[tuple[Any, str]]:
     for equation in jaxpr.eqns:
         place = _place(equation, caller)
         yield equation, place
-        for inner in _inner(list(equation.params.values())):
+        for inner in inner_jaxprs(equation):
             yield from _all(inner, place)
-
-
-def _inner(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:
-    """Yields the functions among an equation's parameters."""
-    for value in values:
-        if isinstance(value, jex.ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, jex.Jaxpr):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _inner(value)

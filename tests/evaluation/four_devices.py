@@ -1,6 +1,9 @@
-"""What `test_dealing.py` runs in a process with four devices. Not collected by itself."""
+"""What `test_batches.py` runs in a process with four devices. Not collected by itself."""
+
+import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -52,6 +55,23 @@ def test_meshes_of_any_axes(axis_type):
     found = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, batch_size=8, mesh=mesh)
     expected = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, batch_size=8, mesh=ONE)
     np.testing.assert_array_equal(found, expected)
+
+
+def solves(image, mask, key):
+    matrix = 2 * jnp.eye(64) + mask.mean()
+    return jnp.clip(image * jax.scipy.linalg.solve(matrix, jnp.ones(64), assume_a="pos")[0], 0, 1)
+
+
+def test_what_calls_lapack_runs_on_one_device_where_it_would_hang_on_all():
+    predictor = lmjax.Predictor(PREDICTOR.classifier, lmjax.Fill(solves))
+    with pytest.warns(UserWarning, match="the predictor calls LAPACK"):
+        found = lmjax.evaluate(predictor, IMAGE, MASKS, batch_size=8)
+    alone = lmjax.evaluate(predictor, IMAGE, MASKS, batch_size=8, mesh=ONE)
+    np.testing.assert_array_equal(found, alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for removal in ("harmonic", "layer"):  # on all of them
+            lmjax.evaluate(lmjax.Predictor(PREDICTOR.classifier, removal), IMAGE, MASKS)
 
 
 def test_every_device_computes_its_share():

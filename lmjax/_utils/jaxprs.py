@@ -1,0 +1,29 @@
+"""Functions inside of traced functions."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jax.extend import core as jex
+
+
+def inner_jaxprs(equation: Any) -> Iterator[jex.Jaxpr]:
+    """Yields the functions that an equation calls: those among its parameters."""
+    yield from _among(list(equation.params.values()))
+
+
+def _among(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:
+    for value in values:
+        if isinstance(value, jex.ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, jex.Jaxpr):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _among(value)
+
+
+def primitives(jaxpr: jex.Jaxpr) -> Iterator[str]:
+    """Yields the names of the primitives of a function and of those inside of it."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in inner_jaxprs(equation):
+            yield from primitives(inner)

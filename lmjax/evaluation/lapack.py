@@ -1,0 +1,67 @@
+"""Predictors that call LAPACK, and so hang on several devices of a CPU.
+
+LAPACK's solvers wait in a thread of XLA's pool for other threads of it. Where as many devices of a
+CPU as the pool has threads do so at once, they wait for ever (jaxlib 0.7 to 0.10).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lmjax._utils.jaxprs import primitives
+from lmjax._utils.notices import warn
+from lmjax._utils.sharding import mesh_of
+
+_LAPACK = {
+    *("cholesky", "cholesky_update", "triangular_solve", "lu", "qr", "geqrf", "geqp3"),
+    *("householder_product", "eig", "eigh", "svd", "schur", "hessenberg", "tridiagonal"),
+    *("tridiagonal_solve", "ormqr"),
+}
+
+
+def without_hanging(mesh: Mesh, static: Any, arrays: Any, image: Any, shape: tuple) -> Mesh:
+    """Returns the mesh, or its first device alone where the predictor would hang on all of them.
+
+    Args:
+      mesh: the devices.
+      static: of a job; `static.predictor(arrays)` is the predictor.
+      arrays: of the predictor.
+      image: that it is given.
+      shape: (H, W) of its masks.
+    """
+    first = mesh.devices.flat[0]
+    if mesh.size == 1 or first.platform != "cpu":
+        return mesh
+    avals, tree = jax.tree.flatten(jax.tree.map(_aval, (arrays, image)))
+    if not _calls_lapack(static, tree, tuple(avals), shape):
+        return mesh
+    warn(
+        "lapack",
+        "the predictor calls LAPACK (such as jnp.linalg.solve), which can hang on several devices "
+        "of a CPU: it is evaluated on one",
+        stacklevel=5,
+    )
+    return mesh_of([first])
+
+
+@functools.lru_cache(maxsize=256)
+def _calls_lapack(static: Any, tree: Any, avals: tuple, shape: tuple[int, int]) -> bool:
+    arrays, image = jax.tree.unflatten(tree, avals)
+    masks = jax.ShapeDtypeStruct((2, *shape), bool)
+
+    def logits(arrays: Any, image: Any, masks: jax.Array) -> Any:
+        return static.predictor(arrays)(image, masks)
+
+    try:
+        traced = jax.make_jaxpr(logits)(arrays, image, masks)
+    except Exception:
+        return False
+    return not _LAPACK.isdisjoint(primitives(traced.jaxpr))
+
+
+def _aval(x: Any) -> jax.ShapeDtypeStruct:
+    dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+    return jax.ShapeDtypeStruct(np.shape(x), dtype)
