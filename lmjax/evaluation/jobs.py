@@ -1,6 +1,5 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -176,9 +175,7 @@ def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskF
 
 def _job(static: Static, placed: tuple, rows, shape, count: int, options: Options) -> Job:
     """The job, with (arrays of the predictor, images, shared) on the devices."""
-    arrays, images, _ = placed
-    image = jax.tree.map(operator.itemgetter(0), images) if static.many else images
-    mesh = without_hanging(sharding.check_mesh(options.mesh), static, arrays, image, shape)
+    mesh = without_hanging(sharding.check_mesh(options.mesh), static, *placed[:2], shape)
     arrays, images, shared = sharding.replicated(placed, mesh)
     return Job(
         static=static,

@@ -1,7 +1,7 @@
 """Predictors that call LAPACK, and so hang on several devices of a CPU.
 
 LAPACK's solvers wait in a thread of XLA's pool for other threads of it. Where as many devices of a
-CPU as the pool has threads do so at once, they wait for ever (jaxlib 0.7 to 0.10).
+CPU as the pool has threads do so at once, they wait for ever (seen with jaxlib 0.10).
 """
 
 import functools
@@ -22,20 +22,21 @@ _LAPACK = {
 }
 
 
-def without_hanging(mesh: Mesh, static: Any, arrays: Any, image: Any, shape: tuple) -> Mesh:
+def without_hanging(mesh: Mesh, static: Any, arrays: Any, images: Any, shape: tuple) -> Mesh:
     """Returns the mesh, or its first device alone where the predictor would hang on all of them.
 
     Args:
       mesh: the devices.
       static: of a job; `static.predictor(arrays)` is the predictor.
       arrays: of the predictor.
-      image: that it is given.
+      images: one, or where `static.many` several, with a leading axis.
       shape: (H, W) of its masks.
     """
     first = mesh.devices.flat[0]
     if mesh.size == 1 or first.platform != "cpu":
         return mesh
-    avals, tree = jax.tree.flatten(jax.tree.map(_aval, (arrays, image)))
+    image = jax.tree.map(functools.partial(_aval, first_axis=int(static.many)), images)
+    avals, tree = jax.tree.flatten((jax.tree.map(_aval, arrays), image))
     if not _calls_lapack(static, tree, tuple(avals), shape):
         return mesh
     warn(
@@ -47,7 +48,7 @@ def without_hanging(mesh: Mesh, static: Any, arrays: Any, image: Any, shape: tup
     return mesh_of([first])
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _calls_lapack(static: Any, tree: Any, avals: tuple, shape: tuple[int, int]) -> bool:
     arrays, image = jax.tree.unflatten(tree, avals)
     masks = jax.ShapeDtypeStruct((2, *shape), bool)
@@ -62,6 +63,7 @@ def _calls_lapack(static: Any, tree: Any, avals: tuple, shape: tuple[int, int]) 
     return not _LAPACK.isdisjoint(primitives(traced.jaxpr))
 
 
-def _aval(x: Any) -> jax.ShapeDtypeStruct:
+def _aval(x: Any, first_axis: int = 0) -> jax.ShapeDtypeStruct:
+    """Returns shape and type of an array, without the axes before the first."""
     dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
-    return jax.ShapeDtypeStruct(np.shape(x), dtype)
+    return jax.ShapeDtypeStruct(np.shape(x)[first_axis:], dtype)
