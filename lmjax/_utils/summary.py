@@ -1,5 +1,6 @@
 """Short descriptions of values, for `repr`."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,13 @@ def is_real(dtype: np.dtype) -> bool:
 
 
 def is_concrete(value: Any) -> bool:
-    """Returns whether a value is a JAX array whose numbers are known."""
-    import jax
+    """Returns whether a value is a JAX array whose numbers are known; does not import JAX."""
+    jax = sys.modules.get("jax")
+    is_array = jax is not None and isinstance(value, getattr(jax, "Array", ()))
+    return is_array and not _is_traced(value)
+
+
+def _is_traced(value: Any) -> bool:
     from jax import core
 
-    return isinstance(value, jax.Array) and not isinstance(value, core.Tracer)
+    return isinstance(value, core.Tracer)
