@@ -175,7 +175,8 @@ def check_variants(predictor: Callable, image, masks) -> tuple[np.ndarray, MaskF
 
 def _job(static: Static, placed: tuple, rows, shape, count: int, options: Options) -> Job:
     """The job, with (arrays of the predictor, images, shared) on the devices."""
-    mesh = without_hanging(sharding.check_mesh(options.mesh), static, *placed[:2], shape)
+    arrays, images, _ = placed
+    mesh = without_hanging(sharding.check_mesh(options.mesh), static, arrays, images, shape)
     arrays, images, shared = sharding.replicated(placed, mesh)
     return Job(
         static=static,
