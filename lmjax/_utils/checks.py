@@ -155,10 +155,7 @@ def check_numbers(name: str, values: Any) -> np.ndarray:
             return array.astype(np.float64)
     except (TypeError, ValueError):
         pass
-    shown = repr(values)
-    raise ValueError(
-        f"{name} must be real numbers; got {shown if len(shown) < 80 else type(values).__name__}"
-    )
+    raise ValueError(f"{name} must be real numbers; got {brief(values)}")
 
 
 def check_pair(
@@ -234,7 +231,7 @@ def _types_of(hint: Any) -> set[Any]:
 
 
 def _plain(value: Any, whole: bool) -> Any:
-    if isinstance(value, np.ndarray) or (is_concrete(value) and isinstance(value.dtype, np.dtype)):
+    if _is_known(value):
         value = np.asarray(value).tolist()
     if isinstance(value, list | tuple):
         return tuple(_plain(each, whole) for each in value)
@@ -246,10 +243,13 @@ def _plain(value: Any, whole: bool) -> Any:
 
 def _scalar(value: Any) -> Any:
     """Returns NumPy's number for an array without axes, and other values as they are."""
+    return np.asarray(value)[()] if _is_known(value) and value.ndim == 0 else value
+
+
+def _is_known(value: Any) -> bool:
+    """Returns whether a value is an array of NumPy or JAX with known entries, no random keys."""
     is_array = isinstance(value, np.ndarray) or is_concrete(value)
-    if is_array and value.ndim == 0 and isinstance(value.dtype, np.dtype):  # no random key
-        return np.asarray(value)[()]
-    return value
+    return is_array and isinstance(value.dtype, np.dtype)
 
 
 def _number(value: Any) -> Any:

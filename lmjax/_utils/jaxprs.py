@@ -6,9 +6,9 @@ from typing import Any
 from jax.extend import core as jex
 
 
-def inner_jaxprs(equation: Any) -> Iterator[jex.Jaxpr]:
-    """Yields the functions that an equation calls: those among its parameters."""
-    yield from _among(list(equation.params.values()))
+def inner_jaxprs(equation: Any) -> list[jex.Jaxpr]:
+    """Returns the functions that an equation calls: those among its parameters."""
+    return list(_among(list(equation.params.values())))
 
 
 def _among(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:

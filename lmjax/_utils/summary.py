@@ -63,11 +63,6 @@ def is_real(dtype: np.dtype) -> bool:
 def is_concrete(value: Any) -> bool:
     """Returns whether a value is a JAX array whose numbers are known; does not import JAX."""
     jax = sys.modules.get("jax")
-    is_array = jax is not None and isinstance(value, getattr(jax, "Array", ()))
-    return is_array and not _is_traced(value)
-
-
-def _is_traced(value: Any) -> bool:
-    from jax import core
-
-    return isinstance(value, core.Tracer)
+    if jax is None or not isinstance(value, getattr(jax, "Array", ())):
+        return False
+    return not isinstance(value, jax.core.Tracer)

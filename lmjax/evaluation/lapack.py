@@ -50,6 +50,7 @@ def without_hanging(mesh: Mesh, static: Any, arrays: Any, images: Any, shape: tu
 
 @functools.lru_cache(maxsize=64)
 def _calls_lapack(static: Any, tree: Any, avals: tuple, shape: tuple[int, int]) -> bool:
+    """Returns whether a predictor, traced for arrays and an image of these shapes, calls LAPACK."""
     arrays, image = jax.tree.unflatten(tree, avals)
     masks = jax.ShapeDtypeStruct((2, *shape), bool)
 

@@ -10,6 +10,7 @@ from jax.extend import core as jex
 from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_function, check_whole
+from lmjax._utils.jaxprs import inner_jaxprs
 from lmjax._utils.keys import check_key
 from lmjax._utils.summary import brief
 from lmjax.metrics.agreement import spearman
@@ -247,11 +248,8 @@ def _uses(jaxpr: jex.Jaxpr, numbers: dict[Any, int]) -> Iterator[int]:
 
 def _function_of(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
     """Returns the function that an equation calls with its own operands, if it does."""
-    for value in equation.params.values():
-        inner = value.jaxpr if isinstance(value, jex.ClosedJaxpr) else value
-        if isinstance(inner, jex.Jaxpr) and len(inner.invars) == len(equation.invars):
-            return inner
-    return None
+    count = len(equation.invars)
+    return next((each for each in inner_jaxprs(equation) if len(each.invars) == count), None)
 
 
 def _map(explain: Explain, classifier: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from lmjax._utils.jaxprs import inner_jaxprs
 from lmjax.masking.transform.elementwise import combine
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Operation
@@ -48,17 +49,6 @@ def _warn_of_lost(operation: Operation) -> None:
     )
 
 
-def _inner_jaxprs(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
-    """Returns the functions that an equation calls."""
-    values = [v if isinstance(v, tuple | list) else (v,) for v in equation.params.values()]
-    found = [each for several in values for each in several]
-    return [
-        each.jaxpr if isinstance(each, jex.ClosedJaxpr) else each
-        for each in found
-        if isinstance(each, jex.ClosedJaxpr | jex.Jaxpr)
-    ]
-
-
 def _is_elementwise(closed: jex.ClosedJaxpr) -> bool:
     return len(closed.jaxpr.outvars) == 1 and _are_elementwise(closed)
 
@@ -70,7 +60,7 @@ def _are_elementwise(closed: jex.ClosedJaxpr) -> bool:
             return False
         name = equation.primitive.name
         scalar = name == "broadcast_in_dim" and not equation.invars[0].aval.shape
-        inner = _inner_jaxprs(equation)
+        inner = inner_jaxprs(equation)
         if inner:
             if not all(_is_elementwise(jex.ClosedJaxpr(x, ())) for x in inner):
                 return False
@@ -91,7 +81,7 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
         operation, given = Operation(None, equation, closed.jaxpr), list(map(read, equation.invars))
         if equation.primitive.name == "broadcast_in_dim":
             results = given
-        elif _inner_jaxprs(equation):
+        elif inner_jaxprs(equation):
             results = evaluate_alike(inner_jaxpr(operation), *given)
         else:
             results = [bind_alike(operation, given)]
