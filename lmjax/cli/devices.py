@@ -55,7 +55,7 @@ def check_devices(devices: int | None) -> None:
         raise ValueError(f"devices must be {found}, as JAX has the CPU so already; got {devices}")
 
 
-def said_of_devices() -> str:
+def describe_devices() -> str:
     """Returns a sentence on the devices of the CPU, for a study that divided it by itself."""
     import jax
 

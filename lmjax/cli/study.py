@@ -12,7 +12,7 @@ from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
 from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
-from lmjax.cli.devices import check_devices, divide_cpu, said_of_devices
+from lmjax.cli.devices import check_devices, describe_devices, divide_cpu
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
 from lmjax.evaluation.evaluator import Engine
@@ -115,7 +115,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         divided = divide_cpu(devices)
         part = which_part(shard, distributed)
         check_devices(devices)
-        if divided and (said := said_of_devices()):
+        if divided and (said := describe_devices()):
             say(said)
         if processes is not None and not dry_run:
             raise ValueError(

@@ -66,11 +66,11 @@ def test_where_jax_runs_already_its_devices_are_those_there_are(monkeypatch):
     with pytest.raises(ValueError, match=f"devices must be {found}, as JAX has .* got 7"):
         devices.check_devices(7)
     said = f"the CPU is divided into {found} devices for JAX; --devices says how many"
-    assert devices.said_of_devices() == said
+    assert devices.describe_devices() == said
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(ValueError, match="JAX runs on gpu here; leave it out"):
         devices.check_devices(1)
-    assert not devices.said_of_devices()
+    assert not devices.describe_devices()
 
 
 @pytest.mark.parametrize("number", ["0", "100000"])
