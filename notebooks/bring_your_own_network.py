@@ -16,7 +16,7 @@
 #
 # Three networks that know nothing of masks, in Flax NNX, in Equinox and from timm, go through
 # LIME, deletion, a study and training with masks. None of them is changed. From a clone of the
-# repository, also on a hosted notebook: `%pip install . equinox timm`.
+# repository, also on a hosted notebook: `%pip install . equinox timm scikit-learn`.
 
 # %%
 import tempfile

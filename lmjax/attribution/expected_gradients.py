@@ -58,7 +58,7 @@ def expected_gradients(
         one image, a colour of C floats, or a number. None takes what the predictor's removal shows
         where nothing is visible: the images that `lmjax.Samples` draws, those of
         `lmjax.ReplaceAverage`, a blurred or grey image under `lmjax.Replace`; where it shows none
-        (`lmjax.LayerMasking`, a plain function), crops of the two photographs that scikit-learn
+        (`lmjax.LayerMasking`, a plain function), crops of two photographs that lmjax
         ships, which `lmjax.Samples` starts from too.
       num_samples: 2 or more; 200 are SHAP's.
 

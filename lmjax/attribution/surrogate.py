@@ -4,6 +4,7 @@ Numbers follow the `lime` package 0.2.0.1 (`lime_base.py`).
 """
 
 import dataclasses
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,13 @@ class Surrogate:
         package does for images. "highest_weights": those with the largest coefficients of a ridge
         regression on all, with penalty 0.01. "forward_selection": one by one, the one that raises
         the weighted R^2 most. "lasso_path": those that a lasso keeps when its penalty is lowered
-        from infinity, as long as they are no more than `num_features`.
+        from infinity, as long as they are no more than `num_features` (needs scikit-learn, the
+        extra `lasso`).
       num_features: number of segments to select; for selections other than "none".
 
     Raises:
       ValueError: options out of range.
+      ImportError: "lasso_path" without scikit-learn.
     """
 
     distance: str = "cosine"
@@ -55,6 +58,11 @@ class Surrogate:
             set_number(self, "kernel_width", above=0)
         set_number(self, "alpha", above=0)
         check_choice("selection", self.selection, ("none", *_SELECTIONS))
+        if self.selection == "lasso_path" and importlib.util.find_spec("sklearn") is None:
+            raise ImportError(
+                "selection 'lasso_path' needs scikit-learn, which is not installed: "
+                'pip install "lmjax[lasso]"'
+            )
         if (self.num_features is None) != (self.selection == "none"):
             raise ValueError(
                 "num_features and a selection other than 'none' go together; got "

@@ -31,9 +31,9 @@ def build() -> Callable[..., None]:
         """Explains one image or several, and prints a table of the results.
 
         Args:
-            images: photographs; photograph:NAME for one that scikit-image, scikit-learn or
-                matplotlib ships (chelsea, a cat, by default; astronaut, china, coffee, flower,
-                hopper, rocket); scene:N for a digit scene.
+            images: photographs; photograph:NAME for one that is installed with lmjax
+                (chelsea, a cat, by default; astronaut, china, coffee, flower, hopper, rocket);
+                scene:N for a digit scene.
             config: settings.
             output: the figure (.png, .jpg, .pdf, .svg), by default explanation.png; arrays (.npz)
                 and settings (.json) go beside it. Of several images, a folder, by default

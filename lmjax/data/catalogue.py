@@ -35,14 +35,14 @@ DATASETS = (
     Dataset(
         "digit-scenes",
         "digits on photographs, 10 classes, exact object masks; made on demand",
-        "scans: CC BY 4.0 (UCI optical digits); photographs: as scikit-image and scikit-learn say",
+        "scans: CC BY 4.0 (UCI optical digits); photographs: as scikit-image says, two CC BY 2.0",
         "Alpaydin & Kaynak 1998, doi 10.24432/C50P49",
     ),
     Dataset(
         "cutout-scenes",
         "cut-outs of animals and things on photographs, 121 classes of ImageNet, exact object "
         "masks; made on demand",
-        "stamps: GPL 2, as their package says; photographs: as scikit-image and scikit-learn say; "
+        "stamps: GPL 2, as their package says; photographs: as scikit-image says, two CC BY 2.0; "
         "wallpapers: CC BY, CC BY-SA, CC0 and GPL 2+, as their packages say",
         "Tux Paint stamps, tuxpaint.org/stamps",
         get=f"{INSTALL}; more backgrounds: apt-get install lomiri-wallpapers-16.04 "

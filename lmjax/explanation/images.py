@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmjax._utils.checks import check_choice
+from lmjax._utils.photographs import find
 from lmjax.data.files.images import read_image
 from lmjax.explanation.defaults import PHOTOGRAPH, SCENE
 from lmjax.masking.checks import check_colours
 from lmjax.models import Classifier
 
-# Photographs in packages that lmjax depends on, so that nothing is fetched.
 _SHIPPED = {
-    "astronaut": ("skimage", "data/astronaut.png"),
-    "chelsea": ("skimage", "data/chelsea.png"),
-    "coffee": ("skimage", "data/coffee.png"),
-    "rocket": ("skimage", "data/rocket.jpg"),
-    "china": ("sklearn", "datasets/images/china.jpg"),
-    "flower": ("sklearn", "datasets/images/flower.jpg"),
-    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "astronaut": "astronaut.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "rocket": "rocket.jpg",
+    "china": "china.jpg",
+    "flower": "flower.jpg",
+    "hopper": "grace_hopper.jpg",
 }
 
 
@@ -98,11 +97,7 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
 
 def _load_photograph(image: str, classifier: Classifier) -> InputImage:
     name = check_choice("image", image.removeprefix(PHOTOGRAPH), _SHIPPED)
-    package, file = _SHIPPED[name]
-    found = importlib.util.find_spec(package)
-    assert found is not None  # lmjax depends on it
-    assert found.origin is not None  # it is no namespace package
-    return _load_file(Path(found.origin).parent / file, classifier)._replace(name=image)
+    return _load_file(find(_SHIPPED[name]), classifier)._replace(name=image)
 
 
 def _load_file(path: Path, classifier: Classifier) -> InputImage:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmjax.explanation.result import Explanation, Result
     from lmjax.explanation.variants import Variant
 
-_RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "scikit-learn", "pillow")
+_RECORDED = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow")
 
 
 def removal_title(name: str) -> str:

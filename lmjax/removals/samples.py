@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import jax
@@ -11,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.checks import set_whole
+from lmjax._utils.photographs import find
 from lmjax._utils.summary import brief
 from lmjax.removals.average import ReplaceAverage, check_images
 from lmjax.removals.removal import Painting
 from lmjax.removals.replace import Replace
 
-_PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # of scikit-learn
+_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 _CROPS = 16  # of each
 
 
@@ -36,8 +36,8 @@ class Samples(Painting):
 
     Attributes:
       images: `[M, H, W, C]` in [0, 1], of the picture's size and none of them the one explained;
-        those the network was trained on, say. None takes crops of the two photographs that
-        scikit-learn ships, at the size of the picture (a stand-in for want of a set).
+        those the network was trained on, say. None takes crops of two photographs that lmjax
+        ships, at the size of the picture (a stand-in for want of a set).
       key: of the draws.
       draws: how many images of the set are drawn, without replacement.
 
@@ -126,8 +126,7 @@ def photographs(shape: tuple[int, int, int]) -> np.ndarray:
         )
     rng, crops = np.random.default_rng(0), []
     for name in _PHOTOGRAPHS:
-        file = resources.files("sklearn.datasets.images") / name
-        with file.open("rb") as stream, Image.open(stream, formats=["JPEG"]) as opened:
+        with Image.open(find(name), formats=["JPEG"]) as opened:
             photograph = opened.convert("RGB" if channels == 3 else "L")
         for _ in range(_CROPS):
             scale = rng.uniform(0.5, 1) * min(photograph.width / width, photograph.height / height)

@@ -1,3 +1,4 @@
+import importlib.util
 import warnings
 from types import SimpleNamespace
 
@@ -138,6 +139,12 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
             keep[:, scores != 0], outputs[:, target], kernel(distances, width)
         )
         np.testing.assert_allclose(found.r2[row], left_out, atol=1e-3)
+
+
+def test_a_lasso_without_scikit_learn_is_refused_before_anything_is_evaluated(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"'lasso_path' needs scikit-learn.*lmjax\[lasso\]"):
+        Surrogate(selection="lasso_path", num_features=3)
 
 
 def test_selections_of_constant_answers_are_finite():

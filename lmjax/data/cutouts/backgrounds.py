@@ -2,12 +2,12 @@
 
 import functools
 import os
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lmjax._utils import photographs
 from lmjax.data.files.images import SUFFIXES, read_image
 
 COLOURS = {"grey": 128, "white": 255}
@@ -40,10 +40,10 @@ WALLPAPERS = (
 )
 """Those of Debian's wallpapers that are photographs and show none of the classes of stamps."""
 
-_PACKAGED = {
-    "skimage.data": ("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png"),
-    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
-}
+_SHIPPED = (
+    *("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png"),
+    *("china.jpg", "flower.jpg"),
+)
 _LONGEST = 1400  # photographs are reduced to it, pixels
 _CROPS = (0.4, 1.0)  # side of crops, as a share of the shorter side
 
@@ -52,7 +52,7 @@ def find(backgrounds: str | os.PathLike = PHOTOGRAPHS) -> dict[str, str]:
     """Finds photographs.
 
     Args:
-      backgrounds: "photographs" for those of scikit-image and scikit-learn, and Debian's wallpapers
+      backgrounds: "photographs" for those that lmjax and scikit-image ship, and Debian's wallpapers
         where they are installed; "grey" or "white" for none; or a folder of pictures.
 
     Returns:
@@ -64,7 +64,8 @@ def find(backgrounds: str | os.PathLike = PHOTOGRAPHS) -> dict[str, str]:
     if backgrounds in COLOURS:
         return {}
     if backgrounds == PHOTOGRAPHS:
-        return _packaged() | _present(Path(WALLPAPERS_FOLDER), WALLPAPERS)
+        shipped = {name: str(photographs.find(name)) for name in _SHIPPED}
+        return shipped | _present(Path(WALLPAPERS_FOLDER), WALLPAPERS)
     folder = Path(backgrounds)
     if not folder.is_dir():
         raise ValueError(
@@ -101,13 +102,6 @@ def crop(path: str, rng: np.random.Generator, size: int) -> np.ndarray:
     left, top = (int(rng.integers(length - side + 1)) for length in photograph.size)
     square = photograph.crop((left, top, left + side, top + side))
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _packaged() -> dict[str, str]:
-    found = {}
-    for package, names in _PACKAGED.items():
-        found |= _present(Path(str(resources.files(package))), names)
-    return found
 
 
 def _present(folder: Path, names) -> dict[str, str]:

@@ -81,7 +81,7 @@ class CutoutScenes(Scenes[CutoutScene]):
       seed: another seed has other places, sizes and backgrounds.
       size: height and width in pixels, 32 or more. Half of the stamps have less than 200 pixels,
         so that much larger scenes are blurred.
-      backgrounds: "photographs", those of scikit-image and scikit-learn, and Debian's wallpapers
+      backgrounds: "photographs", those that lmjax and scikit-image ship, and Debian's wallpapers
         where they are installed (lomiri-wallpapers-16.04, mate-backgrounds); "grey"; "white"; or a
         folder of pictures.
       sides: range from which the longer side of a cut-out is drawn, as a share of the part that

@@ -1,8 +1,8 @@
 """Digit scenes: handwritten digits on photographs, with ground truth, made offline.
 
-Each scene is one of scikit-learn's 1797 digit scans (8x8), smoothly enlarged to 44-88 pixels,
-turned a little, coloured and textured, on a 128x128 crop of a photograph that scikit-image or
-scikit-learn ships. Images are uint8 [H, W, 3]; masks are bool [H, W], True on the digit.
+Each scene is one of 1797 digit scans (8x8; Alpaydin & Kaynak 1998), smoothly enlarged to 44-88
+pixels, turned a little, coloured and textured, on a 128x128 crop of a photograph that scikit-image
+or lmjax ships. Images are uint8 [H, W, 3]; masks are bool [H, W], True on the digit.
 
     scenes = DigitScenes("test", length=2000)
     scene = scenes[0]
@@ -23,11 +23,11 @@ import functools
 import math
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
 
 from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.photographs import find
 from lmjax.data.digits import cues
 from lmjax.data.digits.cues import Cue
 from lmjax.data.source import Scenes
@@ -88,7 +88,7 @@ class Scene:
         tight_mask: bool [128, 128], True where the digit is at least half opaque.
         background: uint8 [128, 128, 3], the image without the digit: the photograph's crop, with
             the tag of a cue.
-        scan: index of the digit in ``sklearn.datasets.load_digits()``.
+        scan: index of the digit, in the order of ``sklearn.datasets.load_digits()``.
         photograph: file name of the background.
         cue: feature beside the digit that predicts a class, or None.
     """
@@ -180,7 +180,7 @@ def photographs(split: str) -> tuple[str, ...]:
 
 
 def scans(split: str) -> np.ndarray:
-    """Indices into `load_digits()` of the scans that a split shows, int [S]."""
+    """Indices of the scans that a split shows, int [S]."""
     _, labels = _digits()
     index = np.arange(len(labels))
     is_test = index % _TEST_SCAN_EVERY == 0
@@ -283,16 +283,7 @@ def _photograph(name: str) -> tuple[np.ndarray, ...]:
     """Reads a photograph, uint8 [H, W, 3], at full size and halved while 1.5 scenes fit into it."""
     from PIL import Image
 
-    for package in ("skimage.data", "sklearn.datasets.images"):
-        file = resources.files(package) / name
-        if file.is_file():
-            break
-    else:
-        raise FileNotFoundError(
-            f"the photograph {name} is in neither scikit-image nor scikit-learn as installed; "
-            "reinstall both: pip install --force-reinstall scikit-image scikit-learn"
-        )
-    with file.open("rb") as stream, Image.open(stream, formats=("PNG", "JPEG")) as photograph:
+    with Image.open(find(name), formats=("PNG", "JPEG")) as photograph:
         scales = [np.array(photograph.convert("RGB"))]
     while min(scales[-1].shape[:2]) >= 3 * SIZE:
         scales.append(_halve(scales[-1]))
@@ -311,11 +302,9 @@ def _halve(pixels: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ink of the scans, float64 [1797, 8, 8] in 0..16, and their labels, int [1797]."""
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    return digits.images, digits.target
+    """Returns the ink of the scans, uint8 [1797, 8, 8] in 0..16, and their labels, uint8 [1797]."""
+    with np.load(str(resources.files("lmjax.data.digits") / "scans.npz")) as scans:
+        return scans["ink"], scans["labels"]
 
 
 @functools.lru_cache(maxsize=2048)

@@ -16,6 +16,7 @@ from lmjax.data.digits.scenes import (
     UNSEEN_PHOTOGRAPHS,
     DigitScenes,
     Scene,
+    _digits,
     scans,
 )
 
@@ -40,6 +41,13 @@ def test_shapes_types_and_ids(scenes):
         assert scene.object_mask.shape == scene.tight_mask.shape == (SIZE, SIZE)
         assert scene.object_mask.dtype == scene.tight_mask.dtype == bool
         assert type(scene.label) is int
+
+
+def test_scans_are_those_of_scikit_learn():
+    ink, labels = _digits()
+    digits = load_digits()
+    np.testing.assert_array_equal(ink, digits.images)
+    np.testing.assert_array_equal(labels, digits.target)
 
 
 def test_labels_are_those_of_the_scans(scenes):
