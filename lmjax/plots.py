@@ -321,6 +321,8 @@ def removal_colour(name: str) -> str:
         Removals of other packages have colours that follow from their names.
     """
     base, _, depth = name.partition("@")
+    if depth and base in ("calibrated", "samples"):  # one for each file
+        return _own_colour(name)
     colour = _REMOVALS.get(base) or _own_colour(base)
     if not depth:
         return colour

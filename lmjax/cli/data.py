@@ -16,6 +16,8 @@ def build() -> tyro.extras.SubcommandApp:
     app = tyro.extras.SubcommandApp()
     app.command(name="list")(list_datasets)
     app.command(name="cutout-scenes")(documented(cutout_scenes))
+    app.command(documented(calibration))
+    app.command(documented(samples))
     app.command(wordnet)
     return app
 
@@ -78,6 +80,68 @@ def cutout_scenes(
         stamps=stamps,
     )
     say(f'prepared; take it with --source "{builder.source}"')
+
+
+def calibration(
+    *,
+    removal: str,
+    source: str,
+    model: str = "resnet18_digits",
+    images: int = 200,
+    variants: int = 10,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    output: Annotated[Path, arg(metavar="FILE")] = Path("calibration.npz"),
+) -> None:
+    """Calibrates a removal for a network on held-out images.
+
+    Masked images keep the class of whole ones where they can: logits go through an affine map. The
+    file is for this network; take it as the removal calibrated@FILE.
+
+    Args:
+        removal: name of the removal.
+        source: of images that are not those to be judged, as for studies.
+        model: NAME or NAME=WEIGHTS.
+        images: how many, from the first.
+        variants: masked variants of each, with segments of four sizes.
+        ridge: penalty that draws the map to the identity.
+        seed: of the masks, and of a removal that draws.
+        output: the .npz file.
+    """
+    from lmjax.studies import fit_calibration
+
+    fitted = fit_calibration(
+        removal,
+        source,
+        model=model,
+        images=images,
+        variants=variants,
+        ridge=ridge,
+        seed=seed,
+    )
+    fitted.save(output)
+    say(f"wrote {output}; take it as the removal calibrated@{output}")
+
+
+def samples(
+    *,
+    source: str,
+    model: str = "resnet18_digits",
+    images: int = 64,
+    output: Annotated[Path, arg(metavar="FILE")] = Path("samples.npz"),
+) -> None:
+    """Writes images that the removal samples@FILE draws hidden pixels from.
+
+    Args:
+        source: of images that are none of those to be explained or judged, as for studies.
+        model: NAME or NAME=WEIGHTS, whose preprocessing resizes and crops them.
+        images: how many, from the first.
+        output: the .npz file.
+    """
+    from lmjax.studies import write_samples
+
+    write_samples(output, source, model=model, images=images)
+    say(f"wrote {output}; take it as the removal samples@{output}")
 
 
 def wordnet(*, output: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:

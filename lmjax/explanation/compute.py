@@ -35,6 +35,7 @@ from lmjax.explanation.several import explain_each
 from lmjax.explanation.variants import Variant, show
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load
+from lmjax.models.calibrations import check_calibrations
 from lmjax.removals import Replace, make
 
 
@@ -224,12 +225,13 @@ def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationCo
 
 
 def _load(config: ExplanationConfig) -> Classifier:
-    """Returns the network, once target and number of classes are known to be its own."""
+    """Returns the network, once target, classes and calibrations are known to be its own."""
     classifier = config.model
     if isinstance(classifier, str):
         classifier = load(classifier, weights=config.weights, num_classes=config.num_classes)
     assert classifier is not None  # chosen before
     find_class(config.target, classifier)
+    check_calibrations(config.removal or (), {str(config.model): classifier})
     if classifier.class_names:
         check_count(config.top_k, len(classifier.class_names))
     return classifier if config.crop else _without_crop(classifier)

@@ -1,20 +1,42 @@
 """Calibrated: a removal whose logits go through an affine map, fitted on held images."""
 
 import dataclasses
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lmjax._utils import array_file
 from lmjax._utils.checks import check_number, check_numbers
 from lmjax._utils.summary import brief
-from lmjax.removals.registry import OWN, make
+from lmjax.removals.registry import OWN, canonical, make, needs_key, needs_segments, takes_file
 from lmjax.removals.removal import Removal, check_removal, declared
 
 _MAX_ITERATIONS = 1000
 _GRADIENT = 1e-6  # at which the fit ends, of the largest component
+_KIND = "calibration"
+
+
+class Fitted(NamedTuple):
+    """What a calibration was fitted on.
+
+    Attributes:
+      removal: name of the removal.
+      seed: of the removal's key, where it needs one.
+      weights_sha256: of the network (`lmjax.models.checkpoints.weights_sha256`).
+      source: `version` of the images' source.
+      images, variants: how many of its images, and how many variants of each.
+    """
+
+    removal: str
+    seed: int
+    weights_sha256: str
+    source: str
+    images: int
+    variants: int
 
 
 @jax.tree_util.register_pytree_node_class
@@ -29,11 +51,13 @@ class Calibrated(Removal):
       removal: the other removal.
       matrix: `[K, K]`; corrected logits are `matrix @ logits + bias`.
       bias: `[K]`.
+      fitted: what it was fitted on, where a file holds it.
     """
 
     removal: Any
     matrix: jax.Array
     bias: jax.Array
+    fitted: Fitted | None = None
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns corrected logits `[N, K]`; arguments as in those of the other removal."""
@@ -73,6 +97,25 @@ class Calibrated(Removal):
             )
         return jnp.matmul(logits, self.matrix.T, precision="highest") + self.bias[None]
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the map for the removal `"calibrated@PATH"`.
+
+        Args:
+          path: ends in `.npz`; a file of a calibration is replaced, and no other.
+
+        Raises:
+          ValueError: a calibration without `fitted`, another suffix, or a file that holds something
+            else.
+          OSError: the file cannot be written.
+        """
+        if self.fitted is None:
+            raise ValueError(
+                "fitted must say what the map was fitted on, got None; "
+                "lmjax.studies.fit_calibration and `lmjax data calibration` note it"
+            )
+        arrays = {"matrix": self.matrix, "bias": self.bias}
+        array_file.write(path, _KIND, self.fitted._asdict(), arrays)
+
     def __repr__(self) -> str:
         return f"Calibrated({brief(self.removal)}, {len(self.bias)} classes)"
 
@@ -80,16 +123,58 @@ class Calibrated(Removal):
         # A removal of plain settings is one opaque leaf to JAX: it belongs to the static part.
         static = jax.tree_util.all_leaves([self.removal])
         leaves = None if static else self.removal, self.matrix, self.bias
-        return leaves, self.removal if static else None
+        return leaves, (self.removal if static else None, self.fitted)
 
     @classmethod
-    def tree_unflatten(cls, static: Any, leaves: tuple) -> "Calibrated":
+    def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Calibrated":
         calibrated = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
         removal, matrix, bias = leaves
-        object.__setattr__(calibrated, "removal", removal if static is None else static)
+        object.__setattr__(calibrated, "removal", removal if static[0] is None else static[0])
         object.__setattr__(calibrated, "matrix", matrix)
         object.__setattr__(calibrated, "bias", bias)
+        object.__setattr__(calibrated, "fitted", static[1])
         return calibrated
+
+
+def check_inner(name: str) -> str:
+    """Returns the name of a removal that can be calibrated by name, as records spell it.
+
+    Raises:
+      ValueError: the network's own masking, and those that need segments or a file.
+    """
+    name = canonical(name)
+    if name == OWN:
+        raise ValueError(f"removal must not be {OWN!r}, each network's own; name that, as in layer")
+    if needs_segments(name) or takes_file(name):
+        raise ValueError(
+            f"removal must need neither segments nor a file to be calibrated by name; got {name}"
+        )
+    return name
+
+
+def read_calibrated(path: str | os.PathLike) -> Calibrated:
+    """Reads a calibration that `Calibrated.save` has written.
+
+    Raises:
+      ValueError: another file.
+      OSError: the file cannot be read.
+    """
+    header, arrays = array_file.read(path, _KIND)
+    try:
+        fitted = Fitted(**{name: header[name] for name in Fitted._fields})
+        matrix, bias = arrays["matrix"], arrays["bias"]
+        if matrix.shape != (len(bias), len(bias)) or not np.isfinite(matrix).all():
+            raise ValueError(f"matrix of shape {matrix.shape}, bias of shape {bias.shape}")
+        removal = make_seeded(fitted.removal, fitted.seed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise array_file.damaged(path, _KIND, error) from error
+    return Calibrated(removal, jnp.asarray(matrix), jnp.asarray(bias), fitted)
+
+
+def make_seeded(name: str, seed: int) -> Any:
+    """Makes a removal that can be calibrated by name, with a key where it needs one."""
+    name = check_inner(name)
+    return make(name, key=jax.random.key(seed) if needs_key(name) else None)
 
 
 def calibrated(

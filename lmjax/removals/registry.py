@@ -1,8 +1,10 @@
 """Removals by name, as commands, studies and training call them."""
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,12 +24,14 @@ from lmjax.removals.masking import (
 )
 from lmjax.removals.removal import declared
 from lmjax.removals.replace import BASELINES, Replace, canonical_spelling
-from lmjax.removals.samples import Samples
+from lmjax.removals.samples import Samples, read_images
 
 REGISTRY: Registry[Callable] = Registry("removal", "lmjax.removals")
 
 OWN = "masking"
 """The network's own masking: layer masking, or token dropping in a transformer."""
+
+_NEED_FILE = ("calibrated",)
 
 _TITLES = {
     "layer": "layer masking",
@@ -57,7 +61,8 @@ def register(name: str, make: Callable, *, description: str) -> None:
       name: a word; not that of a removal that comes with lmjax.
       make: function that makes the removal, an `lmjax.Removal`. Parameters called `key` and
         `segments` are given a random key and the label map `[H, W]`; it has no others without a
-        default. A removal whose class is a dataclass with a field `depth` also goes by `name@2`.
+        default. One called `file` is given the path in `name@PATH`. A removal whose class is a
+        dataclass with a field `depth` also goes by `name@2`.
       description: one line.
 
     Raises:
@@ -72,8 +77,8 @@ def register(name: str, make: Callable, *, description: str) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of all removals, without depths."""
-    return REGISTRY.names()
+    """Returns the names of all removals that need no file, without depths."""
+    return tuple(name for name in REGISTRY.names() if name not in _NEED_FILE)
 
 
 def description(name: str) -> str:
@@ -83,9 +88,11 @@ def description(name: str) -> str:
 
 def title(name: str) -> str:
     """Returns the name of a removal as figures and tables show it."""
-    base, _, depth = canonical_spelling(name).partition("@")
+    base, _, setting = canonical_spelling(name).partition("@")
     shown = _TITLES.get(base, base.replace("_", " "))
-    return f"{shown}, depth {depth}" if depth else shown
+    if not setting:
+        return shown
+    return f"{shown} ({Path(setting).stem})" if takes_file(base) else f"{shown}, depth {setting}"
 
 
 def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any = None) -> Any:
@@ -93,7 +100,8 @@ def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any 
 
     Args:
       name: one of `names()`, `"gray"` for `"grey"`; with a depth where the removal has one:
-        `"layer@2"` is `lmjax.LayerMasking(depth=2)`.
+        `"layer@2"` is `lmjax.LayerMasking(depth=2)`; with a file where it takes one:
+        `"calibrated@FILE"` (`lmjax data calibration`), `"samples@FILE"` (`lmjax data samples`).
       key: random key, for the removals that take one.
       segments: `[H, W]` ints, for the removals that take them.
 
@@ -102,27 +110,66 @@ def make(name: str, *, key: jax.Array | np.ndarray | None = None, segments: Any 
       `"masking"`.
 
     Raises:
-      ValueError: another name, or a key or segments that the removal needs and that are missing.
+      ValueError: another name, or a key or segments that the removal needs and that are missing; a
+        file that does not exist or holds something else.
     """
-    base, depth = check_name(name)
+    base, setting = check_name(name)
     if key is not None:
         check_key(key)
-    removal = _make(base, key, segments)
-    return removal if depth is None else dataclasses.replace(removal, depth=depth)
+    maker = REGISTRY.get(base)
+    if key is None and "key" in _needed(maker):
+        raise ValueError(
+            f"removal {base!r} needs a random key: "
+            f"lmjax.removals.make({base!r}, key=jax.random.key(seed))"
+        )
+    if segments is None and "segments" in _needed(maker):
+        raise ValueError(
+            f"removal {base!r} needs segments, a label map [H, W]: "
+            f"lmjax.removals.make({base!r}, segments=segments)"
+        )
+    if setting is not None and takes_file(base) and not Path(str(setting)).is_file():
+        raise ValueError(f"removal {name} cannot be made: there is no file {setting}")
+    return made(maker, setting, key=key, segments=segments)
+
+
+def made(maker: Callable, setting: int | str | None, *, key: Any, segments: Any) -> Any:
+    """Calls the maker of a removal with those of its parameters that it takes.
+
+    Args:
+      maker: the registered function.
+      setting: what follows the name: a depth, or a file; see `check_name`.
+      key, segments: as in `make`.
+    """
+    given = {"key": key, "segments": segments}
+    takes = inspect.signature(maker).parameters
+    given = {option: value for option, value in given.items() if option in takes}
+    if setting is None:
+        return maker(**given)
+    if "file" in takes:
+        return maker(**given, file=setting)
+    return dataclasses.replace(maker(**given), depth=setting)
 
 
 def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str | None]:
-    """Returns the name of a removal without its depth, and the depth.
+    """Returns the name of a removal without its depth or file, and these.
 
     Args:
       name: as in `make`.
       argument: what the caller's argument is called, for the error.
 
+    Returns:
+      The name, and the depth or the path of the file; None where there is neither.
+
     Raises:
-      ValueError: another name, or a depth for a removal that has none.
+      ValueError: another name, a depth for a removal that has none, or no file for one that needs
+        one. Whether there is such a file is not checked.
     """
     base, at, depth = str(name).partition("@")
     base = REGISTRY.check(canonical_spelling(base), argument=argument)
+    if takes_file(base):
+        if not depth and base in _NEED_FILE:
+            raise ValueError(f"{argument} {base} needs a file, as in {base}@FILE")
+        return base, depth or None
     is_name = depth[:1].isalpha() or depth[:1] == "_"
     if at and not ((depth.isdecimal() or is_name) and _has_depth(base)):
         examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))
@@ -145,8 +192,8 @@ def canonical(name: str, *, argument: str = "removal") -> str:
     Raises:
       ValueError: as `check_name`.
     """
-    base, depth = check_name(name, argument=argument)
-    return base if depth is None else f"{base}@{depth}"
+    base, setting = check_name(name, argument=argument)
+    return base if setting is None else f"{base}@{setting}"
 
 
 def needs_key(name: str) -> bool:
@@ -157,6 +204,21 @@ def needs_key(name: str) -> bool:
 def needs_segments(name: str) -> bool:
     """Returns whether a removal cannot be made without segments."""
     return "segments" in _needed(REGISTRY.get(check_name(name)[0]))
+
+
+def takes_file(name: str) -> bool:
+    """Returns whether a removal's name may be followed by a file, as in `"samples@FILE"`."""
+    base = canonical_spelling(str(name).partition("@")[0])
+    return base in REGISTRY and "file" in inspect.signature(REGISTRY.get(base)).parameters
+
+
+def file_sha256(name: str) -> str | None:
+    """Returns the sha256 of the file in a removal's name; None without one, or where it is gone."""
+    base, setting = check_name(name)
+    if setting is None or not takes_file(base) or not Path(str(setting)).is_file():
+        return None
+    with open(setting, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def paints(name: str) -> bool:
@@ -187,23 +249,6 @@ def check_fits(name: str, own: Masking) -> None:
         check_masking(prototype(name), own)
 
 
-def _make(base: str, key: Any, segments: Any) -> Any:
-    maker = REGISTRY.get(base)
-    if key is None and "key" in _needed(maker):
-        raise ValueError(
-            f"removal {base!r} needs a random key: "
-            f"lmjax.removals.make({base!r}, key=jax.random.key(seed))"
-        )
-    if segments is None and "segments" in _needed(maker):
-        raise ValueError(
-            f"removal {base!r} needs segments, a label map [H, W]: "
-            f"lmjax.removals.make({base!r}, segments=segments)"
-        )
-    given = {"key": key, "segments": segments}
-    takes = inspect.signature(maker).parameters
-    return maker(**{option: value for option, value in given.items() if option in takes})
-
-
 def _needed(maker: Callable) -> set[str]:
     """The parameters without a default."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -225,6 +270,16 @@ def _baseline(name: str) -> Callable:
     if needs == "segments":
         return lambda *, segments: Replace(name, segments=segments)
     return lambda: Replace(name)
+
+
+def _samples(*, key: Any, file: str | None = None) -> Samples:
+    return Samples(None if file is None else read_images(file), key=key)
+
+
+def _calibrated(*, file: str) -> Any:
+    from lmjax.removals.calibration import read_calibrated  # which makes removals by name
+
+    return read_calibrated(file)
 
 
 _FILLS = (
@@ -264,7 +319,8 @@ def _builtin() -> Iterator[tuple[str, Callable, str]]:
     for name, named in BASELINES.items():
         yield name, _baseline(name), named.description
     yield from _FILLS
-    yield "samples", lambda *, key: Samples(key=key), "crops of two photographs, answers averaged"
+    yield "samples", _samples, "pixels of other images, by default photographs; answers averaged"
+    yield "calibrated", _calibrated, "another removal's logits, mapped so that classes stay"
     yield "red", lambda: Replace((1.0, 0.0, 0.0)), "red"
     yield "green", lambda: Replace((0.0, 1.0, 0.0)), "green"
     yield "blue", lambda: Replace((0.0, 0.0, 1.0)), "blue"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax._utils import array_file
 from lmjax._utils.checks import set_whole
 from lmjax._utils.photographs import find
 from lmjax._utils.summary import brief
@@ -18,6 +20,7 @@ from lmjax.removals.replace import Replace
 
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 _CROPS = 16  # of each
+_KIND = "samples"
 
 
 @jax.tree_util.register_pytree_node_class
@@ -49,7 +52,7 @@ class Samples(Painting):
       2017 (arXiv 1705.07874), the background set.
     """
 
-    images: jax.Array | None = None
+    images: jax.Array | np.ndarray | None = None
     _: dataclasses.KW_ONLY
     key: jax.Array
     draws: int = 8
@@ -94,7 +97,7 @@ class Samples(Painting):
         if images.shape[1:] != shape:
             raise ValueError(
                 f"images must have shape {('M', *shape)} to match the image, got {images.shape}; "
-                "classifier.preprocessing(...) makes them so"
+                "classifier.preprocessing(...) makes them so, and `lmjax data samples --model`"
             )
         chosen = jax.random.choice(self.key, len(images), (self.draws,), replace=False)
         return jnp.asarray(images)[chosen]
@@ -112,6 +115,35 @@ class Samples(Painting):
         for name, value in zip(("images", "key", "draws"), (*leaves, draws)):
             object.__setattr__(samples, name, value)
         return samples
+
+
+def write_images(path: str | os.PathLike, images: Any, *, source: str) -> None:
+    """Writes images for the removal `"samples@PATH"`.
+
+    Args:
+      path: ends in `.npz`; a file of such images is replaced, and no other.
+      images: as in `Samples`.
+      source: where they come from, for the record.
+
+    Raises:
+      ValueError: another suffix, a file there that holds something else, or no images.
+      OSError: the file cannot be written.
+    """
+    images = np.asarray(check_images(images, "images"))
+    array_file.write(path, _KIND, {"source": source}, {"images": images})
+
+
+def read_images(path: str | os.PathLike) -> np.ndarray:
+    """Reads the images of a file that `write_images` has made, float32 `[M, H, W, C]`.
+
+    Raises:
+      ValueError: another file.
+      OSError: the file cannot be read.
+    """
+    _, arrays = array_file.read(path, _KIND)
+    if "images" not in arrays:
+        raise array_file.damaged(path, _KIND, KeyError("images"))
+    return arrays["images"]
 
 
 @functools.lru_cache(maxsize=2)

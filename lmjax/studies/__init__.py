@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lmjax.studies.experiments.linearity import FeatureLinearity as FeatureLinearity
     from lmjax.studies.experiments.removal import SegmentRemoval as SegmentRemoval
     from lmjax.studies.experiments.shape import MaskShape as MaskShape
+    from lmjax.studies.held_out import fit_calibration as fit_calibration
+    from lmjax.studies.held_out import write_samples as write_samples
     from lmjax.studies.images import ImageBatch as ImageBatch
     from lmjax.studies.registry import get as get
     from lmjax.studies.registry import names as names
@@ -47,6 +49,7 @@ __getattr__, __dir__, __all__ = attach(
         "Study": "lmjax.studies.study",
         "errors": "lmjax.studies.runner",
         "estimate": "lmjax.studies.runner",
+        "fit_calibration": "lmjax.studies.held_out",
         "get": "lmjax.studies.registry",
         "names": "lmjax.studies.registry",
         "register": "lmjax.studies.registry",
@@ -54,6 +57,7 @@ __getattr__, __dir__, __all__ = attach(
         "run": "lmjax.studies.runner",
         "statistics": "lmjax.studies.statistics",
         "write": "lmjax.studies.reporting",
+        "write_samples": "lmjax.studies.held_out",
         "write_seeds": "lmjax.studies.reporting",
     },
     replaced={

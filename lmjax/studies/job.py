@@ -23,7 +23,8 @@ from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.keys import fingerprint
 from lmjax.models import load
-from lmjax.models.checkpoints import weights_sha256
+from lmjax.models.calibrations import check_calibrations, weights_of
+from lmjax.studies.held_out import check_held_out, files
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.labels import check_classes
 from lmjax.studies.run_folder import Range, ranges
@@ -98,6 +99,9 @@ class Job:
         for name, network in self.networks.items():
             check_classes(source, name, network)
         study.check(self.networks)
+        self._files = files(row_settings(study).values())
+        check_calibrations(self._files, self.networks)
+        check_held_out(self._files, source)
         self.images = _check_images(images, source)
         self.shards = ranges(self.images, self.images_per_shard)
 
@@ -109,6 +113,7 @@ class Job:
             "networks": [
                 {"name": name, **_identify(network)} for name, network in self.networks.items()
             ],
+            **({"files": self._files} if self._files else {}),
             "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
@@ -205,7 +210,7 @@ def _identify(network: Any) -> dict[str, str]:
         architecture += f"({getattr(function, '__module__', '')}.{brief(function)})"
     return {
         "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
-        "weights_sha256": weights_sha256(getattr(network, "variables", network)),
+        "weights_sha256": weights_of(network),
         "preprocessing": str(network.preprocessing),
         "dtype": np.dtype(dtype).name,
     }

@@ -51,19 +51,18 @@ class ImageRemoval:
       classifier: see `lmjax.Predictor`.
       make: function of `key` or `segments` or both that makes the removal. It is static: another
         function is another program, even where both are registered under one name.
-      depth: of the removal, or None.
+      setting: depth or file of the removal, or None.
+      file_sha256: of the file: another content is another program.
     """
 
     classifier: Any
     make: Callable = dataclasses.field(metadata={"static": True})
-    depth: int | str | None = dataclasses.field(default=None, metadata={"static": True})
+    setting: int | str | None = dataclasses.field(default=None, metadata={"static": True})
+    file_sha256: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __call__(self, shown: KeyedImage, masks: jax.Array) -> jax.Array:
         """Returns logits `[N, K]` of the image under masks `[N, H, W]`."""
-        options = {"key": shown.key, "segments": shown.segments}
-        removal = self.make(**{name: options[name] for name in _taken(self.make)})
-        if self.depth is not None:
-            removal = dataclasses.replace(removal, depth=self.depth)
+        removal = registry.made(self.make, self.setting, key=shown.key, segments=shown.segments)
         return Predictor(self.classifier, removal)(shown.image, masks)
 
 
@@ -73,16 +72,11 @@ def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
     It is a `Predictor` where the removal is the same for all images; an `ImageRemoval`, which takes
     a `KeyedImage`, where its maker takes a key or segments.
     """
-    base, depth = removals.check_name(name)
+    base, setting = removals.check_name(name)
     make = registry.REGISTRY.get(base)
-    if _taken(make):
-        return ImageRemoval(classifier, make, depth)
+    if {"key", "segments"} & inspect.signature(make).parameters.keys():
+        return ImageRemoval(classifier, make, setting, registry.file_sha256(name))
     return Predictor(classifier, removals.make(name))
-
-
-def _taken(make: Callable) -> list[str]:
-    """Returns which of a key and segments the maker of a removal takes."""
-    return [name for name in ("key", "segments") if name in inspect.signature(make).parameters]
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,7 @@ from lmjax import removals
 from lmjax._utils.checks import check_choices, check_whole
 from lmjax._utils.renamed import old_names
 from lmjax._utils.summary import brief
+from lmjax.removals.registry import prototype
 
 T = TypeVar("T")
 
@@ -98,6 +99,7 @@ def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
         if own is None:
             continue
         for name in names:
+            prototype(name)  # a file that cannot be read is no matter of the network
             try:
                 removals.check_fits(name, own)
             except ValueError as error:

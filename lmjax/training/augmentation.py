@@ -106,6 +106,11 @@ def _parse(name: str) -> Augmentation:
             f"augmentation {name!r}: {fill} takes segments, which training images do not have; "
             f"fills are {', '.join(fills())}"
         )
+    if isinstance(prototype(fill), removals.Calibrated):
+        raise ValueError(
+            f"augmentation {name!r}: {fill} maps logits, which training does not need; take the "
+            "removal that was calibrated"
+        )
     if removals.paints(fill) and not isinstance(prototype(fill), Painting):
         raise ValueError(
             f"augmentation {name!r}: {fill} has no method paint(image, masks, mean), which gives "

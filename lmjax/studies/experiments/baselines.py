@@ -70,7 +70,8 @@ class BaselineDependence(Study):
 
     Attributes:
       removals: under which heatmaps are made, names of removals (`lmjax.removals.names()`), those
-        through the layers also with a depth, as in layer@2; comparisons are with the first.
+        through the layers also with a depth, as in layer@2, or with a file of `lmjax data`, as in
+        calibrated@FILE; comparisons are with the first.
       scorers: removals under which heatmaps are scored.
       generators: "rise", "occlusion".
       metrics: "morf", "lerf", "deletion", "insertion"; no metric, no scores.

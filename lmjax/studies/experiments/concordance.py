@@ -46,7 +46,8 @@ class Concordance(Study):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       shares: of each side that shrunk images take, falling, below 1. The defaults are 200, 128, 64
         and 32 pixels of 224.
 

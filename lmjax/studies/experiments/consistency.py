@@ -70,7 +70,7 @@ class Consistency(ExplanationStudy):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE.
       redrawn: removals whose explanations are also made from a second matrix, as far as they are
         among `removals`; each costs as much as another removal.
 

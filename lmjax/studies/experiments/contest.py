@@ -54,7 +54,8 @@ class RemovalContest(Study):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       parts: of the contest: "random", "shape", "lime".
       n_segments: for "random", about how many segments; a number that would leave an image fewer
         than two pixels a segment is left out.

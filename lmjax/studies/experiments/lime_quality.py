@@ -63,7 +63,8 @@ class LimeQuality(ExplanationStudy):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       evaluated_under: how the k segments are removed: "own", as they were for the explanation, or
         the name of a removal, the same for all explanations. It can decide which removal wins.
       top: how many segments are compared with the object.

@@ -55,7 +55,8 @@ class FeatureLinearity(Study):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       sizes: sides of the square patches, in pixels. Patches are cells of a grid from the upper left
         corner, all different, all whole; every such choice is equally likely.
       patches: n, 2 or more.

@@ -60,7 +60,8 @@ class SegmentRemoval(Study):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       segmenters: of `lmjax.segments.names()`, such as "grid" and "slic".
       orders: "random", "most_salient" (first) or "least_salient" (first).
       fractions: of the segments to remove, from 0 to 1.

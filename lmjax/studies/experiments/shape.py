@@ -50,7 +50,8 @@ class MaskShape(Study):
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
-        depth, as in layer@2; comparisons are with the first.
+        depth, as in layer@2, or with a file of `lmjax data`, as in calibrated@FILE; comparisons are
+        with the first.
       margins: pixels by which the object's mask is grown before it is swapped: it takes in all
         pixels within that distance. The papers grow no mask, and report no other margin.
       tight: take the source's tight masks (digit scenes have them: where the digit is at least half

@@ -21,6 +21,7 @@ from lmjax.masking.patches import whole_patches
 from lmjax.masks import segments as segmenters
 from lmjax.models import Preprocessing
 from lmjax.removals import title as removal_title
+from lmjax.removals.registry import file_sha256
 from lmjax.removals.removal import declared
 from lmjax.studies.about import about_of
 from lmjax.studies.samples import Sample, read_sample
@@ -63,6 +64,7 @@ def examples(manifest: dict[str, Any], study: Study, failed: set[int], given: So
       Missing: the source is not known, cannot be read or is another by now.
     """
     source = _source(manifest, given)
+    _check_files(manifest)
     samples = _samples(source, manifest["images"], failed)
     parts = []
     seen = _seen(manifest)
@@ -91,6 +93,13 @@ def _source(manifest: dict[str, Any], given: Source | None) -> Source:
     if source_version(found) != version:
         raise Missing(f"the source is {source_version(found)} by now, and was {version}")
     return found
+
+
+def _check_files(manifest: dict[str, Any]) -> None:
+    """Raises Missing where the file of a removal is gone or has changed since the run."""
+    for name, sha256 in manifest["identity"].get("files", {}).items():
+        if file_sha256(name) != sha256:
+            raise Missing(f"the file of the removal {name} is gone, or is another by now")
 
 
 def _known(manifest: dict[str, Any]) -> Source | None:
@@ -191,6 +200,8 @@ def _shown(
 ) -> np.ndarray:
     """Returns the picture that a network is given, with light checks where it is given none."""
     removal = removals.make(name, key=key, segments=segments)
+    if isinstance(removal, removals.Calibrated):  # the network sees what the other removal shows
+        removal = removal.removal
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
         return np.asarray(removal.paint(image, mask[None], seen.preprocessing.mean))[0]
     if declared(removal, "where") == "tokens" and seen.patch_size is not None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lmjax import removals
+from lmjax.removals import registry
 from lmjax.removals import title as removal_title
 from lmjax.studies.about import About
 
@@ -61,4 +61,4 @@ def shown(column: str, value: Any) -> Any:
 
 
 def _is_removal(name: str) -> bool:
-    return name.partition("@")[0] in removals.names()
+    return name.partition("@")[0] in registry.REGISTRY

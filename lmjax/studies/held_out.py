@@ -1,0 +1,173 @@
+"""Files for removals, made from held-out images: calibrations, and images to sample from."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lmjax._utils.checks import check_whole
+from lmjax._utils.identity import source_version
+from lmjax.data import Source, open_source
+from lmjax.evaluation import Evaluator, Predictor, calibrate
+from lmjax.evaluation.evaluator import Engine
+from lmjax.masks.segments import cells
+from lmjax.models import load
+from lmjax.models.calibrations import weights_of
+from lmjax.removals import Calibrated, registry
+from lmjax.removals.calibration import Fitted, check_inner, make_seeded
+from lmjax.removals.samples import write_images
+from lmjax.studies.samples import read_sample
+
+# Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
+_CELLS = (5, 10, 22, 71)
+
+
+def fit_calibration(
+    removal: str,
+    source: Source | str,
+    *,
+    model: Any = "resnet18_digits",
+    images: int = 200,
+    variants: int = 10,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    engine: Engine = "auto",
+    batch_size: int | None = None,
+) -> Calibrated:
+    """Calibrates a removal on held-out images, for the removal `"calibrated@FILE"`.
+
+    Each image has variants with rectangles of one of four sizes removed at random, a random share
+    of them. `lmjax.removals.calibrated` says what is fitted. `save` of the result writes the file.
+
+    Example:
+      >>> fitted = lmjax.studies.fit_calibration(
+      ...     "grey", "digit-scenes,split=train", images=8, variants=2
+      ... )
+      >>> fitted.fitted.removal
+      'grey'
+
+    Args:
+      removal: name of a removal that needs neither segments nor a file. One that draws does so from
+        `seed`, alike for all images, then and later.
+      source: of images that are not those to be judged; as in `lmjax.studies.run`.
+      model: `NAME` or `NAME=WEIGHTS`, as in commands, or a classifier.
+      images: how many, from the first.
+      variants: of each image.
+      ridge: as in `lmjax.removals.calibrated`.
+      seed: of the masks and of the removal.
+      engine, batch_size: as in `lmjax.Evaluator`.
+
+    Raises:
+      ValueError: arguments out of range, fewer images than are asked for, or images that cannot be
+        read.
+    """
+    removal = check_inner(removal)
+    variants = check_whole("variants", variants, least=1)
+    seed = check_whole("seed", seed, least=0)
+    classifier = _loaded(model)
+    source, shown = _read(source, classifier, images)
+    masks = np.concatenate(
+        [_masks(shown.shape[1:3], variants, (seed, image)) for image in range(len(shown))]
+    )
+    predictor = Predictor(classifier, make_seeded(removal, seed))
+    calibrated = calibrate(
+        Evaluator(predictor, engine=engine, batch_size=batch_size),
+        shown,
+        masks,
+        image_of=np.repeat(np.arange(len(shown)), variants),
+        ridge=ridge,
+    ).removal
+    fitted = Fitted(
+        removal=removal,
+        seed=seed,
+        weights_sha256=weights_of(classifier),
+        source=source_version(source),
+        images=len(shown),
+        variants=variants,
+    )
+    assert isinstance(calibrated, Calibrated)
+    return dataclasses.replace(calibrated, fitted=fitted)
+
+
+def write_samples(
+    path: str | os.PathLike,
+    source: Source | str,
+    *,
+    model: Any = "resnet18_digits",
+    images: int = 64,
+) -> None:
+    """Writes images of a source as a network sees them, for the removal `"samples@PATH"`.
+
+    Args:
+      path: ends in `.npz`; a file of such images is replaced, and no other.
+      source: as in `lmjax.studies.run`; none of its images is one to be explained or judged.
+      model: as in `fit_calibration`; its preprocessing resizes and crops.
+      images: how many, from the first.
+
+    Raises:
+      ValueError: as `fit_calibration`.
+      OSError: the file cannot be written.
+    """
+    classifier = _loaded(model)
+    source, shown = _read(source, classifier, images)
+    write_images(path, shown, source=source_version(source))
+
+
+def check_held_out(names: Iterable[str], source: Any) -> None:
+    """Raises ValueError for a calibration on the images to be judged.
+
+    Args:
+      names: of removals.
+      source: of the images to be judged.
+    """
+    for name in names:
+        fitted = getattr(registry.prototype(name), "fitted", None)
+        if fitted is not None and source_version(source) == fitted.source:
+            raise ValueError(
+                f"removal {name} was calibrated on images of this source; judge it on others, or "
+                "calibrate it on others with `lmjax data calibration`"
+            )
+
+
+def files(settings: Iterable[Any]) -> dict[str, str]:
+    """Returns the sha256 of the files of all removals that settings name.
+
+    Args:
+      settings: values; names of removals are among the texts, and the texts in tuples.
+    """
+    tuples = (value if isinstance(value, tuple) else (value,) for value in settings)
+    values = itertools.chain.from_iterable(tuples)
+    named = [each for each in values if isinstance(each, str) and "@" in each]
+    return {each: str(registry.file_sha256(each)) for each in named if registry.takes_file(each)}
+
+
+def _loaded(model: Any) -> Any:
+    if not isinstance(model, str):
+        return model
+    name, _, weights = model.partition("=")
+    return load(name, weights=weights or None)
+
+
+def _read(source: Source | str, classifier: Any, images: int) -> tuple[Any, np.ndarray]:
+    """Returns the opened source, and its first images as a network sees them."""
+    images = check_whole("images", images, least=1)
+    if isinstance(source, str):
+        source = open_source(source, length=images)
+    if len(source) < images:
+        raise ValueError(f"images must be at most {len(source)}, those of the source; got {images}")
+    read = (read_sample(source, index).image for index in range(images))
+    return source, np.stack([classifier.preprocessing(image) for image in read])
+
+
+def _masks(shape: tuple[int, ...], variants: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Draws masks `[V, H, W]`, True where visible."""
+    rng = np.random.default_rng(seed)
+    masks = []
+    for most in rng.choice(_CELLS, variants):
+        segments = cells((shape[0], shape[1]), int(most))
+        kept = rng.permutation(segments.max() + 1) < rng.uniform() * (segments.max() + 1)
+        masks.append(kept[segments])
+    return np.stack(masks)

@@ -1,0 +1,213 @@
+"""Calibrations and samples in files: by name everywhere, never of the images that are judged."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import lmjax
+from lmjax import data, removals, studies
+from lmjax._utils import array_file
+from lmjax.evaluation import Predictor
+from lmjax.removals.calibration import read_calibrated
+from lmjax.removals.samples import read_images
+
+TRAIN = "digit-scenes,split=train"
+FITTED = {"images": 12, "variants": 4}
+
+
+@pytest.fixture(scope="module")
+def calibrations(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibrations")
+    for name in ("grey", "gaussian_noise"):
+        studies.fit_calibration(name, TRAIN, **FITTED).save(folder / f"{name}.npz")
+    studies.write_samples(folder / "samples.npz", TRAIN, images=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return lmjax.models.load("resnet18_digits")
+
+
+@pytest.fixture(scope="module")
+def image(classifier):
+    return classifier.preprocessing(data.DigitScenes("test", length=1)[0].image)
+
+
+@pytest.fixture(scope="module")
+def masks():
+    return np.random.default_rng(0).random((5, 8, 8)) < 0.5
+
+
+def _masks(masks):
+    return masks.repeat(16, axis=1).repeat(16, axis=2)
+
+
+@pytest.mark.parametrize("name", ["grey", "gaussian_noise"])
+def test_a_file_gives_the_mapped_logits_of_the_removal(
+    calibrations, classifier, image, masks, name
+):
+    file = calibrations / f"{name}.npz"
+    fitted = read_calibrated(file)
+    found = lmjax.evaluate(Predictor(classifier, f"calibrated@{file}"), image, _masks(masks))
+    plain = lmjax.evaluate(Predictor(classifier, fitted.removal), image, _masks(masks))
+    expected = plain @ np.asarray(fitted.matrix).T + np.asarray(fitted.bias)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert abs(found - plain).max() > 0.01
+
+
+def test_the_fit_is_that_of_the_variants(calibrations, classifier):
+    """Oracle: the variants evaluated one image at a time, and the fit of their logits."""
+    from lmjax.studies.held_out import _masks as drawn
+
+    logits, classes = [], []
+    for i, scene in enumerate(data.open_source(TRAIN, length=12)):
+        picture = classifier.preprocessing(scene.image)
+        variants = drawn(picture.shape[:2], 4, (0, i))
+        logits.append(lmjax.evaluate(Predictor(classifier, "grey"), picture, variants))
+        classes += 4 * [int(classifier.logits(picture[None])[0].argmax())]
+    expected = removals.calibrated("grey", np.concatenate(logits), np.array(classes))
+    fitted = read_calibrated(calibrations / "grey.npz")
+    np.testing.assert_allclose(fitted.matrix, expected.matrix, atol=1e-3)
+    np.testing.assert_allclose(fitted.bias, expected.bias, atol=1e-3)
+    assert fitted.fitted is not None
+    assert (fitted.fitted.images, fitted.fitted.variants) == (12, 4)
+
+
+def test_segments_of_all_sizes_and_all_shares_are_removed():
+    from lmjax.studies.held_out import _masks as drawn
+
+    masks = drawn((142, 142), 200, (0,))
+    changes = (masks[:, :, 1:] != masks[:, :, :-1]).any(axis=1).sum(axis=1)
+    assert set(changes) >= {4, 9, 21, 70}  # cells along a side, less one
+    shares = masks.mean(axis=(1, 2))
+    assert shares.min() < 0.05
+    assert shares.max() > 0.95
+
+
+def test_samples_are_the_preprocessed_images(calibrations, classifier, image, masks):
+    import jax
+
+    file = calibrations / "samples.npz"
+    scenes = data.open_source(TRAIN, length=12)
+    images = np.stack([classifier.preprocessing(scene.image) for scene in scenes])
+    np.testing.assert_array_equal(read_images(file), images)
+    key = jax.random.key(3)
+    named = Predictor(classifier, removals.make(f"samples@{file}", key=key))
+    made = Predictor(classifier, lmjax.Samples(images, key=key))
+    np.testing.assert_array_equal(
+        lmjax.evaluate(named, image, _masks(masks)), lmjax.evaluate(made, image, _masks(masks))
+    )
+
+
+@pytest.mark.parametrize("name", ["calibrated@{}/grey.npz", "samples@{}/samples.npz"])
+def test_studies_and_explanations_take_them(calibrations, tmp_path, name):
+    name = name.format(calibrations)
+    study = studies.SegmentRemoval(
+        removals=("grey", name), fractions=(0.0, 0.5), orders=("random",)
+    )
+    run = {"images": 2, "output": tmp_path / "run", "progress": False}
+    rows = studies.run(study, "digit-scenes", **run).to_pylist()
+    assert {row["removal"] for row in rows} == {"grey", name}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert list(manifest["identity"]["files"]) == [name]
+    explanation = lmjax.explain(
+        "scene:0", removal=name, method="leave_one_out", segmenter="grid", n_segments=16
+    )
+    assert np.isfinite(explanation["leave_one_out", name].attribution.scores).all()
+
+
+def test_a_study_does_not_go_on_with_another_file(calibrations, tmp_path):
+    file = tmp_path / "map.npz"
+    file.write_bytes((calibrations / "grey.npz").read_bytes())
+    study = studies.SegmentRemoval(
+        removals=(f"calibrated@{file}",), fractions=(0.0, 0.5), orders=("random",)
+    )
+    run = {"images": 1, "output": tmp_path / "run", "progress": False}
+    studies.run(study, "digit-scenes", **run)
+    fitted = read_calibrated(file)
+    dataclasses.replace(fitted, bias=fitted.bias + 1).save(file)
+    with pytest.raises(ValueError, match="files"):
+        studies.run(study, "digit-scenes", **run)
+
+
+def test_the_images_that_are_judged_are_not_those_of_the_fit(calibrations, tmp_path):
+    study = studies.SegmentRemoval(removals=(f"calibrated@{calibrations / 'grey.npz'}",))
+    with pytest.raises(ValueError, match="calibrated on images of this source"):
+        studies.run(study, TRAIN, images=1, output=tmp_path / "run")
+
+
+def test_another_network_is_refused(calibrations, tmp_path):
+    name = f"calibrated@{calibrations / 'grey.npz'}"
+    other = lmjax.models.load("resnet18_digits", weights="cheat")
+    study = studies.SegmentRemoval(removals=(name,))
+    with pytest.raises(ValueError, match="calibrated for another network than cheat"):
+        studies.run(study, "digit-scenes", models={"cheat": other}, images=1, output=tmp_path)
+    with pytest.raises(ValueError, match="calibrated for another network"):
+        lmjax.explain("scene:0", model=other, removal=name)
+
+
+@pytest.mark.parametrize(
+    ("removal", "message"),
+    [
+        ("masking", "must not be 'masking'"),
+        ("segment_mean", "neither segments nor a file"),
+        ("samples", "neither segments nor a file"),
+        ("mauve", "mauve"),
+    ],
+)
+def test_what_cannot_be_calibrated_by_name(removal, message):
+    with pytest.raises(ValueError, match=message):
+        studies.fit_calibration(removal, TRAIN)
+
+
+def test_more_images_than_there_are():
+    with pytest.raises(ValueError, match="images must be at most 3"):
+        studies.fit_calibration("grey", data.DigitScenes("train", length=3), images=4)
+
+
+def test_a_map_without_a_record_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="fitted must say"):
+        removals.Calibrated(lmjax.Replace("grey"), np.eye(2), np.zeros(2)).save(tmp_path / "x.npz")
+
+
+def test_files_that_are_missing_or_hold_something_else(calibrations, tmp_path):
+    with pytest.raises(ValueError, match=r"there is no file none\.npz"):
+        removals.make("calibrated@none.npz")
+    with pytest.raises(ValueError, match="calibrated needs a file"):
+        removals.make("calibrated")
+    with pytest.raises(ValueError, match="holds 'samples'; expected 'calibration'"):
+        removals.make(f"calibrated@{calibrations / 'samples.npz'}")
+    with pytest.raises(ValueError, match="holds 'calibration'; expected 'samples'"):
+        removals.make(f"samples@{calibrations / 'grey.npz'}", key=np.zeros(2, np.uint32))
+    header, arrays = array_file.read(calibrations / "grey.npz", "calibration")
+    arrays["bias"] = arrays["bias"][:3]
+    array_file.write(tmp_path / "damaged.npz", "calibration", header, arrays)
+    with pytest.raises(ValueError, match="is not a whole file of this type: calibration"):
+        removals.make(f"calibrated@{tmp_path / 'damaged.npz'}")
+
+
+def test_a_calibration_is_no_augmentation(calibrations):
+    from lmjax.training.augmentation import parse
+
+    with pytest.raises(ValueError, match="maps logits, which training does not need"):
+        parse([f"patches:calibrated@{calibrations / 'grey.npz'}"])
+
+
+def test_a_report_shows_what_the_removals_showed_while_their_files_are_there(
+    calibrations, tmp_path
+):
+    file = tmp_path / "map.npz"
+    file.write_bytes((calibrations / "grey.npz").read_bytes())
+    study = studies.MaskShape(removals=(f"calibrated@{file}",), margins=(0,))
+    run = tmp_path / "run"
+    studies.run(study, "digit-scenes", images=1, output=run, progress=False)
+    studies.report([run], tmp_path / "whole.html")
+    assert "calibrated (map)" in (tmp_path / "whole.html").read_text()
+    file.unlink()
+    studies.report([run], tmp_path / "without.html")
+    page = (tmp_path / "without.html").read_text()
+    assert "is gone, or is another by now" in page
+    assert "calibrated (map)" in page
