@@ -196,13 +196,9 @@ def _ridge(x, outputs, weight, alpha, count, segments):
     with jax.default_matmul_precision("highest"):
         x_mean, y_mean = (weight @ x) / weight.sum(), (weight @ y) / weight.sum()
         x, y = x - x_mean[None, :], y - y_mean[None, :]
-        weighted = weight[:, None] * x
-        normal = weighted.T @ x + alpha * jnp.eye(x.shape[1])
-        factor = jax.scipy.linalg.cho_factor(normal)
-        scores = jax.scipy.linalg.cho_solve(factor, weighted.T @ y)
+        scores, influence = _solve(x, y, weight, alpha)
         intercept = outputs[0] + y_mean - x_mean @ scores
         residual = y - x @ scores
-        influence = jax.scipy.linalg.cho_solve(factor, weighted.T)  # [S, N]
         variance = influence**2 @ residual**2
         share = weight / weight.sum()
         leverage = share + (x * influence.T).sum(axis=1)
@@ -213,6 +209,21 @@ def _ridge(x, outputs, weight, alpha, count, segments):
     r2 = jnp.where(known, 1 - left / total, jnp.nan)
     free = jnp.maximum(count - segments - 1, 1)
     return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
+
+
+def _solve(x, y, weight, alpha):
+    """Returns coefficients `[S, T]`, and the matrix `[S, N]` that makes them of outputs."""
+    weighted = weight[:, None] * x
+    if len(x) >= x.shape[1]:
+        factor = jax.scipy.linalg.cho_factor(weighted.T @ x + alpha * jnp.eye(x.shape[1]))
+        scores = jax.scipy.linalg.cho_solve(factor, weighted.T @ y)
+        return scores, jax.scipy.linalg.cho_solve(factor, weighted.T)
+    # Fewer samples than segments: the same by a system of the samples' size.
+    root = jnp.sqrt(weight)[:, None]
+    rows = root * x
+    factor = jax.scipy.linalg.cho_factor(rows @ rows.T + alpha * jnp.eye(len(x)))
+    influence = jax.scipy.linalg.cho_solve(factor, rows).T * root.T
+    return influence @ y, influence
 
 
 def _select(
