@@ -139,11 +139,11 @@ def by_images(sizes: Sizes) -> Iterator[Measured]:
 
 
 TABLES: dict[str, tuple[Callable[[Sizes], Iterator[Measured]], str, str]] = {
-    "shares": (by_share, "visible", "variant"),
-    "sides": (by_side, "side, pixels", "variant"),
-    "variants": (by_variants, "variants", "variant"),
-    "segments": (by_segments, "segments", "variant"),
-    "images": (by_images, "images", "image"),
+    "shares": (by_share, "visible", "a variant"),
+    "sides": (by_side, "side, pixels", "a variant"),
+    "variants": (by_variants, "variants", "a variant"),
+    "segments": (by_segments, "segments", "a variant"),
+    "images": (by_images, "images", "an image"),
 }
 """By name: what measures, what its number is, and what a millisecond is of."""
 
@@ -203,8 +203,8 @@ def _row(
     return {
         "of": each.of,
         number: each.number,
-        f"CPU ms, a {unit}": 1e3 * each.seconds / each.per,
-        f"ms, a {unit}": 1e3 * each.wall / each.per,
+        f"CPU ms, {unit}": 1e3 * each.seconds / each.per,
+        f"ms, {unit}": 1e3 * each.wall / each.per,
         "CPU s, in all": each.seconds,
         "slope": slope,
     }
@@ -222,7 +222,7 @@ def _draw(tables: Mapping[str, Sequence[Measured]], path: Path) -> None:
             cost = [1e3 * each.seconds / each.per for each in own]
             axis.plot([each.number for each in own], cost, marker="o", markersize=4, label=of)
         axis.set_xlabel(number)
-        axis.set_ylabel(f"CPU milliseconds, a {unit}")
+        axis.set_ylabel(f"CPU milliseconds, {unit}")
         axis.set_ylim(bottom=0)
         if name != "shares":
             axis.set_xscale("log")

@@ -38,11 +38,11 @@ def costs_photograph(side):
 @pytest.mark.parametrize(("area", "slope"), [(False, 2.0), (True, 1.0)])
 def test_a_slope_is_that_of_the_logarithms(area, slope):
     before, now = Measured("n", 10, 1.0, 1.0, 5), Measured("n", 20, 4.0, 3.0, 5)
-    row = costs._row(now, before, "side", "variant", area=area)
+    row = costs._row(now, before, "side", "a variant", area=area)
     assert math.isclose(row["slope"], slope)
     assert row["CPU ms, a variant"] == 800.0
     assert row["ms, a variant"] == 600.0
-    assert costs._row(before, None, "side", "variant", area=area)["slope"] is None
+    assert costs._row(before, None, "side", "a variant", area=area)["slope"] is None
 
 
 def test_a_figure_is_drawn(tmp_path):
