@@ -244,6 +244,8 @@ def only_read(monkeypatch):
     monkeypatch.setattr("lmjax.data.open_source", source)
     for function in ("prepare_cutout_scenes", "imagenet.wordnet.write_similarity"):
         monkeypatch.setattr(f"lmjax.data.{function}", nothing)
+    for function in ("fit_calibration", "write_samples"):
+        monkeypatch.setattr(lmjax.studies, function, nothing, raising=False)
     for command in ("train", "study"):
         monkeypatch.setattr(f"lmjax.cli.{command}.join", lambda **_: (0, 1))
 
