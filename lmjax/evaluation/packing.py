@@ -13,9 +13,10 @@ import numpy as np
 
 # Spare room over the average batch: batches differ in how their rows spread over the sets.
 _SPARE = 1.04
-# Steps of the ladder: of the sets that convolutions multiply for, of the others (rings), and of
-# the number of variants in a batch.
-_STEP, _STEP_OF_RINGS, _STEP_OF_VARIANTS = 2 ** (1 / 8), 2 ** (1 / 2), 2 ** (1 / 2)
+# Steps of the ladder: of sets with much of the work, of others with many rows, of the rest, whose
+# spare rows cost next to nothing, and of the number of variants in a batch.
+_STEP, _STEP_OF_ROWS, _STEP_OF_REST, _STEP_OF_VARIANTS = 2 ** (1 / 4), 2 ** (1 / 2), 4, 2 ** (1 / 2)
+_MUCH = 0.02  # of all work, or of all rows
 # Every variant also brings its pixels, which are filled before the first convolution: for their
 # memory's sake, variants count for no less than this.
 _LEAST_WORK = 0.1
@@ -106,18 +107,19 @@ def rooms_for(counts: Counts, work_per_batch: float) -> list[Room]:
 def _room(counts: Counts, rows: np.ndarray, variants: float) -> Room:
     """Returns the room on the ladder that holds some rows and variants.
 
-    The sets that convolutions multiply for are on one step together, relative to their full size:
-    where there is little difference between them, calls that are alike differ in one number.
+    Every set has a step of its own, relative to its full size: they differ much in how full they
+    are. The coarser the steps, the more calls that are alike find the same room.
     """
-    share, multiplied = rows / counts.full, counts.products.any(axis=0)
-    steps = np.where(multiplied, share[multiplied].max(initial=0), share)
-    steps = np.where(multiplied, _up(steps, _STEP), _up(steps, _STEP_OF_RINGS))
+    share, work = rows / counts.full, rows * counts.products.sum(axis=0)
+    many = np.where(rows > _MUCH * rows.sum(), _STEP_OF_ROWS, _STEP_OF_REST)
+    multiplied = np.where(work > _MUCH * work.sum(), _STEP, _STEP_OF_ROWS)
+    steps = _up(share, np.where(work > 0, multiplied, many))
     number = int(np.ceil(_up(np.asarray(variants, float), _STEP_OF_VARIANTS) - 1e-9))
     capacity = np.minimum(steps, number) * counts.full
     return Room(number, tuple((8 * np.ceil(np.maximum(capacity, 1) / 8).astype(int)).tolist()))
 
 
-def _up(x: np.ndarray, step: float) -> np.ndarray:
+def _up(x: np.ndarray, step: np.ndarray | float) -> np.ndarray:
     """The next power of a step; 0 for 0."""
     exponent = np.ceil(np.log(np.maximum(x, 1e-9)) / np.log(step) - 1e-9)
     return np.where(x > 0, step**exponent, 0)

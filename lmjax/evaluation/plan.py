@@ -5,8 +5,8 @@ expected in all; never from what the process did before. So equal calls give equ
 order and in any process.
 
 Times are in units of a wholly visible variant on full-size activations, and compiling is counted in
-multiplications. The constants were fitted on 2 CPU cores to three kinds of network: bottlenecks
-(resnet50), basic blocks (resnet18) and depthwise convolutions (mobilenet_v2), float32
+multiplications. The constants were fitted on a CPU core to bottlenecks (resnet50), basic blocks
+(resnet18, resnet18_digits) and depthwise convolutions (mobilenet_v2), float32
 (`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 
@@ -26,17 +26,19 @@ ENGINES = ("auto", "dense", "visible", "shared")
 
 # Rows against full-size activations: the same work takes longer by a factor, and a variant takes
 # some time that does not depend on what it shows.
-_VISIBLE_WORK = 1.15
-_VISIBLE_VARIANT = 0.05
+_VISIBLE_WORK = 1.0
+_VISIBLE_VARIANT = 0.06
 # The same for rows that variants share; looking for the owner of a position, on the host, costs as
 # much as this number of multiplications.
-_SHARED_WORK = 1.4
+_SHARED_WORK = 1.2
 _SHARED_POSITION = 3000
 _SHARED_VARIANT = 0.1
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
 _COMPILING_SHARED = 14e9
+# Programs of a run of several calls: batches of masks that are alike need rooms that differ a bit.
+_PROGRAMS_OF_A_RUN = 4
 # Another way is taken where it is expected to need less than this part of the time of dense.
 _WORTHWHILE = 0.95
 # Masks are looked at only where half of the time of dense would be worth this many compilations:
@@ -128,7 +130,7 @@ def _may_pay(job: Job, engines: Sequence[str]) -> bool:
 
 def _worth_a_look(job: Job, layout: Layout, per_convolution: float) -> bool:
     """Whether there is enough to compute for another way than dense to pay."""
-    return _work(job, layout) / 2 > _LEAST_COMPILATIONS * _compiling(layout, per_convolution)
+    return _work(job, layout) / 2 > _LEAST_COMPILATIONS * _compiling(job, layout, per_convolution)
 
 
 def _work(job: Job, layout: Layout) -> float:
@@ -136,9 +138,10 @@ def _work(job: Job, layout: Layout) -> float:
     return job.expected * float(layout.products_at_full_size().sum()) / job.mesh.size
 
 
-def _compiling(layout: Layout, per_convolution: float) -> float:
+def _compiling(job: Job, layout: Layout, per_convolution: float) -> float:
     """Multiplications that a way loses to compiling, more than dense does."""
-    return len(layout.noted) * per_convolution
+    programs_needed = 1 if job.expected <= job.num_variants else _PROGRAMS_OF_A_RUN
+    return programs_needed * layout.convolutions * per_convolution
 
 
 def _auto_plan(job: Job, layout: Layout) -> Plan:
@@ -146,13 +149,13 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     sample = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_VARIANTS)).astype(int))
     counts = programs.count_rows(job, layout, sample)
     times = _times(counts, layout)
-    visible = _fastest(times).mean() + _compiling(layout, _COMPILING_VISIBLE) / work
+    visible = _fastest(times).mean() + _compiling(job, layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
     if count >= programs.SHARING_VARIANTS and _worth_a_look(job, layout, _COMPILING_SHARED):
         cut = _best_cut(job, counts)
     if cut is not None:
-        ways["shared"] = cut.time + _compiling(layout, _COMPILING_SHARED) / work
+        ways["shared"] = cut.time + _compiling(job, layout, _COMPILING_SHARED) / work
     best = min(ways, key=lambda way: ways[way])
     if ways[best] > _WORTHWHILE:
         return Plan(np.arange(count))

@@ -40,7 +40,7 @@ def test_calls_that_are_alike_find_the_same_room():
         rng = np.random.default_rng(seed)
         share = np.array([0.62, 0.11, 0.66]) * (1 + 0.02 * rng.normal(size=(500, 3)))
         rooms.add(pack(Counts((share * full).astype(int), full, products), work_per_batch=8).room)
-    assert len(rooms) <= 2
+    assert len(rooms) <= 3
 
 
 def test_a_room_too_small_for_one_variant_does_not_fit():

@@ -22,10 +22,13 @@ import numpy as np
 
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
-# A multiplication of a depthwise convolution takes this many times as long as one of others, on
-# rows and on full-size activations (mobilenet_v2 against resnet50, 224 x 224, 2 CPU cores): it is
-# bound by memory, and so are the masks and rings of a network in which each is cheap.
-_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 35, 45
+# What a depthwise convolution takes, in multiplications of others (mobilenet_v2, convnext_tiny and
+# resnet50 at 224, on CPU): on rows for each of its own; on full-size activations for each channel
+# of a position, for any window. It is bound by memory, and so are the masks and rings around it.
+_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 40, 400
+# A number that is gathered, by a k x k convolution or for a ring, takes as long as this many
+# multiplications (resnet18 and resnet50 at 224, resnet18_digits at 128, on CPU).
+_GATHERED = 65
 
 
 class Request(NamedTuple):
@@ -40,20 +43,32 @@ class Request(NamedTuple):
     arguments: tuple
 
 
-class Convolution(NamedTuple):
-    """A convolution of a network.
+class Work(NamedTuple):
+    """What a convolution of a network, or a ring of its neighbor padding, has to do.
 
     Attributes:
       seam: how many seams are before it.
       number: of the set of its outputs.
       per_row: multiplications for a row of the set.
-      depthwise: whether every channel is convolved by itself.
+      gathered: numbers that are gathered for a row of the set; 0 where it has them.
+      depthwise: how many channels are convolved by themselves; 0 in other convolutions.
     """
 
     seam: int
     number: int
     per_row: int
-    depthwise: bool
+    gathered: int
+    depthwise: int
+
+    def on_rows(self) -> int:
+        """Returns what a row of the set costs, in multiplications of dense convolutions."""
+        if self.depthwise:  # its gathers are among its multiplications
+            return self.per_row * _DEPTHWISE_ON_ROWS
+        return self.per_row + self.gathered * _GATHERED
+
+    def at_full_size(self) -> int:
+        """Returns what a position costs on full-size activations, likewise."""
+        return self.depthwise * _DEPTHWISE_AT_FULL_SIZE or self.per_row
 
 
 class Cut(Exception):
@@ -76,7 +91,7 @@ class Layout:
       stop: number of the seam at which `Cut` is raised, counted from 1; None runs to the end.
       sets: the sets so far.
       requests: the index arrays so far, in the order in which layers ask for them.
-      noted: the convolutions so far.
+      noted: the work of convolutions and rings so far.
       sets_at_seam: how many sets there were at each seam.
       cut: the positions at the seam where it stopped.
       mixed: whether positions of whole images have been mixed (squeeze-and-excitation). Behind that
@@ -108,7 +123,7 @@ class Layout:
         self.active = start == 0
         self.sets: list[Positions] = []
         self.requests: list[Request] = []
-        self.noted: list[Convolution] = []
+        self.noted: list[Work] = []
         self.sets_at_seam: list[int] = []
         self.mixed = False
         self.cut: Positions | None = None
@@ -155,10 +170,22 @@ class Layout:
         """Drops the index arrays; where a network is traced, they may not outlive the trace."""
         self._made.clear()
 
-    def note_products(self, positions: "Positions", per_row: int, *, depthwise: bool) -> None:
-        """Notes that a convolution multiplies `per_row` numbers for each row of a set."""
+    def note_products(
+        self,
+        positions: "Positions",
+        per_row: int,
+        *,
+        gathered: int = 0,
+        depthwise: int = 0,
+    ) -> None:
+        """Notes what a convolution or a ring multiplies and gathers for each row of a set."""
         if self.active:
-            self.noted.append(Convolution(self.seams, positions.number, per_row, depthwise))
+            self.noted.append(Work(self.seams, positions.number, per_row, gathered, depthwise))
+
+    @property
+    def convolutions(self) -> int:
+        """How many convolutions have been noted."""
+        return sum(each.per_row > 0 for each in self.noted)
 
     def mix(self) -> None:
         """Notes that positions of whole images are mixed from here on."""
@@ -187,15 +214,15 @@ class Layout:
         In multiplications of dense convolutions; those of depthwise ones count for more.
         """
         products = np.zeros((self.seams + 1, len(self.sets)))
-        for seam, number, per_row, depthwise in self.noted:
-            products[seam, number] += per_row * (_DEPTHWISE_ON_ROWS if depthwise else 1)
+        for each in self.noted:
+            products[each.seam, each.number] += each.on_rows()
         return products
 
     def products_at_full_size(self) -> np.ndarray:
         """Returns what a variant costs between seams on full-size activations, `[seams + 1]`."""
         products, full = np.zeros(self.seams + 1), self.full()
-        for seam, number, per_row, depthwise in self.noted:
-            products[seam] += full[number] * per_row * (_DEPTHWISE_AT_FULL_SIZE if depthwise else 1)
+        for each in self.noted:
+            products[each.seam] += full[each.number] * each.at_full_size()
         return products
 
     def full(self) -> np.ndarray:

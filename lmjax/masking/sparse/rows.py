@@ -178,7 +178,7 @@ def _conv_of_pixels(
     pixels = _pixels(inputs)
     rings = (window.rings if rings is None else rings) if fill == "neighbor" else 0
     target = pixels.first(window, window.widened(rings)) if keep is None else keep
-    layout.note_products(target, kernel.size, depthwise=groups > 1)
+    layout.note_products(target, kernel.size, depthwise=kernel.shape[-1] if groups > 1 else 0)
     flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
     x = _padded(x, mask, rings)
     outputs = len(mask) * target.shape[0] * target.shape[1]
@@ -273,9 +273,15 @@ def _conv(
     if fill == "neighbor":
         inputs = _fill_rings(inputs, window.rings if rings is None else rings)
     target = inputs.mask.outputs(before, window, keep)
-    depthwise = groups > 1 and groups == kernel.shape[-1]
-    target.layout.note_products(target, kernel.size, depthwise=depthwise)
-    if window == POINT and target is inputs.mask:
+    depthwise = groups if groups > 1 and groups == kernel.shape[-1] else 0
+    in_place = window == POINT and target is inputs.mask
+    target.layout.note_products(
+        target,
+        kernel.size,
+        gathered=0 if in_place else window.size * inputs.x.shape[-1],
+        depthwise=depthwise,
+    )
+    if in_place:
         y = _product(inputs.x, kernel[0, 0], groups=groups, precision=precision)
     else:
         read = inputs.mask.read_by(target, window)
@@ -290,6 +296,8 @@ def _fill_rings(inputs: Rows, rings: int) -> Rows:
     """Adds rows for rings of neighbor padding; constants with respect to gradients."""
     for _ in range(rings):
         x, mask = inputs
+        gathered = NEIGHBOURS.size * x.shape[-1]
+        mask.layout.note_products(mask.ring(), 0, gathered=gathered)
         total, count = _read_sum(lax.stop_gradient(x), mask.read_by(mask.ring(), NEIGHBOURS))
         inputs = Rows(jnp.concatenate([x, total / count]), mask.with_ring())
     return inputs
