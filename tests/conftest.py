@@ -4,9 +4,14 @@ import gc
 import os
 from pathlib import Path
 
+# Workers share the cores: threads of NumPy and torch would wait for each other, and that busily.
+# Both read this when they are loaded.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 import jax
 import pytest
 
+from lmjax._utils import bounded
 from tests.support import compilations, wordnet_database
 
 
@@ -16,7 +21,7 @@ def pytest_configure():
 
 def pytest_collection_finish():
     _freeze()
-    gc.set_threshold(10_000)
+    gc.set_threshold(30_000)
 
 
 def _freeze():
@@ -31,7 +36,21 @@ def _freeze():
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # Else each error has JAX's frames taken out one by one, by looking at files: 5 ms.
+    jax.config.update("jax_traceback_filtering", "off")
     jax.devices()  # JAX runs, on one device: studies in this process do not divide the CPU
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _uncounted_maps():
+    """Functions do not count the memory maps of new programs: it takes as long as compiling them.
+
+    A count lists all maps, and a process of the suite has a hundred times those of a command.
+    `_few_memory_maps` keeps the bound here; that functions keep it is in _utils/test_bounded.py.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounded, "_count_maps", lambda: 0)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

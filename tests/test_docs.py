@@ -42,7 +42,8 @@ def run_snippets(page, *, count, smaller=()):
 
 
 def test_snippets_of_five_minutes_run():
-    names = run_snippets("docs/start.md", count=2)
+    fewer = [("key=jax.random.key(0))", "key=jax.random.key(0), num_samples=400)")]
+    names = run_snippets("docs/start.md", count=2, smaller=fewer)
     assert names["logits"].shape == (2, 10)
     assert names["attribution"].heatmap.shape == (128, 128)
     assert np.argmax(names["logits"][0]) == names["scene"].label  # the object alone is enough

@@ -1,6 +1,9 @@
-"""Programs for GPU and TPU are built on machines that have neither."""
+"""Programs for GPU and TPU are built on machines that have neither.
 
-import re
+Those of the smallest network of each family are lowered where they are traced anyway, in
+models/test_networks.py (under masks, on visible positions) and models/test_parity.py (plain).
+"""
+
 from functools import partial
 
 import jax
@@ -15,7 +18,7 @@ from lmjax.masking.sparse.positions import Cut, Layout
 from lmjax.masking.sparse.rows import Pixels, resume_full
 from lmjax.models import checkpoints, registry
 from lmjax.removals import LayerMasking, PartialConvolution
-from tests.support import networks
+from tests.support import lowering, networks
 from tests.support.compilations import quick_jit
 
 DTYPES = [
@@ -53,22 +56,18 @@ def export(module, programs, masks=MASKS):
     variables = checkpoints.abstract_variables(module)
     images = jax.ShapeDtypeStruct((*masks.shape, 3), jnp.float32)
     program = jax.jit(lambda *arguments: [run(module, *arguments) for run in programs])
-    return jax.export.export(program, platforms=("cuda", "tpu"))(variables, images, masks)
+    return jax.export.export(program, platforms=lowering.ACCELERATORS)(variables, images, masks)
 
 
 def check(exported, count):
-    assert exported.platforms == ("cuda", "tpu")
+    assert exported.platforms == lowering.ACCELERATORS
     assert [x.shape for x in exported.out_avals] == [(2, 1000)] * count
-    text = exported.mlir_module()
-    assert "callback" not in text
-    assert "tensor<?" not in text, "a dynamic shape"
-    products = re.findall(r"stablehlo\.(?:convolution|dot_general)\b.*", text)
-    assert products
-    assert all(each.count("HIGHEST") == 2 for each in products), "TF32 or bfloat16 unasked"
+    lowering.check_text(exported.mlir_module())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", networks.EVERY)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", networks.NAMES)
 def test_convolutional_networks_lower_for_accelerators(name, dtype):
     module = registry.network(name).build(masking=LayerMasking(), dtype=dtype)
     check(export(module, [plain, dense, visible]), 3)

@@ -1,5 +1,6 @@
 """Every public function runs under JAX's strict promotion of types and its checker of leaks."""
 
+import gc
 import importlib.util
 
 import jax
@@ -27,6 +28,7 @@ def test_every_public_function_has_an_example(module):
 @pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
 def test_public_functions_run_under_strict_settings(module):
     for name, call in calls_of(module).items():
+        gc.freeze()  # the checker of leaks collects after every trace
         try:
             with jax.numpy_dtype_promotion("strict"), jax.checking_leaks():
                 jax.block_until_ready(call())

@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from lmjax.cli.main import main
+
 MESSAGE = "lmjax: interrupted; what is finished is kept (once more ends at once)"
 
 
@@ -58,7 +60,7 @@ def test_a_study_keeps_its_shards(tmp_path, number):
     kept = sorted(tmp_path.glob("rows-*/*.parquet"))
     assert not list(tmp_path.glob("rows-*/.*"))
     before = {path: path.read_bytes() for path in kept}
-    finish(study(tmp_path, 16 * len(kept)))
+    main([*STUDY, "--images", str(16 * len(kept)), "--output", str(tmp_path)])
     assert {path: path.read_bytes() for path in kept} == before
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 2 * 16 * len(kept)
 

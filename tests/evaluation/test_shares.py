@@ -10,6 +10,7 @@ import lmjax
 from lmjax.evaluation.shares import Observed, Shares
 from lmjax.masking.patches import whole_patches
 from lmjax.masks.families import SoftCoalitions
+from tests.support.compilations import quick_jit
 from tests.support.small_classifier import small_classifier
 from tests.support.small_transformer import small_transformer
 
@@ -27,8 +28,9 @@ def test_token_dropping_shows_whole_patches_alone(patch_size):
     np.testing.assert_allclose(shown, whole_patches(MASKS, patch_size).mean(axis=(1, 2)))
     assert shown.mean() < 0.9 * MASKS.mean()
     # which is what the network answers to, bit for bit
-    answers = predictor(IMAGE, MASKS[:8])
-    np.testing.assert_array_equal(answers, predictor(IMAGE, whole_patches(MASKS[:8], patch_size)))
+    run = quick_jit(lambda predictor, masks: predictor(IMAGE, masks))
+    of_whole_patches = run(predictor, whole_patches(MASKS[:8], patch_size))
+    np.testing.assert_array_equal(run(predictor, MASKS[:8]), of_whole_patches)
 
 
 @pytest.mark.parametrize("patch_size", [16, 32])

@@ -1,4 +1,8 @@
-"""The identities of layer masking on every network of the registry, against the plain reference."""
+"""The identities of layer masking on every network of the registry, against the plain reference.
+
+Their programs are lowered for accelerators here, too, and compared with those of networks that are
+masked by tracing: so each is traced and compiled once.
+"""
 
 from functools import partial
 
@@ -10,10 +14,12 @@ import torch
 
 from lmjax.masking import Masked
 from lmjax.masking.sparse import rows
+from lmjax.masking.transform import layer_mask
 from lmjax.models import registry
-from tests.support import graph_reference
+from tests.support import graph_reference, lowering
 from tests.support.compilations import quick_jit
 from tests.support.networks import EVERY
+from tests.support.own_networks import counted_rings, plain
 from tests.support.torch_reference import build, ported, random_images, to_torch
 
 SIZE = (75, 67)
@@ -34,13 +40,26 @@ def random_masks(size, seed=0):
     return masks
 
 
-@partial(quick_jit, static_argnames="module")
-def dense_logits(module, variables, images, masks):
+def compiled(function, *arguments):
+    """The function for arguments of these shapes; accelerators can run it too."""
+    traced = quick_jit(function).trace(*arguments)
+    lowering.check(traced)
+    return traced.lower().compile()
+
+
+def dense(module, variables, images, masks):
     return module.apply(variables, Masked(images, masks))
 
 
 def visible_logits(module, variables, images, masks):
-    return rows.run(partial(module.apply, variables), images, masks, spare=1, jit=quick_jit)
+    def network(pixels):
+        variables, images = pixels.x  # as constants, weights would be folded for seconds
+        return module.apply(variables, pixels._replace(x=images))
+
+    def jit(compute):
+        return lambda *arguments: compiled(compute, *arguments)(*arguments)
+
+    return rows.run(network, (variables, images), masks, spare=1, jit=jit)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -51,18 +70,20 @@ def test_identities(name):
     variables = jax.tree.map(jnp.asarray, variables)
     image, masks = random_images((1, *size, 3), seed=3), random_masks(size)
     images = np.broadcast_to(image, (4, *size, 3))
-    batch = np.asarray(dense_logits(module, variables, images, masks))
+    with counted_rings() as by_hand:
+        dense_logits = compiled(partial(dense, module), variables, images, masks)
+    batch = np.asarray(dense_logits(variables, images, masks))
     largest = np.abs(batch).max()
     tolerance = 1e-4 * largest * ROUNDING.get(name, 1)
     assert np.abs(batch[:3] - batch[3]).max(axis=1).min() > 1e-2 * largest  # images are seen
 
     # 1: everything visible is the plain network, which is torchvision's
     with torch.inference_mode():
-        plain = model(to_torch(image)).numpy()
-    np.testing.assert_allclose(batch[2], plain[0], atol=1e-4 * largest)
+        original = model(to_torch(image)).numpy()
+    np.testing.assert_allclose(batch[2], original[0], atol=1e-4 * largest)
     # 3: what lies under the mask is never read, bit for bit
     poisoned = np.where(masks[..., None], images, np.float32(np.nan))
-    np.testing.assert_array_equal(dense_logits(module, variables, poisoned, masks), batch)
+    np.testing.assert_array_equal(dense_logits(variables, poisoned, masks), batch)
     # 2 and 6: the full recipe, position by position; nothing visible gives its answer to zeros
     for i in (0, 1, 3):
         expected = graph_reference.logits(model, image[0], masks[i])
@@ -73,3 +94,8 @@ def test_identities(name):
     assert "visible" in registry.network(name).engines
     found = visible_logits(module, variables, poisoned[order], masks[order])
     np.testing.assert_allclose(found, batch[order], atol=tolerance / 10)
+    # a plain function, masked by tracing, is the same network, and fills no more
+    with counted_rings() as by_tracing:
+        traced = quick_jit(layer_mask(plain(module)))(variables, poisoned, masks)
+    np.testing.assert_allclose(traced, batch, atol=tolerance / 10)
+    assert 0 < sum(by_tracing) <= sum(by_hand)

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from lmjax.masking import Masked
 from lmjax.models import Classifier, checkpoints, registry
+from tests.support import lowering
 from tests.support.compilations import quick_jit
 from tests.support.networks import EVERY, NAMES, SMALLEST
 from tests.support.torch_reference import (
@@ -111,7 +112,9 @@ def test_stage_by_stage(name):
     model = build(name, seed=1)
     images = random_images((2, 96, 80, 3), seed=1)
     module, variables = ported(name, model)
-    ours, theirs = _flax_stages(module, variables, images), _torch_stages(model, images)
+    traced = _flax_stages.trace(module, variables, images)
+    lowering.check(traced)  # the plain network on accelerators; here, as tracing takes the longest
+    ours, theirs = traced.lower().compile()(variables, images), _torch_stages(model, images)
     weighted = {key.rpartition(".")[0] for key in state_dict(model)} - {""}
     assert weighted <= ours.keys() & theirs.keys()
     for stage in ours.keys() & theirs.keys():

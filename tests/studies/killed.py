@@ -15,7 +15,7 @@ from pathlib import Path
 from lmjax.studies.runner import run
 from tests.studies.fakes import Brightness, Source
 
-IMAGES = 80
+IMAGES = 40
 STUDY = Brightness()
 SOURCE = Source(IMAGES, broken=(7,))
 
@@ -66,6 +66,7 @@ def kill_after(child: int, changes: int, folder: Path) -> bool:
         now = names(folder)
         changes -= now != before
         before = now
+        time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False

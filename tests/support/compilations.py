@@ -20,6 +20,9 @@ FULL = {
 if jax.__version_info__ < (0, 11):  # XLA ends the process where it does not know a flag
     QUICK["xla_cpu_use_fusion_emitters"] = False
     FULL["xla_cpu_use_fusion_emitters"] = True
+if (0, 10) <= jax.__version_info__ < (0, 11):
+    QUICK["xla_cpu_copy_insertion_use_region_analysis"] = True
+    FULL["xla_cpu_copy_insertion_use_region_analysis"] = False
 
 quick_jit = partial(jax.jit, compiler_options=QUICK)
 full_jit = partial(jax.jit, compiler_options=FULL)  # as for users

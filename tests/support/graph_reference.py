@@ -160,8 +160,13 @@ def select_adaptive_pool(module, inputs):
 
 
 def linear(module, inputs):
-    weight, bias = array(module.weight), array(module.bias)
-    return pointwise(lambda x: x @ weight.T + bias, inputs)
+    """Some outputs at a time: the weights of all would be a gigabyte in float64."""
+
+    def multiply(x):
+        parts = [x @ array(weight).T for weight in module.weight.split(64)]
+        return np.concatenate(parts, axis=-1) + array(module.bias)
+
+    return pointwise(multiply, inputs)
 
 
 def pool(function):

@@ -13,6 +13,8 @@ def neighbor_padding(x, mask, rings):
     height, width = mask.shape
     x, known = x.copy(), mask.astype(bool).copy()
     for _ in range(rings):
+        if known.all() or not known.any():
+            break  # further rings are empty
         next_x, next_known = x.copy(), known.copy()
         for i in range(height):
             for j in range(width):
@@ -33,7 +35,7 @@ def pair(value):
 
 
 def windows(size, kernel, stride, padding, dilation, ceil_mode):
-    """For each output position along one axis: (input positions, kernel taps) inside the image."""
+    """For each output position along one axis, slices: (input positions, kernel taps) inside."""
     low, high = pair(padding)
     reach = dilation * (kernel - 1) + 1
     # In ceil mode a window may reach beyond the padding, if it begins before the right padding.
@@ -43,7 +45,9 @@ def windows(size, kernel, stride, padding, dilation, ceil_mode):
         if i and start - stride + reach >= size + high:  # the last one has reached the end
             break
         taps = [t for t in range(kernel) if 0 <= start + dilation * t < size]
-        yield [start + dilation * t for t in taps], taps
+        first, last = (taps[0], taps[-1]) if taps else (0, -1)
+        here = slice(start + dilation * first, start + dilation * last + 1, dilation)
+        yield here if taps else slice(0), slice(first, last + 1)
 
 
 def over_windows(shape, function, kernel, stride, padding, dilation=1, ceil_mode=False):
@@ -54,10 +58,7 @@ def over_windows(shape, function, kernel, stride, padding, dilation=1, ceil_mode
     )
     return np.array(
         [
-            [
-                function(np.ix_(row, column), np.ix_(row_taps, column_taps))
-                for column, column_taps in columns
-            ]
+            [function((row, column), (row_taps, column_taps)) for column, column_taps in columns]
             for row, row_taps in rows
         ]
     )

@@ -125,38 +125,60 @@ def hidden_as(value, images, masks):
     return np.where(masks[..., None], images, value)
 
 
-def run_masked(function, p, images, masks, *, tolerance=1e-11, **options):
+def run_masked(function, p, images, masks, *, tolerance=1e-11, thorough=False, **options):
     """Results of a function under masks, for images that hold NaN where they are hidden.
 
     Checks that what is hidden changes no bit, and that everything visible gives the function's own
     answer.
+
+    Args:
+      thorough: checks gradients, too, and that the full recipe gives the same: one program of all
+        is compiled sooner than one for each.
     """
-    masked, run = layer_mask(function, **options), quick_jit(lambda f, *a: f(*a), static_argnums=0)
-    results = run(masked, p, hidden_as(np.nan, images, masks), masks)
-    others = run(masked, p, hidden_as(7.0, images, masks), masks)
-    plain = run(function, p, images)
+    masked, recipe = layer_mask(function, **options), layer_mask(function, shortcuts=False)
+
+    @quick_jit
+    def run(p, images, hidden, masks):
+        results, plain = masked(p, hidden, masks), function(p, images)
+        if not thorough:
+            return results, plain, None, None
+        slopes = jax.grad(_squares(masked, masks), (0, 1))(p, hidden)
+        return results, plain, recipe(p, hidden, masks), slopes
+
+    results, plain, full, slopes = run(p, images, hidden_as(np.nan, images, masks), masks)
+    others, *_ = run(p, images, hidden_as(7.0, images, masks), masks)
     for y, other, own in zip(*map(jax.tree.leaves, (results, others, plain)), strict=True):
         np.testing.assert_array_equal(y, other)
         assert y.dtype == own.dtype
         assert y.shape == own.shape
         assert np.isfinite(np.asarray(y, float)).all()
         assert distance(y[ALL], own[ALL]) < tolerance
+    if thorough:
+        assert distance(results, full) < tolerance
+        _check_slopes(*slopes, masks)
     return results
+
+
+def _squares(masked, masks):
+    def loss(p, images):
+        results = masked(p, images, masks)
+        return sum((y.astype(float) ** 2).sum() for y in jax.tree.leaves(results))
+
+    return loss
 
 
 def gradients(function, p, images, masks, **options):
     """Gradients with respect to weights and images, whose hidden pixels hold NaN."""
-
-    def loss(p, images):
-        results = layer_mask(function, **options)(p, images, masks)
-        return sum((y.astype(float) ** 2).sum() for y in jax.tree.leaves(results))
-
+    loss = _squares(layer_mask(function, **options), masks)
     return quick_jit(jax.grad(loss, (0, 1)))(p, hidden_as(np.nan, images, masks))
 
 
 def check_gradients(function, p, images, masks, **options):
     """Gradients are finite, and 0 under the mask."""
-    of_weights, of_images = gradients(function, p, images, masks, **options)
+    _check_slopes(*gradients(function, p, images, masks, **options), masks)
+
+
+def _check_slopes(of_weights, of_images, masks):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_weights))
     assert np.isfinite(of_images).all()
     assert not np.asarray(of_images)[~masks].any()

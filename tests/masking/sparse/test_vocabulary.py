@@ -133,8 +133,12 @@ def test_pools_of_any_window(size, stride, padding, dilation, ceil_mode):
 
     assert_same(pooled)
     options["dilation"] = dilation
-    assert_same(lambda x: layers.max_pool(stem(x), **options))
-    assert_same(lambda x: layers.window_sum(stem(x), **options))
+
+    def both(inputs):
+        x = stem(inputs)
+        return layers.concatenate(layers.max_pool(x, **options), layers.window_sum(x, **options))
+
+    assert_same(both)
 
 
 ARRAYS = {
@@ -155,9 +159,13 @@ OF_IMAGES = ("image", "image_alone", "everything", "plain")
 def test_pointwise_with_arrays(kind):
     array = ARRAYS[kind]
     shared = kind not in OF_IMAGES
-    assert_same(lambda x: layers.pointwise(stem(x), lambda x, y: x / y, array), shared=shared)
-    # the rows come second
-    assert_same(lambda x: layers.pointwise(array, lambda y, x: x / y, stem(x)), shared=shared)
+
+    def first_and_second(inputs):
+        x = stem(inputs)
+        first = layers.pointwise(x, lambda x, y: x / y, array)
+        return layers.concatenate(first, layers.pointwise(array, lambda y, x: x / y, x))
+
+    assert_same(first_and_second, shared=shared)
     narrow = jax.tree.map(lambda x: x[..., :1] if x.ndim else x, array)
     assert_same(lambda x: stem(layers.pointwise(x, lambda x, y: x * y + 1, narrow)), shared=shared)
 

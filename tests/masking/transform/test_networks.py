@@ -1,7 +1,11 @@
-"""lmjax's own networks as plain functions: masked by tracing as they are by hand."""
+"""lmjax's own networks as plain functions: masked by tracing as they are by hand.
+
+The smallest network of each family: models/test_networks.py.
+"""
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,62 +17,37 @@ from lmjax.evaluation import jobs, programs
 from lmjax.masking import Masked, layers
 from lmjax.masking.sparse import rows
 from lmjax.masking.transform import layer_mask
-from lmjax.models import Classifier, checkpoints, registry
+from lmjax.models import Classifier, registry
 from tests.evaluation.test_engines import IMAGE, MODULES, random_masks, random_predictor
 from tests.support.compilations import quick_jit
 from tests.support.masked_functions import distance, hidden_as, images_of, masks_of
-from tests.support.networks import NAMES, SMALLEST
-from tests.support.own_networks import by_hand, calibrated, plain, rings_of, size_of
-
-# Compiled by hand for half a minute: its classifier is wide, its cells are many.
-_SLOW = ("vgg11",)
-QUICK = [name for name in SMALLEST if name not in _SLOW]
+from tests.support.networks import NAMES
+from tests.support.own_networks import by_hand, calibrated, counted_rings, plain, rings_of, size_of
 
 
-def drawn(module, seed=0):
-    """Random weights that keep activations of one size, batch statistics included."""
-    rng = np.random.default_rng(seed)
+class Compared(NamedTuple):
+    """Logits by tracing and by hand, and the rings of neighbor padding that each computes."""
 
-    def draw(path, leaf):
-        kind = path[-1].key
-        if kind in ("scale", "var"):
-            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
-        if leaf.ndim < 2:
-            return jnp.asarray(rng.normal(scale=0.2, size=leaf.shape), leaf.dtype)
-        scale = np.sqrt(1.5 / (leaf.size / leaf.shape[-1]))
-        return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * scale, leaf.dtype)
+    actual: np.ndarray
+    expected: np.ndarray
+    rings: int
+    rings_by_hand: int
 
-    return jax.tree_util.tree_map_with_path(draw, checkpoints.abstract_variables(module))
+    @property
+    def error(self):
+        return distance(self.actual, self.expected)
 
 
 def compare(module, variables, size, **options):
-    """Logits by hand and by tracing, and the error over the largest logit."""
+    """Runs a network masked by tracing, and as it is written."""
     masks = masks_of((size, size))
     images = jnp.asarray(hidden_as(np.nan, images_of(masks), masks), jnp.float32)
-    expected = quick_jit(by_hand(module))(variables, images, masks)
-    actual = quick_jit(layer_mask(plain(module), **options))(variables, images, masks)
+    with counted_rings() as of_hand:
+        expected = quick_jit(by_hand(module))(variables, images, masks)
+    with counted_rings() as of_tracing:
+        actual = quick_jit(layer_mask(plain(module), **options))(variables, images, masks)
     assert np.isfinite(actual).all()
-    return actual, expected
-
-
-def rings_by_tracing(module, variables, size, **options):
-    images = jnp.zeros((1, size, size, 3))
-    return rings_of(layer_mask(plain(module), **options), variables, images, images[..., 0] == 0)
-
-
-def rings_by_hand(module, variables, size):
-    images = jnp.zeros((1, size, size, 3))
-    return rings_of(by_hand(module), variables, images, images[..., 0] == 0)
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_smallest_of_each_family(name):
-    module, size = registry.network(name).build(), size_of(name)
-    variables = drawn(module)
-    actual, expected = compare(module, variables, size)
-    assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()
-    assert distance(actual, expected) < 1e-5
-    assert rings_by_tracing(module, variables, size) <= rings_by_hand(module, variables, size)
+    return Compared(np.asarray(actual), np.asarray(expected), sum(of_tracing), sum(of_hand))
 
 
 def moved_by_rounding(module, variables, size):
@@ -86,16 +65,12 @@ def moved_by_rounding(module, variables, size):
 def test_every_network(name):
     module, size = registry.network(name).build(), size_of(name)
     variables = calibrated(module, size)
-    actual, expected = compare(module, variables, size)
-    error = distance(actual, expected)
-    found, hand, full = (
-        rings_by_tracing(module, variables, size),
-        rings_by_hand(module, variables, size),
-        rings_by_tracing(module, variables, size, shortcuts=False),
-    )
-    print(f"| {name} | {error:.1e} | {found} | {hand} | {full} |")
-    assert error < 1e-5 or error < 3 * moved_by_rounding(module, variables, size)
-    assert found <= hand
+    found, images = compare(module, variables, size), jnp.zeros((1, size, size, 3))
+    slow = layer_mask(plain(module), shortcuts=False)
+    full = rings_of(slow, variables, images, images[..., 0] == 0)
+    print(f"| {name} | {found.error:.1e} | {found.rings} | {found.rings_by_hand} | {full} |")
+    assert found.error < 1e-5 or found.error < 3 * moved_by_rounding(module, variables, size)
+    assert found.rings <= found.rings_by_hand
 
 
 # Variants, on small networks.
@@ -115,7 +90,7 @@ def small(kind, masking):
 @pytest.mark.parametrize("kind", MODULES)
 def test_small_networks(kind):
     module, variables = small(kind, lmjax.LayerMasking())
-    assert distance(*compare(module, variables, 40)) < 1e-5
+    assert compare(module, variables, 40).error < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -126,7 +101,7 @@ def test_small_networks(kind):
 @pytest.mark.parametrize("kind", ["basic", "bottleneck", "grouped", "concatenated"])
 def test_without_neighbor_padding(kind, padding, masking):
     module, variables = small(kind, masking)
-    assert distance(*compare(module, variables, 40, padding=padding)) < 1e-5
+    assert compare(module, variables, 40, padding=padding).error < 1e-5
 
 
 @pytest.mark.parametrize("kind", NAMES_OF_BLOCKS)
@@ -134,10 +109,9 @@ def test_without_neighbor_padding(kind, padding, masking):
 def test_until_a_block(kind, depth):
     until = NAMES_OF_BLOCKS[kind][depth]
     module, variables = small(kind, lmjax.LayerMasking(depth=depth))
-    actual, expected = compare(module, variables, 40, until=until)
-    whole, _ = compare(module, variables, 40)
-    assert distance(actual, expected) < 1e-5
-    assert distance(whole, expected) > 1e-3
+    found, whole = compare(module, variables, 40, until=until), compare(module, variables, 40)
+    assert found.error < 1e-5
+    assert distance(whole.actual, found.expected) > 1e-3
 
 
 # Rows.

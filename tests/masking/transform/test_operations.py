@@ -10,12 +10,10 @@ from jax import lax
 from lmjax.masking import Masked, layers
 from lmjax.masking.transform import layer_mask
 from tests.support import layer_masking_reference as reference
-from tests.support.compilations import quick_jit
 from tests.support.masked_functions import (
     CHANNELS,
     SIZE,
     by_reference,
-    check_gradients,
     conv,
     distance,
     double_precision,
@@ -333,16 +331,8 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_identities_and_the_full_recipe(layer):
-    network = body(layer)
-    actual = run_masked(network, P, IMAGES, MASKS)
-    full = quick_jit(layer_mask(network, shortcuts=False))(P, IMAGES, MASKS)
-    assert distance(actual, full) < 1e-11
-
-
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_gradients_are_finite_and_zero_under_the_mask(layer):
-    check_gradients(body(layer), P, IMAGES, MASKS)
+def test_identities_gradients_and_the_full_recipe(layer):
+    run_masked(body(layer), P, IMAGES, MASKS, thorough=True)
 
 
 # Against a reference in NumPy.
