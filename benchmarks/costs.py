@@ -3,7 +3,8 @@
     python -m benchmarks.costs                 # all tables and the figure, about 20 minutes
     python -m benchmarks.costs sides segments  # some of them
 
-Everything runs layer-masked under `engine="auto"`, programs compiled before. A slope is that of the
+Variants are layer-masked (those of the study grey, too), under `engine="auto"`, programs compiled
+before. A slope is that of the
 logarithms between a row and the one before: 1 where cost is proportional, 0 where it does not grow.
 """
 
@@ -24,6 +25,7 @@ import lmjax
 from benchmarks.harness import measure, show
 from benchmarks.subjects import patches, photograph, random_classifier
 from lmjax import data, studies
+from lmjax._utils.checks import check_choices
 
 FAMILIES = (
     *("resnet50", "densenet121", "vgg11", "regnet_y_400mf"),
@@ -61,7 +63,8 @@ class Sizes(NamedTuple):
       model: of `sides`.
       at_once: variants of a call of `shares` and `sides`.
       samples: variants of LIME for `segments`.
-      rounds: of each measurement, after one that compiles.
+      rounds: of each measurement, after one that compiles; one of 10,000 variants and more, and of
+        the study.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -158,9 +161,10 @@ def main(
 
     Args:
       tables: shares, sides, variants, segments, images.
-      rounds: of each measurement that takes less than a minute.
+      rounds: of each measurement; one of 10,000 variants and more, and of the study.
       figure: where to draw them.
     """
+    check_choices("tables", tables, TABLES)
     found = {name: _print(name, Sizes(rounds=rounds)) for name in tables}
     if figure is not None:
         _draw(found, figure)

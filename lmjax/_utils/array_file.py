@@ -31,11 +31,7 @@ def write(
       ValueError: another suffix, or a file there that does not hold the same kind of result.
       OSError: the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != _SUFFIX:
-        raise ValueError(f"path must end in {_SUFFIX}, got {path}")
-    if path.exists():
-        read(path, kind)
+    path = check_path(path, kind)
     text = json.dumps({"kind": kind, "format": _FORMAT, **header}, default=_plain)
     found: dict[str, Any] = {_HEADER: np.frombuffer(text.encode(), np.uint8)}
     found |= {name: np.asarray(x) for name, x in arrays.items() if x is not None}
@@ -43,6 +39,18 @@ def write(
     np.savez(content, **found)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.getvalue())
+    return path
+
+
+def check_path(path: str | os.PathLike, kind: str) -> Path:
+    """Returns a path that `write` may write to; raises as `write` does."""
+    path = Path(path)
+    if path.suffix != _SUFFIX:
+        raise ValueError(f"path must end in {_SUFFIX}, got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    if path.exists():
+        read(path, kind)
     return path
 
 

@@ -13,7 +13,7 @@ from lmjax._utils.bounded import bounded_jit
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
 from lmjax.evaluation.jobs import Static, split
 from lmjax.evaluation.predictor import Predictor
-from lmjax.removals import Calibrated
+from lmjax.removals.calibration import uncalibrated
 from lmjax.removals.removal import declared
 
 
@@ -30,8 +30,7 @@ def pictures_of_nothing(predictor: Callable | Evaluator, image: ArrayLike) -> np
     """
     predictor = as_predictor(predictor)
     removal, classifier = (getattr(predictor, name, None) for name in ("removal", "classifier"))
-    while isinstance(removal, Calibrated):
-        removal = removal.removal
+    removal = uncalibrated(removal)
     if removal is None or declared(removal, "where") != "input":
         return None
     preprocessing = getattr(classifier, "preprocessing", None)

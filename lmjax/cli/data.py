@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from lmjax._utils import array_file
 from lmjax.cli.options import OptionalStr, documented
 from lmjax.cli.terminal import say
 
@@ -108,8 +109,10 @@ def calibration(
         seed: of the masks, and of a removal that draws.
         output: the .npz file.
     """
+    from lmjax.removals.calibration import KIND
     from lmjax.studies import fit_calibration
 
+    array_file.check_path(output, KIND)
     fitted = fit_calibration(
         removal,
         source,
@@ -133,9 +136,9 @@ def samples(
     """Writes images that the removal samples@FILE draws hidden pixels from.
 
     Args:
-        source: of images that are none of those to be explained or judged, as for studies.
+        source: of images other than those to be explained or judged, as for studies.
         model: NAME or NAME=WEIGHTS, whose preprocessing resizes and crops them.
-        images: how many, from the first.
+        images: how many, from the first; 8 or more.
         output: the .npz file.
     """
     from lmjax.studies import write_samples

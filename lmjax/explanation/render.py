@@ -15,6 +15,7 @@ from lmjax.explanation.metrics import HEADINGS
 from lmjax.explanation.result import of_class
 from lmjax.models import Classifier
 from lmjax.models.checkpoints import weights_sha256
+from lmjax.removals.registry import file_hashes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,11 +66,13 @@ def record(explanation: "Explanation") -> dict[str, Any]:
             **({} if result.shares is None else result.shares._asdict()),
             **result.metrics,
         }
+    files = file_hashes(explanation.config.removal or ())
     return {
         "settings": vars(explanation.config),
         "image": explanation.image.name,
         "image_sha256": explanation.image.sha256,
         "weights_sha256": _weights_sha256(classifier),
+        **({"files_sha256": files} if files else {}),
         **_classes(explanation),
         "true_label": explanation.image.label,
         "results": results,

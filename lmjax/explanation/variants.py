@@ -1,5 +1,6 @@
 """A few variants of an image as the network was shown them, and its answers."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lmjax.evaluation import Evaluator
 from lmjax.evaluation.jobs import Static, split
 from lmjax.masking.patches import whole_patches
 from lmjax.masks import Coalitions, random_keep
+from lmjax.removals.calibration import uncalibrated
 from lmjax.removals.removal import declared
 
 
@@ -79,9 +81,9 @@ def show(
 
 def painted(predictor: Any, image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Returns the pictures that the network is given, with NaN where it is given none."""
-    removal = predictor.removal
+    removal = uncalibrated(predictor.removal)
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
-        arrays, static = split(predictor)
+        arrays, static = split(dataclasses.replace(predictor, removal=removal))
         return np.asarray(_paint(arrays, image, masks, static=static))
     if predictor.patch_size is not None:  # the rest of a patch is not read either
         masks = whole_patches(masks, predictor.patch_size)

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 
 from lmjax._utils import array_file
-from lmjax._utils.checks import check_number, check_numbers
+from lmjax._utils.checks import check_number, check_numbers, check_whole
 from lmjax._utils.summary import brief
 from lmjax.removals.registry import OWN, canonical, make, needs_key, needs_segments, takes_file
 from lmjax.removals.removal import Removal, check_removal, declared
 
 _MAX_ITERATIONS = 1000
 _GRADIENT = 1e-6  # at which the fit ends, of the largest component
-_KIND = "calibration"
+KIND = "calibration"
 
 
 class Fitted(NamedTuple):
@@ -44,8 +44,9 @@ class Fitted(NamedTuple):
 class Calibrated(Removal):
     """Corrects the logits of another removal by an affine map; `calibrated` fits it.
 
-    It is where the other removal is, takes the masks that it takes, and runs in its engines. A
-    pytree: the map's arrays are leaves.
+    Where nothing is hidden, logits are left as they are: the class to keep is that of the whole
+    image. It is where the other removal is, takes the masks that it takes, and runs in its engines.
+    A pytree: the map's arrays are leaves.
 
     Attributes:
       removal: the other removal.
@@ -61,13 +62,14 @@ class Calibrated(Removal):
 
     def logits(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns corrected logits `[N, K]`; arguments as in those of the other removal."""
-        return self._corrected(self.removal.logits(classifier, image, masks))
+        return self._corrected(self.removal.logits(classifier, image, masks), masks)
 
     def logits_on_visible(
         self, classifier: Any, image: jax.Array, masks: jax.Array, layout: Any
     ) -> jax.Array:
         """Returns the same logits, computed on visible positions only."""
-        return self._corrected(self.removal.logits_on_visible(classifier, image, masks, layout))
+        logits = self.removal.logits_on_visible(classifier, image, masks, layout)
+        return self._corrected(logits, masks)
 
     @property
     def where(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -89,13 +91,15 @@ class Calibrated(Removal):
         """Whether the other removal reads hidden pixels."""
         return declared(self.removal, "reads_hidden")
 
-    def _corrected(self, logits: jax.Array) -> jax.Array:
+    def _corrected(self, logits: jax.Array, masks: jax.Array) -> jax.Array:
         if logits.shape[-1] != len(self.bias):
             raise ValueError(
                 f"logits must be of {len(self.bias)} classes, as those of the fit; got "
                 f"{logits.shape[-1]}"
             )
-        return jnp.matmul(logits, self.matrix.T, precision="highest") + self.bias[None]
+        mapped = jnp.matmul(logits, self.matrix.T, precision="highest") + self.bias[None]
+        whole = (jnp.asarray(masks) == 1).all(axis=(1, 2))
+        return jnp.where(whole[:, None], logits, mapped)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the map for the removal `"calibrated@PATH"`.
@@ -114,7 +118,7 @@ class Calibrated(Removal):
                 "lmjax.studies.fit_calibration and `lmjax data calibration` note it"
             )
         arrays = {"matrix": self.matrix, "bias": self.bias}
-        array_file.write(path, _KIND, self.fitted._asdict(), arrays)
+        array_file.write(path, KIND, self.fitted._asdict(), arrays)
 
     def __repr__(self) -> str:
         return f"Calibrated({brief(self.removal)}, {len(self.bias)} classes)"
@@ -134,6 +138,13 @@ class Calibrated(Removal):
         object.__setattr__(calibrated, "bias", bias)
         object.__setattr__(calibrated, "fitted", static[1])
         return calibrated
+
+
+def uncalibrated(removal: Any) -> Any:
+    """Returns the removal that decides what a network is given: without its calibrations."""
+    while isinstance(removal, Calibrated):
+        removal = removal.removal
+    return removal
 
 
 def check_inner(name: str) -> str:
@@ -159,15 +170,18 @@ def read_calibrated(path: str | os.PathLike) -> Calibrated:
       ValueError: another file.
       OSError: the file cannot be read.
     """
-    header, arrays = array_file.read(path, _KIND)
+    header, arrays = array_file.read(path, KIND)
     try:
         fitted = Fitted(**{name: header[name] for name in Fitted._fields})
         matrix, bias = arrays["matrix"], arrays["bias"]
-        if matrix.shape != (len(bias), len(bias)) or not np.isfinite(matrix).all():
+        if bias.ndim != 1 or matrix.shape != 2 * bias.shape:
             raise ValueError(f"matrix of shape {matrix.shape}, bias of shape {bias.shape}")
-        removal = make_seeded(fitted.removal, fitted.seed)
+        if not (np.isfinite(matrix).all() and np.isfinite(bias).all()):
+            raise ValueError("NaN or infinity in the map")
+        check_whole("seed", fitted.seed, least=0)
     except (KeyError, TypeError, ValueError) as error:
-        raise array_file.damaged(path, _KIND, error) from error
+        raise array_file.damaged(path, KIND, error) from error
+    removal = make_seeded(fitted.removal, fitted.seed)
     return Calibrated(removal, jnp.asarray(matrix), jnp.asarray(bias), fitted)
 
 

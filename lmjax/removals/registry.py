@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,9 @@ def register(name: str, make: Callable, *, description: str) -> None:
     """
     if not callable(make) or _needed(make) - {"key", "segments"}:
         raise ValueError(
-            "make must be a function that makes the removal, without parameters or with key= and "
-            f"segments=, such as lambda: lmjax.Replace(image); got {brief(make)}"
+            "make must be a function that makes the removal, without parameters or with key=, "
+            "segments= and, with a default, file=, such as lambda: lmjax.Replace(image); got "
+            f"{brief(make)}"
         )
     REGISTRY.register(canonical_spelling(name), make, description=description)
 
@@ -167,7 +168,7 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str 
     base, at, depth = str(name).partition("@")
     base = REGISTRY.check(canonical_spelling(base), argument=argument)
     if takes_file(base):
-        if not depth and base in _NEED_FILE:
+        if not depth and (at or base in _NEED_FILE):
             raise ValueError(f"{argument} {base} needs a file, as in {base}@FILE")
         return base, depth or None
     is_name = depth[:1].isalpha() or depth[:1] == "_"
@@ -219,6 +220,12 @@ def file_sha256(name: str) -> str | None:
         return None
     with open(setting, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(names: Iterable[str]) -> dict[str, str | None]:
+    """Returns the sha256 of the files of those removals that are named with one."""
+    with_file = (name for name in names if "@" in name and takes_file(name))
+    return {name: file_sha256(name) for name in with_file}
 
 
 def paints(name: str) -> bool:
@@ -320,7 +327,11 @@ def _builtin() -> Iterator[tuple[str, Callable, str]]:
         yield name, _baseline(name), named.description
     yield from _FILLS
     yield "samples", _samples, "pixels of other images, by default photographs; answers averaged"
-    yield "calibrated", _calibrated, "another removal's logits, mapped so that classes stay"
+    yield (
+        "calibrated",
+        _calibrated,
+        "another removal's logits, mapped so that the predicted class is kept",
+    )
     yield "red", lambda: Replace((1.0, 0.0, 0.0)), "red"
     yield "green", lambda: Replace((0.0, 1.0, 0.0)), "green"
     yield "blue", lambda: Replace((0.0, 0.0, 1.0)), "blue"

@@ -20,7 +20,7 @@ from lmjax.removals.replace import Replace
 
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 _CROPS = 16  # of each
-_KIND = "samples"
+KIND = "samples"
 
 
 @jax.tree_util.register_pytree_node_class
@@ -130,7 +130,7 @@ def write_images(path: str | os.PathLike, images: Any, *, source: str) -> None:
       OSError: the file cannot be written.
     """
     images = np.asarray(check_images(images, "images"))
-    array_file.write(path, _KIND, {"source": source}, {"images": images})
+    array_file.write(path, KIND, {"source": source}, {"images": images})
 
 
 def read_images(path: str | os.PathLike) -> np.ndarray:
@@ -140,10 +140,20 @@ def read_images(path: str | os.PathLike) -> np.ndarray:
       ValueError: another file.
       OSError: the file cannot be read.
     """
-    _, arrays = array_file.read(path, _KIND)
-    if "images" not in arrays:
-        raise array_file.damaged(path, _KIND, KeyError("images"))
-    return arrays["images"]
+    return _read(path)[1]
+
+
+def source_of(path: str | os.PathLike) -> str:
+    """Returns where the images of a file come from; raises as `read_images`."""
+    return _read(path)[0]
+
+
+def _read(path: str | os.PathLike) -> tuple[str, np.ndarray]:
+    header, arrays = array_file.read(path, KIND)
+    try:
+        return str(header["source"]), arrays["images"]
+    except KeyError as error:
+        raise array_file.damaged(path, KIND, error) from error
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils import array_file
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import source_version
 from lmjax.data import Source, open_source
@@ -16,9 +17,9 @@ from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.segments import cells
 from lmjax.models import load
 from lmjax.models.calibrations import weights_of
-from lmjax.removals import Calibrated, registry
+from lmjax.removals import Calibrated, Samples, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
-from lmjax.removals.samples import write_images
+from lmjax.removals.samples import KIND, source_of, write_images
 from lmjax.studies.samples import read_sample
 
 # Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
@@ -105,34 +106,38 @@ def write_samples(
       path: ends in `.npz`; a file of such images is replaced, and no other.
       source: as in `lmjax.studies.run`; none of its images is one to be explained or judged.
       model: as in `fit_calibration`; its preprocessing resizes and crops.
-      images: how many, from the first.
+      images: how many, from the first; 8 or more, as many as the removal draws.
 
     Raises:
       ValueError: as `fit_calibration`.
       OSError: the file cannot be written.
     """
+    images = check_whole("images", images, least=Samples.draws)
+    array_file.check_path(path, KIND)
     classifier = _loaded(model)
     source, shown = _read(source, classifier, images)
     write_images(path, shown, source=source_version(source))
 
 
 def check_held_out(names: Iterable[str], source: Any) -> None:
-    """Raises ValueError for a calibration on the images to be judged.
+    """Raises ValueError for files that were made from the images to be judged.
 
     Args:
       names: of removals.
       source: of the images to be judged.
     """
     for name in names:
+        base, file = registry.check_name(name)
         fitted = getattr(registry.prototype(name), "fitted", None)
-        if fitted is not None and source_version(source) == fitted.source:
+        made_from = source_of(str(file)) if base == "samples" else getattr(fitted, "source", None)
+        if made_from == source_version(source):
             raise ValueError(
-                f"removal {name} was calibrated on images of this source; judge it on others, or "
-                "calibrate it on others with `lmjax data calibration`"
+                f"the file of removal {name} was made from this source; judge it on other images, "
+                "or make another with `lmjax data`"
             )
 
 
-def files(settings: Iterable[Any]) -> dict[str, str]:
+def files(settings: Iterable[Any]) -> dict[str, str | None]:
     """Returns the sha256 of the files of all removals that settings name.
 
     Args:
@@ -140,8 +145,7 @@ def files(settings: Iterable[Any]) -> dict[str, str]:
     """
     tuples = (value if isinstance(value, tuple) else (value,) for value in settings)
     values = itertools.chain.from_iterable(tuples)
-    named = [each for each in values if isinstance(each, str) and "@" in each]
-    return {each: str(registry.file_sha256(each)) for each in named if registry.takes_file(each)}
+    return registry.file_hashes(each for each in values if isinstance(each, str))
 
 
 def _loaded(model: Any) -> Any:

@@ -14,6 +14,7 @@ from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.models.layers import Conv
 from lmjax.removals import registry
+from lmjax.removals.calibration import uncalibrated
 
 
 class KeyedImage(NamedTuple):
@@ -69,6 +70,8 @@ class ImageRemoval:
 def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
     """Returns the predictor of a classifier under a removal.
 
+    Features are those under the removal without its calibration, which maps logits.
+
     It is a `Predictor` where the removal is the same for all images; an `ImageRemoval`, which takes
     a `KeyedImage`, where its maker takes a key or segments.
     """
@@ -76,7 +79,10 @@ def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
     make = registry.REGISTRY.get(base)
     if {"key", "segments"} & inspect.signature(make).parameters.keys():
         return ImageRemoval(classifier, make, setting, registry.file_sha256(name))
-    return Predictor(classifier, removals.make(name))
+    removal = removals.make(name)
+    return Predictor(
+        classifier, uncalibrated(removal) if isinstance(classifier, Penultimate) else removal
+    )
 
 
 @jax.tree_util.register_dataclass

@@ -84,6 +84,14 @@ def check_removals(
                 "take image_mean"
             )
     check_choices(argument, names, dict.fromkeys(names))
+    titles = {removals.title(name): name for name in names}
+    for name in names:
+        other = titles[removals.title(name)]
+        if other != name:
+            raise ValueError(
+                f"{argument} {name} and {other} would both be called {removals.title(name)!r} in "
+                "tables and figures; rename one of the files"
+            )
 
 
 def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -99,7 +107,9 @@ def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
         if own is None:
             continue
         for name in names:
-            prototype(name)  # a file that cannot be read is no matter of the network
+            prototype(
+                name
+            )  # raises for a file that cannot be read, which is not the network's fault
             try:
                 removals.check_fits(name, own)
             except ValueError as error:

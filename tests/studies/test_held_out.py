@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,10 +114,11 @@ def test_studies_and_explanations_take_them(calibrations, tmp_path, name):
     assert {row["removal"] for row in rows} == {"grey", name}
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert list(manifest["identity"]["files"]) == [name]
-    explanation = lmjax.explain(
-        "scene:0", removal=name, method="leave_one_out", segmenter="grid", n_segments=16
-    )
+    options = {"method": "leave_one_out", "segmenter": "grid", "n_segments": 16}
+    explanation = lmjax.explain("scene:0", output=tmp_path / "e.png", removal=name, **options)
     assert np.isfinite(explanation["leave_one_out", name].attribution.scores).all()
+    record = json.loads((tmp_path / "e.json").read_text())
+    assert record["files_sha256"] == manifest["identity"]["files"]
 
 
 def test_a_study_does_not_go_on_with_another_file(calibrations, tmp_path):
@@ -135,8 +137,83 @@ def test_a_study_does_not_go_on_with_another_file(calibrations, tmp_path):
 
 def test_the_images_that_are_judged_are_not_those_of_the_fit(calibrations, tmp_path):
     study = studies.SegmentRemoval(removals=(f"calibrated@{calibrations / 'grey.npz'}",))
-    with pytest.raises(ValueError, match="calibrated on images of this source"):
+    with pytest.raises(ValueError, match="was made from this source"):
         studies.run(study, TRAIN, images=1, output=tmp_path / "run")
+
+
+def test_samples_are_not_those_that_are_judged(calibrations, tmp_path):
+    study = studies.SegmentRemoval(removals=(f"samples@{calibrations / 'samples.npz'}",))
+    with pytest.raises(ValueError, match="was made from this source"):
+        studies.run(study, TRAIN, images=1, output=tmp_path / "run")
+
+
+def test_variants_that_hide_nothing_are_left_as_they_are(calibrations, classifier, image):
+    everything = np.ones((1, *image.shape[:2]), bool)
+    found = lmjax.evaluate(
+        Predictor(classifier, f"calibrated@{calibrations / 'grey.npz'}"), image, everything
+    )
+    plain = lmjax.evaluate(Predictor(classifier, "grey"), image, everything)
+    np.testing.assert_array_equal(found, plain)
+
+
+@pytest.mark.parametrize("kind", [studies.FeatureLinearity, studies.Concordance])
+def test_features_are_those_of_the_other_removal(calibrations, tmp_path, kind):
+    name = f"calibrated@{calibrations / 'grey.npz'}"
+    rows = studies.run(
+        kind(removals=("grey", name)), "digit-scenes", images=1, output=tmp_path, progress=False
+    ).to_pylist()
+    values = {
+        removal: [
+            {key: value for key, value in row.items() if key != "removal"}
+            for row in rows
+            if row["removal"] == removal
+        ]
+        for removal in ("grey", name)
+    }
+    assert values["grey"] == values[name]
+
+
+def test_variants_are_shown_as_the_other_removal_shows_them(calibrations):
+    from lmjax.explanation.variants import painted
+
+    name = f"calibrated@{calibrations / 'grey.npz'}"
+    classifier = lmjax.models.load("resnet18_digits")
+    picture = np.full((128, 128, 3), 0.25, np.float32)
+    masks = np.zeros((1, 128, 128), bool)
+    shown = painted(Predictor(classifier, name), picture, masks)
+    np.testing.assert_array_equal(shown, painted(Predictor(classifier, "grey"), picture, masks))
+    assert np.isfinite(shown).all()
+
+
+def test_files_of_one_title_are_refused():
+    with pytest.raises(ValueError, match="would both be called 'calibrated"):
+        studies.SegmentRemoval(removals=("calibrated@a/map.npz", "calibrated@b/map.npz"))
+
+
+def test_an_empty_name_of_a_file_is_an_error():
+    with pytest.raises(ValueError, match="samples needs a file, as in samples@FILE"):
+        removals.check_name("samples@")
+
+
+def test_fewer_images_than_are_drawn(tmp_path):
+    with pytest.raises(ValueError, match="images must be a whole number, 8 or more"):
+        studies.write_samples(tmp_path / "few.npz", TRAIN, images=4)
+
+
+def test_removals_of_others_take_files(tmp_path):
+    (tmp_path / "red.txt").write_text("1 0 0")
+
+    def make(*, file=None):
+        values = "0.5 0.5 0.5" if file is None else Path(file).read_text()
+        return lmjax.Replace(tuple(map(float, values.split())))
+
+    removals.register("colour_of_file", make, description="a colour in a file")
+    try:
+        made = removals.make(f"colour_of_file@{tmp_path / 'red.txt'}")
+        assert repr(made) == repr(lmjax.Replace((1.0, 0.0, 0.0)))
+        assert removals.title("colour_of_file@red.txt") == "colour of file (red)"
+    finally:
+        removals.registry.REGISTRY.unregister("colour_of_file")
 
 
 def test_another_network_is_refused(calibrations, tmp_path):

@@ -21,6 +21,7 @@ from lmjax.masking.patches import whole_patches
 from lmjax.masks import segments as segmenters
 from lmjax.models import Preprocessing
 from lmjax.removals import title as removal_title
+from lmjax.removals.calibration import uncalibrated
 from lmjax.removals.registry import file_sha256
 from lmjax.removals.removal import declared
 from lmjax.studies.about import about_of
@@ -199,9 +200,7 @@ def _shown(
     key: jax.Array,
 ) -> np.ndarray:
     """Returns the picture that a network is given, with light checks where it is given none."""
-    removal = removals.make(name, key=key, segments=segments)
-    if isinstance(removal, removals.Calibrated):  # the network sees what the other removal shows
-        removal = removal.removal
+    removal = uncalibrated(removals.make(name, key=key, segments=segments))
     if declared(removal, "where") == "input" and callable(getattr(removal, "paint", None)):
         return np.asarray(removal.paint(image, mask[None], seen.preprocessing.mean))[0]
     if declared(removal, "where") == "tokens" and seen.patch_size is not None:
