@@ -3,12 +3,13 @@
     python -m benchmarks.costs                 # all tables and the figure, about 20 minutes
     python -m benchmarks.costs sides segments  # some of them
 
-Variants are layer-masked (those of the study grey, too), under `engine="auto"`, programs compiled
-before. A slope is that of the
+Variants are layer-masked (those of the study grey, too), programs compiled before; but for shares,
+the engine is "auto". A slope is that of the
 logarithms between a row and the one before: 1 where cost is proportional, 0 where it does not grow.
 """
 
 import functools
+import itertools
 import math
 import tempfile
 import warnings
@@ -80,14 +81,14 @@ class Sizes(NamedTuple):
 
 
 def by_share(sizes: Sizes) -> Iterator[Measured]:
-    """Measures networks by the share of an image that is visible, 224 x 224 pixels."""
+    """Measures networks by the share of an image that is visible, 224 x 224 pixels, both ways."""
     image = photograph(224)
-    for name in sizes.families:
+    for name, engine in itertools.product(sizes.families, ("dense", "visible")):
         predictor = lmjax.Predictor(random_classifier(name), "layer")
         for share in sizes.shares:
             masks = patches(image, sizes.at_once, share)
-            run = functools.partial(lmjax.evaluate, predictor, image, masks)
-            yield _median(name, share, run, sizes.at_once, sizes.rounds)
+            run = functools.partial(lmjax.evaluate, predictor, image, masks, engine=engine)
+            yield _median(f"{name}, {engine}", share, run, sizes.at_once, sizes.rounds)
 
 
 def by_side(sizes: Sizes) -> Iterator[Measured]:

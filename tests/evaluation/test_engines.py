@@ -201,7 +201,7 @@ def test_the_number_of_variants_that_is_expected_decides_whether_compiling_pays(
     monkeypatch.setattr(positions, "_GATHERED", 0)  # which only wider networks are worth
     predictor, little = random_predictor("bottleneck", lmjax.LayerMasking()), left_columns(50, 4)
     assert len(plan(predictor, little).dense) == 50
-    assert len(plan(predictor, little, expected=10**6).dense) == 0
+    assert len(plan(predictor, little, expected=10**7).dense) == 0
 
 
 @pytest.mark.parametrize("expected", [None, 10**6])
