@@ -219,21 +219,31 @@ def _draw(tables: Mapping[str, Sequence[Measured]], path: Path) -> None:
     """Draws milliseconds a variant or an image, a panel for each table."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.6 * len(tables), 3.4), squeeze=False)
-    for axis, (name, measured) in zip(axes[0], tables.items()):
+    columns = math.ceil(len(tables) / 2)
+    shape = {"figsize": (4.6 * columns, 7.2), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(2, columns, **shape)
+    for axis in axes.flat[len(tables) :]:
+        axis.remove()
+    for axis, (name, measured) in zip(axes.flat, tables.items()):
         _, number, unit = TABLES[name]
-        for of in dict.fromkeys(each.of for each in measured):
+        lines = list(dict.fromkeys(each.of for each in measured))
+        networks = list(dict.fromkeys(of.partition(",")[0] for of in lines))
+        for of in lines:
             own = [each for each in measured if each.of == of]
             cost = [1e3 * each.seconds / each.per for each in own]
-            axis.plot([each.number for each in own], cost, marker="o", markersize=4, label=of)
+            colour = f"C{networks.index(of.partition(',')[0])}"
+            style = "--" if of.endswith("dense") else "-"
+            label = None if style == "--" else of
+            axis.plot([m.number for m in own], cost, style, color=colour, marker=".", label=label)
         axis.set_xlabel(number)
         axis.set_ylabel(f"CPU milliseconds, {unit}")
-        axis.set_ylim(bottom=0)
-        if name != "shares":
+        highest = max(1e3 * each.seconds / each.per for each in measured)
+        axis.set_ylim(0, (1.5 if len(lines) > 1 else 1.1) * highest)
+        if name not in ("shares", "sides"):
             axis.set_xscale("log")
-        axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+        dashed = "dashed: on full-size activations" if len(lines) > 1 else None
+        axis.legend(fontsize=7, title=dashed, title_fontsize=7, loc="best", framealpha=0.6)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
