@@ -225,12 +225,12 @@ def _constants(
             first.setdefault(engine, time.perf_counter() - start)
             found.append(_seconds(run) / variants)
     predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
-    kept = [_kept_work(predictor, image, patches(image, 32, share)) for share in shares]
+    kept = [_work_on_rows(predictor, image, patches(image, 32, share)) for share in shares]
     ratios = np.array(times["visible"]) / np.array(times["dense"])
     work, variant = np.polyfit(kept, ratios, 1) if len(shares) > 1 else (ratios[0] / kept[0], 0.0)
     layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)), 1, None)
     rate = layout.products_at_full_size().sum() / np.mean(times["dense"])  # multiplications/s
-    compiling = (first["visible"] - first["dense"]) * rate / len(layout.noted)
+    compiling = (first["visible"] - first["dense"]) * rate / layout.convolutions
     return {"work": float(work), "variant": float(variant), "compiling": float(compiling)}
 
 
@@ -238,8 +238,8 @@ def _job(predictor: Any, image: np.ndarray, family: Any) -> Any:
     return job_of_image(predictor, image, family, Options())
 
 
-def _kept_work(predictor: Any, image: np.ndarray, family: Any) -> float:
-    """Returns the share of the multiplications that visible positions need, on average."""
+def _work_on_rows(predictor: Any, image: np.ndarray, family: Any) -> float:
+    """Returns the work of a variant on rows, on average; a full-size one has 1."""
     job = _job(predictor, image, family)
     layout = programs.record(job, 1, None)
     counts = programs.count_rows(job, layout, np.arange(job.num_variants))

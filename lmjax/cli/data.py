@@ -7,7 +7,6 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from lmjax._utils import array_file
 from lmjax.cli.options import OptionalStr, documented
 from lmjax.cli.terminal import say
 
@@ -109,11 +108,9 @@ def calibration(
         seed: of the masks, and of a removal that draws.
         output: the .npz file.
     """
-    from lmjax.removals.calibration import KIND
     from lmjax.studies import fit_calibration
 
-    array_file.check_path(output, KIND)
-    fitted = fit_calibration(
+    fit_calibration(
         removal,
         source,
         model=model,
@@ -121,8 +118,8 @@ def calibration(
         variants=variants,
         ridge=ridge,
         seed=seed,
+        output=output,
     )
-    fitted.save(output)
     say(f"wrote {output}; take it as the removal calibrated@{output}")
 
 

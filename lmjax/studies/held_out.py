@@ -17,7 +17,7 @@ from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.segments import cells
 from lmjax.models import load
 from lmjax.models.calibrations import weights_of
-from lmjax.removals import Calibrated, Samples, registry
+from lmjax.removals import Calibrated, Samples, calibration, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
 from lmjax.removals.samples import KIND, source_of, write_images
 from lmjax.studies.samples import read_sample
@@ -35,13 +35,14 @@ def fit_calibration(
     variants: int = 10,
     ridge: float = 1e-3,
     seed: int = 0,
+    output: str | os.PathLike | None = None,
     engine: Engine = "auto",
     batch_size: int | None = None,
 ) -> Calibrated:
     """Calibrates a removal on held-out images, for the removal `"calibrated@FILE"`.
 
     Each image has variants with rectangles of one of four sizes removed at random, a random share
-    of them. `lmjax.removals.calibrated` says what is fitted. `save` of the result writes the file.
+    of them. `lmjax.removals.calibrated` says what is fitted.
 
     Example:
       >>> fitted = lmjax.studies.fit_calibration(
@@ -59,13 +60,18 @@ def fit_calibration(
       variants: of each image.
       ridge: as in `lmjax.removals.calibrated`.
       seed: of the masks and of the removal.
+      output: the file to write, ends in `.npz`; a file of a calibration is replaced, and no other.
+        None writes none.
       engine, batch_size: as in `lmjax.Evaluator`.
 
     Raises:
       ValueError: arguments out of range, fewer images than are asked for, or images that cannot be
         read.
+      OSError: the file cannot be written.
     """
     removal = check_inner(removal)
+    if output is not None:
+        array_file.check_path(output, calibration.KIND)
     variants = check_whole("variants", variants, least=1)
     seed = check_whole("seed", seed, least=0)
     classifier = _loaded(model)
@@ -74,7 +80,7 @@ def fit_calibration(
         [_masks(shown.shape[1:3], variants, (seed, image)) for image in range(len(shown))]
     )
     predictor = Predictor(classifier, make_seeded(removal, seed))
-    calibrated = calibrate(
+    found = calibrate(
         Evaluator(predictor, engine=engine, batch_size=batch_size),
         shown,
         masks,
@@ -89,8 +95,11 @@ def fit_calibration(
         images=len(shown),
         variants=variants,
     )
-    assert isinstance(calibrated, Calibrated)
-    return dataclasses.replace(calibrated, fitted=fitted)
+    assert isinstance(found, Calibrated)
+    found = dataclasses.replace(found, fitted=fitted)
+    if output is not None:
+        found.save(output)
+    return found
 
 
 def write_samples(

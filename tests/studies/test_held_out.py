@@ -22,7 +22,7 @@ FITTED = {"images": 12, "variants": 4}
 def calibrations(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrations")
     for name in ("grey", "gaussian_noise"):
-        studies.fit_calibration(name, TRAIN, **FITTED).save(folder / f"{name}.npz")
+        studies.fit_calibration(name, TRAIN, output=folder / f"{name}.npz", **FITTED)
     studies.write_samples(folder / "samples.npz", TRAIN, images=12)
     return folder
 
@@ -238,6 +238,13 @@ def test_another_network_is_refused(calibrations, tmp_path):
 def test_what_cannot_be_calibrated_by_name(removal, message):
     with pytest.raises(ValueError, match=message):
         studies.fit_calibration(removal, TRAIN)
+
+
+def test_the_file_is_checked_before_anything_is_evaluated(calibrations):
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
+        studies.fit_calibration("grey", TRAIN, model="none", output="grey.txt")
+    with pytest.raises(ValueError, match="holds 'samples'; expected 'calibration'"):
+        studies.fit_calibration("grey", TRAIN, model="none", output=calibrations / "samples.npz")
 
 
 def test_more_images_than_there_are():
