@@ -37,7 +37,7 @@ _SHARED_VARIANT = 0.1
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
 _COMPILING_SHARED = 14e9
-# Programs of a run of several calls: batches of masks that are alike need rooms that differ a bit.
+# Programs of a run of many calls: batches of masks that are alike need rooms that differ a bit.
 _PROGRAMS_OF_A_RUN = 4
 # Another way is taken where it is expected to need less than this part of the time of dense.
 _WORTHWHILE = 0.95
@@ -140,8 +140,8 @@ def _work(job: Job, layout: Layout) -> float:
 
 def _compiling(job: Job, layout: Layout, per_convolution: float) -> float:
     """Multiplications that a way loses to compiling, more than dense does."""
-    programs_needed = 1 if job.expected <= job.num_variants else _PROGRAMS_OF_A_RUN
-    return programs_needed * layout.convolutions * per_convolution
+    calls = max(1, round(job.expected / job.num_variants))
+    return min(calls, _PROGRAMS_OF_A_RUN) * layout.convolutions * per_convolution
 
 
 def _auto_plan(job: Job, layout: Layout) -> Plan:
