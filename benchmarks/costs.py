@@ -3,9 +3,9 @@
     python -m benchmarks.costs                 # all tables and the figure, about 20 minutes
     python -m benchmarks.costs sides segments  # some of them
 
-Variants are layer-masked (those of the study grey, too), programs compiled before; but for shares,
-the engine is "auto". A slope is that of the
-logarithms between a row and the one before: 1 where cost is proportional, 0 where it does not grow.
+Variants are layer-masked (half of the study's are grey), and programs are compiled before. The
+engine is "auto", except for shares. A slope is that of the logarithms between a row and the one
+before: 1 where cost is proportional, 0 where it does not grow.
 """
 
 import functools

@@ -16,7 +16,7 @@ from lmjax.cli.devices import check_devices, describe_devices, divide_cpu
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
 from lmjax.cli.terminal import say
 from lmjax.evaluation.evaluator import Engine
-from lmjax.models import load
+from lmjax.models.loading import load_spec
 from lmjax.studies import registry, reporting
 from lmjax.studies.images import Spending
 from lmjax.studies.job import IMAGES_PER_SHARD
@@ -208,7 +208,7 @@ def load_models(specs: Sequence[str]) -> Mapping[str, Any]:
         label = f"{name}={_label(weights)}" if weights else name
         if label in networks:
             raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
-        networks[label] = load(name, weights=weights or None)
+        networks[label] = load_spec(spec)
     return networks
 
 

@@ -6,7 +6,7 @@ order and in any process.
 
 Times are in units of a wholly visible variant on full-size activations, and compiling is counted in
 multiplications. The constants were fitted on a CPU core to bottlenecks (resnet50), basic blocks
-(resnet18, resnet18_digits) and depthwise convolutions (mobilenet_v2), float32
+(resnet18, resnet18_digits) and depthwise convolutions (mobilenet_v2, convnext_tiny), float32
 (`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 

@@ -93,11 +93,11 @@ def explain(
     Args:
       image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1];
         `"photograph:NAME"` for one that is installed with lmjax (astronaut, chelsea, china,
-        coffee, flower, hopper, rocket); `"scene:N"` for the N-th digit
-        scene of the test split. None takes the photograph of a cat, or the first digit scene where
-        no network for photographs is installed. All are resized and cropped as the network's
-        preprocessing says. A list or a tuple of these gives explanations of all by one network,
-        which is loaded and compiled once.
+        coffee, flower, hopper, rocket); `"scene:N"` for the N-th digit scene of the test split.
+        None takes the photograph of a cat, or the first digit scene where no network for
+        photographs is installed. All are resized and cropped as the network's preprocessing says.
+        A list or a tuple of these gives explanations of all by one network, which is loaded and
+        compiled once.
       config: the settings; None takes the defaults.
       output: the figure to write, `.png`, `.jpg`, `.pdf` or `.svg`; the arrays and the record go
         beside it, with the suffixes `.npz` and `.json`, and with `html=True` a page, `.html`. None

@@ -45,8 +45,7 @@ class ExplanationConfig:
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2; calibrated and samples take a file that `lmjax data` makes, as in
-        calibrated@FILE.
-        masking is the network's own: layer or token_dropping.
+        calibrated@FILE. masking is the network's own: layer or token_dropping.
       objective: what is explained of the class: probability, logit, or margin, the logit minus the
         highest of the others. By default the method's own: the logit for methods that take
         gradients or channels of a layer, the probability for the others.

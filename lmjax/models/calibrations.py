@@ -14,11 +14,13 @@ def check_calibrations(names: Iterable[str], networks: Mapping[str, Any]) -> Non
       names: of removals.
       networks: classifiers by name.
     """
-    for name in names:
-        file = registry.takes_file(name)
-        fitted = getattr(registry.prototype(name), "fitted", None) if file else None
-        for network, classifier in networks.items():
-            if fitted is not None and weights_of(classifier) != fitted.weights_sha256:
+    with_file = {name: registry.prototype(name) for name in names if registry.takes_file(name)}
+    fitted = {name: getattr(made, "fitted", None) for name, made in with_file.items()}
+    wanted = {name: each.weights_sha256 for name, each in fitted.items() if each is not None}
+    for network, classifier in networks.items() if wanted else ():
+        weights = weights_of(classifier)
+        for name, sha256 in wanted.items():
+            if weights != sha256:
                 raise ValueError(
                     f"removal {name} was calibrated for another network than {network}; "
                     "`lmjax data calibration --model` makes one for it"

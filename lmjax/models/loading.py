@@ -113,6 +113,12 @@ def load(
     )
 
 
+def load_spec(spec: str) -> Classifier:
+    """Loads a network by what commands write for it, `NAME` or `NAME=WEIGHTS`; see `load`."""
+    name, _, weights = spec.partition("=")
+    return load(name, weights=weights or None)
+
+
 def _load_external(name, weights, masking, num_classes, preprocessing, class_names, dtype):
     """Loads a network of another library."""
     if jnp.dtype(dtype) != jnp.float32:

@@ -15,8 +15,8 @@ from lmjax.data import Source, open_source
 from lmjax.evaluation import Evaluator, Predictor, calibrate
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.segments import cells
-from lmjax.models import load
 from lmjax.models.calibrations import weights_of
+from lmjax.models.loading import load_spec
 from lmjax.removals import Calibrated, Samples, calibration, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
 from lmjax.removals.samples import KIND, source_of, write_images
@@ -74,7 +74,7 @@ def fit_calibration(
         array_file.check_path(output, calibration.KIND)
     variants = check_whole("variants", variants, least=1)
     seed = check_whole("seed", seed, least=0)
-    classifier = _loaded(model)
+    classifier = load_spec(model) if isinstance(model, str) else model
     source, shown = _read(source, classifier, images)
     masks = np.concatenate(
         [_masks(shown.shape[1:3], variants, (seed, image)) for image in range(len(shown))]
@@ -123,7 +123,7 @@ def write_samples(
     """
     images = check_whole("images", images, least=Samples.draws)
     array_file.check_path(path, KIND)
-    classifier = _loaded(model)
+    classifier = load_spec(model) if isinstance(model, str) else model
     source, shown = _read(source, classifier, images)
     write_images(path, shown, source=source_version(source))
 
@@ -136,14 +136,19 @@ def check_held_out(names: Iterable[str], source: Any) -> None:
       source: of the images to be judged.
     """
     for name in names:
-        base, file = registry.check_name(name)
-        fitted = getattr(registry.prototype(name), "fitted", None)
-        made_from = source_of(str(file)) if base == "samples" else getattr(fitted, "source", None)
-        if made_from == source_version(source):
+        if _made_from(name) == source_version(source):
             raise ValueError(
                 f"the file of removal {name} was made from this source; judge it on other images, "
                 "or make another with `lmjax data`"
             )
+
+
+def _made_from(name: str) -> str | None:
+    """Returns the version of the source that the file of a removal was made from, if it says so."""
+    base, file = registry.check_name(name)
+    if base == "samples":
+        return source_of(str(file))
+    return getattr(getattr(registry.prototype(name), "fitted", None), "source", None)
 
 
 def files(settings: Iterable[Any]) -> dict[str, str | None]:
@@ -155,13 +160,6 @@ def files(settings: Iterable[Any]) -> dict[str, str | None]:
     tuples = (value if isinstance(value, tuple) else (value,) for value in settings)
     values = itertools.chain.from_iterable(tuples)
     return registry.file_hashes(each for each in values if isinstance(each, str))
-
-
-def _loaded(model: Any) -> Any:
-    if not isinstance(model, str):
-        return model
-    name, _, weights = model.partition("=")
-    return load(name, weights=weights or None)
 
 
 def _read(source: Source | str, classifier: Any, images: int) -> tuple[Any, np.ndarray]:

@@ -70,10 +70,9 @@ class ImageRemoval:
 def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
     """Returns the predictor of a classifier under a removal.
 
-    Features are those under the removal without its calibration, which maps logits.
-
     It is a `Predictor` where the removal is the same for all images; an `ImageRemoval`, which takes
-    a `KeyedImage`, where its maker takes a key or segments.
+    a `KeyedImage`, where its maker takes a key or segments. A calibration maps logits, so features
+    (`Penultimate`) are those under the removal without it.
     """
     base, setting = removals.check_name(name)
     make = registry.REGISTRY.get(base)

@@ -107,9 +107,7 @@ def check_fit(networks: Mapping[str, Any], names: Iterable[str]) -> None:
         if own is None:
             continue
         for name in names:
-            prototype(
-                name
-            )  # raises for a file that cannot be read, which is not the network's fault
+            prototype(name)  # a file that cannot be read is not the network's fault
             try:
                 removals.check_fits(name, own)
             except ValueError as error:

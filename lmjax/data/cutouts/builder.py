@@ -23,7 +23,7 @@ from lmjax.data.cutouts.recognition import recognised
 from lmjax.data.cutouts.scenes import SIDES, SIZE, CutoutScene, CutoutScenes
 from lmjax.data.imagenet.synsets import synsets
 from lmjax.data.tfds.building import encoded
-from lmjax.models import load
+from lmjax.models.loading import load_spec
 
 # A network is shown as many scenes of each stamp, at most, as this.
 _TRIES = 20
@@ -195,8 +195,7 @@ def _found(config: CutoutScenesConfig) -> Iterable[CutoutScene]:
     scenes = config.scenes.with_length(tries * len(config.scenes.stamps))
     if config.network is None:
         return scenes
-    name, _, weights = config.network.partition("=")
-    return recognised(scenes, load(name, weights=weights or None))
+    return recognised(scenes, load_spec(config.network))
 
 
 def _few_of_each(scenes: Iterable[CutoutScene], per_stamp: int) -> Iterator[CutoutScene]:

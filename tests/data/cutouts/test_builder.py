@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lmjax.data import CutoutScenes, open_source, prepare_cutout_scenes
-from lmjax.data.cutouts import builder
 from tests.data.cutouts.test_recognition import LEMON, MUSHROOM, network
 from tests.support import stamps as fake
 
@@ -73,7 +72,7 @@ def test_with_a_network_scenes_are_those_it_recognises(folder, tmp_path, monkeyp
         asked.append((name, weights))
         return network()
 
-    monkeypatch.setattr(builder, "load", load)
+    monkeypatch.setattr("lmjax.models.loading.load", load)
     options = {"per_stamp": 2, "network": "net=a/w.pth", "backgrounds": "grey"}
     made = prepare_cutout_scenes(tmp_path, stamps=folder / "stamps", length=4, **options)
     assert asked == [("net", "a/w.pth")]

@@ -31,11 +31,11 @@ NETWORKS = [
     ("basic", lmjax.LayerMasking(depth=1)),
     ("concatenated", lmjax.LayerMasking()),
 ]
-# Every network with each seam and each way behind it, and every pair of these on half of them.
 CUTS = [
-    pytest.param(*network, seam, bool((i + j) % 2), id=f"{network}-{seam}-{(i + j) % 2}")
-    for i, network in enumerate(NETWORKS)
-    for j, seam in enumerate((1, 2) if network[1].depth == 1 else (1, 3))
+    pytest.param(*network, seam, on_visible, id=f"{network}-{seam}-{on_visible}")
+    for network in NETWORKS
+    for seam in ((1, 2) if network[1].depth == 1 else (1, 3))
+    for on_visible in (False, True)
 ]
 
 
