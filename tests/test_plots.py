@@ -14,6 +14,7 @@ from skimage.color import rgb2lab
 
 from lmjax import plots, removals
 from lmjax._utils.text import printable
+from lmjax.plots.colours import _REMOVALS, OTHERS
 
 LONG = "German short-haired pointer, explained by masking without any padding"
 NETWORK = "tf_efficientnet_lite0=trained-for-a-long-time-with-grey-patches"
@@ -76,13 +77,13 @@ def test_there_are_no_blank_cells(name):
 
 def test_every_removal_has_a_colour_of_its_own():
     """Colours are 12 or more apart in CIELAB, where 2 can just be told apart."""
-    colours = {name: plots.removal_colour(name) for name in (*removals.names(), *plots._REMOVALS)}
+    colours = {name: plots.removal_colour(name) for name in (*removals.names(), *_REMOVALS)}
     assert colours.pop("masking") == colours["layer"]  # what it is in convolutional networks
     places = {name: rgb2lab(np.reshape(to_rgb(colour), (1, 3))) for name, colour in colours.items()}
     for one, other in itertools.combinations(places, 2):
         assert np.linalg.norm(places[one] - places[other]) > 12, (one, other)
     assert colours["black"] == "#000000"
-    assert not {*colours.values()} & {*plots._OTHERS}
+    assert not {*colours.values()} & {*OTHERS}
 
 
 def test_colours_of_other_removals_follow_from_their_names():

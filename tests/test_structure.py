@@ -43,7 +43,10 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "torch": {"models/checkpoints.py", "models/external.py", "models/pytorch/export.py"},
-    "matplotlib": {"plots.py"},
+    "matplotlib": {
+        *("plots/charts.py", "plots/colours.py", "plots/dots.py", "plots/explanations.py"),
+        *("plots/figures.py", "plots/matrices.py", "plots/pictures.py", "plots/series.py"),
+    },
     "tensorflow_datasets": {
         *("data/cutouts/builder.py", "data/digits/builder.py", "data/imagenet/builders.py"),
         *("data/tfds/building.py", "data/tfds/source.py"),
