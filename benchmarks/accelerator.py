@@ -211,8 +211,8 @@ def _constants(
 ) -> dict[str, Any]:
     """Fits the plan's constants of the visible engine to its time against dense.
 
-    A variant takes `work` times its share of the multiplications, and `variant` beside, in units of
-    a dense one; compiling costs `compiling` multiplications for each convolution.
+    A variant takes `work` times its share of the cost that the plan counts, and `variant` beside,
+    in units of a dense one; compiling costs `compiling` multiplications for each convolution.
     """
     jax.clear_caches()  # the first runs are to compile
     first, times = {}, {"dense": [], "visible": []}
@@ -229,7 +229,7 @@ def _constants(
     ratios = np.array(times["visible"]) / np.array(times["dense"])
     work, variant = np.polyfit(kept, ratios, 1) if len(shares) > 1 else (ratios[0] / kept[0], 0.0)
     layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)), 1, None)
-    rate = layout.products_at_full_size().sum() / np.mean(times["dense"])  # multiplications/s
+    rate = layout.costs_at_full_size().sum() / np.mean(times["dense"])  # multiplications/s
     compiling = (first["visible"] - first["dense"]) * rate / layout.convolutions
     return {"work": float(work), "variant": float(variant), "compiling": float(compiling)}
 
@@ -243,8 +243,8 @@ def _work_on_rows(predictor: Any, image: np.ndarray, family: Any) -> float:
     job = _job(predictor, image, family)
     layout = programs.record(job, 1, None)
     counts = programs.count_rows(job, layout, np.arange(job.num_variants))
-    work = counts.rows @ counts.products.sum(axis=0)
-    return float(work.mean() / layout.products_at_full_size().sum())
+    work = counts.rows @ counts.costs.sum(axis=0)
+    return float(work.mean() / layout.costs_at_full_size().sum())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,10 +115,28 @@ class Job(NamedTuple):
 
     def masks(self, variants: np.ndarray) -> np.ndarray:
         """Returns masks of some variants, `[..., H, W]` bool; nothing is visible where it is -1."""
-        flat = variants.reshape(-1)
-        masks = np.asarray(_make_masks(self.shared, self.take(flat), static=self.static))
-        masks = (masks != 0) & (flat >= 0)[:, None, None]
-        return masks.reshape(*variants.shape, *self.spatial_shape)
+        (masks,) = self.masks_ahead([variants])
+        return masks
+
+    def masks_ahead(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields masks of some variants after others; those of the next are on their way already.
+
+        The device makes masks. Asked for behind a call that it computes, they would come after it,
+        and the host, which makes index arrays of them, would wait.
+        """
+        last = None
+        for variants in parts:
+            flat = variants.reshape(-1)
+            coming = variants, _make_masks(self.shared, self.take(flat), static=self.static)
+            if last is not None:
+                yield self._fetched(*last)
+            last = coming
+        if last is not None:
+            yield self._fetched(*last)
+
+    def _fetched(self, variants: np.ndarray, made: jax.Array) -> np.ndarray:
+        shown = (np.asarray(made) != 0) & (variants.reshape(-1) >= 0)[:, None, None]
+        return shown.reshape(*variants.shape, *self.spatial_shape)
 
     def image_of(self, variants: np.ndarray) -> np.ndarray | None:
         """Returns the image of some variants; None where there is one image."""

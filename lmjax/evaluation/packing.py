@@ -2,8 +2,8 @@
 
 A network on rows of visible positions (`lmjax.masking.sparse`) has a few sets of positions, each
 with a static capacity. Capacities come from a fixed ladder, so that calls whose masks are alike
-find the same compiled program. Work is measured in wholly visible variants: 1 is what the
-convolutions multiply for one of them.
+find the same compiled program. Work is measured in wholly visible variants: 1 is what the rows of
+one of them cost.
 """
 
 import itertools
@@ -23,22 +23,22 @@ _LEAST_WORK = 0.1
 
 
 class Counts(NamedTuple):
-    """Rows that variants need, and the multiplications that they bring.
+    """Rows that variants need, and what they cost.
 
     Attributes:
       rows: `[N, P]`, of each variant in each set of positions.
       full: `[P]`, of a wholly visible variant.
-      products: `[seams + 1, P]`, multiplications for a row of each set, between any two seams.
+      costs: `[seams + 1, P]`, of a row of each set, between any two seams.
     """
 
     rows: np.ndarray
     full: np.ndarray
-    products: np.ndarray
+    costs: np.ndarray
 
     def work(self, rows: np.ndarray, *, behind: int = 0) -> np.ndarray:
         """Returns the work `[...]` of `[..., P]` rows, behind a seam or in all."""
-        whole = self.full @ self.products.sum(axis=0)
-        return rows @ self.products[behind:].sum(axis=0) / max(whole, 1)
+        whole = self.full @ self.costs.sum(axis=0)
+        return rows @ self.costs[behind:].sum(axis=0) / max(whole, 1)
 
 
 class Room(NamedTuple):
@@ -110,7 +110,7 @@ def _room(counts: Counts, rows: np.ndarray, variants: float) -> Room:
     Every set has a step of its own, relative to its full size: they differ much in how full they
     are. The coarser the steps, the more calls that are alike find the same room.
     """
-    share, work = rows / counts.full, rows * counts.products.sum(axis=0)
+    share, work = rows / counts.full, rows * counts.costs.sum(axis=0)
     many = np.where(rows > _MUCH * rows.sum(), _STEP_OF_ROWS, _STEP_OF_REST)
     multiplied = np.where(work > _MUCH * work.sum(), _STEP, _STEP_OF_ROWS)
     steps = _up(share, np.where(work > 0, multiplied, many))

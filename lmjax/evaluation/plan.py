@@ -5,9 +5,10 @@ expected in all; never from what the process did before. So equal calls give equ
 order and in any process.
 
 Times are in units of a wholly visible variant on full-size activations, and compiling is counted in
-multiplications. The constants were fitted on a CPU core to bottlenecks (resnet50), basic blocks
-(resnet18, resnet18_digits) and depthwise convolutions (mobilenet_v2, convnext_tiny), float32
-(`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
+multiplications. The constants here and in `lmjax.masking.sparse.positions` were fitted on CPU cores
+to bottlenecks (resnet50, densenet121), basic blocks (resnet18, resnet18_digits), plain convolutions
+(vgg11) and depthwise ones (mobilenet_v2, convnext_tiny), float32 (`benchmarks/RESULTS.md`). On GPU
+and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 
 from lmjax._utils.checks import check_choice
+from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import programs
 from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
 from lmjax.evaluation.programs import Group, Job, Sharing
@@ -24,15 +26,13 @@ from lmjax.masking.sparse.positions import Layout
 
 ENGINES = ("auto", "dense", "visible", "shared")
 
-# Rows against full-size activations: the same work takes longer by a factor, and a variant takes
-# some time that does not depend on what it shows.
-_VISIBLE_WORK = 1.0
-_VISIBLE_VARIANT = 0.06
-# The same for rows that variants share; looking for the owner of a position, on the host, costs as
-# much as this number of multiplications.
-_SHARED_WORK = 1.2
-_SHARED_POSITION = 3000
-_SHARED_VARIANT = 0.1
+# On rows a variant takes some time that does not depend on what it shows.
+_VISIBLE_VARIANT = 0.1
+# Looking for the owner of a position whose row is shared, on the host, costs as much as this number
+# of multiplications.
+_SHARED_POSITION = 7500
+# Variants that share rows, at least and at most: more share more, and need more memory.
+_LEAST_SHARING, _MOST_SHARING = 64, 128
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
@@ -48,7 +48,7 @@ _LEAST_COMPILATIONS = 1.5
 _SAMPLED_VARIANTS = 32
 # Sharing is considered up to where this part of the work is done.
 _SHARING_DEPTH = 0.7
-# Spare rows of groups, since only a few are counted; capacities rise by steps of a ladder.
+# Spare rows of groups, since only one is counted; capacities rise by steps of a ladder.
 _SPARE, _STEP = 1.1, 2 ** (1 / 4)
 
 
@@ -135,7 +135,7 @@ def _worth_a_look(job: Job, layout: Layout, per_convolution: float) -> bool:
 
 def _work(job: Job, layout: Layout) -> float:
     """Multiplications of all variants that are expected, on one device, were they dense."""
-    return job.expected * float(layout.products_at_full_size().sum()) / job.mesh.size
+    return job.expected * float(layout.costs_at_full_size().sum()) / job.mesh.size
 
 
 def _compiling(job: Job, layout: Layout, per_convolution: float) -> float:
@@ -152,7 +152,8 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     visible = _fastest(times).mean() + _compiling(job, layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
-    if count >= programs.SHARING_VARIANTS and _worth_a_look(job, layout, _COMPILING_SHARED):
+    enough = count >= _LEAST_SHARING * job.mesh.size
+    if enough and _worth_a_look(job, layout, _COMPILING_SHARED):
         cut = _best_cut(job, counts)
     if cut is not None:
         ways["shared"] = cut.time + _compiling(job, layout, _COMPILING_SHARED) / work
@@ -182,8 +183,8 @@ def _fastest(times: np.ndarray) -> np.ndarray:
 
 def _times(counts: Counts, layout: Layout, *, behind: int = 0) -> np.ndarray:
     """Time of each variant on rows of visible positions, behind a seam or in all."""
-    work = counts.rows @ counts.products[behind:].sum(axis=0)
-    return _VISIBLE_WORK * work / layout.products_at_full_size().sum() + _VISIBLE_VARIANT
+    work = counts.rows @ counts.costs[behind:].sum(axis=0)
+    return work / layout.costs_at_full_size().sum() + _VISIBLE_VARIANT
 
 
 def _visible_plan(job: Job, counts: Counts, variants: np.ndarray) -> Plan:
@@ -214,42 +215,50 @@ class Cut(NamedTuple):
 def _best_cut(job: Job, counts: Counts) -> Cut | None:
     """The seam with the least time, and how to go on from there; None where there is no seam."""
     whole = programs.record(job, 1, None)
-    work = whole.products_at_full_size()
+    work = whole.costs_at_full_size()
     done = work.cumsum()[:-1] / work.sum()  # at each seam
     if len(done) == 0:
         return None
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, 1, None, stop=deepest, sharing=True)
-    variants = programs.SHARING_VARIANTS
-    rows = programs.count_shared_rows(job, layout, variants)
-    full, products = layout.full(), layout.products()
-    padded = -(-job.num_variants // variants) * variants / job.num_variants
+    groups = _groups(job)
+    group = groups[len(groups) // 2]
+    rows = programs.count_shared_rows(job, layout, group)
+    capacity = np.array(_on_ladder(rows, layout, power_of_two(_most(groups))))
+    full, costs = layout.full(), layout.costs()
     cuts = []
     for seam in range(1, deepest + 1):
         sets = layout.sets_at_seam[seam - 1]
-        multiplied = products[:seam, :sets].sum(axis=0) @ rows[:sets] / variants
+        computed = costs[:seam, :sets].sum(axis=0) @ capacity[:sets] / len(group)
         owners = _SHARED_POSITION * full[:sets].sum()
-        time = padded * (_SHARED_WORK * multiplied + owners) / work.sum() + _SHARED_VARIANT
+        time = (computed + owners) / work.sum()
         on_visible = _times(counts, whole, behind=seam).mean()
-        cuts.append(Cut(time + 1 - done[seam - 1], seam, rows[:sets], on_visible=False))
+        full_size = 1 - done[seam - 1]
+        cuts.append(Cut(time + full_size, seam, rows[:sets], on_visible=False))
         cuts.append(Cut(time + on_visible, seam, rows[:sets], on_visible=True))
     return min(cuts, key=lambda cut: cut.time)
 
 
+def _groups(job: Job) -> list[np.ndarray]:
+    """Returns the variants in groups that share rows, of about one size, as many on each device."""
+    devices = job.mesh.size
+    count = -(-job.num_variants // (_MOST_SHARING * devices)) * devices
+    return programs.in_batches(np.arange(job.num_variants), -(-job.num_variants // count))
+
+
 def shared_plan(job: Job, cut: Cut) -> Plan:
     """Returns the plan for all variants, sharing rows up to a seam."""
-    variants, nothing = programs.SHARING_VARIANTS, np.zeros(0, int)
-    everything = np.arange(job.num_variants)
+    of_groups, nothing = _groups(job), np.zeros(0, int)
+    variants = power_of_two(_most(of_groups))
     rows = _on_ladder(
         cut.rows, programs.record(job, 1, None, stop=cut.seam, sharing=True), variants
     )
-    of_groups = programs.in_batches(everything, variants)
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
         seam = Sharing(cut.seam, rows, variants, _most(groups), job.batch_size)
         return Plan(nothing, groups=groups, seam=seam)
     behind = programs.record(job, 1, None, start=cut.seam, full=False)
-    counts = programs.count_rows(job, behind, everything)
+    counts = programs.count_rows(job, behind, np.arange(job.num_variants))
     share = _share(counts, programs.record(job, 1, None))
     packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
     groups = [_packed(packed, counts, group) for group in of_groups]
@@ -264,8 +273,8 @@ def _most(groups: Sequence[Group]) -> int:
 
 def _share(counts: Counts, layout: Layout) -> float:
     """The part of a variant's work that is behind a seam."""
-    whole = layout.full() @ layout.products().sum(axis=0)
-    return float(counts.full @ counts.products.sum(axis=0) / whole)
+    whole = layout.full() @ layout.costs().sum(axis=0)
+    return float(counts.full @ counts.costs.sum(axis=0) / whole)
 
 
 def _packed(packing: Packing, counts: Counts, group: np.ndarray) -> list[np.ndarray]:

@@ -25,10 +25,7 @@ from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Cut, Layout
 from lmjax.masking.sparse.rows import resume_full, resume_rows
 
-# Variants that share rows: more share more, and need more memory.
-SHARING_VARIANTS = 64
-# For how many groups of them rows are counted, and for how many pixels of masks at a time.
-_COUNTED_GROUPS = 3
+# Of how many pixels of masks rows are counted at a time.
 _COUNTED_PIXELS = 2**22
 
 
@@ -110,8 +107,10 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
     """Computes batches of variants, each of which fits the room, on rows of visible positions."""
     layout = record(job, room.variants, room.rows)
     per_call = job.batches_per_call(2 * job.batch_size)
-    for numbers, used in job.distribute(batches, per_call, room.variants):
-        masks, image_of = job.masks(numbers), job.image_of(numbers)
+    calls = list(job.distribute(batches, per_call, room.variants))
+    all_masks = job.masks_ahead(numbers for numbers, _ in calls)
+    for (numbers, used), masks in zip(calls, all_masks, strict=True):
+        image_of = job.image_of(numbers)
         arrays = _stacked(
             lambda i, masks=masks: Allocation(masks[i], layout, room.rows).arrays(), numbers
         )
@@ -217,17 +216,20 @@ def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None
     """Groups with their index arrays, split until they have room; variants that have none."""
     prefix = record(job, seam.variants, seam.rows, stop=seam.seam, sharing=True)
     suffix = record(job, seam.batch_size, room and room.rows, start=seam.seam, full=room is None)
-    left = list(groups)[::-1]
-    while left:
-        group = left.pop()
-        try:
-            yield _with_arrays(job, group, seam, room, prefix, suffix)
-        except NoRoomError:
-            if len(group) == 1 and len(group[0]) == 1:
-                yield group[0]
-                continue
-            halves = _halves(group)
-            left += halves[::-1]
+    all_masks = job.masks_ahead(np.concatenate(group) for group in groups)
+    for whole, masks in zip(groups, all_masks, strict=True):
+        left = [(whole, masks)]
+        while left:
+            group, masks = left.pop()
+            try:
+                yield _with_arrays(job, group, masks, seam, room, prefix, suffix)
+            except NoRoomError:
+                if len(masks) == 1:
+                    yield group[0]
+                    continue
+                first, second = _halves(group)
+                middle = sum(map(len, first))
+                left += [(second, masks[middle:]), (first, masks[:middle])]
 
 
 def _halves(group: Group) -> list[Group]:
@@ -240,16 +242,24 @@ def _halves(group: Group) -> list[Group]:
 
 
 def _with_arrays(
-    job: Job, group: Group, seam: Sharing, room: Room | None, prefix: Layout, suffix: Layout
+    job: Job,
+    group: Group,
+    shown: np.ndarray,
+    seam: Sharing,
+    room: Room | None,
+    prefix: Layout,
+    suffix: Layout,
 ) -> tuple:
-    """Numbers `[batches, V]` of a group, and what `_shared_call` takes of it."""
+    """Numbers `[batches, V]` of a group with its masks, and what `_shared_call` takes of it."""
     size = seam.batch_size
     numbers = np.full((seam.batches, size), -1)
     for row, batch in zip(numbers, group, strict=False):
         row[: len(batch)] = batch
     all_numbers = np.full(seam.variants, -1)
-    all_numbers[: sum(map(len, group))] = np.concatenate(group)
-    masks, image_of = job.masks(all_numbers), job.image_of(all_numbers)
+    all_numbers[: len(shown)] = np.concatenate(group)
+    image_of = job.image_of(all_numbers)
+    masks = np.zeros((seam.variants, *shown.shape[1:]), bool)
+    masks[: len(shown)] = shown
     shared = Allocation(masks, prefix, seam.rows, image_of=image_of)
     assert prefix.cut is not None
     index, missing = shared.index(prefix.cut), shared.capacity(prefix.cut)
@@ -363,19 +373,10 @@ def count_rows(job: Job, layout: Layout, variants: np.ndarray) -> Counts:
     height, width = job.spatial_shape
     size = max(_COUNTED_PIXELS // (height * width), 1)
     counted = [Allocation(job.masks(some), layout).counts() for some in in_batches(variants, size)]
-    return Counts(np.concatenate(counted), layout.full(), layout.products())
+    return Counts(np.concatenate(counted), layout.full(), layout.costs())
 
 
-def count_shared_rows(job: Job, layout: Layout, variants: int) -> np.ndarray:
-    """Counts the rows that groups of variants need where they share them: the most, `[P]`.
-
-    A few groups, evenly spread over all variants, are counted.
-    """
-    starts = np.arange(0, job.num_variants, variants)
-    chosen = starts[np.linspace(0, len(starts) - 1, _COUNTED_GROUPS).astype(int)]
-    counted = []
-    for start in np.unique(chosen):
-        numbers = np.arange(start, min(start + variants, job.num_variants))
-        allocation = Allocation(job.masks(numbers), layout, image_of=job.image_of(numbers))
-        counted.append(allocation.counts().sum(axis=0))
-    return np.max(counted, axis=0)
+def count_shared_rows(job: Job, layout: Layout, group: np.ndarray) -> np.ndarray:
+    """Counts the rows that a group of variants needs where they share them, `[P]`."""
+    allocation = Allocation(job.masks(group), layout, image_of=job.image_of(group))
+    return allocation.counts().sum(axis=0)

@@ -26,7 +26,8 @@ def test_nothing_new_is_begun_after_the_time(capsys):
 
 
 def test_work_on_rows_grows_with_what_is_visible(monkeypatch):
-    monkeypatch.setattr(positions, "_GATHERED", 0)  # multiplications alone
+    for name, cost in (("_ON_ROWS", 1), ("_GATHERED_ROW", 0), ("_FULL_SIZE_NUMBER", 0)):
+        monkeypatch.setattr(positions, name, cost)  # multiplications alone
     image = photograph(64)
     predictor = lmjax.Predictor(random_classifier("resnet18_digits"), lmjax.LayerMasking())
     kept = [

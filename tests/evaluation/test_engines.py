@@ -100,6 +100,15 @@ def test_engines_agree(kind, masking, engine):
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def test_groups_that_share_less_than_the_one_that_is_counted_are_divided(monkeypatch):
+    monkeypatch.setattr(planner, "_MOST_SHARING", 8)
+    predictor, masks = random_predictor("basic", lmjax.LayerMasking()), random_masks(24)
+    masks[8:16] = masks[3]
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    actual = lmjax.evaluate(predictor, IMAGE, masks, engine="shared")
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("engine", ["visible", "shared"])
 @pytest.mark.parametrize("hidden", [np.nan, np.inf, -np.inf, 1e30])
 def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
@@ -112,10 +121,12 @@ def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
 
 
 @pytest.fixture
-def free_compilation(monkeypatch):
-    """For "auto", compiling costs nothing: these networks are far too small for it to pay."""
+def free_overhead(monkeypatch):
+    """For "auto", only multiplications cost anything: these networks are far too small."""
     for name in ("_COMPILING_VISIBLE", "_COMPILING_SHARED"):
         monkeypatch.setattr(planner, name, 0)
+    for name in ("_GATHERED_ROW", "_FULL_SIZE_NUMBER"):
+        monkeypatch.setattr(positions, name, 0)
 
 
 def number_of_programs():
@@ -125,7 +136,7 @@ def number_of_programs():
 
 
 @pytest.mark.parametrize("engine", ["visible", "auto"])
-def test_few_compilations_over_2000_random_coalitions(engine, free_compilation):
+def test_few_compilations_over_2000_random_coalitions(engine, free_overhead):
     predictor, labels = (
         random_predictor("bottleneck", lmjax.LayerMasking()),
         segments.grid(IMAGE, size=8),
@@ -174,7 +185,7 @@ def left_columns(variants, columns):
     return rows & (np.arange(SIZE[1]) < columns)
 
 
-def test_auto_takes_each_variant_the_way_that_is_faster_for_it(free_compilation):
+def test_auto_takes_each_variant_the_way_that_is_faster_for_it(free_overhead):
     predictor = random_predictor("bottleneck", lmjax.LayerMasking())
     everything, little = np.ones((6, *SIZE), bool), left_columns(6, 4)
     assert plan(predictor, everything).dense.tolist() == [0, 1, 2, 3, 4, 5]
@@ -187,7 +198,7 @@ def test_auto_takes_each_variant_the_way_that_is_faster_for_it(free_compilation)
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_auto_shares_where_many_variants_are_alike(free_compilation, monkeypatch):
+def test_auto_shares_where_many_variants_are_alike(free_overhead, monkeypatch):
     monkeypatch.setattr(planner, "_SHARED_POSITION", 0)  # which only wider networks are worth
     predictor = random_predictor("bottleneck", lmjax.LayerMasking())
     alike = np.ones((128, *SIZE), bool)
@@ -198,7 +209,7 @@ def test_auto_shares_where_many_variants_are_alike(free_compilation, monkeypatch
 
 
 def test_the_number_of_variants_that_is_expected_decides_whether_compiling_pays(monkeypatch):
-    monkeypatch.setattr(positions, "_GATHERED", 0)  # which only wider networks are worth
+    monkeypatch.setattr(positions, "_GATHERED_ROW", 0)  # which only wider networks are worth
     predictor, little = random_predictor("bottleneck", lmjax.LayerMasking()), left_columns(50, 4)
     assert len(plan(predictor, little).dense) == 50
     assert len(plan(predictor, little, expected=10**7).dense) == 0

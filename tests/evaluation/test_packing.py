@@ -34,12 +34,12 @@ def test_batches_are_nearly_full():
 def test_calls_that_are_alike_find_the_same_room():
     rng = np.random.default_rng(0)
     full = np.array([100, 100, 25])
-    products = np.array([[10.0, 0, 80.0]])
+    costs = np.array([[10.0, 0, 80.0]])
     rooms = set()
     for seed in range(20):
         rng = np.random.default_rng(seed)
         share = np.array([0.62, 0.11, 0.66]) * (1 + 0.02 * rng.normal(size=(500, 3)))
-        rooms.add(pack(Counts((share * full).astype(int), full, products), work_per_batch=8).room)
+        rooms.add(pack(Counts((share * full).astype(int), full, costs), work_per_batch=8).room)
     assert len(rooms) <= 3
 
 

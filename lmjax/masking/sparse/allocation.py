@@ -160,8 +160,12 @@ class Allocation:
         index[used] = np.arange(len(used), dtype=np.int32)
         if self._shared(positions):
             size = mask[0].size
-            owner = np.maximum(self.owner(positions), 0).reshape(len(mask), -1)
-            index = index[owner * size + np.arange(size)[None]]
+            owner, of_owner = self.owner(positions).reshape(len(mask), size), np.empty_like(index)
+            rows = of_owner.reshape(len(mask), size)
+            for some in sharing.slices(len(mask), size):
+                place = np.maximum(owner[some], 0) * size + np.arange(size)
+                np.take(index, place, out=rows[some], mode="clip")
+            index = of_owner
         return np.where(mask, index.reshape(mask.shape), missing)
 
     # What layers read: methods by the names of `Request.kind`.

@@ -13,6 +13,7 @@ the layers read. The arrays themselves are made from masks, outside the compiled
     network(Pixels(images, masks, Layout(capacities, rows.arrays(), num_variants=N)))  # under jit
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,13 +23,14 @@ import numpy as np
 
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
-# What a depthwise convolution takes, in multiplications of others (mobilenet_v2, convnext_tiny and
-# resnet50 at 224, on CPU): on rows for each of its own; on full-size activations for each channel
-# of a position, for any window. It is bound by memory, and so are the masks and rings around it.
-_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 40, 400
-# A number that is gathered, by a k x k convolution or for a ring, takes as long as this many
-# multiplications (resnet18 and resnet50 at 224, resnet18_digits at 128, on CPU).
-_GATHERED = 65
+# Costs are in multiplications of a convolution on full-size activations, and were fitted to the
+# times of eight networks on CPU (`benchmarks/RESULTS.md`): a multiplication on rows; a row that is
+# gathered for a place of a window or for a ring, however wide; and on full-size activations a
+# number that a convolution reads or writes, which masks, norms and rings go over too.
+_ON_ROWS, _GATHERED_ROW, _FULL_SIZE_NUMBER = 1.2, 3400, 38
+# Depthwise convolutions are bound by memory: on rows, each of their own multiplications; on
+# full-size activations, a channel of a position, for any window.
+_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 670
 
 
 class Request(NamedTuple):
@@ -49,26 +51,30 @@ class Work(NamedTuple):
     Attributes:
       seam: how many seams are before it.
       number: of the set of its outputs.
-      per_row: multiplications for a row of the set.
-      gathered: numbers that are gathered for a row of the set; 0 where it has them.
+      products: multiplications for a row of the set.
+      gathered: rows that are gathered for a row of the set; 0 where it has them.
+      numbers: numbers that are read and written for a position; 0 for a ring.
       depthwise: how many channels are convolved by themselves; 0 in other convolutions.
     """
 
     seam: int
     number: int
-    per_row: int
+    products: int
     gathered: int
+    numbers: int
     depthwise: int
 
-    def on_rows(self) -> int:
+    def on_rows(self) -> float:
         """Returns what a row of the set costs, in multiplications of dense convolutions."""
         if self.depthwise:  # its gathers are among its multiplications
-            return self.per_row * _DEPTHWISE_ON_ROWS
-        return self.per_row + self.gathered * _GATHERED
+            return self.products * _DEPTHWISE_ON_ROWS
+        return self.products * _ON_ROWS + self.gathered * _GATHERED_ROW
 
-    def at_full_size(self) -> int:
+    def at_full_size(self) -> float:
         """Returns what a position costs on full-size activations, likewise."""
-        return self.depthwise * _DEPTHWISE_AT_FULL_SIZE or self.per_row
+        if self.depthwise:
+            return self.depthwise * _DEPTHWISE_AT_FULL_SIZE
+        return self.products + self.numbers * _FULL_SIZE_NUMBER
 
 
 class Cut(Exception):
@@ -170,22 +176,40 @@ class Layout:
         """Drops the index arrays; where a network is traced, they may not outlive the trace."""
         self._made.clear()
 
-    def note_products(
+    def note_convolution(
         self,
         positions: "Positions",
-        per_row: int,
+        kernel_shape: tuple[int, ...],
         *,
+        channels: int,
         gathered: int = 0,
-        depthwise: int = 0,
+        depthwise: bool = False,
     ) -> None:
-        """Notes what a convolution or a ring multiplies and gathers for each row of a set."""
+        """Notes a convolution.
+
+        Args:
+          positions: of its outputs.
+          kernel_shape: (kh, kw, C / groups, K).
+          channels: C, of its inputs.
+          gathered: rows that are gathered for a row of its outputs.
+          depthwise: whether each channel is convolved by itself.
+        """
+        outputs = kernel_shape[-1]
+        products = math.prod(kernel_shape)
+        self._note(positions, products, gathered, channels + outputs, outputs if depthwise else 0)
+
+    def note_ring(self, ring: "Positions", gathered: int) -> None:
+        """Notes a ring of neighbor padding, each row of which gathers some rows."""
+        self._note(ring, 0, gathered, 0, 0)
+
+    def _note(self, positions: "Positions", *work: int) -> None:
         if self.active:
-            self.noted.append(Work(self.seams, positions.number, per_row, gathered, depthwise))
+            self.noted.append(Work(self.seams, positions.number, *work))
 
     @property
     def convolutions(self) -> int:
         """How many convolutions have been noted."""
-        return sum(each.per_row > 0 for each in self.noted)
+        return sum(each.products > 0 for each in self.noted)
 
     def mix(self) -> None:
         """Notes that positions of whole images are mixed from here on."""
@@ -208,22 +232,22 @@ class Layout:
             return self._resume(rows)
         return rows
 
-    def products(self) -> np.ndarray:
+    def costs(self) -> np.ndarray:
         """Returns what a row of each set costs between two seams, `[seams + 1, P]`.
 
-        In multiplications of dense convolutions; those of depthwise ones count for more.
+        In multiplications of dense convolutions.
         """
-        products = np.zeros((self.seams + 1, len(self.sets)))
+        costs = np.zeros((self.seams + 1, len(self.sets)))
         for each in self.noted:
-            products[each.seam, each.number] += each.on_rows()
-        return products
+            costs[each.seam, each.number] += each.on_rows()
+        return costs
 
-    def products_at_full_size(self) -> np.ndarray:
+    def costs_at_full_size(self) -> np.ndarray:
         """Returns what a variant costs between seams on full-size activations, `[seams + 1]`."""
-        products, full = np.zeros(self.seams + 1), self.full()
+        costs, full = np.zeros(self.seams + 1), self.full()
         for each in self.noted:
-            products[each.seam] += full[each.number] * each.at_full_size()
-        return products
+            costs[each.seam] += full[each.number] * each.at_full_size()
+        return costs
 
     def full(self) -> np.ndarray:
         """Returns how many rows a wholly visible variant has in each set, `[P]`."""

@@ -178,7 +178,7 @@ def _conv_of_pixels(
     pixels = _pixels(inputs)
     rings = (window.rings if rings is None else rings) if fill == "neighbor" else 0
     target = pixels.first(window, window.widened(rings)) if keep is None else keep
-    layout.note_products(target, kernel.size, depthwise=kernel.shape[-1] if groups > 1 else 0)
+    layout.note_convolution(target, kernel.shape, channels=x.shape[-1], depthwise=groups > 1)
     flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
     x = _padded(x, mask, rings)
     outputs = len(mask) * target.shape[0] * target.shape[1]
@@ -273,13 +273,13 @@ def _conv(
     if fill == "neighbor":
         inputs = _fill_rings(inputs, window.rings if rings is None else rings)
     target = inputs.mask.outputs(before, window, keep)
-    depthwise = groups if groups > 1 and groups == kernel.shape[-1] else 0
     in_place = window == POINT and target is inputs.mask
-    target.layout.note_products(
+    target.layout.note_convolution(
         target,
-        kernel.size,
-        gathered=0 if in_place else window.size * inputs.x.shape[-1],
-        depthwise=depthwise,
+        kernel.shape,
+        channels=inputs.x.shape[-1],
+        gathered=0 if in_place else window.size,
+        depthwise=1 < groups == kernel.shape[-1],
     )
     if in_place:
         y = _product(inputs.x, kernel[0, 0], groups=groups, precision=precision)
@@ -296,8 +296,7 @@ def _fill_rings(inputs: Rows, rings: int) -> Rows:
     """Adds rows for rings of neighbor padding; constants with respect to gradients."""
     for _ in range(rings):
         x, mask = inputs
-        gathered = NEIGHBOURS.size * x.shape[-1]
-        mask.layout.note_products(mask.ring(), 0, gathered=gathered)
+        mask.layout.note_ring(mask.ring(), NEIGHBOURS.size)
         total, count = _read_sum(lax.stop_gradient(x), mask.read_by(mask.ring(), NEIGHBOURS))
         inputs = Rows(jnp.concatenate([x, total / count]), mask.with_ring())
     return inputs

@@ -10,17 +10,22 @@ pixels that it reads; behind it, the owners of what a window reads tell what it 
 have a row. Every convolution sees further, so behind it there are more rows. Where sharing no
 longer pays, the network is cut at a seam (`lmjax.masking.layers.seam`).
 
-Sameness is decided by hashes of 64 bits: among P pairs of a position and a variant, two that differ
-are taken for the same with a probability of at most P^2 / 2^65, below 1e-7 for a million.
+Sameness is decided by hashes of 64 bits, some of which number the variants: among P positions and N
+variants, two that differ are taken for the same with a probability of at most P N^3 / 2^64, below
+1e-7 for a group of 128 and 400,000 positions.
+
+Arrays are made a few at a time, which stay in the caches of a CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lmjax.masking.windows import POINT, Slide, Window
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+_SHOWN = np.uint64(1 << 63)  # the highest bit of keys
+_TOGETHER = 2**16  # numbers
 
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -36,61 +41,89 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def slices(count: int, numbers: int) -> Iterator[slice]:
+    """Slices of `count` things of `numbers` numbers each, as many as are made together."""
+    step = max(_TOGETHER // max(numbers, 1), 1)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
 def hashed_pixels(mask: np.ndarray, window: Window) -> np.ndarray:
     """Returns hashes of the mask `[N, H, W]` in each window: a random number for each pixel, added.
 
     Pixels have numbers of their own, so windows at different places are not compared.
     """
-    values = np.where(mask, _mixed(_random(mask.shape[1:], 0))[None], np.uint64(0))
-    for axis, slide in zip((1, 2), window):
-        around = [(0, 0)] * 3
-        around[axis] = slide.low, slide.high
-        values = _sums(np.pad(values, around), slide, axis)
-    return values
+    numbers = _mixed(_random(mask.shape[1:], 0))
+    hashes = np.empty((len(mask), *window.outputs(mask.shape[1:])), np.uint64)
+    for some in slices(len(mask), numbers.size):
+        values = np.where(mask[some], numbers, np.uint64(0))
+        hashes[some] = _sums(_sums(values, window.columns, 2), window.rows, 1)
+    return hashes
 
 
 def _sums(x: np.ndarray, slide: Slide, axis: int) -> np.ndarray:
     """Sums modulo 2^64 along one axis, as differences of running sums; holes count."""
-    total = np.cumsum(x, axis=axis, dtype=np.uint64)
-    total = np.concatenate([np.zeros_like(np.take(total, [0], axis=axis)), total], axis=axis)
-    outputs = (x.shape[axis] - slide.reach) // slide.stride + 1
-    low = np.arange(outputs) * slide.stride
-    return np.take(total, low + slide.reach, axis=axis) - np.take(total, low, axis=axis)
+    length = x.shape[axis]
+    shape = list(x.shape)
+    shape[axis] += 1
+    total = np.zeros(shape, np.uint64)
+    np.cumsum(x, axis=axis, out=np.moveaxis(np.moveaxis(total, axis, 0)[1:], 0, axis))
+    start = np.arange(slide.outputs(length)) * slide.stride - slide.low
+    low, high = np.clip(start, 0, length), np.clip(start + slide.reach, 0, length)
+    return np.take(total, high, axis=axis) - np.take(total, low, axis=axis)
 
 
 def hashed_windows(owner: np.ndarray, window: Window = POINT) -> np.ndarray:
     """Returns hashes of the owners `[N, H, W]` in each window, as uint64 `[N, H', W']`."""
-    pad = ((0, 0), *window.pads)
-    values = np.pad(owner, pad, constant_values=-1).astype(np.uint64)
-    factors = _random(window.shape, 1)
-    return sum(
-        view * factor
-        for line, row in zip(window.rows.shifts(values, 1), factors)
-        for view, factor in zip(window.columns.shifts(line, 2), row)
-    )  # type: ignore[return-value]  # there is at least one
+    pad, factors = ((0, 0), *window.pads), _random(window.shape, 1)
+    hashes = np.empty((len(owner), *window.outputs(owner.shape[1:])), np.uint64)
+    for some in slices(len(owner), owner[0].size):
+        values = np.pad(owner[some], pad, constant_values=-1).astype(np.uint64)
+        hashes[some] = sum(
+            view * factor
+            for line, row in zip(window.rows.shifts(values, 1), factors)
+            for view, factor in zip(window.columns.shifts(line, 2), row)
+        )
+    return hashes
 
 
 def first_alike(mask: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the first variant that agrees in everything at each position.
 
     Args:
-      mask: bool `[N, H, W]`, the positions.
+      mask: bool `[N, H, W]`, the positions. Off it, values are not looked at.
       alike: uint64 arrays that broadcast to `[N, H, W]`, in all of which variants must agree.
 
     Returns:
       int32 `[N, H, W]`, -1 off the mask.
     """
-    size = mask[0].size
-    places = np.flatnonzero(mask)
-    keys = _mixed((places % size).astype(np.uint64) * _ODD)
-    for each in alike:
-        keys = _mixed(keys ^ np.broadcast_to(each, mask.shape).reshape(-1)[places]) + _ODD
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else []
-    owner = np.full(mask.size, -1, np.int32)
-    if len(starts):
-        firsts = np.minimum.reduceat(places[order], starts) // size
-        lengths = np.diff(np.append(starts, len(keys)))
-        owner[places[order]] = np.repeat(firsts, lengths)
+    count = len(mask)
+    shown = mask.reshape(count, -1)
+    flat = [np.broadcast_to(each, mask.shape).reshape(count, -1) for each in alike]
+    owner = np.empty(shown.shape, np.int32)
+    for some in slices(shown.shape[1], count):
+        owner[:, some] = _first_alike(shown[:, some], [each[:, some] for each in flat])
     return owner.reshape(mask.shape)
+
+
+def _first_alike(mask: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:
+    """As `first_alike`, for positions `[N, P]`.
+
+    Keys are hashes whose lowest bits are the number of the variant: sorted, those that agree lie
+    side by side, the first variant first. Those off the mask lie before all others.
+    """
+    variants = np.arange(len(mask), dtype=np.uint64)
+    bits = np.uint64(max(len(mask) - 1, 1).bit_length())
+    numbers = (np.uint64(1) << bits) - np.uint64(1)
+    keys = np.zeros(mask.shape, np.uint64)
+    for each in alike:
+        keys = _mixed(keys ^ each) + _ODD
+    keys = np.where(mask, (keys & ~numbers) | _SHOWN, np.uint64(0)) | variants[:, None]
+    keys = np.ascontiguousarray(keys.T)
+    keys.sort(axis=1)
+    variant, keys = (keys & numbers).astype(np.intp), keys >> bits
+    place = np.zeros(keys.shape, np.intp)
+    place[:, 1:] = np.where(keys[:, 1:] == keys[:, :-1], 0, np.arange(1, len(mask)))
+    first = np.take_along_axis(variant, np.maximum.accumulate(place, axis=1), axis=1)
+    owner = np.empty(keys.shape, np.int32)
+    np.put_along_axis(owner, variant, first.astype(np.int32), axis=1)
+    return np.where(mask, owner.T, np.int32(-1))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking import Masked, layers
+from lmjax.masking.sparse import positions
 from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels, Rows, record, run
@@ -229,15 +230,18 @@ def test_gradients_agree(stem_fill):
     assert not np.asarray(actual[0])[~np.asarray(inputs.mask)].any()
 
 
-def test_counts_are_rows_and_products_of_each_set():
+def test_counts_are_rows_and_costs_of_each_set(monkeypatch):
+    for name, cost in (("_ON_ROWS", 2), ("_GATHERED_ROW", 10), ("_FULL_SIZE_NUMBER", 3)):
+        monkeypatch.setattr(positions, name, cost)
     inputs = random_pixels(9, 8, 0)
     kernel = random_kernel((1, 1, 8, 4))
     layout = record(lambda x: layers.conv(layers.seam(stem(x)), kernel), *inputs)
     counts = Allocation(np.asarray(inputs.mask), layout).counts()
     np.testing.assert_array_equal(counts[:, 0], stem(inputs).mask.sum(axis=(1, 2)))
     assert layout.full().tolist() == [72]
-    assert layout.products().tolist() == [[9 * 3 * 8], [8 * 4]]
-    assert layout.products_at_full_size().tolist() == [72 * 9 * 3 * 8, 72 * 8 * 4]
+    assert layout.costs().tolist() == [[2 * 9 * 3 * 8], [2 * 8 * 4]]
+    full_size = [9 * 3 * 8 + 3 * (3 + 8), 8 * 4 + 3 * (8 + 4)]
+    assert layout.costs_at_full_size().tolist() == [72 * each for each in full_size]
     assert layout.sets_at_seam == [1]
 
 

@@ -15,7 +15,7 @@ def in_two_parts(predictor, masks, *, seam, on_visible):
     """Logits by a shared prefix up to a seam, and the rest in batches behind it."""
     job = jobs.job_of_image(predictor, IMAGE, masks, jobs.Options(batch_size=2))
     layout = programs.record(job, 1, None, stop=seam, sharing=True)
-    rows = programs.count_shared_rows(job, layout, len(masks))
+    rows = programs.count_shared_rows(job, layout, np.arange(len(masks)))
     plan = shared_plan(job, Cut(0.0, seam, rows, on_visible))
     logits = {}
     for numbers, answers in plan.calls(job):
@@ -97,3 +97,24 @@ def test_hashes_of_pixels_are_sums_over_windows(window):
     for row, column in np.ndindex(*found.shape[1:]):
         seen = padded[:, *read_at(window, row, column)]
         np.testing.assert_array_equal(found[:, row, column], seen.sum(axis=(1, 2), dtype=np.uint64))
+
+
+@pytest.mark.parametrize("together", [1, 50, 10**6])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_only_variants_on_the_mask_are_alike(count, together, monkeypatch):
+    monkeypatch.setattr(sharing, "_TOGETHER", together)
+    rng = np.random.default_rng(0)
+    mask = rng.random((count, 5, 4)) < 0.6
+    first, second = rng.integers(2, size=(2, count, 5, 4)).astype(np.uint64)
+    image_of = (np.arange(count) // 5).astype(np.uint64)[:, None, None]
+    owner = sharing.first_alike(mask, [first, second, image_of])
+    for n, row, column in np.ndindex(*mask.shape):
+        alike = [
+            m
+            for m in range(n + 1)
+            if mask[m, row, column]
+            and first[m, row, column] == first[n, row, column]
+            and second[m, row, column] == second[n, row, column]
+            and image_of[m] == image_of[n]
+        ]
+        assert owner[n, row, column] == (alike[0] if mask[n, row, column] else -1)
