@@ -211,8 +211,9 @@ def _constants(
 ) -> dict[str, Any]:
     """Fits the plan's constants of the visible engine to its time against dense.
 
-    A variant takes `work` times its share of the cost that the plan counts, and `variant` beside,
-    in units of a dense one; compiling costs `compiling` multiplications for each convolution.
+    A variant takes `work` times what the plan, whose costs were fitted on CPU, estimates for rows,
+    and `variant` beside, in units of a dense one; compiling costs `compiling` multiplications for
+    each convolution.
     """
     jax.clear_caches()  # the first runs are to compile
     first, times = {}, {"dense": [], "visible": []}
@@ -229,7 +230,9 @@ def _constants(
     ratios = np.array(times["visible"]) / np.array(times["dense"])
     work, variant = np.polyfit(kept, ratios, 1) if len(shares) > 1 else (ratios[0] / kept[0], 0.0)
     layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)), 1, None)
-    rate = layout.costs_at_full_size().sum() / np.mean(times["dense"])  # multiplications/s
+    rate = layout.costs_at_full_size().sum() / np.mean(
+        times["dense"]
+    )  # in the plan's units of cost a second
     compiling = (first["visible"] - first["dense"]) * rate / layout.convolutions
     return {"work": float(work), "variant": float(variant), "compiling": float(compiling)}
 

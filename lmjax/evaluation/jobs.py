@@ -1,5 +1,6 @@
 """Checked arguments of an evaluation: of one image, or of several."""
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -118,21 +119,25 @@ class Job(NamedTuple):
         (masks,) = self.masks_ahead([variants])
         return masks
 
-    def masks_ahead(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields masks of some variants after others; those of the next are on their way already.
+    def masks_ahead(self, parts: Iterable[np.ndarray], *, ahead: int = 1) -> Iterator[np.ndarray]:
+        """Yields the masks of each part, having asked the device for those of the next ones.
 
         The device makes masks. Asked for behind a call that it computes, they would come after it,
         and the host, which makes index arrays of them, would wait.
+
+        Args:
+          parts: numbers of variants, as in `masks`.
+          ahead: how many parts are asked for before one is handed out.
         """
-        last = None
+        asked: collections.deque = collections.deque()
         for variants in parts:
             flat = variants.reshape(-1)
-            coming = variants, _make_masks(self.shared, self.take(flat), static=self.static)
-            if last is not None:
-                yield self._fetched(*last)
-            last = coming
-        if last is not None:
-            yield self._fetched(*last)
+            made = _make_masks(self.shared, self.take(flat), static=self.static)
+            asked.append((variants, made))
+            if len(asked) > ahead:
+                yield self._fetched(*asked.popleft())
+        while asked:
+            yield self._fetched(*asked.popleft())
 
     def _fetched(self, variants: np.ndarray, made: jax.Array) -> np.ndarray:
         shown = (np.asarray(made) != 0) & (variants.reshape(-1) >= 0)[:, None, None]

@@ -112,8 +112,8 @@ def _room(counts: Counts, rows: np.ndarray, variants: float) -> Room:
     """
     share, work = rows / counts.full, rows * counts.costs.sum(axis=0)
     many = np.where(rows > _MUCH * rows.sum(), _STEP_OF_ROWS, _STEP_OF_REST)
-    multiplied = np.where(work > _MUCH * work.sum(), _STEP, _STEP_OF_ROWS)
-    steps = _up(share, np.where(work > 0, multiplied, many))
+    computed = np.where(work > _MUCH * work.sum(), _STEP, _STEP_OF_ROWS)
+    steps = _up(share, np.where(work > 0, computed, many))
     number = int(np.ceil(_up(np.asarray(variants, float), _STEP_OF_VARIANTS) - 1e-9))
     capacity = np.minimum(steps, number) * counts.full
     return Room(number, tuple((8 * np.ceil(np.maximum(capacity, 1) / 8).astype(int)).tolist()))

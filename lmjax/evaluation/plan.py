@@ -7,18 +7,17 @@ order and in any process.
 Times are in units of a wholly visible variant on full-size activations, and compiling is counted in
 multiplications. The constants here and in `lmjax.masking.sparse.positions` were fitted on CPU cores
 to bottlenecks (resnet50, densenet121), basic blocks (resnet18, resnet18_digits), plain convolutions
-(vgg11) and depthwise ones (mobilenet_v2, convnext_tiny), float32 (`benchmarks/RESULTS.md`). On GPU
-and TPU nothing has been measured, and `"auto"` is `"dense"`.
+(vgg11), grouped ones (regnet_y_400mf) and depthwise ones (mobilenet_v2, convnext_tiny), float32
+(`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from lmjax._utils.checks import check_choice
-from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import programs
 from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
 from lmjax.evaluation.programs import Group, Job, Sharing
@@ -31,8 +30,9 @@ _VISIBLE_VARIANT = 0.1
 # Looking for the owner of a position whose row is shared, on the host, costs as much as this number
 # of multiplications.
 _SHARED_POSITION = 7500
-# Variants that share rows, at least and at most: more share more, and need more memory.
-_LEAST_SHARING, _MOST_SHARING = 64, 128
+# Variants that share rows: on each device at least, for it to be considered; in a group at most,
+# for memory's sake; and there is room for a multiple of the last number.
+_LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
@@ -48,7 +48,7 @@ _LEAST_COMPILATIONS = 1.5
 _SAMPLED_VARIANTS = 32
 # Sharing is considered up to where this part of the work is done.
 _SHARING_DEPTH = 0.7
-# Spare rows of groups, since only one is counted; capacities rise by steps of a ladder.
+# Spare rows of groups, since only two are counted; capacities rise by steps of a ladder.
 _SPARE, _STEP = 1.1, 2 ** (1 / 4)
 
 
@@ -134,7 +134,7 @@ def _worth_a_look(job: Job, layout: Layout, per_convolution: float) -> bool:
 
 
 def _work(job: Job, layout: Layout) -> float:
-    """Multiplications of all variants that are expected, on one device, were they dense."""
+    """What all variants that are expected cost one device, were they dense, in multiplications."""
     return job.expected * float(layout.costs_at_full_size().sum()) / job.mesh.size
 
 
@@ -222,16 +222,18 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, 1, None, stop=deepest, sharing=True)
     groups = _groups(job)
-    group = groups[len(groups) // 2]
-    rows = programs.count_shared_rows(job, layout, group)
-    capacity = np.array(_on_ladder(rows, layout, power_of_two(_most(groups))))
+    variants = _room_for(groups)
+    counted = [groups[i] for i in {len(groups) // 2, len(groups) - 1}]
+    rows = programs.count_shared_rows(job, layout, counted, variants)
+    capacity = np.array(_on_ladder(rows, layout, variants))
+    padded = variants * len(groups) / job.num_variants
     full, costs = layout.full(), layout.costs()
     cuts = []
     for seam in range(1, deepest + 1):
         sets = layout.sets_at_seam[seam - 1]
-        computed = costs[:seam, :sets].sum(axis=0) @ capacity[:sets] / len(group)
+        computed = costs[:seam, :sets].sum(axis=0) @ capacity[:sets] / variants
         owners = _SHARED_POSITION * full[:sets].sum()
-        time = (computed + owners) / work.sum()
+        time = padded * (computed + owners) / work.sum()
         on_visible = _times(counts, whole, behind=seam).mean()
         full_size = 1 - done[seam - 1]
         cuts.append(Cut(time + full_size, seam, rows[:sets], on_visible=False))
@@ -240,22 +242,31 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
 
 
 def _groups(job: Job) -> list[np.ndarray]:
-    """Returns the variants in groups that share rows, of about one size, as many on each device."""
+    """Returns the variants in groups that share rows, of one size, which devices divide evenly.
+
+    The last one may be smaller.
+    """
     devices = job.mesh.size
     count = -(-job.num_variants // (_MOST_SHARING * devices)) * devices
     return programs.in_batches(np.arange(job.num_variants), -(-job.num_variants // count))
 
 
+def _room_for(groups: Sequence[np.ndarray]) -> int:
+    """Returns how many variants there is room for in each group."""
+    return -(-_most(groups) // _STEP_OF_SHARING) * _STEP_OF_SHARING
+
+
 def shared_plan(job: Job, cut: Cut) -> Plan:
     """Returns the plan for all variants, sharing rows up to a seam."""
     of_groups, nothing = _groups(job), np.zeros(0, int)
-    variants = power_of_two(_most(of_groups))
+    variants = _room_for(of_groups)
     rows = _on_ladder(
         cut.rows, programs.record(job, 1, None, stop=cut.seam, sharing=True), variants
     )
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
-        seam = Sharing(cut.seam, rows, variants, _most(groups), job.batch_size)
+        batches = -(-variants // job.batch_size)
+        seam = Sharing(cut.seam, rows, variants, batches, job.batch_size)
         return Plan(nothing, groups=groups, seam=seam)
     behind = programs.record(job, 1, None, start=cut.seam, full=False)
     counts = programs.count_rows(job, behind, np.arange(job.num_variants))
@@ -267,7 +278,7 @@ def shared_plan(job: Job, cut: Cut) -> Plan:
     return Plan(nothing, room=packed.room, groups=groups, seam=seam)
 
 
-def _most(groups: Sequence[Group]) -> int:
+def _most(groups: Sequence[Sized]) -> int:
     return max(map(len, groups))
 
 

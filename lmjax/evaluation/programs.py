@@ -25,7 +25,7 @@ from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Cut, Layout
 from lmjax.masking.sparse.rows import resume_full, resume_rows
 
-# Of how many pixels of masks rows are counted at a time.
+# Rows are counted for this many pixels of masks at a time.
 _COUNTED_PIXELS = 2**22
 
 
@@ -38,6 +38,11 @@ def num_classes(job: Job) -> int:
     rows = job.take(np.zeros(job.batch_size, int))
     arguments = job.arrays, job.images, job.shared, rows
     return _dense_batch.eval_shape(*arguments, static=job.static).shape[1]
+
+
+def filled_up(variants: np.ndarray, size: int) -> np.ndarray:
+    """Returns numbers of variants, filled up to a size with -1."""
+    return np.pad(variants, (0, size - len(variants)), constant_values=-1)
 
 
 def in_batches(variants: np.ndarray, size: int) -> list[np.ndarray]:
@@ -216,9 +221,10 @@ def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None
     """Groups with their index arrays, split until they have room; variants that have none."""
     prefix = record(job, seam.variants, seam.rows, stop=seam.seam, sharing=True)
     suffix = record(job, seam.batch_size, room and room.rows, start=seam.seam, full=room is None)
-    all_masks = job.masks_ahead(np.concatenate(group) for group in groups)
+    numbers = (filled_up(np.concatenate(group), seam.variants) for group in groups)
+    all_masks = job.masks_ahead(numbers, ahead=job.mesh.size)
     for whole, masks in zip(groups, all_masks, strict=True):
-        left = [(whole, masks)]
+        left = [(whole, masks[: sum(map(len, whole))])]
         while left:
             group, masks = left.pop()
             try:
@@ -226,19 +232,20 @@ def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None
             except NoRoomError:
                 if len(masks) == 1:
                     yield group[0]
-                    continue
-                first, second = _halves(group)
-                middle = sum(map(len, first))
-                left += [(second, masks[middle:]), (first, masks[:middle])]
+                else:
+                    left += _halves(group, masks)[::-1]
 
 
-def _halves(group: Group) -> list[Group]:
+def _halves(group: Group, masks: np.ndarray) -> list[tuple[Group, np.ndarray]]:
     if len(group) > 1:
         middle = len(group) // 2
-        return [group[:middle], group[middle:]]
-    (batch,) = group
-    middle = len(batch) // 2
-    return [[batch[:middle]], [batch[middle:]]]
+        first, second = group[:middle], group[middle:]
+    else:
+        (batch,) = group
+        middle = len(batch) // 2
+        first, second = [batch[:middle]], [batch[middle:]]
+    count = sum(map(len, first))
+    return [(first, masks[:count]), (second, masks[count:])]
 
 
 def _with_arrays(
@@ -255,8 +262,7 @@ def _with_arrays(
     numbers = np.full((seam.batches, size), -1)
     for row, batch in zip(numbers, group, strict=False):
         row[: len(batch)] = batch
-    all_numbers = np.full(seam.variants, -1)
-    all_numbers[: len(shown)] = np.concatenate(group)
+    all_numbers = filled_up(np.concatenate(group), seam.variants)
     image_of = job.image_of(all_numbers)
     masks = np.zeros((seam.variants, *shown.shape[1:]), bool)
     masks[: len(shown)] = shown
@@ -376,7 +382,20 @@ def count_rows(job: Job, layout: Layout, variants: np.ndarray) -> Counts:
     return Counts(np.concatenate(counted), layout.full(), layout.costs())
 
 
-def count_shared_rows(job: Job, layout: Layout, group: np.ndarray) -> np.ndarray:
-    """Counts the rows that a group of variants needs where they share them, `[P]`."""
-    allocation = Allocation(job.masks(group), layout, image_of=job.image_of(group))
-    return allocation.counts().sum(axis=0)
+def count_shared_rows(
+    job: Job, layout: Layout, groups: Sequence[np.ndarray], variants: int
+) -> np.ndarray:
+    """Counts the rows that groups of variants need where they share them: the most, `[P]`.
+
+    Args:
+      job: the job.
+      layout: up to a seam.
+      groups: of variants.
+      variants: of a group, at most.
+    """
+    counted = []
+    for group in groups:
+        masks = job.masks(filled_up(group, variants))[: len(group)]
+        allocation = Allocation(masks, layout, image_of=job.image_of(group))
+        counted.append(allocation.counts().sum(axis=0))
+    return np.max(counted, axis=0)

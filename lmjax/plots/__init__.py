@@ -4,13 +4,13 @@ from lmjax.plots.charts import Chart, Line, charts, curve
 from lmjax.plots.colours import colour_table, is_emphasised, removal_colour
 from lmjax.plots.dots import DotPanel, Dots, dots
 from lmjax.plots.explanations import Row, comparison, explanation
-from lmjax.plots.figures import FORMATS, as_html, save
+from lmjax.plots.figures import FORMATS as FORMATS
+from lmjax.plots.figures import as_html, save
 from lmjax.plots.matrices import Matrix, matrices
-from lmjax.plots.pictures import OPACITY, Panel, Picture, Shown, View, heatmap
+from lmjax.plots.pictures import OPACITY as OPACITY
+from lmjax.plots.pictures import Panel, Picture, Shown, View, heatmap
 
 __all__ = [
-    "FORMATS",
-    "OPACITY",
     "Chart",
     "DotPanel",
     "Dots",

@@ -103,10 +103,37 @@ def test_engines_agree(kind, masking, engine):
 def test_groups_that_share_less_than_the_one_that_is_counted_are_divided(monkeypatch):
     monkeypatch.setattr(planner, "_MOST_SHARING", 8)
     predictor, masks = random_predictor("basic", lmjax.LayerMasking()), random_masks(24)
-    masks[8:16] = masks[3]
+    masks[8:] = masks[3]
+    divided, halves = [], programs._halves
+    monkeypatch.setattr(programs, "_halves", lambda *x: divided.append(x) or halves(*x))
     expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
     actual = lmjax.evaluate(predictor, IMAGE, masks, engine="shared")
+    assert divided
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def job_of(count):
+    predictor = random_predictor("basic", lmjax.LayerMasking())
+    return jobs.job_of_image(predictor, IMAGE, random_masks(count), jobs.Options())
+
+
+@pytest.mark.parametrize(("count", "sizes", "room"), [(5, [5], 32), (129, [65, 64], 96)])
+def test_groups_that_share_rows_are_of_one_size(count, sizes, room):
+    groups = planner._groups(job_of(count))
+    assert [len(group) for group in groups] == sizes
+    np.testing.assert_array_equal(np.concatenate(groups), np.arange(count))
+    assert planner._room_for(groups) == room
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_masks_that_are_asked_for_ahead_come_in_their_order(ahead):
+    job, parts = job_of(9), [np.array([4, -1]), np.array([[2], [7]])]
+    found = list(job.masks_ahead(parts, ahead=ahead))
+    for part, masks in zip(parts, found, strict=True):
+        np.testing.assert_array_equal(masks, job.masks(part))
+    np.testing.assert_array_equal(found[0][0], random_masks(9)[4])
+    assert not found[0][1].any()
+    assert list(job.masks_ahead([])) == []
 
 
 @pytest.mark.parametrize("engine", ["visible", "shared"])
@@ -122,7 +149,7 @@ def test_what_lies_under_every_mask_changes_no_bit(hidden, engine):
 
 @pytest.fixture
 def free_overhead(monkeypatch):
-    """For "auto", only multiplications cost anything: these networks are far too small."""
+    """For "auto", compiling, gathers and full size cost nothing: these networks are too small."""
     for name in ("_COMPILING_VISIBLE", "_COMPILING_SHARED"):
         monkeypatch.setattr(planner, name, 0)
     for name in ("_GATHERED_ROW", "_FULL_SIZE_NUMBER"):

@@ -11,8 +11,8 @@ have a row. Every convolution sees further, so behind it there are more rows. Wh
 longer pays, the network is cut at a seam (`lmjax.masking.layers.seam`).
 
 Sameness is decided by hashes of 64 bits, some of which number the variants: among P positions and N
-variants, two that differ are taken for the same with a probability of at most P N^3 / 2^64, below
-1e-7 for a group of 128 and 400,000 positions.
+variants, two that differ are taken for the same with a probability of about P N^3 / 2^63, below
+1e-6 for a group of 128 and a million positions.
 
 Arrays are made a few at a time, which stay in the caches of a CPU.
 """
@@ -91,17 +91,18 @@ def first_alike(mask: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:
 
     Args:
       mask: bool `[N, H, W]`, the positions. Off it, values are not looked at.
-      alike: uint64 arrays that broadcast to `[N, H, W]`, in all of which variants must agree.
+      alike: uint64 arrays `[N, H, W]` or `[N, 1, 1]`, in all of which variants must agree.
 
     Returns:
       int32 `[N, H, W]`, -1 off the mask.
     """
     count = len(mask)
     shown = mask.reshape(count, -1)
-    flat = [np.broadcast_to(each, mask.shape).reshape(count, -1) for each in alike]
+    flat = [each.reshape(len(each), -1) for each in alike]
     owner = np.empty(shown.shape, np.int32)
     for some in slices(shown.shape[1], count):
-        owner[:, some] = _first_alike(shown[:, some], [each[:, some] for each in flat])
+        here = [each[:, some] if each.shape[1] > 1 else each for each in flat]
+        owner[:, some] = _first_alike(shown[:, some], here)
     return owner.reshape(mask.shape)
 
 
