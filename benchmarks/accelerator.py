@@ -230,9 +230,7 @@ def _constants(
     ratios = np.array(times["visible"]) / np.array(times["dense"])
     work, variant = np.polyfit(kept, ratios, 1) if len(shares) > 1 else (ratios[0] / kept[0], 0.0)
     layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)), 1, None)
-    rate = layout.costs_at_full_size().sum() / np.mean(
-        times["dense"]
-    )  # in the plan's units of cost a second
+    rate = layout.costs_at_full_size().sum() / np.mean(times["dense"])  # the plan's costs a second
     compiling = (first["visible"] - first["dense"]) * rate / layout.convolutions
     return {"work": float(work), "variant": float(variant), "compiling": float(compiling)}
 

@@ -134,7 +134,7 @@ def _worth_a_look(job: Job, layout: Layout, per_convolution: float) -> bool:
 
 
 def _work(job: Job, layout: Layout) -> float:
-    """What all variants that are expected cost one device, were they dense, in multiplications."""
+    """Returns what all variants that are expected would cost one device, in multiplications."""
     return job.expected * float(layout.costs_at_full_size().sum()) / job.mesh.size
 
 
@@ -202,13 +202,13 @@ class Cut(NamedTuple):
     Attributes:
       time: a variant's, on average.
       seam: number of the seam.
-      rows: how many rows of each set a group needs up to there.
+      rows: capacity of each set up to there, for a group.
       on_visible: whether it goes on with rows of visible positions.
     """
 
     time: float
     seam: int
-    rows: np.ndarray
+    rows: tuple[int, ...]
     on_visible: bool
 
 
@@ -225,19 +225,19 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
     variants = _room_for(groups)
     counted = [groups[i] for i in {len(groups) // 2, len(groups) - 1}]
     rows = programs.count_shared_rows(job, layout, counted, variants)
-    capacity = np.array(_on_ladder(rows, layout, variants))
+    capacities = _on_ladder(rows, layout, variants)
     padded = variants * len(groups) / job.num_variants
     full, costs = layout.full(), layout.costs()
     cuts = []
     for seam in range(1, deepest + 1):
         sets = layout.sets_at_seam[seam - 1]
-        computed = costs[:seam, :sets].sum(axis=0) @ capacity[:sets] / variants
+        computed = costs[:seam, :sets].sum(axis=0) @ capacities[:sets] / variants
         owners = _SHARED_POSITION * full[:sets].sum()
         time = padded * (computed + owners) / work.sum()
         on_visible = _times(counts, whole, behind=seam).mean()
         full_size = 1 - done[seam - 1]
-        cuts.append(Cut(time + full_size, seam, rows[:sets], on_visible=False))
-        cuts.append(Cut(time + on_visible, seam, rows[:sets], on_visible=True))
+        cuts.append(Cut(time + full_size, seam, capacities[:sets], on_visible=False))
+        cuts.append(Cut(time + on_visible, seam, capacities[:sets], on_visible=True))
     return min(cuts, key=lambda cut: cut.time)
 
 
@@ -260,13 +260,10 @@ def shared_plan(job: Job, cut: Cut) -> Plan:
     """Returns the plan for all variants, sharing rows up to a seam."""
     of_groups, nothing = _groups(job), np.zeros(0, int)
     variants = _room_for(of_groups)
-    rows = _on_ladder(
-        cut.rows, programs.record(job, 1, None, stop=cut.seam, sharing=True), variants
-    )
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
         batches = -(-variants // job.batch_size)
-        seam = Sharing(cut.seam, rows, variants, batches, job.batch_size)
+        seam = Sharing(cut.seam, cut.rows, variants, batches, job.batch_size)
         return Plan(nothing, groups=groups, seam=seam)
     behind = programs.record(job, 1, None, start=cut.seam, full=False)
     counts = programs.count_rows(job, behind, np.arange(job.num_variants))
@@ -274,7 +271,7 @@ def shared_plan(job: Job, cut: Cut) -> Plan:
     packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
     groups = [_packed(packed, counts, group) for group in of_groups]
     batches = int(np.ceil(_most(groups) / 2) * 2)
-    seam = Sharing(cut.seam, rows, variants, batches, packed.room.variants)
+    seam = Sharing(cut.seam, cut.rows, variants, batches, packed.room.variants)
     return Plan(nothing, room=packed.room, groups=groups, seam=seam)
 
 

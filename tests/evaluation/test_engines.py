@@ -100,7 +100,7 @@ def test_engines_agree(kind, masking, engine):
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_groups_that_share_less_than_the_one_that_is_counted_are_divided(monkeypatch):
+def test_groups_that_share_less_than_those_that_are_counted_are_divided(monkeypatch):
     monkeypatch.setattr(planner, "_MOST_SHARING", 8)
     predictor, masks = random_predictor("basic", lmjax.LayerMasking()), random_masks(24)
     masks[8:] = masks[3]

@@ -159,13 +159,8 @@ class Allocation:
         index = np.full(mask.size, missing, np.int32)
         index[used] = np.arange(len(used), dtype=np.int32)
         if self._shared(positions):
-            size = mask[0].size
-            owner, of_owner = self.owner(positions).reshape(len(mask), size), np.empty_like(index)
-            rows = of_owner.reshape(len(mask), size)
-            for some in sharing.slices(len(mask), size):
-                place = np.maximum(owner[some], 0) * size + np.arange(size)
-                np.take(index, place, out=rows[some], mode="clip")
-            index = of_owner
+            owner = np.maximum(self.owner(positions), 0)
+            index = np.take_along_axis(index.reshape(mask.shape), owner, axis=0)
         return np.where(mask, index.reshape(mask.shape), missing)
 
     # What layers read: methods by the names of `Request.kind`.

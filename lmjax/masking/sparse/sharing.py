@@ -41,8 +41,8 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def slices(count: int, numbers: int) -> Iterator[slice]:
-    """Slices of `count` things of `numbers` numbers each, as many as are made together."""
+def _slices(count: int, numbers: int) -> Iterator[slice]:
+    """Yields slices of `count` things that have `numbers` numbers each, of a few at a time."""
     step = max(_TOGETHER // max(numbers, 1), 1)
     return (slice(start, start + step) for start in range(0, count, step))
 
@@ -54,7 +54,7 @@ def hashed_pixels(mask: np.ndarray, window: Window) -> np.ndarray:
     """
     numbers = _mixed(_random(mask.shape[1:], 0))
     hashes = np.empty((len(mask), *window.outputs(mask.shape[1:])), np.uint64)
-    for some in slices(len(mask), numbers.size):
+    for some in _slices(len(mask), numbers.size):
         values = np.where(mask[some], numbers, np.uint64(0))
         hashes[some] = _sums(_sums(values, window.columns, 2), window.rows, 1)
     return hashes
@@ -63,10 +63,7 @@ def hashed_pixels(mask: np.ndarray, window: Window) -> np.ndarray:
 def _sums(x: np.ndarray, slide: Slide, axis: int) -> np.ndarray:
     """Sums modulo 2^64 along one axis, as differences of running sums; holes count."""
     length = x.shape[axis]
-    shape = list(x.shape)
-    shape[axis] += 1
-    total = np.zeros(shape, np.uint64)
-    np.cumsum(x, axis=axis, out=np.moveaxis(np.moveaxis(total, axis, 0)[1:], 0, axis))
+    total = np.insert(np.cumsum(x, axis=axis, dtype=np.uint64), 0, 0, axis=axis)
     start = np.arange(slide.outputs(length)) * slide.stride - slide.low
     low, high = np.clip(start, 0, length), np.clip(start + slide.reach, 0, length)
     return np.take(total, high, axis=axis) - np.take(total, low, axis=axis)
@@ -76,7 +73,7 @@ def hashed_windows(owner: np.ndarray, window: Window = POINT) -> np.ndarray:
     """Returns hashes of the owners `[N, H, W]` in each window, as uint64 `[N, H', W']`."""
     pad, factors = ((0, 0), *window.pads), _random(window.shape, 1)
     hashes = np.empty((len(owner), *window.outputs(owner.shape[1:])), np.uint64)
-    for some in slices(len(owner), owner[0].size):
+    for some in _slices(len(owner), owner[0].size):
         values = np.pad(owner[some], pad, constant_values=-1).astype(np.uint64)
         hashes[some] = sum(
             view * factor
@@ -100,7 +97,7 @@ def first_alike(mask: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:
     shown = mask.reshape(count, -1)
     flat = [each.reshape(len(each), -1) for each in alike]
     owner = np.empty(shown.shape, np.int32)
-    for some in slices(shown.shape[1], count):
+    for some in _slices(shown.shape[1], count):
         here = [each[:, some] if each.shape[1] > 1 else each for each in flat]
         owner[:, some] = _first_alike(shown[:, some], here)
     return owner.reshape(mask.shape)
