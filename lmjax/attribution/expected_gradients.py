@@ -99,7 +99,7 @@ def _drawn_point(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a point between an image and a baseline, and their difference `[1, H, W, C]`."""
     of_baseline, of_point = jax.random.split(key)
-    chosen = jax.random.randint(of_baseline, (), 0, len(baselines))
+    chosen = jax.random.randint(of_baseline, (), 0, len(baselines), np.int32)
     path = image - baselines[chosen]
     return image - jax.random.uniform(of_point, (), np.float32) * path, path[None]
 

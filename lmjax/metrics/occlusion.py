@@ -197,10 +197,14 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
 
 
 def mean_height(fractions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns areas under values `[..., n]` over rising fractions `[..., n]`, divided by width."""
+    """Returns areas under values `[..., n]` over rising fractions `[..., n]`, divided by width.
+
+    NaN where the width is 0, as of steps that remove nothing.
+    """
     fractions, values = np.asarray(fractions, np.float64), np.asarray(values, np.float64)
     areas = np.diff(fractions) * (values[..., 1:] + values[..., :-1]) / 2
-    return np.asarray(areas.sum(axis=-1) / (fractions[..., -1] - fractions[..., 0]))
+    width = fractions[..., -1] - fractions[..., 0]
+    return np.asarray(areas.sum(axis=-1) / np.where(width == 0, np.nan, width))
 
 
 def step_counts(count: int, steps: int) -> np.ndarray:

@@ -136,7 +136,8 @@ def random_logit(
     check_key(key)
     num_classes = check_whole("num_classes", num_classes, least=2)
     target = check_whole("target", target, least=0, most=num_classes - 1)
-    other = (target + int(jax.random.randint(key, (), 1, num_classes))) % num_classes
+    step = int(jax.random.randint(key, (), 1, num_classes, np.int32))
+    other = (target + step) % num_classes
     return float(similarity(np.asarray(explain(target)), np.asarray(explain(other))))
 
 

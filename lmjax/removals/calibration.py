@@ -17,6 +17,7 @@ from lmjax.removals.removal import Removal, check_removal, declared
 
 _MAX_ITERATIONS = 1000
 _GRADIENT = 1e-6  # at which the fit ends, of the largest component
+_CLOSE = 1e-4  # at which a fit that ends otherwise is near enough to the minimum
 KIND = "calibration"
 
 
@@ -29,6 +30,7 @@ class Fitted(NamedTuple):
       weights_sha256: of the network (`lmjax.models.checkpoints.weights_sha256`).
       source: `version` of the images' source.
       images, variants: how many of its images, and how many variants of each.
+      hashes: of the images, so that none of them is judged.
     """
 
     removal: str
@@ -37,6 +39,7 @@ class Fitted(NamedTuple):
     source: str
     images: int
     variants: int
+    hashes: tuple[str, ...] = ()
 
 
 @jax.tree_util.register_pytree_node_class
@@ -172,7 +175,8 @@ def read_calibrated(path: str | os.PathLike) -> Calibrated:
     """
     header, arrays = array_file.read(path, KIND)
     try:
-        fitted = Fitted(**{name: header[name] for name in Fitted._fields})
+        hashes = tuple(map(str, header.get("hashes", ())))  # files before 0.3 have none
+        fitted = Fitted(**{n: header[n] for n in Fitted._fields if n != "hashes"}, hashes=hashes)
         matrix, bias = arrays["matrix"], arrays["bias"]
         if bias.ndim != 1 or matrix.shape != 2 * bias.shape:
             raise ValueError(f"matrix of shape {matrix.shape}, bias of shape {bias.shape}")
@@ -211,8 +215,8 @@ def calibrated(
         cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
 
     Raises:
-      ValueError: a removal that is none, arrays that do not match or are not finite, or a ridge
-        that is not above 0.
+      ValueError: a removal that is none, arrays that do not match or are not finite, a ridge that
+        is not above 0, or logits so large that the minimum is not found.
 
     References:
       Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
@@ -236,13 +240,22 @@ def calibrated(
             f"{classes.min()} to {classes.max()}; take whole_logits.argmax(axis=1)"
         )
     ridge = check_number("ridge", ridge, above=0)
-    matrix, bias = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
+    matrix, bias, slope = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
+    if not slope <= _CLOSE:
+        raise ValueError(
+            f"no calibration of logits was found: after {_MAX_ITERATIONS} steps the slope of the "
+            f"loss is {float(slope):.1g} and should be at most {_CLOSE:g}. Logits up to "
+            f"{float(np.abs(logits).max()):.1g} may be too large for float32: divide them by a "
+            "constant; or take a larger ridge"
+        )
     return Calibrated(removal, matrix, bias)
 
 
 @jax.jit
-def _fit(logits: jax.Array, classes: jax.Array, ridge: float) -> tuple[jax.Array, jax.Array]:
-    """Returns the matrix and the bias."""
+def _fit(
+    logits: jax.Array, classes: jax.Array, ridge: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the matrix, the bias, and the largest slope of the loss before the last step."""
     num_classes = logits.shape[1]
 
     def loss(change):  # from the identity
@@ -268,5 +281,7 @@ def _fit(logits: jax.Array, classes: jax.Array, ridge: float) -> tuple[jax.Array
 
     start = jnp.zeros((num_classes, num_classes)), jnp.zeros(num_classes)
     change: Any
-    change, *_ = jax.lax.while_loop(going_on, step, (start, optimizer.init(start), jnp.inf, 0))
-    return jnp.eye(num_classes) + change[0], change[1]
+    change, _, slope, _ = jax.lax.while_loop(
+        going_on, step, (start, optimizer.init(start), jnp.inf, 0)
+    )
+    return jnp.eye(num_classes) + change[0], change[1], slope

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,20 +117,32 @@ class Samples(Painting):
         return samples
 
 
-def write_images(path: str | os.PathLike, images: Any, *, source: str) -> None:
+class Origin(NamedTuple):
+    """Where the images of a file come from.
+
+    Attributes:
+      source: `version` of their source.
+      hashes: of the images as the source gives them, so that none of them is judged.
+    """
+
+    source: str
+    hashes: tuple[str, ...] = ()
+
+
+def write_images(path: str | os.PathLike, images: Any, *, origin: Origin) -> None:
     """Writes images for the removal `"samples@PATH"`.
 
     Args:
       path: ends in `.npz`; a file of such images is replaced, and no other.
       images: as in `Samples`.
-      source: where they come from, for the record.
+      origin: where they come from, for the record.
 
     Raises:
       ValueError: another suffix, a file there that holds something else, or no images.
       OSError: the file cannot be written.
     """
     images = np.asarray(check_images(images, "images"))
-    array_file.write(path, KIND, {"source": source}, {"images": images})
+    array_file.write(path, KIND, origin._asdict(), {"images": images})
 
 
 def read_images(path: str | os.PathLike) -> np.ndarray:
@@ -143,15 +155,16 @@ def read_images(path: str | os.PathLike) -> np.ndarray:
     return _read(path)[1]
 
 
-def source_of(path: str | os.PathLike) -> str:
+def origin_of(path: str | os.PathLike) -> Origin:
     """Returns where the images of a file come from; raises as `read_images`."""
     return _read(path)[0]
 
 
-def _read(path: str | os.PathLike) -> tuple[str, np.ndarray]:
+def _read(path: str | os.PathLike) -> tuple[Origin, np.ndarray]:
     header, arrays = array_file.read(path, KIND)
     try:
-        return str(header["source"]), arrays["images"]
+        hashes = tuple(map(str, header.get("hashes", ())))  # files before 0.3 have none
+        return Origin(str(header["source"]), hashes), arrays["images"]
     except KeyError as error:
         raise array_file.damaged(path, KIND, error) from error
 

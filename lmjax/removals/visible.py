@@ -73,7 +73,7 @@ def noisy_linear(image: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array
     References:
       Rong et al. 2022 (arXiv 2202.00449).
     """
-    noise = NOISE * jax.random.normal(key, image.shape)
+    noise = NOISE * jax.random.normal(key, image.shape, jnp.float32)
     return jnp.clip(harmonic(image, mask) + noise, 0, 1)
 
 
@@ -87,10 +87,11 @@ def histogram(image: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
       key: of the draws, with replacement.
     """
     visible = mask.reshape(-1)
-    rank = jnp.cumsum(visible) - 1
-    pixel_of_rank = jnp.zeros(len(visible), int)
+    rank = jnp.cumsum(visible, dtype=jnp.int32) - 1
+    pixels = jnp.arange(len(visible), dtype=jnp.int32)
     places = jnp.where(visible, rank, len(visible))
-    pixel_of_rank = pixel_of_rank.at[places].set(jnp.arange(len(visible)), mode="drop")
-    drawn = jax.random.randint(key, mask.shape, 0, jnp.maximum(visible.sum(), 1))
+    pixel_of_rank = jnp.zeros_like(pixels).at[places].set(pixels, mode="drop")
+    count = jnp.maximum(visible.sum(dtype=jnp.int32), 1)
+    drawn = jax.random.randint(key, mask.shape, 0, count, jnp.int32)
     colours = jnp.where(mask[..., None], image, 0).reshape(-1, image.shape[-1])
     return colours[pixel_of_rank[drawn]]

@@ -1,6 +1,7 @@
 """Files for removals, made from held-out images: calibrations, and images to sample from."""
 
 import dataclasses
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ from lmjax.models.calibrations import weights_of
 from lmjax.models.loading import load_spec
 from lmjax.removals import Calibrated, Samples, calibration, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
-from lmjax.removals.samples import KIND, source_of, write_images
-from lmjax.studies.samples import read_sample
+from lmjax.removals.samples import KIND, Origin, origin_of, write_images
+from lmjax.studies.samples import Sample, read_sample
 
 # Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
 _CELLS = (5, 10, 22, 71)
@@ -75,7 +76,7 @@ def fit_calibration(
     variants = check_whole("variants", variants, least=1)
     seed = check_whole("seed", seed, least=0)
     classifier = load_spec(model) if isinstance(model, str) else model
-    source, shown = _read(source, classifier, images)
+    origin, shown = _read(source, classifier, images)
     masks = np.concatenate(
         [_masks(shown.shape[1:3], variants, (seed, image)) for image in range(len(shown))]
     )
@@ -91,9 +92,10 @@ def fit_calibration(
         removal=removal,
         seed=seed,
         weights_sha256=weights_of(classifier),
-        source=source_version(source),
+        source=origin.source,
         images=len(shown),
         variants=variants,
+        hashes=origin.hashes,
     )
     assert isinstance(found, Calibrated)
     found = dataclasses.replace(found, fitted=fitted)
@@ -124,31 +126,54 @@ def write_samples(
     images = check_whole("images", images, least=Samples.draws)
     array_file.check_path(path, KIND)
     classifier = load_spec(model) if isinstance(model, str) else model
-    source, shown = _read(source, classifier, images)
-    write_images(path, shown, source=source_version(source))
+    origin, shown = _read(source, classifier, images)
+    write_images(path, shown, origin=origin)
 
 
-def check_held_out(names: Iterable[str], source: Any) -> None:
-    """Raises ValueError for files that were made from the images to be judged.
+class HeldOut:
+    """The images that files of removals were made from, which are not to be judged.
 
     Args:
       names: of removals.
       source: of the images to be judged.
+
+    Raises:
+      ValueError: a file that was made from this source.
     """
-    for name in names:
-        if _made_from(name) == source_version(source):
+
+    def __init__(self, names: Iterable[str], source: Any):
+        self._names: dict[str, str] = {}
+        for name in names:
+            origin = _origin(name)
+            if origin is not None and origin.source == source_version(source):
+                raise ValueError(
+                    f"the file of removal {name} was made from this source; judge it on other "
+                    "images, or make another with `lmjax data`"
+                )
+            self._names |= dict.fromkeys(origin.hashes if origin else (), name)
+
+    def check(self, sample: Sample) -> None:
+        """Raises ValueError for an image that a file was made from, by way of another source."""
+        if self._names and (name := self._names.get(_hash(sample.image))):
             raise ValueError(
-                f"the file of removal {name} was made from this source; judge it on other images, "
-                "or make another with `lmjax data`"
+                f"the file of removal {name} was made from this image too; judge it on others"
             )
 
 
-def _made_from(name: str) -> str | None:
-    """Returns the version of the source that the file of a removal was made from, if it says so."""
+def _origin(name: str) -> Origin | None:
+    """Returns what the file of a removal was made from, if it says so."""
     base, file = registry.check_name(name)
     if base == "samples":
-        return source_of(str(file))
-    return getattr(getattr(registry.prototype(name), "fitted", None), "source", None)
+        return origin_of(str(file))
+    fitted = getattr(registry.prototype(name), "fitted", None)
+    source = getattr(fitted, "source", None)
+    return None if source is None else Origin(source, getattr(fitted, "hashes", ()))
+
+
+def _hash(image: np.ndarray) -> str:
+    """Returns a short hash of an image's pixels and shape."""
+    content = repr((image.shape, image.dtype.str)).encode() + image.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def files(settings: Iterable[Any]) -> dict[str, str | None]:
@@ -162,15 +187,16 @@ def files(settings: Iterable[Any]) -> dict[str, str | None]:
     return registry.file_hashes(each for each in values if isinstance(each, str))
 
 
-def _read(source: Source | str, classifier: Any, images: int) -> tuple[Any, np.ndarray]:
-    """Returns the opened source, and its first images as a network sees them."""
+def _read(source: Source | str, classifier: Any, images: int) -> tuple[Origin, np.ndarray]:
+    """Returns the first images of a source as a network sees them, and where they come from."""
     images = check_whole("images", images, least=1)
     if isinstance(source, str):
         source = open_source(source, length=images)
     if len(source) < images:
         raise ValueError(f"images must be at most {len(source)}, those of the source; got {images}")
-    read = (read_sample(source, index).image for index in range(images))
-    return source, np.stack([classifier.preprocessing(image) for image in read])
+    read = [read_sample(source, index).image for index in range(images)]
+    origin = Origin(source_version(source), tuple(map(_hash, read)))
+    return origin, np.stack([classifier.preprocessing(image) for image in read])
 
 
 def _masks(shape: tuple[int, ...], variants: int, seed: tuple[int, ...]) -> np.ndarray:

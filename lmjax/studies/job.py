@@ -24,7 +24,7 @@ from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.keys import fingerprint
 from lmjax.models import load
 from lmjax.models.calibrations import check_calibrations, weights_of
-from lmjax.studies.held_out import check_held_out, files
+from lmjax.studies.held_out import HeldOut, files
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.labels import check_classes
 from lmjax.studies.run_folder import Range, ranges
@@ -101,7 +101,7 @@ class Job:
         study.check(self.networks)
         self._files = files(row_settings(study).values())
         check_calibrations(self._files, self.networks)
-        check_held_out(self._files, source)
+        self._held_out = HeldOut(self._files, source)
         self.images = _check_images(images, source)
         self.shards = ranges(self.images, self.images_per_shard)
 
@@ -132,7 +132,12 @@ class Job:
 
     def read(self, images: Sequence[int]) -> Samples:
         """Reads images."""
-        return _gather({i: functools.partial(read_sample, self.source, i) for i in images})
+        return _gather({i: functools.partial(self._read, i) for i in images})
+
+    def _read(self, image: int) -> Sample:
+        sample = read_sample(self.source, image)
+        self._held_out.check(sample)
+        return sample
 
     @contextlib.contextmanager
     def reading(self, shards: list[Range]) -> Iterator[Iterator[tuple[Range, Samples]]]:
@@ -144,9 +149,7 @@ class Job:
         with ThreadPoolExecutor(1) as reader:
 
             def submit(images: Range) -> dict[int, Callable[[], Sample]]:
-                return {
-                    i: reader.submit(read_sample, self.source, i).result for i in range(*images)
-                }
+                return {i: reader.submit(self._read, i).result for i in range(*images)}
 
             def batches():
                 coming = submit(shards[0]) if shards else {}

@@ -210,16 +210,28 @@ def number_of_classes(rows: pa.Table) -> int:
     return 1 + max(int(pc.call_function("max", [rows.column(name)]).as_py()) for name in columns)
 
 
+def where_correct(rows: pa.Table) -> pa.Table:
+    """Selects the rows of images that are classified correctly when nothing is removed, if any."""
+    return rows.filter(equal(rows.column("whole_prediction"), rows.column("label")))
+
+
 def correctly_classified(rows: pa.Table) -> pa.Table:
     """Selects the rows of images that are classified correctly when nothing is removed.
 
     Raises:
       ValueError: there are none.
     """
-    rows = rows.filter(equal(rows.column("whole_prediction"), rows.column("label")))
+    rows = where_correct(rows)
     if rows.num_rows == 0:
         raise ValueError("no image is classified correctly: there is no accuracy to lose")
     return rows
+
+
+def ranks(values: Sequence[float]) -> list[int | None]:
+    """Ranks values, 1 for the highest; None for NaN, which has no place among the others."""
+    return [
+        None if np.isnan(value) else 1 + sum(other > value for other in values) for value in values
+    ]
 
 
 def paired_differences(

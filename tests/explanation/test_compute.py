@@ -1,6 +1,7 @@
 """`lmjax.explain`: what it computes, what it writes, what it refuses."""
 
 import dataclasses
+import importlib.util
 import inspect
 import json
 
@@ -17,6 +18,7 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.classes import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
+from tests.support.optional import OF_OPENCV
 
 FAST = {
     **{"model": "resnet18_digits", "num_samples": 40, "segmenter": "grid"},
@@ -220,6 +222,22 @@ def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     np.testing.assert_allclose(attribution.scores, expected, rtol=1e-5)
     assert "grey" in explanation.summary()
     assert list(json.loads((tmp_path / "a.json").read_text())["results"]) == ["bright/grey"]
+
+
+def test_fills_are_names_like_others(any_size):
+    fills = ["ring", "harmonic", "noisy_linear", "histogram", "samples", "biharmonic"]
+    fills += OF_OPENCV if importlib.util.find_spec("cv2") else ()
+    found = lmjax.explain(
+        "photograph:chelsea",
+        model=any_size,
+        method="leave_one_out",
+        removal=fills,
+        segmenter="grid",
+        n_segments=4,
+    )
+    scores = np.stack([found["leave_one_out", name].attribution.scores for name in fills])
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores.round(9), axis=0)) == len(fills)
 
 
 def test_classes_by_name_and_number(classifier):

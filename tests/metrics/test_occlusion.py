@@ -41,6 +41,33 @@ def test_area_of_a_part_is_its_mean_height():
     assert occlusion_area(curve([0, 0.1, 0.4], [1, 0.6, 0.2])) == pytest.approx(0.2 / 0.4)
 
 
+# Curves of ResNet-50 over the mean share of pixels removed, and their areas, as Bluecher et al.
+# publish them (github.com/bluecher31/pixel-flipping, data/df_pf_max_f.csv): 25 superpixels with
+# "ColorHistogram", and 5000 with "ConstantValueImputer", which end at 89% of the pixels.
+PUBLISHED = [
+    """
+    0 .79862977, .04008929 .77886699, .07993151 .76581338, .11989318 .73577749, .19958353 .71531697,
+    .23935547 .68301847, .27979114 .68496955, .36021445 .60715131, .48030645 .51640038,
+    .6011469 .43299781, .7610808 .35833102, 1 .02712701
+    """,
+    """
+    0 .8902086, 1.68606505e-4 .88973056, 5.08011798e-4 .89327993, 1.02578922e-3 .89503801,
+    1.88855230e-3 .90088571, 3.46161511e-3 .89125858, 6.61969866e-3 .88256825,
+    1.22596460e-2 .87920414, 2.26915258e-2 .84834638, 4.19832191e-2 .8047102,
+    7.74590774e-2 .73769797, 1.42670068e-1 .60063599, 2.62761612e-1 .44305971,
+    4.83765745e-1 .12615697, 8.89398584e-1 .0348628
+    """,
+]
+
+
+@pytest.mark.parametrize(("points", "area"), [*zip(PUBLISHED, (0.4917920368, 0.2650477028))])
+def test_areas_are_those_that_are_published(points, area):
+    """Their areas are not divided by the width; ours are."""
+    fractions, values = np.array([pair.split() for pair in points.split(",")], float).T
+    found = occlusion_area(curve(fractions, values)) * fractions[-1]
+    assert found == pytest.approx(area, abs=1e-7)
+
+
 def test_gain_is_lerf_minus_morf_for_each_target():
     lerf = curve([0, 0.75, 1], [[1, 0.8, 0], [0.5, 0.5, 0.5]], (0, 3))
     morf = curve([0, 0.25, 1], [[1, 0.2, 0], [0.5, 0.1, 0.5]], (0, 3))

@@ -136,6 +136,7 @@ def test_it_is_what_the_removal_inside_is():
         (LOGITS, CLASSES + 1, {}, "classes must hold ints from 0 to 3, got int64 from"),
         (LOGITS, CLASSES / 2, {}, "classes must hold ints"),
         (LOGITS, CLASSES, {"ridge": 0}, "ridge must be a finite number above 0"),
+        (LOGITS * 1e30, CLASSES, {}, "no calibration of logits was found: .*too large"),
     ],
 )
 def test_bad_fits_are_errors(logits, classes, options, message):

@@ -85,6 +85,27 @@ def test_every_pixel_is_within_the_tolerance_of_the_direct_solution(filled, name
     np.testing.assert_array_equal(filled[name][mask], IMAGE[mask])
 
 
+def test_noisy_linear_is_the_direct_solution_plus_the_noise_of_its_key():
+    image, key = 0.3 + 0.4 * IMAGE, jax.random.key(5)
+    filled = visible.noisy_linear(image, jnp.asarray(PATCHES), key)
+    noise = 0.01 * jax.random.normal(key, image.shape, jnp.float32)
+    expected = direct(image, PATCHES) + noise
+    hidden = ~PATCHES
+    assert abs(filled - expected)[hidden].max() < visible.TOLERANCE
+
+
+def test_the_worst_case_at_the_size_of_imagenet_is_solved_within_the_iterations():
+    """Between two opposite corners nothing is known: their resistance is the largest there is."""
+    size = 224
+    mask = np.zeros((size, size), bool)
+    mask[0, 0] = mask[-1, -1] = True
+    image = np.broadcast_to(
+        np.linspace(0, 1, size, dtype=np.float32)[:, None, None], (size, size, 1)
+    )
+    filled = jax.jit(visible.harmonic)(image, mask)
+    assert abs(filled - direct(image, mask)).max() < visible.TOLERANCE
+
+
 @pytest.mark.parametrize("shape", [(1, 9), (2, 3), (7, 8)])
 def test_images_of_any_size(shape):
     image = RNG.random((*shape, 2)).astype(np.float32)

@@ -10,6 +10,7 @@ import pytest
 import lmjax
 from lmjax import removals
 from lmjax.removals import visible
+from lmjax.removals.removal import declared
 from lmjax.training import augmentation
 from tests.support.optional import marked
 from tests.support.small_classifier import small_classifier
@@ -102,17 +103,48 @@ def test_histogram_draws_whole_colours_as_often_as_they_are_visible():
     np.testing.assert_allclose(beside, np.square(expected), atol=0.02)
 
 
-@pytest.mark.parametrize("name", ALL)
+def painting_without_hidden():
+    """Names of all removals that paint and promise not to read hidden pixels."""
+    segments = np.zeros((H, W), int)
+    made = {
+        name: removals.make(name, key=KEY, segments=segments)
+        for name in removals.names()
+        if removals.paints(name)
+    }
+    return [name for name, removal in made.items() if not declared(removal, "reads_hidden")]
+
+
+def darkest(images, masks):
+    """A fill in NumPy: the darkest colour that is visible."""
+    pairs = zip(images, masks)
+    return np.stack([np.where(mask[..., None], image, image[mask].min()) for image, mask in pairs])
+
+
+MADE = {
+    "calibrated": lambda: removals.Calibrated(removals.make("ring"), jnp.eye(4), jnp.ones(4)),
+    "several draws": lambda: lmjax.Fill(visible.histogram, key=KEY, draws=3),
+    "black box": lambda: lmjax.Fill(lmjax.black_box(darkest)),
+}
+
+
+@pytest.mark.parametrize("name", [*marked(painting_without_hidden()), *MADE])
 def test_hidden_pixels_are_never_read(name):
     dirty, masks = IMAGE.copy(), MASKS.copy()
     masks[:, 5:9, 2:6] = False
     dirty[5:9, 2:6] = np.nan
     dirty[6, 3] = np.inf
-    predictor = lmjax.Predictor(small_classifier((H, W, C)), removals.make(name, key=KEY))
+    removal = MADE[name]() if name in MADE else removals.make(name, key=KEY)
+    predictor = lmjax.Predictor(small_classifier((H, W, C)), removal)
     clean = lmjax.evaluate(predictor, IMAGE, masks)
     np.testing.assert_array_equal(lmjax.evaluate(predictor, dirty, masks), clean)
     assert np.isfinite(clean).all()
-    np.testing.assert_array_equal(paint(name, dirty, masks), paint(name, IMAGE, masks))
+    if name not in MADE:
+        painted = (paint(name, image, masks, (0.5, 0.4, 0.3)) for image in (dirty, IMAGE))
+        np.testing.assert_array_equal(*painted)
+
+
+def test_all_fills_promise_it():
+    assert {*FILLS, "samples", "grey"} <= set(painting_without_hidden())
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -147,6 +147,22 @@ def test_samples_are_not_those_that_are_judged(calibrations, tmp_path):
         studies.run(study, TRAIN, images=1, output=tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["calibrated@{}/grey.npz", "samples@{}/samples.npz"])
+def test_an_image_that_comes_by_another_source_is_left_out(calibrations, tmp_path, name):
+    """The second is one that the file was made from; this source has another version."""
+
+    class Mixed(list):
+        version = "mixed"
+
+    mixed = Mixed([*data.DigitScenes("test", length=1), data.DigitScenes("train", length=2)[1]])
+    study = studies.SegmentRemoval(
+        removals=(name.format(calibrations),), orders=("random",), fractions=(0.0, 0.5)
+    )
+    with pytest.warns(UserWarning, match="1 of 2 images .* was made from this image too"):
+        rows = studies.run(study, mixed, output=tmp_path / "run", progress=False)
+    assert set(rows.column("image").to_pylist()) == {0}
+
+
 def test_variants_that_hide_nothing_are_left_as_they_are(calibrations, classifier, image):
     everything = np.ones((1, *image.shape[:2]), bool)
     found = lmjax.evaluate(

@@ -17,6 +17,7 @@ import pytest
 import lmjax
 from lmjax import studies
 from lmjax._utils import notices
+from lmjax.removals.registry import REGISTRY
 from lmjax.studies.run_folder import MANIFEST
 from lmjax.studies.runner import open_run
 from tests.studies import fakes
@@ -116,6 +117,44 @@ def test_a_black_box_that_fails_for_an_image_costs_that_image_alone(tmp_path):
     assert error["image"] == 2
     assert error["error"].startswith("ValueError: BlackBox(")
     assert error["error"].endswith("[1, 32, 32, 3]: no answer for this one")
+
+
+def raises_for(image):
+    def fill(images, masks):
+        if any(np.allclose(*(x[mask] for x in (each, image))) for each, mask in zip(images, masks)):
+            raise RuntimeError("no colour for this one")
+        return np.where(masks[..., None], images, 0.5)
+
+    return lmjax.Fill(lmjax.black_box(fill))
+
+
+def nan_for(image):
+    def fill(shown, mask, key):
+        same = jnp.where(mask[..., None], jnp.abs(shown - image), 0).max() < 1e-6
+        return jnp.where(same, jnp.nan, shown)
+
+    return lmjax.Fill(fill)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(raises_for, "no colour for this one"), (nan_for, "holds NaN or infinity")],
+)
+def test_a_fill_that_fails_for_an_image_costs_that_image_alone(tmp_path, make, message):
+    source = fakes.Source(3)
+    second = source[1]["image"] / np.float32(255)
+    options = {"orders": ("random",), "grid_size": 16, "fractions": (0.0, 0.5)}
+    lmjax.removals.register("brittle", lambda: make(second), description="test")
+    try:
+        study = studies.SegmentRemoval(removals=("brittle",), **options)
+        with pytest.warns(UserWarning, match="1 of 3 images could not be evaluated"):
+            table = run(tmp_path, source, study)
+    finally:
+        REGISTRY.unregister("brittle")
+    assert set(table.column("image").to_pylist()) == {0, 2}
+    (error,) = studies.errors(tmp_path)
+    assert (error["image"], error["id"]) == (1, "fake/1")
+    assert message in error["error"]
 
 
 def errors_of(out):

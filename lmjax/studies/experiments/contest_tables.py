@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax.metrics.occlusion import mean_height
+from lmjax.studies.figures import group_rows
 from lmjax.studies.measurements import measurements
 from lmjax.studies.statistics import (
     Group,
@@ -17,6 +18,8 @@ from lmjax.studies.statistics import (
     means,
     number_of_classes,
     paired_differences,
+    ranks,
+    where_correct,
 )
 
 Found = dict[tuple[str, str], dict[str, np.ndarray]]
@@ -29,6 +32,8 @@ def summarise(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     curves = _survival(_part(rows, "random"), found)
     holes = _leaks(_part(rows, "shape"), found)
     _explanations(_part(rows, "lime"), found)
+    if not found:
+        correctly_classified(rows)  # raises: only the part "random" looks at other images
     costs = measurements(rows)
     of_removals = [({"network": n, "removal": r}, each) for (n, r), each in found.items()]
     tables = {
@@ -88,9 +93,9 @@ def _statistics(group: Group) -> dict[str, np.ndarray]:
 def _leaks(rows: pa.Table, found: Found) -> list[dict[str, Any]]:
     """Adds accuracies without the object, or its swapped mask, to `found`; returns curves."""
     holes = []
-    if rows.num_rows == 0:
+    if rows.num_rows == 0:  # without the part it has no columns
         return holes
-    for group in groups(correctly_classified(rows), ("network", "removal", "hole")):
+    for group in groups(where_correct(rows), ("network", "removal", "hole")):
         correct = group.matrix("correct", "margin")
         accuracies = bootstrap(len(correct)).means(correct)
         _statistics_of(found, group)[f"{group.key['hole']}_removed"] = accuracies.mean(axis=1)
@@ -104,7 +109,7 @@ def _explanations(rows: pa.Table, found: Found) -> None:
     """Adds what LIME finds, and gains by judge, to `found`."""
     if rows.num_rows == 0:
         return
-    for group in groups(correctly_classified(rows), ("network", "removal", "judge")):
+    for group in groups(where_correct(rows), ("network", "removal", "judge")):
         localised = {name: group.matrix(name, "label")[:, 0] for name in ("alignment", "iou")}
         gains = {f"gain_{group.key['judge']}": group.matrix("gain", "label")[:, 0]}
         _statistics_of(found, group).update(means({**localised, **gains}))
@@ -118,10 +123,12 @@ def _with_costs(
     timed = ("milliseconds", "milliseconds_low", "milliseconds_high", "first_call_seconds")
     table = []
     for key, statistics in of_removals:
-        rivals = [each for other, each in of_removals if other["network"] == key["network"]]
-        row = dict(key)
-        if "r_oms" in statistics:
-            row["rank"] = 1 + sum(each["r_oms"][0] > statistics["r_oms"][0] for each in rivals)
         cost = by_key.get((key["network"], key["removal"]))
-        table.append(row | estimates(statistics) | ({n: cost[n] for n in timed} if cost else {}))
+        row = {"rank": None} if "r_oms" in statistics else {}
+        row = {**key, **row, **estimates(statistics)}
+        table.append(row | ({n: cost[n] for n in timed} if cost else {}))
+    for rivals in group_rows(table, "network").values():
+        scored = [row for row in rivals if "r_oms" in row]
+        for row, rank in zip(scored, ranks([row["r_oms"] for row in scored]), strict=True):
+            row["rank"] = rank
     return table

@@ -26,7 +26,13 @@ from lmjax.studies.about import About
 from lmjax.studies.figures import Rows, by_network, dots, group_rows, layer_masking_first
 from lmjax.studies.images import ImageBatch, geometry
 from lmjax.studies.settings import check_removals
-from lmjax.studies.statistics import bootstrap, estimates, groups, paired_differences
+from lmjax.studies.statistics import (
+    bootstrap,
+    estimates,
+    groups,
+    paired_differences,
+    ranks,
+)
 from lmjax.studies.study import Study
 
 OWN = "own"
@@ -249,8 +255,8 @@ def _binary_methods() -> tuple[str, ...]:
 def _ranked(rows: Rows) -> Rows:
     """Adds each method's rank by IDSDS among those of its judge."""
     for rivals in group_rows(rows, "network", "removal").values():
-        for row in rivals:
-            row["rank"] = 1 + sum(other["idsds"] > row["idsds"] for other in rivals)
+        for row, rank in zip(rivals, ranks([row["idsds"] for row in rivals]), strict=True):
+            row["rank"] = rank
     return rows
 
 

@@ -157,6 +157,32 @@ def test_one_row_for_each_removal_and_paired_differences(rows):
     assert [ax.get_xscale() for ax in figures["a cost"].axes] == ["log"] * 3
 
 
+def test_where_no_segment_is_removed_there_is_neither_area_nor_rank():
+    study = RemovalContest(
+        removals=SMALL.removals,
+        parts=("random",),
+        n_segments=(4,),
+        segmenter="grid",
+        fractions=(0, 0.01),
+    )
+    table = study.tables(table_of(study.rows(batch_of(IMAGES))))["removals"]
+    assert [row["rank"] for row in table] == [None, None]
+    assert all(np.isnan(row["r_oms"]) for row in table)
+
+
+def test_images_that_are_not_classified_correctly_cost_the_parts_that_need_them_alone(rows):
+    wrong = [row | {"label": 1 - row["whole_prediction"]} for row in rows]
+    table = pa.Table.from_pylist(wrong).replace_schema_metadata({b"measured": b"[]"})
+    tables = SMALL.tables(table)
+    assert {row["rank"] for row in tables["removals"]} == {1, 2}
+    assert "shape" not in tables
+    assert not {"object_removed", "alignment"} & set(tables["removals"][0])
+    assert set(SMALL.figures(tables)) == {"a survival"}
+    shape = table.filter(pa.compute.equal(table.column("part"), "shape"))
+    with pytest.raises(ValueError, match="no image is classified correctly"):
+        SMALL.tables(shape)
+
+
 def test_networks_that_differ_in_their_seed_have_one_row_for_each_removal(rows):
     both = [row | {"network": name} for name in ("b0", "b1") for row in rows]
     tables = SMALL.tables(table_of(both, measured("b0") + measured("b1", 2)))
