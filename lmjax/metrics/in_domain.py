@@ -1,7 +1,8 @@
 """Metrics for networks that were fine-tuned with the removal that judges: IDSDS, F-Fidelity.
 
 Nothing here trains: `lmjax train --augmentations patches:REMOVAL` shows a network images with parts
-removed. A judge is in-domain where the predictor's network was trained with its removal.
+removed. A judge is in-domain where the predictor's network was trained with its removal, in amounts
+like those that the judge removes.
 """
 
 import dataclasses
@@ -116,9 +117,9 @@ def f_fidelity(
     """Computes F-Fidelity, mean drops of the output without random parts of the explanation.
 
     Each of the regions of highest score is removed with probability `share`, or with a smaller one
-    where that would remove more than `most` of all regions on average, the share that the network
-    was fine-tuned with. The same is done with the other regions. With `most=1`, of a network that
-    was not fine-tuned, it is R-Fidelity.
+    where that would remove more than `most` of all regions on average; in the paper the network was
+    fine-tuned with parts of this share removed. The same is done with the other regions. With
+    `most=1`, of a network that was not fine-tuned, it is R-Fidelity.
 
     Cost: 2 `num_samples` evaluations of each size, and one of the whole image.
 

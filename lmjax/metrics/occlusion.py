@@ -190,7 +190,8 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
       A number, or `[T]` for T targets.
 
     References:
-      Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code.
+      Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code, which
+      does not divide the area of a curve that ends before 1.
     """
     check_curve("curve", curve)
     return mean_height(curve.fractions, curve.values)[()]

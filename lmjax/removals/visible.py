@@ -85,6 +85,10 @@ def histogram(image: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
       image: `[H, W, C]`.
       mask: `[H, W]`.
       key: of the draws, with replacement.
+
+    References:
+      After the histogram imputer of Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), which
+      paints all hidden pixels in one colour, drawn from the whole image's histogram.
     """
     visible = mask.reshape(-1)
     rank = jnp.cumsum(visible, dtype=jnp.int32) - 1

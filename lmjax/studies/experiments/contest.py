@@ -14,7 +14,7 @@ from lmjax._utils.checks import check_choice, check_choices, check_whole, set_pl
 from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
 from lmjax._utils.summary import brief
-from lmjax.evaluation.outputs import Output
+from lmjax.evaluation.outputs import Output, predicted_classes
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.metrics.occlusion import mean_height, step_counts
@@ -46,7 +46,8 @@ class RemovalContest(Study):
     which all removals share: R-OMS, unchanged predictions, entropy of predicted classes, accuracy.
     "shape" removes the object as the shape study does: an accuracy that is left comes from the
     shape of the hole. "lime" explains under each removal and measures alignment and IoU with the
-    object, and the symmetric relevance gain under each judge. "shape" and "lime" need object masks,
+    object, and under each judge the symmetric relevance gain and for how long the prediction stays
+    while the top segments are removed. "shape" and "lime" need object masks,
     and their results are of images that are classified correctly as they are.
 
     Milliseconds a variant are measured once for a run on one of its images, and are not among the
@@ -69,9 +70,9 @@ class RemovalContest(Study):
       objective: for "lime", what is explained of the predicted class: probability, logit, or
         margin, the logit minus the highest of the others.
       top: for "lime", how many squares are compared with the object.
-      judges: for "lime", under which removals the gain is measured: "own", that of the explanation,
+      judges: for "lime", under which removals segments are removed: "own", that of the explanation,
         or a removal's name.
-      steps: for "lime", points of the curves behind the gain.
+      steps: for "lime", points of the curves behind the gain and the predictions that stay.
 
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654): R-OMS and the gain
@@ -97,7 +98,10 @@ class RemovalContest(Study):
             *("r_oms", "unchanged", "accuracy", "entropy", "swapped_removed", "alignment"),
             *("iou", "gain_own", "gain_layer", "gain_grey", "probability"),
         ),
-        lower=("rank", "object_removed", "milliseconds", "first_call_seconds"),
+        lower=(
+            *("rank", "object_removed", "milliseconds", "first_call_seconds"),
+            *("top_removed_own", "top_removed_layer", "top_removed_grey"),
+        ),
         columns={
             "r_oms": "R-OMS",
             "object_removed": "accuracy without the object",
@@ -105,6 +109,9 @@ class RemovalContest(Study):
             "gain_own": "relevance gain, segments removed as explained",
             "gain_layer": "relevance gain under layer masking",
             "gain_grey": "relevance gain under grey",
+            "top_removed_own": "unchanged without the top segments, removed as explained",
+            "top_removed_layer": "unchanged without the top segments, under layer masking",
+            "top_removed_grey": "unchanged without the top segments, under grey",
             "milliseconds": "milliseconds a variant",
             "first_call_seconds": "seconds of the first call",
             "n_segments": "segments asked for",
@@ -240,23 +247,30 @@ class RemovalContest(Study):
         for network in batch.networks:
             scores = self._lime.explain(batch, network, self.removals)
             found = self._lime.localisation(batch, network, scores)
-            gains = {judge: self._gains(batch, network, judge, scores) for judge in self.judges}
+            judged = {judge: self._judged(batch, network, judge, scores) for judge in self.judges}
             predictions = batch.predictions(
                 network, batch.whole_logits(network), np.arange(len(scores))
             )
             for (r, removal), judge in itertools.product(enumerate(self.removals), self.judges):
                 about = {"removal": removal, "judge": judge}
-                for row, of_image, gain in zip(predictions, found, gains[judge][r], strict=True):
-                    yield {**row, **about, **of_image[r], "gain": gain}
+                for row, of_image, answers in zip(
+                    predictions, found, judged[judge][r], strict=True
+                ):
+                    yield {**row, **about, **of_image[r], **answers}
 
-    def _gains(
+    def _judged(
         self, batch: ImageBatch, network: str, judge: str, scores: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Returns the symmetric relevance gain of each removal's explanations, `[R, M]`."""
+    ) -> list[list[dict[str, float]]]:
+        """Removes segments as each removal's explanations rank them, of each image.
+
+        Returns:
+          For each removal and image `gain`, the symmetric relevance gain, and `top_removed`, the
+          area under unchanged predictions while the most relevant segments go first.
+        """
         segments = self._lime.segments(batch, network)
         columns = power_of_two(int(segments.max()) + 1)
         under = self.removals if judge == OWN else [judge] * len(self.removals)
-        gains = []
+        target, found = batch.whole_predictions(network), []
         for r, removal in enumerate(under):
             curves = [
                 _flipped(each, labels, columns, self.steps)
@@ -266,12 +280,14 @@ class RemovalContest(Study):
             image_of = np.repeat(np.arange(len(curves)), [len(keep) for keep, _ in curves])
             logits = batch.coalition_logits(network, removal, segments, keep, image_of)
             kept = np.array(self._kept(batch, network, logits, image_of))
-            areas = [
-                mean_height(shares, kept[image_of == i].reshape(shares.shape))
-                for i, (_, shares) in enumerate(curves)
-            ]
-            gains.append([lerf - morf for morf, lerf in areas])
-        return np.array(gains)
+            same = predicted_classes(logits) == target[image_of]
+            answers = []
+            for i, (_, shares) in enumerate(curves):
+                heights = np.stack([kept, same])[:, image_of == i].reshape(2, *shares.shape)
+                (morf, lerf), (top, _) = mean_height(shares, heights)
+                answers.append({"gain": lerf - morf, "top_removed": top})
+            found.append(answers)
+        return found
 
     def measure(self, batch: ImageBatch) -> list[dict[str, Any]]:
         """Measures milliseconds a variant, of coalitions of squares, half of them hidden.

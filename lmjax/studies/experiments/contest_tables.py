@@ -106,13 +106,17 @@ def _leaks(rows: pa.Table, found: Found) -> list[dict[str, Any]]:
 
 
 def _explanations(rows: pa.Table, found: Found) -> None:
-    """Adds what LIME finds, and gains by judge, to `found`."""
+    """Adds what LIME finds, and what judges say of it, to `found`."""
     if rows.num_rows == 0:
         return
     for group in groups(where_correct(rows), ("network", "removal", "judge")):
         localised = {name: group.matrix(name, "label")[:, 0] for name in ("alignment", "iou")}
-        gains = {f"gain_{group.key['judge']}": group.matrix("gain", "label")[:, 0]}
-        _statistics_of(found, group).update(means({**localised, **gains}))
+        judged = {
+            f"{name}_{group.key['judge']}": group.matrix(name, "label")[:, 0]
+            for name in ("gain", "top_removed")
+            if name in group.columns  # rows of earlier versions have the gain alone
+        }
+        _statistics_of(found, group).update(means({**localised, **judged}))
 
 
 def _with_costs(

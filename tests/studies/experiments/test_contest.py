@@ -99,6 +99,15 @@ def test_shape_and_lime_are_those_of_their_studies(rows):
         assert len(fakes.pick(rows, part="lime", **about)) == len(SMALL.judges)
 
 
+def unchanged_area(predictor, image, scores, segments):
+    """Oracle: squares of one size go one by one; trapezoids of whether the class is the same."""
+    order = np.argsort(-scores, kind="stable")
+    masks = np.stack([~np.isin(segments, order[: 4 * k]) for k in range(5)])  # 16 squares, 4 steps
+    classes = np.asarray(evaluate(predictor, image, masks)).argmax(axis=1)
+    same = classes == classes[0]
+    return (same[1:] + same[:-1].astype(float)).mean() / 2
+
+
 def test_gains_are_those_of_the_metric(rows):
     batch = batch_of(IMAGES)
     scores = LimeQuality(removals=SMALL.removals, num_samples=24, grid_size=8).explain(
@@ -113,6 +122,9 @@ def test_gains_are_those_of_the_metric(rows):
         )
         (row,) = fakes.pick(rows, part="lime", image=i, removal=removal, judge="black")
         assert row["gain"] == pytest.approx(wanted, abs=1e-5)
+        assert row["top_removed"] == pytest.approx(
+            unchanged_area(predictor, image, scores[i][r], segments[i])
+        )
     for row in fakes.pick(rows, part="lime", removal="black", judge="own"):
         (judged,) = fakes.pick(
             rows, part="lime", removal="black", judge="black", image=row["image"]
