@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,8 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str 
       argument: what the caller's argument is called, for the error.
 
     Returns:
-      The name, and the depth or the path of the file; None where there is neither.
+      The name, and the depth or the path of the file, in which `~` stands for the home folder;
+      None where there is neither.
 
     Raises:
       ValueError: another name, a depth for a removal that has none, or no file for one that needs
@@ -170,7 +172,7 @@ def check_name(name: str, *, argument: str = "removal") -> tuple[str, int | str 
     if takes_file(base):
         if not depth and (at or base in _NEED_FILE):
             raise ValueError(f"{argument} {base} needs a file, as in {base}@FILE")
-        return base, depth or None
+        return base, os.path.expanduser(depth) or None
     is_name = depth[:1].isalpha() or depth[:1] == "_"
     if at and not ((depth.isdecimal() or is_name) and _has_depth(base)):
         examples = ", ".join(f"{each}@2" for each in names() if _has_depth(each))

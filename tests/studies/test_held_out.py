@@ -103,6 +103,12 @@ def test_samples_are_the_preprocessed_images(calibrations, classifier, image, ma
     )
 
 
+def test_a_tilde_stands_for_the_home_folder(calibrations, monkeypatch):
+    monkeypatch.setenv("HOME", str(calibrations))
+    found = removals.make("calibrated@~/grey.npz")
+    np.testing.assert_array_equal(found.matrix, read_calibrated(calibrations / "grey.npz").matrix)
+
+
 @pytest.mark.parametrize("name", ["calibrated@{}/grey.npz", "samples@{}/samples.npz"])
 def test_studies_and_explanations_take_them(calibrations, tmp_path, name):
     name = name.format(calibrations)
