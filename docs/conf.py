@@ -40,7 +40,7 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [
     ("py:.*", r"(?!lmjax\.).*"),  # names of other libraries, of which no index is here
-    ("py:.*", r"lmjax\.(\w+\.)+(Drawn|InputImage|InstalledWeights|Record|Scenes|Shares|Spending)"),
+    ("py:.*", r"lmjax\.(\w+\.)+(InputImage|InstalledWeights|Record|Saved|Scenes|Shares|Spending)"),
 ]
 
 html_theme = "furo"

@@ -1,4 +1,4 @@
-"""Functions inside of traced functions."""
+"""Parts of traced functions: functions inside of them, and single operations."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +19,14 @@ def _among(values: Sequence[Any]) -> Iterator[jex.Jaxpr]:
             yield value
         elif isinstance(value, tuple | list):
             yield from _among(value)
+
+
+def bind(jaxpr: jex.Jaxpr, equation: jex.JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
+    """Runs one operation of a traced function on arrays of the shapes that were traced."""
+    values = {v: x for v, x in zip(equation.invars, arrays) if not isinstance(v, jex.Literal)}
+    results, info = equation.outvars, jaxpr.debug_info
+    alone = jex.Jaxpr((), list(values), results, [equation], debug_info=info)
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*values.values())
 
 
 def primitives(jaxpr: jex.Jaxpr) -> Iterator[str]:

@@ -83,7 +83,6 @@ def evaluated(variants: int) -> None:
 
 
 def _tqdm() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where a notebook lacks widgets, bars are text
+    with warnings.catch_warnings(action="ignore"):  # where a notebook lacks widgets, bars are text
         from tqdm.auto import tqdm
     return tqdm

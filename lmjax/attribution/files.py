@@ -26,7 +26,7 @@ def write(result: Any, path: str | os.PathLike) -> Path:
     """Writes a result; see `Saved.save`."""
     arrays, values = ({n: getattr(result, n) for n in names} for names in _fields(type(result)))
     header = {**values, "record": result.record and dataclasses.asdict(result.record)}
-    samples = result.samples
+    samples = getattr(result, "samples", None)
     if samples is not None:
         header["samples"] = {name: getattr(samples, name) for name in _COUNTED}
         arrays |= {f"samples.{name}": getattr(samples, name) for name in _SAMPLES}
@@ -38,14 +38,12 @@ def write(result: Any, path: str | os.PathLike) -> Path:
 def read(cls: type[R], path: str | os.PathLike) -> R:
     """Reads a result; see `Saved.load`."""
     header, arrays = array_file.read(path, cls.KIND)
-    names, static = _fields(cls)
     try:
-        values: dict[str, Any] = {name: arrays.get(name) for name in names}
-        values |= {name: tuples(header[name]) for name in static}
+        values: dict[str, Any] = {name: tuples(header[name]) for name in _fields(cls)[1]}
         values["record"] = Record.from_json(header["record"])
         if "samples" in header:
             values["samples"] = _samples(header["samples"], arrays)
-        return cls(**values)
+        return cls(**arrays, **values)
     except (KeyError, TypeError) as error:
         raise array_file.damaged(path, cls.KIND, error) from error
 
@@ -58,9 +56,10 @@ def _fields(cls: Any) -> tuple[list[str], list[str]]:
 
 
 def _samples(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Samples:
-    sums = {name: arrays[f"sums.{name}"] for name in Sums._fields if f"sums.{name}" in arrays}
+    """Takes the arrays of samples out of those of a result."""
+    sums = {name: arrays.pop(f"sums.{name}") for name in Sums._fields if f"sums.{name}" in arrays}
     return Samples(
-        **{name: arrays[f"samples.{name}"] for name in _SAMPLES},
+        **{name: arrays.pop(f"samples.{name}") for name in _SAMPLES},
         **{name: tuples(header[name]) for name in _COUNTED},
         sums=Sums(**sums) if sums else None,
     )

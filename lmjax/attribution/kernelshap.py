@@ -18,7 +18,7 @@ from lmjax.attribution.budget import Cost
 from lmjax.attribution.draws import draws_of
 from lmjax.attribution.game import Game
 from lmjax.attribution.record import recorded
-from lmjax.attribution.regression import Fit, regression
+from lmjax.attribution.regression import regression
 from lmjax.attribution.sampling import Estimate, Samples, Sampling, run
 from lmjax.attribution.shapley import from_all_coalitions, from_drawn_coalitions, shapley_weights
 from lmjax.attribution.stopping import Until
@@ -151,27 +151,10 @@ def estimate_from_pairs(drawn: np.ndarray, values: np.ndarray, whole: np.ndarray
     values = values.astype(np.float64)
     single = shapley_kernel(num_segments)[[0, -1]].sum()
     weights = np.repeat([single / num_segments, (1 - single) / count], [num_segments, count])
-    fit = pair_regression(
-        np.concatenate([np.eye(num_segments, dtype=bool), drawn]),
-        values[1::2] - values[2::2],
-        whole - values[0],
-        weights,
-    )
+    keep = np.concatenate([np.eye(num_segments, dtype=bool), drawn])
+    # An equation v(z) - v(1 - z) = (2 z - 1) b for each pair.
+    fit = regression(2.0 * keep - 1, values[1::2] - values[2::2], weights, whole - values[0])
     only = slice(num_segments, None)  # the drawn pairs: the others are not random
     moved = fit.directions[only] * weights[only, None]
     residuals = fit.residuals[only] / (1 - fit.leverages[only, None])
     return Estimate(fit.scores, np.sqrt((residuals**2).T @ moved**2))
-
-
-def pair_regression(
-    keep: np.ndarray, differences: np.ndarray, total: np.ndarray, weights: np.ndarray
-) -> Fit:
-    """Finds the scores b with a given sum that minimise the weighted squares of d - (2 z - 1) b.
-
-    Args:
-      keep: `[P, S]` bool, z, one coalition of each pair.
-      differences: `[P, T]`, d, its value minus that of its complement.
-      total: `[T]`, the sum of the scores.
-      weights: `[P]`, above 0.
-    """
-    return regression(np.where(keep, 1.0, -1.0), differences, weights, total)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from lmjax import attribution
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_function, check_whole
 from lmjax._utils.notices import warn
 from lmjax._utils.registry import Registry
 from lmjax._utils.renamed import renamed
@@ -60,8 +60,7 @@ class Method:
     under: Literal["every", "blending", "none"] = "every"
 
     def __post_init__(self):
-        if not callable(self.function):
-            raise ValueError(f"function must be a function of images, got {brief(self.function)}")
+        check_function("function", self.function, "of images")
         check_choice("under", self.under, UNDER)
 
     @property
@@ -145,8 +144,7 @@ def get(name: str) -> Method:
 
 def _complete(name: str, function: Callable) -> Method:
     """Returns a function as a method, with the defaults of `register`."""
-    if not callable(function):
-        raise ValueError(f"method {name!r} must be a function of images, got {brief(function)}")
+    check_function(f"method {name!r}", function, "of images")
     samples = "num_samples" in inspect.signature(function).parameters
     return Method(
         function,

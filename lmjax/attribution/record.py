@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import html
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -57,20 +56,6 @@ class Record:
 
     def __hash__(self) -> int:
         return hash(Record)
-
-
-class Drawn:
-    """A result that notebooks show as text and, where it has one target, as a picture."""
-
-    target: Any
-    plot: Callable[..., Any]
-
-    def _repr_html_(self) -> str:
-        """Shows the result in notebooks."""
-        from lmjax import plots
-
-        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
-        return f"<pre>{html.escape(repr(self))}</pre>{shown}"
 
 
 def tuples(value: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lmjax._utils.summary import brief
+from lmjax._utils.checks import check_function
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
@@ -133,11 +133,8 @@ def run(
     Raises:
       ValueError: `previous` from another method, key, image or predictor, or with more samples.
     """
-    if until is not None and not callable(until):
-        raise ValueError(
-            "until must be a function of scores and standard errors, such as stable_ranking(5); "
-            f"got {brief(until)}"
-        )
+    if until is not None:
+        check_function("until", until, "of scores and standard errors, such as stable_ranking(5)")
     state = None if previous is None else _resume(previous, sampling, game, num_samples)
     for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):
         if state is None or stop > state[0].count:

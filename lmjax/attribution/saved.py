@@ -1,16 +1,21 @@
-"""What results of attribution methods have in common: files, and pictures in notebooks."""
+"""What results of attribution methods and curves have in common: files, and pictures."""
 
+import html
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
-
-from lmjax.attribution.record import Drawn
+from typing import Any, ClassVar, Self
 
 
-class Saved(Drawn):
-    """A result that is kept in one file, with the samples to go on from."""
+class Saved:
+    """A result that is kept in one file, with the samples to go on from where it has any.
+
+    Notebooks show it as text and, where it has one target, as a picture.
+    """
 
     KIND: ClassVar[str]
+    target: Any
+    plot: Callable[..., Any]
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
@@ -36,3 +41,10 @@ class Saved(Drawn):
         from lmjax.attribution import files
 
         return files.read(cls, path)
+
+    def _repr_html_(self) -> str:
+        """Shows the result in notebooks."""
+        from lmjax import plots
+
+        shown = "" if isinstance(self.target, tuple) else plots.as_html(self.plot().figure)
+        return f"<pre>{html.escape(repr(self))}</pre>{shown}"

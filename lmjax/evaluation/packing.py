@@ -35,10 +35,10 @@ class Counts(NamedTuple):
     full: np.ndarray
     costs: np.ndarray
 
-    def work(self, rows: np.ndarray, *, behind: int = 0) -> np.ndarray:
-        """Returns the work `[...]` of `[..., P]` rows, behind a seam or in all."""
-        whole = self.full @ self.costs.sum(axis=0)
-        return rows @ self.costs[behind:].sum(axis=0) / max(whole, 1)
+    def work(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the work `[...]` of `[..., P]` rows."""
+        costs = self.costs.sum(axis=0)
+        return rows @ costs / max(self.full @ costs, 1)
 
 
 class Room(NamedTuple):

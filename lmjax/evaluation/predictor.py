@@ -168,6 +168,5 @@ class Predictor:
     def tree_unflatten(cls, static, children):
         classifier, removal = children
         predictor = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
-        object.__setattr__(predictor, "classifier", classifier)
-        object.__setattr__(predictor, "removal", removal if static is None else static)
+        vars(predictor).update(classifier=classifier, removal=removal if static is None else static)
         return predictor

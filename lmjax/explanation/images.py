@@ -109,11 +109,7 @@ def _load_file(path: Path, classifier: Classifier) -> InputImage:
         )
     content = path.read_bytes()
     pixels = read_image(content, name=f"image {path}")
-    return _framed(path.name, pixels, classifier, sha256=_sha256(content))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return _framed(path.name, pixels, classifier, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _as_uint8(image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -31,6 +30,7 @@ class Coalitions(MaskFamily):
 
     segments: np.ndarray
     keep: np.ndarray
+    make = staticmethod(_paint)
 
     def __post_init__(self):
         segments = check_segments(self.segments)
@@ -63,11 +63,6 @@ class Coalitions(MaskFamily):
         """The label map `[H, W]`."""
         return self.segments
 
-    @property
-    def make(self) -> Callable:
-        """The function (label map, coalitions) -> masks."""
-        return _paint
-
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant shows, bool `[H, W]`."""
         return np.any(self.keep, axis=0)[self.segments]
@@ -85,6 +80,7 @@ class ImageCoalitions:
 
     segments: np.ndarray
     keep: np.ndarray
+    make = staticmethod(_paint)
 
     def __post_init__(self):
         segments, keep = np.asarray(self.segments), np.asarray(self.keep)
@@ -119,11 +115,6 @@ class ImageCoalitions:
     def shared(self) -> np.ndarray:
         """The label maps `[M, H, W]`."""
         return self.segments
-
-    @property
-    def make(self) -> Callable:
-        """The function (label map, coalitions) -> masks, of one image."""
-        return _paint
 
 
 def random_keep(

@@ -58,6 +58,22 @@ class MaskFamily:
         return _make(jax.tree.map(jnp.asarray, self.shared), chosen, make=self.make)
 
 
+def _identity(shared: None, rows: jax.Array) -> jax.Array:
+    """Returns masks that are their own rows."""
+    return rows
+
+
+def _within(ranks: jax.Array, ranges: jax.Array) -> jax.Array:
+    """Returns which pixels have a rank within each range, bool `[n, H, W]`."""
+    low, high = ranges.T[:, :, None, None]
+    return (ranks[None] >= low) & (ranks[None] < high)
+
+
+def _paint(segments: jax.Array, values: jax.Array) -> jax.Array:
+    """Gives the pixels `[n, H, W]` the values `[n, S]` of their segments."""
+    return values[:, segments]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Masks(MaskFamily):
     """Masks given as one array.
@@ -70,6 +86,7 @@ class Masks(MaskFamily):
     """
 
     array: np.ndarray
+    make = staticmethod(_identity)
 
     def __post_init__(self):
         checked = check_mask(self.array, np.shape(self.array)[1:], soft=self.soft)
@@ -84,11 +101,6 @@ class Masks(MaskFamily):
     def rows(self) -> np.ndarray:
         """The masks themselves."""
         return self.array
-
-    @property
-    def make(self) -> Callable:
-        """The function that returns rows as masks."""
-        return _identity
 
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant shows, bool `[H, W]`."""
@@ -174,6 +186,7 @@ class RankRanges(MaskFamily):
 
     ranks: np.ndarray
     ranges: np.ndarray
+    make = staticmethod(_within)
 
     def __post_init__(self):
         ranks, ranges = np.asarray(self.ranks), np.asarray(self.ranges)
@@ -199,11 +212,6 @@ class RankRanges(MaskFamily):
         """The ranks `[H, W]`."""
         return self.ranks
 
-    @property
-    def make(self) -> Callable:
-        """The function from ranks and ranges to masks."""
-        return _within
-
     def shown(self) -> np.ndarray:
         """Returns which pixels any variant shows, bool `[H, W]`."""
         low, high = np.unique(self.ranges, axis=0).T
@@ -227,6 +235,7 @@ class SoftCoalitions(MaskFamily):
     segments: np.ndarray
     degrees: np.ndarray
     soft = True
+    make = staticmethod(_paint)
 
     def __post_init__(self):
         segments = check_segments(self.segments)
@@ -256,11 +265,6 @@ class SoftCoalitions(MaskFamily):
     def shared(self) -> np.ndarray:
         """The label map `[H, W]`."""
         return self.segments
-
-    @property
-    def make(self) -> Callable:
-        """The function from a label map and degrees to masks."""
-        return _paint
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -480,11 +484,6 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _identity(shared: None, rows: jax.Array) -> jax.Array:
-    """Returns masks that are their own rows."""
-    return rows
-
-
 @dataclasses.dataclass(frozen=True)
 class _WindowMaker:
     """Makes the masks of `Windows`."""
@@ -500,11 +499,6 @@ class _WindowMaker:
         ]
         inside = inside[0][:, :, None] & inside[1][:, None, :]
         return inside if self.keep_inside else ~inside
-
-
-def _paint(segments: jax.Array, values: jax.Array) -> jax.Array:
-    """Gives the pixels `[n, H, W]` the values `[n, S]` of their segments."""
-    return values[:, segments]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -561,9 +555,3 @@ class _WholeFirstMaker:
         rows, whole = rows
         masks = self.make(shared, rows)
         return jnp.where(whole[:, None, None], jnp.ones((), masks.dtype), masks)
-
-
-def _within(ranks: jax.Array, ranges: jax.Array) -> jax.Array:
-    """Returns which pixels have a rank within each range, bool `[n, H, W]`."""
-    low, high = ranges.T[:, :, None, None]
-    return (ranks[None] >= low) & (ranks[None] < high)

@@ -5,31 +5,27 @@ image at all, under `lmjax.Replace` with the baseline.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils import array_file
 from lmjax._utils.checks import check_whole
 from lmjax._utils.renamed import renamed
 from lmjax._utils.summary import summarize
 from lmjax.attribution.game import Game
-from lmjax.attribution.record import Drawn, Record, recorded, tuples
+from lmjax.attribution.record import Record, recorded
+from lmjax.attribution.saved import Saved
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.requests import Asking
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
 
-_KIND = "curve"
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Curve(Drawn):
+class Curve(Saved):
     """A predictor's output after 0, 1, ..., n steps.
 
     Attributes:
@@ -41,9 +37,11 @@ class Curve(Drawn):
       record: how it was made: metric, network, removal, settings and versions.
     """
 
+    KIND: ClassVar[str] = "curve"
+
     fractions: np.ndarray
     values: np.ndarray
-    target: int | tuple[int, ...] | None
+    target: int | tuple[int, ...] | None = dataclasses.field(metadata={"static": True})
     record: Record | None = None
 
     @property
@@ -55,34 +53,6 @@ class Curve(Drawn):
         """
         values = self.values.astype(np.float64)
         return (values[..., 1:] + values[..., :-1]).mean(axis=-1) / 2
-
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes all of it to one `.npz` file with a JSON header, without pickle; returns the path.
-
-        A file of another curve is replaced, any other file is not.
-
-        Raises:
-          ValueError: a path that does not end in `.npz`, or a file that is no curve.
-          OSError: the file cannot be written.
-        """
-        record = self.record and dataclasses.asdict(self.record)
-        arrays = {"fractions": self.fractions, "values": self.values}
-        return array_file.write(path, _KIND, {"target": self.target, "record": record}, arrays)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Curve":
-        """Reads what `save` has written.
-
-        Raises:
-          ValueError: another file, a damaged one, or one of another version's format.
-          OSError: the file cannot be read.
-        """
-        header, arrays = array_file.read(path, _KIND)
-        try:
-            target = tuples(header["target"])
-            return cls(**arrays, target=target, record=Record.from_json(header["record"]))
-        except (KeyError, TypeError) as error:
-            raise array_file.damaged(path, _KIND, error) from error
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draws the curve of one target; returns matplotlib's axes.

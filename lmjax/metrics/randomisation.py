@@ -14,7 +14,7 @@ from lmjax._utils.jaxprs import inner_jaxprs
 from lmjax._utils.keys import check_key
 from lmjax._utils.summary import brief
 from lmjax.metrics.agreement import spearman
-from lmjax.metrics.ranked_regions import check_scores
+from lmjax.metrics.ranked_regions import map_of
 
 ORDERS = ("top_down", "bottom_up", "independent")
 
@@ -97,12 +97,12 @@ def mprt(
     check_function("similarity", similarity, "(map, map) -> number")
     network = _Weights(classifier, check_key(key), draw)
     layers = network.layers(layer_of)
-    own = _map(explain, classifier)
+    own = map_of(explain, classifier)
     names = list(layers) if order == "bottom_up" else list(layers)[::-1]
     similarities, randomised = [], []
     for name in names:
         randomised = list(layers[name]) + ([] if order == "independent" else randomised)
-        other = _map(explain, network.randomised(randomised))
+        other = map_of(explain, network.randomised(randomised))
         similarities.append(float(similarity(own, other)))
     return Randomisation(tuple(names), np.array(similarities))
 
@@ -148,8 +148,8 @@ def efficient_mprt(
     num_bins = check_whole("num_bins", num_bins, least=2)
     check_function("explain", explain, "(classifier) -> heatmap")
     network = _Weights(classifier, check_key(key), draw)
-    own = _histogram_entropy(_map(explain, classifier), num_bins)
-    other = _histogram_entropy(_map(explain, network.randomised(network.used)), num_bins)
+    own = _histogram_entropy(map_of(explain, classifier), num_bins)
+    other = _histogram_entropy(map_of(explain, network.randomised(network.used)), num_bins)
     return (other - own) / own if own > 0 else float("nan")
 
 
@@ -180,8 +180,8 @@ class _Weights:
 
     def layers(self, layer_of: Callable[[str], str | None] | None) -> dict[str, list[int]]:
         """Returns the arrays of each layer, in the order in which the network uses them."""
-        if layer_of is not None and not callable(layer_of):
-            raise ValueError(f"layer_of must be a function name -> layer, got {brief(layer_of)}")
+        if layer_of is not None:
+            check_function("layer_of", layer_of, "name -> layer")
         found: dict[str, list[int]] = {}
         for i in self.used:
             path = self._names[i]
@@ -250,11 +250,6 @@ def _function_of(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
     """Returns the function that an equation calls with its own operands, if it does."""
     count = len(equation.invars)
     return next((each for each in inner_jaxprs(equation) if len(each.invars) == count), None)
-
-
-def _map(explain: Explain, classifier: Any) -> np.ndarray:
-    """Returns a map, float64; raises ValueError unless it is finite."""
-    return check_scores(explain(classifier), "explain's map")
 
 
 def _histogram_entropy(heatmap: np.ndarray, num_bins: int) -> float:

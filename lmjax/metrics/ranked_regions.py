@@ -1,6 +1,7 @@
 """Ranked regions: the pixels or segments of an image, each with a score, that metrics remove."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +109,11 @@ def check_scores(scores: ArrayLike, name: str) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ValueError(f"{name} holds NaN or infinity in {(~np.isfinite(scores)).sum()} places")
     return scores.astype(np.float64)
+
+
+def map_of(explain: Callable[[Any], ArrayLike], subject: Any) -> np.ndarray:
+    """Returns what `explain` gives of a subject, float64; raises ValueError unless it is finite."""
+    return check_scores(explain(subject), "explain's map")
 
 
 def _check_map(heatmap: np.ndarray, shape: tuple[int, int] | None) -> None:

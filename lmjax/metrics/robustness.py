@@ -11,7 +11,7 @@ from lmjax._utils.keys import check_key
 from lmjax.evaluation.many_images import over_images
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.metrics.agreement import spearman
-from lmjax.metrics.ranked_regions import check_scores
+from lmjax.metrics.ranked_regions import map_of
 
 
 @over_images
@@ -162,8 +162,8 @@ def _changes(
     image = np.asarray(image, np.float32)
     noise = jax.random.uniform(key, (num_samples, *image.shape), np.float32, -radius, radius)
     others = np.clip(image + np.asarray(noise), 0, 1)
-    own = _map(explain, image)
-    maps = [_map(explain, other) for other in others]
+    own = map_of(explain, image)
+    maps = [map_of(explain, other) for other in others]
     if any(each.shape != own.shape for each in maps):
         raise ValueError(
             f"explain must give maps of one shape, got {sorted({each.shape for each in maps})} and "
@@ -172,8 +172,3 @@ def _changes(
     changes = np.array([np.linalg.norm(each - own) for each in maps])
     distances = np.linalg.norm((others - image).reshape(num_samples, -1).astype(np.float64), axis=1)
     return float(np.linalg.norm(own)), changes, distances
-
-
-def _map(explain: Callable[[np.ndarray], ArrayLike], image: np.ndarray) -> np.ndarray:
-    """Returns a map, float64; raises ValueError unless it is finite."""
-    return check_scores(explain(image), "explain's map")

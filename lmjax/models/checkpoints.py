@@ -510,8 +510,8 @@ def _read_by_torch(path: Path, name: str) -> Any:
             f'{refused}; or try torch, which reads more: pip install "lmjax[torch]"'
         ) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # guesses about damaged files; the error says it better
+        # Warnings are guesses about damaged files; the error says it better.
+        with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         # torch's own message advises weights_only=False, which runs the file's code: not repeated.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from lmjax._utils.jaxprs import bind
 from lmjax._utils.summary import brief
 
 
@@ -210,16 +211,6 @@ def _run(
     return logits
 
 
-def _bind(jaxpr: jex.Jaxpr, equation: jex.JaxprEqn, given: Sequence[Any]) -> list[Any]:
-    """Runs one operation of a traced function."""
-    values = {
-        v: x for v, x in zip(equation.invars, given, strict=True) if not isinstance(v, jex.Literal)
-    }
-    results, info = equation.outvars, jaxpr.debug_info
-    alone = jex.Jaxpr((), list(values), results, [equation], debug_info=info)
-    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*values.values())
-
-
 def _evaluate(
     closed: jex.ClosedJaxpr,
     arguments: Sequence[Any],
@@ -238,6 +229,6 @@ def _evaluate(
         if inner is not None:
             results = _evaluate(inner, given, visit, numbers)
         else:
-            results = visit(next(numbers), _bind(jaxpr, equation, given))
+            results = visit(next(numbers), bind(jaxpr, equation, given))
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmjax._utils.checks import check_function
 from lmjax._utils.registry import Registry
 from lmjax._utils.summary import brief
 from lmjax.models.preprocessing import Preprocessing
@@ -445,8 +446,7 @@ def register(
     Raises:
       ValueError: a name that is taken or cannot be written on a command line; no function.
     """
-    if not callable(build):
-        raise ValueError(f"build must be a function (**options) -> module, got {brief(build)}")
+    check_function("build", build, "(**options) -> module")
     info = NetworkInfo(
         name,
         build,
@@ -468,17 +468,13 @@ def description(name: str) -> str:
     return _registry().description(name)
 
 
-def network(name: str, *, argument: str | None = None) -> NetworkInfo:
-    """Returns the facts of a network.
-
-    Args:
-      name: one of `names()`.
-      argument: what the caller's argument is called, for the error.
+def network(name: str) -> NetworkInfo:
+    """Returns the facts of a network, one of `names()`.
 
     Raises:
       ValueError: no such network; lists those there are, and those that are spelt alike.
     """
-    value = _registry().get(name, argument=argument)
+    value = _registry().get(name)
     return value if isinstance(value, NetworkInfo) else NetworkInfo(name, value)
 
 

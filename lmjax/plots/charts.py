@@ -85,7 +85,9 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     alike = all(len({chart.y_label for chart in row}) == 1 for row in grid)
     axes = figure.subplots(len(grid), columns, squeeze=False, sharey="row" if alike else False)
-    colours = colours_of([line for row in grid for chart in row for line in chart.lines])
+    colours = colours_of(
+        [(line.label, line.removal) for row in grid for chart in row for line in chart.lines]
+    )
     for i, (row, line_of_axes) in enumerate(zip(grid, axes)):
         for j, (chart, ax) in enumerate(zip(row, line_of_axes)):
             _draw_chart(ax, chart, colours)

@@ -74,7 +74,7 @@ def dots(panels: Sequence[DotPanel], *, title: str) -> Figure:
     size = (max(size[0], LEAST_WIDTH), size[1])
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    colours = colours_of([each for panel in panels for each in panel.dots])
+    colours = colours_of([(each.label, each.removal) for panel in panels for each in panel.dots])
     for panel, ax in zip(panels, axes):
         _draw_panel(ax, panel, colours)
         ax.set_title(wrapped(panel.title, letters_within(2.4, 11)), size=11)

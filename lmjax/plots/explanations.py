@@ -89,7 +89,10 @@ def explanation(
         below = min(width * image.shape[0] / image.shape[1], 1.2 * height)
         heights = [height + 0.6] + [below + 0.5] * len(variants)
         size = (width * columns + 1.5, sum(heights) + 0.4)
-        figure, axes = _axes(size, len(heights), columns, heights)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+        for ax in axes.ravel():
+            ax.set_axis_off()
         letters = letters_within(width, font * 1.1)
         draw_image(axes[0, 0], picture, letters)
         if not variants:
@@ -166,17 +169,6 @@ def comparison(
         figure.suptitle(textwrap.fill(title, letters_within(size[0], _SMALL_FONT * 1.2)))
         _write_note(figure, note, _SMALL_FONT)
     return figure
-
-
-def _axes(
-    size: tuple[float, float], rows: int, columns: int, heights: Sequence[float] | None = None
-) -> tuple[Figure, np.ndarray]:
-    """Returns a figure of a size in inches, and its axes `[rows, columns]`, all invisible."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    return figure, axes
 
 
 def _grid(

@@ -1,8 +1,9 @@
 """Series side by side on axes: their colours, markers, error bars and legend."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,31 +16,18 @@ LEAST_WIDTH = 6.0  # inches, of figures with a legend
 MARKERS = "osD^vPX*"
 
 
-class Series(Protocol):
-    """A `Line`, or `Dots`."""
+def colours_of(series: Sequence[tuple[str, str | None]]) -> dict[str, str]:
+    """Returns a colour for each label: that of its removal, or one that no removal has.
 
-    @property
-    def label(self) -> str:
-        """In the legend."""
-        ...
-
-    @property
-    def removal(self) -> str | None:
-        """The removal whose colour it has."""
-        ...
-
-
-def colours_of(lines: Sequence[Series]) -> dict[str, str]:
-    """Returns a colour for each label: that of its removal, or one that no removal has."""
-    found = {}
-    others = [line.label for line in lines if line.removal is None]
-    others = list(dict.fromkeys(others))
-    for line in lines:
-        if line.removal is not None:
-            found[line.label] = removal_colour(line.removal)
-        else:
-            found[line.label] = OTHERS[others.index(line.label) % len(OTHERS)]
-    return found
+    Args:
+      series: label and removal of each.
+    """
+    others = dict.fromkeys(label for label, removal in series if removal is None)
+    colours = dict(zip(others, itertools.cycle(OTHERS)))
+    return {
+        label: colours[label] if removal is None else removal_colour(removal)
+        for label, removal in series
+    }
 
 
 def shifts_of(count: int) -> np.ndarray:

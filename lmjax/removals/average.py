@@ -137,8 +137,7 @@ class ReplaceAverage(Removal):
     @classmethod
     def tree_unflatten(cls, average, leaves):
         removal = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
-        object.__setattr__(removal, "baselines", leaves[0])
-        object.__setattr__(removal, "average", average)
+        vars(removal).update(baselines=leaves[0], average=average)
         return removal
 
 

@@ -160,10 +160,8 @@ class Fill(Painting):
     @classmethod
     def tree_unflatten(cls, static: Any, leaves: tuple) -> "Fill":
         fill = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
-        function, draws = static
-        object.__setattr__(fill, "function", leaves[0] if function is None else function)
-        object.__setattr__(fill, "key", leaves[1])
-        object.__setattr__(fill, "draws", draws)
+        (function, draws), (leaf, key) = static, leaves
+        vars(fill).update(function=leaf if function is None else function, key=key, draws=draws)
         return fill
 
 

@@ -4,6 +4,7 @@ Arguments are those of the fills in `lmjax.removals.visible`; the key is ignored
 not pass.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
@@ -64,16 +65,8 @@ def _biharmonic(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return _where_it_can(fill, images, masks)
 
 
-def _telea(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    return _where_it_can(_by_opencv(_opencv().INPAINT_TELEA), images, masks)
-
-
-def _navier_stokes(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    return _where_it_can(_by_opencv(_opencv().INPAINT_NS), images, masks)
-
-
-def _by_opencv(flags: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    inpaint = _opencv().inpaint
+def _by_opencv(images: np.ndarray, masks: np.ndarray, *, method: str) -> np.ndarray:
+    inpaint, flags = _opencv().inpaint, getattr(_opencv(), method)
 
     def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         # OpenCV takes 1 or 3 channels; channels do not depend on one another.
@@ -83,7 +76,11 @@ def _by_opencv(flags: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         filled = [inpaint(np.ascontiguousarray(part), hidden, _RADIUS, flags) for part in parts]
         return np.concatenate([each.reshape(*mask.shape, -1) for each in filled], -1) / _LEVELS
 
-    return fill
+    return _where_it_can(fill, images, masks)
+
+
+_telea = functools.partial(_by_opencv, method="INPAINT_TELEA")
+_navier_stokes = functools.partial(_by_opencv, method="INPAINT_NS")
 
 
 def _opencv() -> ModuleType:

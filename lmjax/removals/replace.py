@@ -198,7 +198,7 @@ class Replace(Painting):
         image = jnp.asarray(image)
         masks = jnp.asarray(check_mask(masks, image.shape[:2], soft=True))
         painted = _blend(masks, image, self._picture(image, mean)[None])
-        if self._is_named("grey_smooth"):
+        if isinstance(self.baseline, str) and self.baseline == "grey_smooth":
             painted = _blend(masks, image, gaussian_blur(painted, sigma=1.0, radius=2))
         return painted
 
@@ -214,9 +214,6 @@ class Replace(Painting):
             if getattr(self, field.name) is not field.default
         ]
         return f"Replace({', '.join([brief(self.baseline), *options])})"
-
-    def _is_named(self, name: str) -> bool:
-        return isinstance(self.baseline, str) and self.baseline == name
 
     def _picture(self, image: jax.Array, mean) -> jax.Array:
         if isinstance(self.baseline, str):
@@ -244,11 +241,9 @@ class Replace(Painting):
     def tree_unflatten(cls, static, leaves):
         replace = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
         baseline, settings = static
-        fields = dict(zip(("sigma", "radius", "noise_std"), settings))
-        fields |= {"key": leaves[1], "segments": leaves[2]}
-        fields["baseline"] = leaves[0] if baseline is None else baseline
-        for name, value in fields.items():
-            object.__setattr__(replace, name, value)
+        first = leaves[0] if baseline is None else baseline
+        names = ("baseline", "key", "segments", "sigma", "radius", "noise_std")
+        vars(replace).update(zip(names, (first, *leaves[1:], *settings)))
         return replace
 
 

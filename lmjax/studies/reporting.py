@@ -149,7 +149,12 @@ def report(
     """
     if not runs:
         raise ValueError("runs must be one or more folders of studies, got none")
-    output = check_output(output, suffixes=(".html", ".htm"), ours=_is_report, what="a report")
+    output = check_output(
+        output,
+        suffixes=(".html", ".htm"),
+        ours=lambda path: is_by(path, _GENERATOR),
+        what="a report",
+    )
     found = [_open(Path(each)) for each in runs]
     opened = _source(source, found)
     entries, sections = zip(*(section(run, f"run{i}", opened) for i, run in enumerate(found)))
@@ -178,11 +183,6 @@ def _source(source: Source | str | None, runs: Sequence[Run]) -> Source | None:
             "give the source of the runs"
         )
     return source
-
-
-def _is_report(path: Path) -> bool:
-    """Returns whether a file is a report."""
-    return is_by(path, _GENERATOR)
 
 
 def _open(out: Path) -> Run:

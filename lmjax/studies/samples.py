@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,7 @@ def read_sample(source: Source, index: int) -> Sample:
       ValueError: a mask or heatmap whose size is not its image's; and the source's own errors.
     """
     item = source[index]
-    get = item.get if isinstance(item, Mapping) else functools.partial(_get, item)
+    get = item.get if isinstance(item, Mapping) else functools.partial(getattr, item)
     label, name = get("label", None), get("id", None)
     maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
     fields = {
@@ -55,8 +54,3 @@ def read_sample(source: Source, index: int) -> Sample:
     }
     check_sizes(Example(**fields), {})
     return Sample(index, **fields)
-
-
-def _get(item: Any, name: str, *default: Any) -> Any:
-    """Returns an attribute, as `get` of a mapping returns an item."""
-    return getattr(item, name, *default)

@@ -33,6 +33,15 @@ MASKING_KINDS = ("patches", "cutout", "erasing", "objects")
 PLAIN_KINDS = ("cutmix", "flip")
 """Kinds without a fill."""
 
+# Patches (Jain et al. 2022): cells along each side, 16 x 16 pixels of an image of 224 x 224; shares
+# of them, of which one is drawn and rounded to whole cells.
+_GRID, _FRACTIONS = 14, (0.25, 0.5, 0.75)
+# Cutout (DeVries & Taylor 2017): the side of the square as a share of the height, as for CIFAR-10.
+_SIDE = 0.5
+# Erasing (Zhong et al. 2017): how often; least and most of the image's area, uniform, and of height
+# over width, uniform in its logarithm; attempts at sides that fit, after which nothing is erased.
+_ERASED, _AREA, _ASPECT, _ATTEMPTS = 0.5, (0.02, 0.4), (0.3, 1 / 0.3), 10
+
 
 class Examples(NamedTuple):
     """A batch.
@@ -192,75 +201,41 @@ def hidden(kind: str, examples: Examples, *, key: jax.Array) -> jax.Array:
         if examples.objects is None:
             raise ValueError("examples must have objects for the kind 'objects'")
         return jnp.roll(examples.objects, 1, axis=0)
-    count, *shape = examples.images.shape[:3]
+    count, height, width = examples.images.shape[:3]
     draw = {"patches": patches, "cutout": cutout, "erasing": erasing}[kind]
-    return jax.vmap(lambda key: draw(tuple(shape), key=key))(jax.random.split(key, count))
+    return jax.vmap(lambda key: draw((height, width), key=key))(jax.random.split(key, count))
 
 
-def patches(
-    shape: tuple[int, int],
-    *,
-    key: jax.Array,
-    grid: int = 14,
-    fractions: Sequence[float] = (0.25, 0.5, 0.75),
-) -> jax.Array:
-    """Draws random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022).
-
-    Args:
-      shape: H and W.
-      key: random key.
-      grid: cells along each side; 14 are the patches of 16 x 16 pixels of an image of 224 x 224.
-      fractions: shares of the cells, of which one is drawn and rounded to whole cells.
-    """
+def patches(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
+    """Draws random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022)."""
     fraction_key, order_key = jax.random.split(key)
-    which = jax.random.randint(fraction_key, (), 0, len(fractions), jnp.int32)
-    fraction = jnp.asarray(fractions, jnp.float32)[which]
-    order = jax.random.permutation(order_key, grid**2).reshape(grid, grid)
-    cells = order < jnp.round(fraction * grid**2).astype(order.dtype)
-    rows, columns = (jnp.arange(length) * grid // length for length in shape)
+    which = jax.random.randint(fraction_key, (), 0, len(_FRACTIONS), jnp.int32)
+    fraction = jnp.asarray(_FRACTIONS, jnp.float32)[which]
+    order = jax.random.permutation(order_key, _GRID**2).reshape(_GRID, _GRID)
+    cells = order < jnp.round(fraction * _GRID**2).astype(order.dtype)
+    rows, columns = (jnp.arange(length) * _GRID // length for length in shape)
     return cells[rows][:, columns]
 
 
-def cutout(shape: tuple[int, int], *, key: jax.Array, side: float = 0.5) -> jax.Array:
+def cutout(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
     """Draws a square around a random pixel, `[H, W]` bool, True = hidden (DeVries & Taylor 2017).
 
     Part of it may lie outside the image, as in the paper's section 3.2.
-
-    Args:
-      shape: H and W.
-      key: random key.
-      side: of the square, as a share of H; the paper's for CIFAR-10.
     """
     row, column = jax.random.randint(key, (2,), 0, jnp.array(shape), jnp.int32)
-    half = round(side * shape[0]) // 2
+    half = round(_SIDE * shape[0]) // 2
     return _box(shape, (row - half, column - half), (2 * half, 2 * half))
 
 
-def erasing(
-    shape: tuple[int, int],
-    *,
-    key: jax.Array,
-    probability: float = 0.5,
-    area: tuple[float, float] = (0.02, 0.4),
-    aspect: tuple[float, float] = (0.3, 1 / 0.3),
-    attempts: int = 10,
-) -> jax.Array:
+def erasing(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
     """Draws a random rectangle, `[H, W]` bool, True = hidden (Zhong et al. 2017, algorithm 1).
 
     Sides are drawn until they fit, places among those that fit, as torchvision's `RandomErasing`.
-
-    Args:
-      shape: H and W.
-      key: random key.
-      probability: that there is one.
-      area: least and most, as shares of the image; uniform.
-      aspect: height over width, least and most; uniform in its logarithm.
-      attempts: at sides that fit; after that nothing is erased.
     """
     keys = jax.random.split(key, 4)
-    areas = jax.random.uniform(keys[0], (attempts,), jnp.float32, area[0], area[1])
-    low, high = jnp.log(jnp.asarray(aspect))
-    aspects = jnp.exp(jax.random.uniform(keys[1], (attempts,), jnp.float32, low, high))
+    areas = jax.random.uniform(keys[0], (_ATTEMPTS,), jnp.float32, *_AREA)
+    low, high = jnp.log(jnp.asarray(_ASPECT))
+    aspects = jnp.exp(jax.random.uniform(keys[1], (_ATTEMPTS,), jnp.float32, low, high))
     areas = areas * shape[0] * shape[1]
     sides = jnp.stack([jnp.sqrt(areas * aspects), jnp.sqrt(areas / aspects)], axis=1)
     sides = jnp.round(sides).astype(int)
@@ -269,7 +244,7 @@ def erasing(
     corner = jax.random.randint(
         keys[2], (2,), 0, jnp.maximum(jnp.array(shape) - size, 0) + 1, jnp.int32
     )
-    there = jax.random.bernoulli(keys[3], jnp.float32(probability)) & fits.any()
+    there = jax.random.bernoulli(keys[3], jnp.float32(_ERASED)) & fits.any()
     return _box(shape, corner, size) & there
 
 

@@ -257,7 +257,7 @@ def _named(network: str, weights, num_classes: int, config: TrainingConfig):
     facts = registry.network(network)
     old = None if weights is None else _trained(network, weights, num_classes)
     preprocessing = facts.preprocessing if old is None else old.preprocessing
-    module = build(facts, preprocessing, num_classes=num_classes, dtype=_dtype(config))
+    module = build(facts, preprocessing, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
     if old is None:
         return network, module, preprocessing, None
     fresh = initial_variables(module, preprocessing, config.seed)
@@ -389,7 +389,3 @@ def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> P
 
     sharding.from_first(write, (), job.mesh)  # when this returns, the file is there
     return path
-
-
-def _dtype(config: TrainingConfig):
-    return jnp.dtype(config.dtype)

@@ -132,7 +132,8 @@ class RunFolder:
         path = self._checkpoints / f"{last:08}"
         try:
             with _checkpointer() as checkpointer:
-                return checkpointer.restore(path, jax.tree.map(_empty, like))
+                empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+                return checkpointer.restore(path, empty)
         except Exception as error:  # orbax and tensorstore raise a dozen types on damaged files
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to go on "
@@ -204,10 +205,6 @@ def _read_metrics(path: Path) -> pa.Table:
         return pq.ParquetFile(path).read([*_COLUMNS.names]).cast(_COLUMNS)
     except Exception as error:  # pyarrow raises half a dozen types on damaged bytes
         raise ValueError(f"{path} is damaged ({one_line(error)}); its steps are lost") from error
-
-
-def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    return np.empty(leaf.shape, leaf.dtype)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from lmjax.attribution import kernelshap
-from lmjax.attribution.kernelshap import pair_regression
+from lmjax.attribution.regression import regression
 from lmjax.masks import all_coalitions, shapley_keep
 from tests.support.games import TABLES, game, picture, shapley_by_loop, smooth_table, strip
 
@@ -31,7 +31,7 @@ def test_the_regression_on_all_pairs_gives_the_exact_values(table):
     keep = all_coalitions(5)[rows]
     weights = [4 / (comb(5, k) * k * (5 - k)) for k in keep.sum(axis=1)]
     differences = (table[rows] - table[31 - rows]).astype(float)
-    fit = pair_regression(keep, differences, table[-1] - table[0], np.array(weights))
+    fit = regression(2.0 * keep - 1, differences, np.array(weights), table[-1] - table[0])
     np.testing.assert_allclose(fit.scores, shapley_by_loop(table), atol=1e-10)
 
 
@@ -51,7 +51,7 @@ def test_the_constraint_and_pairs_are_those_of_the_whole_regression():
     keep = np.array(shapley_keep(num_segments, count, key=KEY))
     values, opposite = rng.normal(size=(2, count, 3))
     empty, whole, weights = rng.normal(size=3), rng.normal(size=3), rng.random(count) + 0.1
-    fit = pair_regression(keep, values - opposite, whole - empty, weights)
+    fit = regression(2.0 * keep - 1, values - opposite, weights, whole - empty)
     z = np.concatenate([keep, ~keep]).astype(float)
     y = np.concatenate([values, opposite]) - empty - z[:, -1:] * (whole - empty)
     root = np.sqrt(np.concatenate([weights, weights]))[:, None]
@@ -90,7 +90,7 @@ def test_standard_errors_are_those_of_leaving_out_each_drawn_pair():
     differences, total = table[rows] - table[255 - rows], table[-1] - table[0]
 
     def scores(of):
-        return pair_regression(keep[of], differences[of], total, weights[of]).scores
+        return regression(2.0 * keep[of] - 1, differences[of], weights[of], total).scores
 
     every = np.arange(38)
     changes = [scores(every != left_out) - scores(every >= 0) for left_out in every[8:]]

@@ -213,7 +213,7 @@ def test_methods_are_given_what_their_signature_has(register):
 
 
 def test_what_is_no_method_is_refused(register):
-    with pytest.raises(ValueError, match="method 'mine' must be a function of images, got 3"):
+    with pytest.raises(ValueError, match="method 'mine' must be a function of images; got 3"):
         register("mine", 3)
     with pytest.raises(ValueError, match="under must be one of every, blending, none"):
         register("mine", attribution.lime, under="some")

@@ -177,6 +177,20 @@ def test_headers_are_checked(change, message, tmp_path):
         Attribution.load(path)
 
 
+@pytest.mark.parametrize("name", ["lime", "curve"])
+def test_files_with_other_arrays_are_refused(name, tmp_path):
+    result = RESULTS[name]()
+    path = result.save(tmp_path / "a.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    first = next(each for each in arrays if each != "header")
+    fewer = {each: array for each, array in arrays.items() if each != first}
+    for other in (fewer, arrays | {"more": np.zeros(3)}):
+        np.savez(path, **other)
+        with pytest.raises(ValueError, match="not a whole file of this type"):
+            type(result).load(path)
+
+
 def test_tables_have_a_row_for_each_segment_and_join():
     one, two = lime(target=(0, 3)), lime(objective=objectives.entropy())
     table = pandas.concat([one.to_pandas(), two.to_pandas()], ignore_index=True)

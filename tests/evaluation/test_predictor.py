@@ -8,12 +8,12 @@ import pytest
 from lmjax import removals
 from lmjax.evaluation import Predictor, evaluate
 from lmjax.evaluation.predictor import PredictorLike
-from lmjax.masking.sparse.rows import run
 from lmjax.models import Classifier, Preprocessing
 from lmjax.models.checkpoints import abstract_variables
 from lmjax.models.networks.resnet import BasicBlock, ResNet
 from lmjax.removals.masking import LayerMasking, PartialConvolution
 from lmjax.removals.replace import Replace
+from tests.support.on_rows import run
 from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)

@@ -183,7 +183,7 @@ def test_a_constant_map_has_no_complexity_to_rise():
         ({"key": 3}, "key must be a random key"),
         ({"classifier": gradients}, "classifier must be one of lmjax.models, whose weights have"),
         ({"explain": lambda classifier: np.full((2, 2), np.nan)}, "explain's map"),
-        ({"layer_of": "fc"}, "layer_of must be a function name -> layer, got 'fc'"),
+        ({"layer_of": "fc"}, "layer_of must be a function name -> layer; got 'fc'"),
         ({"layer_of": lambda name: None}, "layer_of gives None for all arrays"),
         ({"draw": 3}, r"draw must be a function \(key, array\) -> array; got 3"),
         (

@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from lmjax.masking import Masked
-from lmjax.masking.sparse import rows
 from lmjax.masking.transform import layer_mask
 from lmjax.models import registry
-from tests.support import graph_reference, lowering
+from tests.support import graph_reference, lowering, on_rows
 from tests.support.compilations import quick_jit
 from tests.support.networks import EVERY
 from tests.support.own_networks import counted_rings, plain
@@ -59,7 +58,7 @@ def visible_logits(module, variables, images, masks):
     def jit(compute):
         return lambda *arguments: compiled(compute, *arguments)(*arguments)
 
-    return rows.run(network, (variables, images), masks, spare=1, jit=jit)
+    return on_rows.run(network, (variables, images), masks, spare=1, jit=jit)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -78,11 +78,6 @@ def find(backgrounds: str | os.PathLike = PHOTOGRAPHS) -> dict[str, str]:
     return _present(folder, names)
 
 
-def plain(colour: str, size: int) -> np.ndarray:
-    """Returns a background of one colour, uint8 `[size, size, 3]`."""
-    return np.full((size, size, 3), COLOURS[colour], np.uint8)
-
-
 def crop(path: str, rng: np.random.Generator, size: int) -> np.ndarray:
     """Draws a square of a photograph and resizes it, by Pillow's Lanczos filter.
 

@@ -1,6 +1,7 @@
 """Scenes that a network recognises, which studies of what it loses begin with."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -36,8 +37,8 @@ def recognised(
       ValueError: a network with another number of classes.
     """
     check_whole("batch_size", batch_size, least=1)
-    predict = jax.jit(_predictions)
-    for batch in _batches(scenes, batch_size):
+    predict, scenes = jax.jit(Classifier.logits), iter(scenes)
+    while batch := list(itertools.islice(scenes, batch_size)):
         images = np.stack([classifier.preprocessing(scene.image) for scene in batch])
         padding = [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)]
         logits = np.asarray(predict(classifier, np.pad(images, padding)))
@@ -48,18 +49,3 @@ def recognised(
         for scene, label in zip(batch, logits.argmax(axis=1)):
             if label in scene.classes:
                 yield dataclasses.replace(scene, label=int(label))
-
-
-def _predictions(classifier: Classifier, images: jax.Array) -> jax.Array:
-    return classifier.logits(images)
-
-
-def _batches(scenes: Iterable[CutoutScene], size: int) -> Iterator[list[CutoutScene]]:
-    batch = []
-    for scene in scenes:
-        batch.append(scene)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

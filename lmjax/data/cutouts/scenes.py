@@ -173,7 +173,8 @@ class CutoutScenes(Scenes[CutoutScene]):
 
     def _background(self, rng: np.random.Generator) -> tuple[str, np.ndarray]:
         if self.backgrounds in photographs.COLOURS:
-            return self.backgrounds, photographs.plain(self.backgrounds, self.size)
+            level = photographs.COLOURS[self.backgrounds]
+            return self.backgrounds, np.full((self.size, self.size, 3), level, np.uint8)
         name = tuple(self._photographs)[rng.integers(len(self._photographs))]
         return name, photographs.crop(self._photographs[name], rng, self.size)
 

@@ -152,11 +152,11 @@ def read_saliency(file: File, *, name: str | None = None) -> np.ndarray:
     return _read(file, name, grey)
 
 
-def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
+def read_cutout(file: File) -> np.ndarray:
     """Reads a picture with its opacity.
 
     Args:
-      file, name: as in `read_image`.
+      file: as in `read_image`.
 
     Returns:
       uint8 `[H, W, 4]`: red, green and blue, and opacity from 0 to 255.
@@ -173,7 +173,7 @@ def read_cutout(file: File, *, name: str | None = None) -> np.ndarray:
             raise ValueError("it is transparent all over")
         return pixels
 
-    return _read(file, name, with_opacity)
+    return _read(file, None, with_opacity)
 
 
 def is_turned(path: str | os.PathLike) -> bool:

@@ -46,7 +46,8 @@ def from_imagenet(path: str | os.PathLike, *, labels: str | os.PathLike | None =
                 "(ILSVRC2012_val_00000001.JPEG), or labels=FILE"
             )
         return source
-    named = _read_kaggle(labels) if _is_table(labels) else _read_ground_truth(labels)
+    is_table = os.fspath(labels).lower().endswith(".csv")
+    named = _read_kaggle(labels) if is_table else _read_ground_truth(labels)
     numbers = {synset: number for number, synset in enumerate(synsets.synsets())}
     rows = []
     for name in sorted(picture_names(os.fspath(path)), key=drawn):
@@ -59,10 +60,6 @@ def from_imagenet(path: str | os.PathLike, *, labels: str | os.PathLike | None =
     if not rows:
         raise ValueError(f"folder {path} holds no image")
     return Files("imagenet", tuple(rows), {"image": os.path.abspath(path)}, synsets.synsets())
-
-
-def _is_table(path: str | os.PathLike) -> bool:
-    return os.fspath(path).lower().endswith(".csv")
 
 
 def _read_kaggle(path: str | os.PathLike) -> dict[str, str]:

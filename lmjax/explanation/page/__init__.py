@@ -38,7 +38,9 @@ def check_page(path: str | os.PathLike) -> Path:
       ValueError: another suffix, or a file that is there and no page of an explanation.
       OSError: a folder that does not exist or cannot be written.
     """
-    return outputs.check_output(path, suffixes=SUFFIXES, ours=_is_page, what=_WHAT)
+    return outputs.check_output(
+        path, suffixes=SUFFIXES, ours=lambda path: is_by(path, GENERATOR), what=_WHAT
+    )
 
 
 def check_free(path: Path) -> None:
@@ -79,10 +81,6 @@ def render_page(
         script=resource(package, "page.js"),
         data=_data(explanation, evaluators, key),
     )
-
-
-def _is_page(path: Path) -> bool:
-    return is_by(path, GENERATOR)
 
 
 def _data(

@@ -7,7 +7,8 @@ around them, an intersection), and a `Layout` records which sets there are and w
 the layers read. The arrays themselves are made from masks, outside the compiled program, by
 `lmjax.masking.sparse.allocation`. Only the number of rows of each set is static: its *capacity*.
 
-    layout = record(network, images, masks)            # first: which sets and arrays are there?
+    layout = Layout(num_variants=N)                    # first: which sets and arrays are there?
+    network(Pixels(images, masks, layout))             # under jax.eval_shape
 
     rows = Allocation(masks, layout, capacities)       # then, for masks: which row has what?
     network(Pixels(images, masks, Layout(capacities, rows.arrays(), num_variants=N)))  # under jit

@@ -12,10 +12,9 @@ Which row a layer reads is decided outside (`lmjax.masking.sparse.positions`).
 # singledispatch knows one type of result; here values of another type come in and go out.
 # pyright: reportArgumentType=false, reportReturnType=false
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +24,7 @@ from jax import lax
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.masking.neighbor_padding import neighbor_padding
-from lmjax.masking.sparse.allocation import Allocation
-from lmjax.masking.sparse.positions import Cut, Layout, Positions
+from lmjax.masking.sparse.positions import Layout, Positions
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # A window of pixels that is gathered and multiplied takes about 5 times as long as one in a
@@ -60,56 +58,6 @@ class Pixels(NamedTuple):
     x: jax.Array
     mask: jax.Array
     layout: Layout
-
-
-def record(network: Callable[[Pixels], Any], images, masks, **options) -> Layout:
-    """Returns the layout of a network: its sets of positions and the index arrays it reads.
-
-    Args:
-      network: function of `Pixels`.
-      images: `[N, H, W, C]`, or their shape and dtype.
-      masks: `[N, H, W]`, likewise.
-      **options: of `Layout`.
-    """
-    layout = Layout(num_variants=masks.shape[0], **options)
-
-    def trace(images, masks):
-        with contextlib.suppress(Cut):
-            network(Pixels(images, masks, layout))
-
-    jax.eval_shape(trace, images, masks)
-    return layout
-
-
-def run(
-    network: Callable[[Pixels], Any],
-    images,
-    masks,
-    *,
-    spare: int = 0,
-    jit: Callable = jax.jit,
-) -> Any:
-    """Runs a network on rows of the visible positions of some images.
-
-    Args:
-      network: function of `Pixels`, whose result is returned.
-      images: `[N, H, W, C]`.
-      masks: `[N, H, W]`, 1 = visible.
-      spare: rows of each set besides those that are needed.
-      jit: compiles.
-    """
-    masks = np.asarray(masks, bool)
-    layout = record(network, images, masks)
-    needed = Allocation(masks, layout).counts().sum(axis=0) + spare
-    capacities = tuple(np.maximum(needed, 1).tolist())
-    arrays = Allocation(masks, layout, capacities).arrays()
-
-    @jit
-    def compute(images, masks, arrays):
-        layout = Layout(capacities, arrays, num_variants=len(masks))
-        return network(Pixels(images, masks, layout))
-
-    return compute(images, masks, arrays)
 
 
 def resume_rows(x: jax.Array | None = None) -> Callable[[Rows], Rows]:

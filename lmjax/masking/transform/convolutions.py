@@ -137,7 +137,7 @@ def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, chann
 
     def run(value: Any, weights: jax.Array, *, rings: int, keep: Any) -> Any:
         value = value if whole == list(slides) else part(value, parts)
-        y = layers.conv(
+        return layers.conv(
             value if value.x.dtype == dtype else value._replace(x=value.x.astype(dtype)),
             _kernel_for(operation, x, weights).astype(dtype),
             groups=groups,
@@ -147,11 +147,7 @@ def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, chann
             precision=params["precision"],
             **options,
         )
-        return y
 
-    outside = None
-    if sliding.anything_outside:
-        outside = Outside(sliding.pads, nothing(operation))
     node = Convolution(
         operation.aval,
         (x, kernel),
@@ -159,7 +155,7 @@ def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, chann
         mask=mask,
         axes=axes,
         channels=channels,
-        outside=outside,
+        outside=Outside(sliding.pads, nothing(operation)) if sliding.anything_outside else None,
         slides=slides,
     )
     return trace.settled(node)

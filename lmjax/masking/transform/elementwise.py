@@ -1,6 +1,5 @@
 """Operations that work entry by entry on arrays of one shape: arithmetic, activations, gates."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,43 +18,19 @@ from lmjax.masking.transform.tracing import Trace, realised
 
 _RISKY = frozenset(
     [
-        "acos",
-        "acosh",
-        "asin",
-        "atan2",
-        "atanh",
-        "cbrt",
-        "cosh",
-        "digamma",
-        "div",
-        "erf_inv",
-        "exp",
-        "exp2",
-        "expm1",
-        "integer_pow",
-        "lgamma",
-        "log",
-        "log1p",
-        "pow",
-        "rem",
-        "rsqrt",
-        "sinh",
-        "sqrt",
-        "tan",
+        *("acos", "acosh", "asin", "atan2", "atanh", "cbrt", "cosh", "digamma", "div", "erf_inv"),
+        *("exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "pow", "rem", "rsqrt"),
+        *("sinh", "sqrt", "tan"),
     ]
 )
 
 
 def elementwise(operation: Operation, *operands: Node) -> Node:
     """Returns the node of an operation that works entry by entry."""
-    node = combine(operation.trace, operation.aval, operands, functools.partial(_bind, operation))
+    node = combine(operation.trace, operation.aval, operands, lambda *a: bind_alike(operation, a))
     if isinstance(node, Pointwise):
         node.risky = operation.name in _RISKY
     return node
-
-
-def _bind(operation: Operation, *arrays: Any) -> jax.Array:
-    return bind_alike(operation, arrays)
 
 
 def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callable) -> Node:

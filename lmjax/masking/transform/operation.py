@@ -7,6 +7,7 @@ import jax
 from jax.extend import core as jex
 from jax.extend import source_info_util
 
+from lmjax._utils.jaxprs import bind
 from lmjax.masking.transform.nodes import LayerMaskError, Node, describe
 
 Rule = Callable[..., Node | list[Node]]
@@ -65,13 +66,7 @@ class Operation:
 
     def bind(self, *arrays: jax.Array) -> Any:
         """Runs the primitive on arrays of the shapes that were traced."""
-        inputs = [v for v in self.equation.invars if not isinstance(v, jex.Literal)]
-        given = [a for v, a in zip(self.equation.invars, arrays) if not isinstance(v, jex.Literal)]
-        unique = list(dict.fromkeys(inputs))
-        debug_info = self.jaxpr.debug_info
-        jaxpr = jex.Jaxpr((), unique, self.equation.outvars, [self.equation], debug_info=debug_info)
-        values = dict(zip(inputs, given))
-        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))(*(values[v] for v in unique))
+        results = bind(self.jaxpr, self.equation, arrays)
         return results if self.equation.primitive.multiple_results else results[0]
 
     def bind_anew(self, *arrays: jax.Array) -> jax.Array:

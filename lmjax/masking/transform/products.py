@@ -83,7 +83,7 @@ def _product(operation: Operation, a: Node, b: Node) -> Product:
     return Product(operation, b, a, tuple(zip(cb, ca)), tuple(zip(bb, ba)), free, False)
 
 
-def _result(product: Product, run: Any = None) -> Node:
+def _result(product: Product) -> Node:
     """A node with the positions of `x`, its free channels, and the free ones of the weights."""
     operation, x = product.operation, product.x
     channels, axes, rank = [], [], len(x.grid)
@@ -96,7 +96,6 @@ def _result(product: Product, run: Any = None) -> Node:
     return Node(
         operation.aval,
         (x, product.weights),
-        run,
         mask=x.mask,
         axes=tuple(axes),
         channels=channels or [1],
@@ -119,10 +118,8 @@ def _convolution(product: Product) -> Node:
     """A dense layer at every position of an image is a 1x1 convolution."""
     operation, x = product.operation, product.x
     ((_, theirs),) = product.contracted
-    result, precision = _result(product), operation.params["precision"]
-    if precision is not None and not product.masked_first:
-        precision = tuple(reversed(precision))
-    full = product.weights.shape
+    result, full = _result(product), product.weights.shape
+    precision = _in_order(operation.params["precision"], product.masked_first)
 
     def run(value: Any, weights: jax.Array, *, rings: int, keep: Any) -> Any:
         weights = jnp.broadcast_to(weights, full)

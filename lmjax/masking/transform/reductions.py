@@ -78,7 +78,6 @@ def _over_channels(operation: Operation, x: Node, over: Sequence[int]) -> Node:
     rank = len(x.grid)
     place = {rank + len(x.channels) + d: rank + i for i, d in enumerate(left)}
     axes = tuple(tuple(place.get(d, d) for d in x.axes[a]) for a in kept)
-    outside = None
     if x.outside is not None:
         x = realised(operation.trace, x)
     return pointwise(
@@ -89,7 +88,7 @@ def _over_channels(operation: Operation, x: Node, over: Sequence[int]) -> Node:
         like=x,
         axes=axes,
         channels=[x.channels[d] for d in left] or [1],
-        outside=outside,
+        outside=None,
     )
 
 

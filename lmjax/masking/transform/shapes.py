@@ -263,8 +263,7 @@ def _with_grid(trace: Trace, x: Node, grid: Sequence[int], channels: Sequence[in
         return x
     aval = jax.ShapeDtypeStruct(x.shape, x.dtype)
     if grid == x.grid:
-        node = pointwise(trace, aval, [x], lambda v: v, like=x, channels=channels)
-        return node
+        return pointwise(trace, aval, [x], lambda v: v, like=x, channels=channels)
 
     run = functools.partial(reshaped, grid=grid)
     mask = x.symbol.other("cut", grid, of)

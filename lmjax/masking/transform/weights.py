@@ -19,15 +19,8 @@ from lmjax.masking.transform.origins import Place, Weight
 
 _MOVES = frozenset(
     [
-        "broadcast_in_dim",
-        "concatenate",
-        "reshape",
-        "slice",
-        "split",
-        "squeeze",
-        "stack",
-        "transpose",
-        "expand_dims",
+        *("broadcast_in_dim", "concatenate", "reshape", "slice", "split", "squeeze", "stack"),
+        *("transpose", "expand_dims"),
     ]
 )
 _SCALES = frozenset(["mul", "div", "neg", "convert_element_type", "copy"])

@@ -100,7 +100,8 @@ class EfficientNet(Network):
         return self.classify(layers.global_average_pool(x), "classifier.1")
 
 
-_B0 = (
+# Of each stage: expansion, kernel size, stride of the first block, channels, number of blocks.
+B0 = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
     (6, 5, 2, 40, 2),
@@ -123,7 +124,7 @@ def _scaled(width: float, depth: float, **options) -> EfficientNet:
     """Builds B0 with its channels and blocks multiplied."""
     stages = tuple(
         (False, expansion, size, stride, divisible_by_8(features * width), math.ceil(count * depth))
-        for expansion, size, stride, features, count in _B0
+        for expansion, size, stride, features, count in B0
     )
     return EfficientNet(stages, divisible_by_8(32 * width), 4 * stages[-1][4], **options)
 

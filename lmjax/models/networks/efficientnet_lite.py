@@ -20,18 +20,9 @@ from flax import linen as nn
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.models.layers import BatchNorm, Conv, Network
+from lmjax.models.networks.efficientnet import B0
 from lmjax.models.networks.inverted_residual import divisible_by_8
 
-# Of each stage: expansion, kernel size, stride of the first block, channels, number of blocks.
-_STAGES = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
 _STEM, _HEAD = 32, 1280
 
 
@@ -115,7 +106,7 @@ class EfficientNetLite(Network):
                 activated,
                 name=f"blocks.{stage}.{i}",
             )
-            for stage, (expansion, size, stride, features, count) in enumerate(_STAGES)
+            for stage, (expansion, size, stride, features, count) in enumerate(B0)
             for i in range(self._blocks(stage, count))
         ]
         x = conv(_STEM, 3, 2, name="conv_stem")(self.begin(inputs))
@@ -125,7 +116,7 @@ class EfficientNetLite(Network):
 
     def _blocks(self, stage: int, count: int) -> int:
         """How many blocks a stage has; the first and the last have one throughout."""
-        return count if stage in (0, len(_STAGES) - 1) else math.ceil(count * self.depth)
+        return count if stage in (0, len(B0) - 1) else math.ceil(count * self.depth)
 
 
 _tf = partial(EfficientNetLite, same=True, epsilon=1e-3)

@@ -4,9 +4,8 @@ torchax would run the same graphs, but its releases follow torch's at a distance
 when this was written, does not import beside torch 2.13.
 """
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -129,7 +128,8 @@ def _check_module(torch, module: "torch.nn.Module") -> None:
 
 def _translated(torch, module, images) -> tuple[TorchGraph, Params]:
     """Returns graph and parameters, for any number of images where torch can export that."""
-    with _quiet(), torch.no_grad():
+    # Warnings are about torch's own workings.
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         try:
             program = _exported(torch, module, images, many=True)
         except _NotExportedError:
@@ -151,14 +151,6 @@ def _check_runs(module, images) -> None:
             f"{type(module).__name__} fails in torch on an example of shape {list(images.shape)}: "
             f"{_first_line(error)}. Give an example of a shape that it takes"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps torch's warnings about its own workings from the user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _exported(torch, module, images, *, many: bool) -> "torch.export.ExportedProgram":

@@ -208,8 +208,7 @@ class RemovalContest(Study):
             segments = self._segments(batch, network, number)
             if segments is None:
                 continue
-            variants = self._random.variants(batch, network, segments)
-            keep, image_of = np.array(variants.keep), np.array(variants.image_of)
+            keep, image_of, described = self._random.variants(batch, network, segments)
             for removal in self.removals:
                 logits = batch.coalition_logits(network, removal, segments, keep, image_of)
                 kept = self._kept(batch, network, logits, image_of)
@@ -217,7 +216,7 @@ class RemovalContest(Study):
                 shown = batch.shares_shown(
                     network, removal, ImageCoalitions(segments, keep), image_of
                 )
-                found = zip(predictions, variants.rows(), kept, shown.tolist(), strict=True)
+                found = zip(predictions, described, kept, shown.tolist(), strict=True)
                 for row, about, p, share in found:
                     about = {**about, "shown": share, "kept": p}
                     yield {**row, "removal": removal, "n_segments": number, **about}

@@ -115,9 +115,8 @@ class FeatureLinearity(Study):
         for network in batch.networks:
             shape = batch.images(network).shape[1:3]
             parts = [random_patches(shape, size, self.patches, batch.keys) for size in self.sizes]
-            masks = np.concatenate(
-                [_variants(each) for each in parts] + [_nothing(batch, shape)], 1
-            )
+            hidden = np.zeros((len(batch.samples), 1, *shape), bool)
+            masks = np.concatenate([*map(_variants, parts), hidden], axis=1)
             image_of = np.repeat(np.arange(len(masks)), masks.shape[1])
             for removal in self.removals:
                 variants = masks.reshape(-1, *shape)
@@ -131,13 +130,10 @@ class FeatureLinearity(Study):
                     ):
                         about = {"image": sample.index, "id": sample.id, "network": network}
                         about |= {"removal": removal, "size": size}
-                        about |= {"visible": self._visible(shape, size), "shown": float(share)}
+                        visible = self.patches * size**2 / (shape[0] * shape[1])
+                        about |= {"visible": visible, "shown": float(share)}
                         rows.append(about | linearity(np.array(alone), together, nothing))
         return rows
-
-    def _visible(self, shape: tuple[int, int], size: int) -> float:
-        """Returns the share of an image that patches of a side take together."""
-        return self.patches * size**2 / (shape[0] * shape[1])
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
         means, found = [], []
@@ -218,11 +214,6 @@ def _distance(found: np.ndarray, reference: np.ndarray) -> float:
 def _variants(patches: np.ndarray) -> np.ndarray:
     """Returns `[M, n + 1, H, W]`: each patch, and all of them."""
     return np.concatenate([patches, patches.any(axis=1, keepdims=True)], axis=1)
-
-
-def _nothing(batch: ImageBatch, shape: tuple[int, int]) -> np.ndarray:
-    """Returns masks `[M, 1, H, W]` that hide everything."""
-    return np.zeros((len(batch.samples), 1, *shape), bool)
 
 
 def _panel(rows: list[dict], measure: str):

@@ -150,8 +150,7 @@ class SegmentRemoval(Study):
             options: dict[str, Any] = {"size": self.grid_size, "n_segments": self.n_segments}
             options["snap_to_patches"] = self.snap_to_patches
             segments = batch.segments(network, segmenter, **options)
-            variants = self.variants(batch, network, segments)
-            keep, image_of = np.array(variants.keep), np.array(variants.image_of)
+            keep, image_of, described = self.variants(batch, network, segments)
             coalitions = ImageCoalitions(segments, keep)
             for removal in self.removals:
                 with batch.part(segmenter):
@@ -161,20 +160,25 @@ class SegmentRemoval(Study):
                 predictions = batch.predictions(network, logits, image_of)
                 rows += [
                     {**prediction, **about, **row, "shown": share}
-                    for prediction, row, share in zip(
-                        predictions, variants.rows(), shown, strict=True
-                    )
+                    for prediction, row, share in zip(predictions, described, shown, strict=True)
                 ]
         return rows
 
-    def variants(self, batch: ImageBatch, network: str, segments: np.ndarray) -> "Variants":
-        """Returns the variants of all images, orders and fractions, of segments `[M, H, W]`."""
+    def variants(
+        self, batch: ImageBatch, network: str, segments: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Returns the variants of all images, orders and fractions, of segments `[M, H, W]`.
+
+        Returns:
+          The segments that each keeps, bool `[N, S]`; its image, ints `[N]`; and the columns that
+          describe it.
+        """
         salience = [None] * len(segments)
         if set(self.orders) != {"random"}:
             heatmaps = self._heatmaps(batch, network)
             salience = [segment_salience(*each) for each in zip(heatmaps, segments)]
         columns = power_of_two(int(segments.max()) + 1)
-        made = []
+        kept, image_of, described = [], [], []
         for i, (labels, scores) in enumerate(zip(segments, salience)):
             count = int(labels.max()) + 1
             shuffled = random_order(count, batch.keys[i])
@@ -185,8 +189,11 @@ class SegmentRemoval(Study):
                 for fraction in self.fractions:
                     removed = int(fraction * count + 0.5)
                     keep = (ranks >= removed) & (ranks < columns)
-                    made.append((i, order, float(fraction), removed, float(area @ keep), keep))
-        return Variants(*map(list, zip(*made)))
+                    row = {"order": order, "fraction": float(fraction), "removed": removed}
+                    kept.append(keep)
+                    image_of.append(i)
+                    described.append({**row, "visible": float(area @ keep)})
+        return np.array(kept), np.array(image_of), described
 
     def _heatmaps(self, batch: ImageBatch, network: str) -> np.ndarray:
         """Returns `[M, H, W]`, what `saliency` says that segments are ordered by."""
@@ -245,23 +252,6 @@ class SegmentRemoval(Study):
                 + note_of_shares(rows),
             )
         return shown
-
-
-@dataclasses.dataclass(frozen=True)
-class Variants:
-    """Variants of a batch's images; each attribute is a list with an entry for each variant."""
-
-    image_of: list[int]
-    order: list[str]
-    fraction: list[float]
-    removed: list[int]
-    visible: list[float]
-    keep: list[np.ndarray]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns the columns that describe each variant."""
-        names = ("order", "fraction", "removed", "visible")
-        return [dict(zip(names, row)) for row in zip(*(getattr(self, name) for name in names))]
 
 
 def _ordered(shuffled: np.ndarray, salience: np.ndarray | None, order: str) -> np.ndarray:

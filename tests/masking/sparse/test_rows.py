@@ -12,8 +12,9 @@ from lmjax.masking import Masked, layers
 from lmjax.masking.sparse import positions
 from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Layout
-from lmjax.masking.sparse.rows import Pixels, Rows, record, run
+from lmjax.masking.sparse.rows import Pixels, Rows
 from tests.support.compilations import quick_jit
+from tests.support.on_rows import record, run
 
 plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
 

@@ -11,9 +11,10 @@ import pytest
 from lmjax.masking import Masked, layers
 from lmjax.masking.sparse.allocation import Allocation
 from lmjax.masking.sparse.positions import Cut, Layout
-from lmjax.masking.sparse.rows import Pixels, Rows, record, run
+from lmjax.masking.sparse.rows import Pixels, Rows
 from tests.masking.test_layers import WINDOWS
 from tests.support.compilations import quick_jit
+from tests.support.on_rows import record, run
 
 HEIGHT, WIDTH = 9, 11
 

@@ -15,13 +15,13 @@ import pytest
 import lmjax
 from lmjax.evaluation import jobs, programs
 from lmjax.masking import Masked, layers
-from lmjax.masking.sparse import rows
 from lmjax.masking.transform import layer_mask
 from lmjax.models import Classifier, registry
 from tests.evaluation.test_engines import IMAGE, MODULES, random_masks, random_predictor
 from tests.support.compilations import quick_jit
 from tests.support.masked_functions import distance, hidden_as, images_of, masks_of
 from tests.support.networks import NAMES
+from tests.support.on_rows import run
 from tests.support.own_networks import by_hand, calibrated, counted_rings, plain, rings_of, size_of
 
 
@@ -164,7 +164,7 @@ def test_visible_rows_through_run():
     masks = masks_of((40, 40))
     images = jnp.asarray(images_of(masks), jnp.float32)
     masked = layer_mask(plain(module))
-    actual = rows.run(
+    actual = run(
         lambda pixels: masked.run(variables, layers.mask_input(pixels)),
         images,
         jnp.asarray(masks),

@@ -84,11 +84,11 @@ def test_orders_are_what_they_say(rows):
     source = fakes.Source(20)
     batch = ImageBatch([read_sample(source, 5)], {"a": fakes.network()}, key=jax.random.key(0))
     segments = batch.segments("a", "grid", size=8)
-    variants = study.variants(batch, "a", segments)
+    kept, _, described = study.variants(batch, "a", segments)
     share = source[5]["object_mask"].reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
     gone = {}
-    for order, keep in zip(variants.order, variants.keep):
-        gone.setdefault(order, []).append(~keep[:16])
+    for about, keep in zip(described, kept):
+        gone.setdefault(about["order"], []).append(~keep[:16])
     for masks in gone.values():
         assert [mask.sum() for mask in masks] == [4, 8, 12]
         assert all((small <= large).all() for small, large in itertools.pairwise(masks))  # nested
@@ -117,10 +117,8 @@ def test_what_is_known_is_not_asked_again():
     study = dataclasses.replace(SMALL, removals=("black", "grey"))
     batch = ImageBatch([read_sample(source, i) for i in IMAGES], networks, key=jax.random.key(0))
     study.rows(batch)
-    variants = study.variants(batch, "a", batch.segments("a", "grid", size=8))
-    asked = {
-        (i, keep.tobytes()) for i, keep in zip(variants.image_of, variants.keep) if not keep.all()
-    }
+    kept, image_of, _ = study.variants(batch, "a", batch.segments("a", "grid", size=8))
+    asked = {(i, keep.tobytes()) for i, keep in zip(image_of, kept) if not keep.all()}
     # Of each image: whole once, with nothing visible once, and 0.4 removed in three orders.
     assert len(asked) <= 4 * (1 + 3)
     assert batch.evaluations == 4 + 2 * len(asked)
@@ -156,11 +154,11 @@ def test_gradients_of_a_named_network_order_segments():
     options = {"removals": ("black",), "fractions": (0.5,), "grid_size": 8}
     by_b = SegmentRemoval(saliency="b", orders=("most_salient",), **options)
     batch = ImageBatch([read_sample(fakes.Source(9), 8)], networks, key=jax.random.key(0))
-    variants = by_b.variants(batch, "a", batch.segments("a", "grid", size=8))
+    kept, _, _ = by_b.variants(batch, "a", batch.segments("a", "grid", size=8))
     image = batch.images("a")[0]
     heatmap = lmjax.attribution.gradient(lmjax.Predictor(networks["b"]), image).heatmap
     mean = heatmap.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
-    keep = variants.keep[0][:16]
+    keep = kept[0][:16]
     assert mean[~keep].min() >= mean[keep].max()
 
 
@@ -296,14 +294,14 @@ def test_the_sources_own_saliency_orders_segments():
     source, study = Heatmaps(4), SegmentRemoval(saliency="source", **options)
     samples = [read_sample(source, i) for i in (0, 3)]
     batch = ImageBatch(samples, {"a": fakes.network()}, key=jax.random.key(0))
-    variants = study.variants(batch, "a", batch.segments("a", "grid", size=8))
-    for i, order, keep in zip(variants.image_of, variants.order, variants.keep):
+    kept, image_of, described = study.variants(batch, "a", batch.segments("a", "grid", size=8))
+    for i, about, keep in zip(image_of, described, kept):
         saliency = source[(0, 3)[i]]["saliency"]
         mean = saliency.reshape(4, 8, 4, 8).mean(axis=(1, 3)).ravel()
         gone = ~keep[:16]
-        if order == "most_salient":
+        if about["order"] == "most_salient":
             assert mean[gone].min() > mean[~gone].max()
-        elif order == "least_salient":
+        elif about["order"] == "least_salient":
             assert mean[gone].max() < mean[~gone].min()
 
 

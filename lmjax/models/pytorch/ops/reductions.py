@@ -1,4 +1,4 @@
-"""Sums, means, extrema, variances and norms over axes."""
+"""Sums, means, extrema, variances and norms over axes: over all of them, where none are given."""
 
 import math
 from collections.abc import Iterable
@@ -19,29 +19,17 @@ def _size(x: jax.Array, axes: Axes) -> int:
     return math.prod(x.shape[axis] for axis in axes_of(axes, x.ndim))
 
 
-@rule("aten.sum.dim_IntList")
+@rule("aten.sum.dim_IntList", "aten.sum.default")
 def total(x: Value, axes: Axes = None, keepdim: bool = False, dtype: Any = None) -> jax.Array:
     """Returns the sum over axes."""
     x = cast(x, np.dtype(np.int32) if x.dtype == np.bool_ and dtype is None else dtype)
     return jnp.sum(x, axes_of(axes, x.ndim), keepdims=keepdim)
 
 
-@rule("aten.sum.default")
-def total_of_all(x: Value, dtype: Any = None) -> jax.Array:
-    """Returns the sum of everything."""
-    return total(x, dtype=dtype)
-
-
-@rule("aten.mean.dim")
+@rule("aten.mean.dim", "aten.mean.default")
 def mean(x: Value, axes: Axes = None, keepdim: bool = False, dtype: Any = None) -> jax.Array:
     """Returns the mean over axes, as a sum and a division."""
     return total(x, axes, keepdim, dtype) / _size(x, axes)
-
-
-@rule("aten.mean.default")
-def mean_of_all(x: Value, dtype: Any = None) -> jax.Array:
-    """Returns the mean of everything."""
-    return mean(x, dtype=dtype)
 
 
 @rule("aten.var.correction")
@@ -72,13 +60,13 @@ def deviation(
     return lax.sqrt(variance(x, axes, correction, keepdim))
 
 
-@rule("aten.amax.default")
+@rule("aten.amax.default", "aten.max.default")
 def maximum(x: Value, axes: Axes = None, keepdim: bool = False) -> jax.Array:
     """Returns the maximum over axes."""
     return jnp.max(x, axes_of(axes, x.ndim), keepdims=keepdim)
 
 
-@rule("aten.amin.default")
+@rule("aten.amin.default", "aten.min.default")
 def minimum(x: Value, axes: Axes = None, keepdim: bool = False) -> jax.Array:
     """Returns the minimum over axes."""
     return jnp.min(x, axes_of(axes, x.ndim), keepdims=keepdim)
@@ -94,18 +82,6 @@ def maximum_and_index(x: Value, axis: int, keepdim: bool = False) -> tuple[Any, 
 def minimum_and_index(x: Value, axis: int, keepdim: bool = False) -> tuple[Any, Any]:
     """Returns the minimum along an axis, and a function that finds where it is."""
     return minimum(x, axis, keepdim), lambda: argmax(-x, axis, keepdim)
-
-
-@rule("aten.max.default")
-def maximum_of_all(x: Value) -> jax.Array:
-    """Returns the maximum of everything."""
-    return maximum(x)
-
-
-@rule("aten.min.default")
-def minimum_of_all(x: Value) -> jax.Array:
-    """Returns the minimum of everything."""
-    return minimum(x)
 
 
 @rule("aten.argmax.default")

@@ -1,14 +1,14 @@
 """Resizing of images: nearest, bilinear and bicubic, and moves between space and channels."""
 
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
 from jax import lax
 
 from lmjax.models.pytorch.ops.indexing import take
-from lmjax.models.pytorch.ops.table import rule
+from lmjax.models.pytorch.ops.table import add_rules, rule
 
 Sizes = Sequence[int] | None
 Scales = Sequence[float] | None
@@ -23,19 +23,8 @@ def _targets(x: jax.Array, sizes: Sizes, scales: Scales) -> list[tuple[int, int,
     return list(zip(inputs, outputs, steps))
 
 
-@rule(*(f"aten.upsample_nearest{n}d.vec" for n in (1, 2, 3)))
-def nearest(x: jax.Array, sizes: Sizes, scales: Scales) -> jax.Array:
-    """Returns the image resized, each pixel the nearest of the image as torch rounds."""
-    return _nearest(x, sizes, scales, 0.0)
-
-
-@rule(*(f"aten._upsample_nearest_exact{n}d.vec" for n in (1, 2, 3)))
-def nearest_exact(x: jax.Array, sizes: Sizes, scales: Scales) -> jax.Array:
-    """Returns the image resized, each pixel the one whose center is nearest."""
-    return _nearest(x, sizes, scales, 0.5)
-
-
-def _nearest(x: jax.Array, sizes: Sizes, scales: Scales, center: float) -> jax.Array:
+def _nearest(x: jax.Array, sizes: Sizes, scales: Scales, *, center: float) -> jax.Array:
+    """Returns the image resized; positions begin at `center`, a share of an output's width."""
     targets = _targets(x, sizes, scales)
     for axis, (size, count, step) in enumerate(targets, x.ndim - len(targets)):
         positions = (np.arange(count, dtype=np.float32) + np.float32(center)) * np.float32(step)
@@ -43,33 +32,12 @@ def _nearest(x: jax.Array, sizes: Sizes, scales: Scales, center: float) -> jax.A
     return x
 
 
-@rule("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", "aten.upsample_trilinear3d.vec")
-def linear_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
-    """Returns the image resized by linear interpolation, a product with a matrix per dimension."""
+def _interpolated(
+    x: jax.Array, sizes: Sizes, align: bool, scales: Scales, *, weights: Callable[..., np.ndarray]
+) -> jax.Array:
+    """Returns the image resized by weights: a product with a matrix per dimension."""
     targets = _targets(x, sizes, scales)
-    return _products(x, [_linear_weights(*target, align) for target in targets])
-
-
-@rule("aten.upsample_bicubic2d.vec")
-def cubic_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
-    """Returns the image resized by cubic interpolation, a product with a matrix per dimension."""
-    targets = _targets(x, sizes, scales)
-    return _products(x, [_cubic_weights(*target, align) for target in targets])
-
-
-@rule("aten._upsample_bilinear2d_aa.vec")
-def smooth_linear_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
-    """Returns the image resized by a linear kernel as wide as outputs are apart."""
-    targets = _targets(x, sizes, scales)
-    return _products(x, [_smooth_weights(*target, align, _linear) for target in targets])
-
-
-@rule("aten._upsample_bicubic2d_aa.vec")
-def smooth_cubic_resize(x: jax.Array, sizes: Sizes, align: bool, scales: Scales) -> jax.Array:
-    """Returns the image resized by a cubic kernel as wide as outputs are apart."""
-    targets = _targets(x, sizes, scales)
-    kernel = functools.partial(_cubic, a=-0.5)
-    return _products(x, [_smooth_weights(*target, align, kernel) for target in targets])
+    return _products(x, [weights(*target, align) for target in targets])
 
 
 def _products(x: jax.Array, matrices: list[np.ndarray]) -> jax.Array:
@@ -130,6 +98,25 @@ def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+# Each pixel the nearest of the image as torch rounds; exactly, the one whose center is nearest.
+add_rules({f"upsample_nearest{n}d.vec": partial(_nearest, center=0.0) for n in (1, 2, 3)})
+add_rules({f"_upsample_nearest_exact{n}d.vec": partial(_nearest, center=0.5) for n in (1, 2, 3)})
+_linear_resize = partial(_interpolated, weights=_linear_weights)
+_smooth_linear, _smooth_cubic = (
+    partial(_smooth_weights, kernel=kernel) for kernel in (_linear, partial(_cubic, a=-0.5))
+)
+add_rules(
+    {
+        "upsample_linear1d.vec": _linear_resize,
+        "upsample_bilinear2d.vec": _linear_resize,
+        "upsample_trilinear3d.vec": _linear_resize,
+        "upsample_bicubic2d.vec": partial(_interpolated, weights=_cubic_weights),
+        "_upsample_bilinear2d_aa.vec": partial(_interpolated, weights=_smooth_linear),
+        "_upsample_bicubic2d_aa.vec": partial(_interpolated, weights=_smooth_cubic),
+    }
+)
 
 
 @rule("aten.pixel_shuffle.default")

@@ -108,9 +108,7 @@ def unbind(x: Value, axis: int = 0) -> list[jax.Array]:
 @rule("aten.select.int", "aten.select_copy.int")
 def select(x: Value, axis: int, index: int) -> jax.Array:
     """Returns the part of one index along an axis, without it."""
-    axis = axis_of(axis, x.ndim)
-    index = index + x.shape[axis] if index < 0 else index
-    return lax.squeeze(lax.slice_in_dim(x, index, index + 1, axis=axis), (axis,))
+    return lax.index_in_dim(x, index, axis_of(axis, x.ndim), keepdims=False)
 
 
 @rule("aten.slice.Tensor", "aten.slice_copy.Tensor")
