@@ -8,6 +8,8 @@ network is a fill, including those of other packages. Each image draws its own r
 | kind | hides | source |
 |---|---|---|
 | patches | 0.25, 0.5 or 0.75 of a 14 x 14 grid | Jain et al. 2022 (arXiv 2204.08945) |
+| cell | one cell of a 4 x 4 grid, in half of the images | Hesse et al. 2024 (arXiv 2407.11910) |
+| few | up to a tenth of a 14 x 14 grid | after Zheng et al. 2025 (arXiv 2410.02970) |
 | cutout | a square of half the height | DeVries & Taylor 2017 (arXiv 1708.04552) |
 | erasing | a rectangle, in half of the images | Zhong et al. 2017 (arXiv 1708.04896) |
 | objects | the shape of the object of another image | |
@@ -27,7 +29,7 @@ from lmjax.removals.masking import Masking
 from lmjax.removals.registry import prototype
 from lmjax.removals.removal import Painting
 
-MASKING_KINDS = ("patches", "cutout", "erasing", "objects")
+MASKING_KINDS = ("patches", "cell", "few", "cutout", "erasing", "objects")
 """Kinds that hide something, so that a fill takes its place."""
 
 PLAIN_KINDS = ("cutmix", "flip")
@@ -36,6 +38,10 @@ PLAIN_KINDS = ("cutmix", "flip")
 # Patches (Jain et al. 2022): cells along each side, 16 x 16 pixels of an image of 224 x 224; shares
 # of them, of which one is drawn and rounded to whole cells.
 _GRID, _FRACTIONS = 14, (0.25, 0.5, 0.75)
+# Cell (Hesse et al. 2024): cells along each side, as IDSDS removes them, and how often.
+_LARGE, _MISSING = 4, 0.5
+# Few (Zheng et al. 2025, their beta): the largest share, up to which all are equally likely.
+_MOST = 0.1
 # Cutout (DeVries & Taylor 2017): the side of the square as a share of the height, as for CIFAR-10.
 _SIDE = 0.5
 # Erasing (Zhong et al. 2017): how often; least and most of the image's area, uniform, and of height
@@ -202,7 +208,8 @@ def hidden(kind: str, examples: Examples, *, key: jax.Array) -> jax.Array:
             raise ValueError("examples must have objects for the kind 'objects'")
         return jnp.roll(examples.objects, 1, axis=0)
     count, height, width = examples.images.shape[:3]
-    draw = {"patches": patches, "cutout": cutout, "erasing": erasing}[kind]
+    kinds = {"patches": patches, "cell": cell, "few": few, "cutout": cutout, "erasing": erasing}
+    draw = kinds[kind]
     return jax.vmap(lambda key: draw((height, width), key=key))(jax.random.split(key, count))
 
 
@@ -210,10 +217,35 @@ def patches(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
     """Draws random cells of a grid, `[H, W]` bool, True = hidden (Jain et al. 2022)."""
     fraction_key, order_key = jax.random.split(key)
     which = jax.random.randint(fraction_key, (), 0, len(_FRACTIONS), jnp.int32)
-    fraction = jnp.asarray(_FRACTIONS, jnp.float32)[which]
-    order = jax.random.permutation(order_key, _GRID**2).reshape(_GRID, _GRID)
-    cells = order < jnp.round(fraction * _GRID**2).astype(order.dtype)
-    rows, columns = (jnp.arange(length) * _GRID // length for length in shape)
+    return _cells(shape, _GRID, jnp.asarray(_FRACTIONS, jnp.float32)[which], order_key)
+
+
+def cell(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
+    """Draws one cell of a 4 x 4 grid or nothing, `[H, W]` bool, True = hidden (Hesse et al. 2024).
+
+    It is what `lmjax.metrics.idsds` removes, so that the network judges in its domain.
+    """
+    there_key, order_key = jax.random.split(key)
+    there = jax.random.bernoulli(there_key, jnp.float32(_MISSING))
+    return _cells(shape, _LARGE, there / _LARGE**2, order_key)
+
+
+def few(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
+    """Draws up to a tenth of the cells of a grid, `[H, W]` bool, True = hidden.
+
+    `lmjax.metrics.f_fidelity` removes such parts. Zheng et al. 2025 fine-tune with as much removed;
+    that the share is uniform, and the grid of patches, are choices made here.
+    """
+    share_key, order_key = jax.random.split(key)
+    share = jax.random.uniform(share_key, (), jnp.float32, 0, _MOST)
+    return _cells(shape, _GRID, share, order_key)
+
+
+def _cells(shape: tuple[int, int], grid: int, share: jax.Array, key: jax.Array) -> jax.Array:
+    """Draws a share of the cells of a grid, rounded to whole ones, `[H, W]` bool."""
+    order = jax.random.permutation(key, grid**2).reshape(grid, grid)
+    cells = order < jnp.round(share * grid**2).astype(order.dtype)
+    rows, columns = (jnp.arange(length) * grid // length for length in shape)
     return cells[rows][:, columns]
 
 

@@ -28,8 +28,8 @@ class TrainingConfig:
         label_smoothing: share of the label that all classes divide among them, 0 or more, below 1.
         ema: decay of the moving average of the weights that is exported and measured; 0 for none.
         augmentations: what is done to images, in this order: flip, cutmix, or KIND:FILL, where KIND
-            is patches, cutout, erasing or objects, and FILL a removal that needs no segments, one
-            of {FILLS}.
+            is patches, cell, few, cutout, erasing or objects, and FILL a removal that needs no
+            segments, one of {FILLS}.
         small_share: share of the epochs, the first, that see images shrunk to small_size.
         small_size: height and width in those epochs, pixels.
         dtype: of the computation, float32 or bfloat16; weights are float32.

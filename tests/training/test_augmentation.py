@@ -55,6 +55,24 @@ def test_patches_are_whole_cells_and_so_many_as_a_fraction_says(hidden):
     assert len({each.tobytes() for each in hidden["patches"]}) == COUNT
 
 
+def test_cell_is_one_of_sixteen_in_half_of_the_images(hidden):
+    cells = hidden["cell"].reshape(COUNT, 4, SIZE // 4, 4, SIZE // 4)
+    assert (cells == cells[:, :, :1, :, :1]).all()
+    cells = cells[:, :, 0, :, 0].reshape(COUNT, 16)
+    assert set(cells.sum(axis=1)) == {0, 1}
+    assert COUNT / 4 < cells.sum() < 3 * COUNT / 4
+    assert cells.any(axis=0).sum() > 12
+
+
+def test_few_are_whole_cells_up_to_a_tenth(hidden):
+    cells = hidden["few"].reshape(COUNT, 14, 2, 14, 2)
+    assert (cells == cells[:, :, :1, :, :1]).all()
+    counts = cells[:, :, 0, :, 0].sum(axis=(1, 2))
+    assert counts.max() in range(15, 21)  # of 196
+    assert counts.min() in range(5)
+    assert len(set(counts)) > 10
+
+
 def test_cutout_is_a_square_of_half_the_height_cut_off_at_the_border(hidden):
     sides = np.array([rectangle(where) for where in hidden["cutout"]])
     assert sides.max() == SIZE // 2
