@@ -1,8 +1,8 @@
 """Metrics for networks that were fine-tuned with the removal that judges: IDSDS, F-Fidelity.
 
 Nothing here trains: `lmjax train --augmentations cell:REMOVAL` (for IDSDS) and `few:REMOVAL` (for
-F-Fidelity) show a network images with as much removed as the judge removes. A judge is in-domain
-where the predictor's network was trained so with its removal.
+F-Fidelity) show a network images with about as much removed as the judge removes. A judge is
+in-domain where the predictor's network was trained so with its removal.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ from lmjax.removals.removal import Removal, check_removal, declared
 
 _MAX_ITERATIONS = 1000
 _GRADIENT = 1e-6  # at which the fit ends, of the largest component
-_CLOSE = 1e-4  # at which a fit that ends otherwise is near enough to the minimum
+_CLOSE = 1e-4  # at which the loss is near its minimum, where a fit ends otherwise
 KIND = "calibration"
 
 
@@ -240,22 +240,19 @@ def calibrated(
             f"{classes.min()} to {classes.max()}; take whole_logits.argmax(axis=1)"
         )
     ridge = check_number("ridge", ridge, above=0)
-    matrix, bias, slope = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
+    matrix, bias, slope, steps = _fit(jnp.asarray(logits), jnp.asarray(classes), ridge)
     if not slope <= _CLOSE:
         raise ValueError(
-            f"no calibration of logits was found: after {_MAX_ITERATIONS} steps the slope of the "
-            f"loss is {float(slope):.1g} and should be at most {_CLOSE:g}. Logits up to "
-            f"{float(np.abs(logits).max()):.1g} may be too large for float32: divide them by a "
-            "constant; or take a larger ridge"
+            f"no calibration of logits was found: after {steps} steps the slope of the loss is "
+            f"{float(slope):.1g} and should be at most {_CLOSE:g}; take a ridge above {ridge:g}. "
+            f"Logits as large as {float(np.abs(logits).max()):.1g} may be too large for float32"
         )
     return Calibrated(removal, matrix, bias)
 
 
 @jax.jit
-def _fit(
-    logits: jax.Array, classes: jax.Array, ridge: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the matrix, the bias, and the largest slope of the loss before the last step."""
+def _fit(logits: jax.Array, classes: jax.Array, ridge: float) -> tuple[jax.Array, ...]:
+    """Returns matrix, bias, the largest slope of the loss before the last step, and all steps."""
     num_classes = logits.shape[1]
 
     def loss(change):  # from the identity
@@ -281,7 +278,7 @@ def _fit(
 
     start = jnp.zeros((num_classes, num_classes)), jnp.zeros(num_classes)
     change: Any
-    change, _, slope, _ = jax.lax.while_loop(
+    change, _, slope, steps = jax.lax.while_loop(
         going_on, step, (start, optimizer.init(start), jnp.inf, 0)
     )
-    return jnp.eye(num_classes) + change[0], change[1], slope
+    return jnp.eye(num_classes) + change[0], change[1], slope, steps

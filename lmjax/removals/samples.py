@@ -165,7 +165,7 @@ def _read(path: str | os.PathLike) -> tuple[Origin, np.ndarray]:
     try:
         hashes = tuple(map(str, header.get("hashes", ())))  # files before 0.3 have none
         return Origin(str(header["source"]), hashes), arrays["images"]
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise array_file.damaged(path, KIND, error) from error
 
 

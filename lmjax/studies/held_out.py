@@ -66,8 +66,8 @@ def fit_calibration(
       engine, batch_size: as in `lmjax.Evaluator`.
 
     Raises:
-      ValueError: arguments out of range, fewer images than are asked for, or images that cannot be
-        read.
+      ValueError: arguments out of range, fewer images than are asked for, images that cannot be
+        read, or a fit that does not converge.
       OSError: the file cannot be written.
     """
     removal = check_inner(removal)
@@ -130,6 +130,23 @@ def write_samples(
     write_images(path, shown, origin=origin)
 
 
+class HeldOutError(ValueError):
+    """Raised for an image that the file of a removal was made from.
+
+    Attributes:
+      id: of the image.
+    """
+
+    def __init__(self, message: str, id: str):
+        super().__init__(message)
+        self.id = id
+
+
+def is_held_out(error: dict[str, Any]) -> bool:
+    """Returns whether an error in a run's record is of an image that a file was made from."""
+    return error["error"].startswith(f"{HeldOutError.__name__}: ")
+
+
 class HeldOut:
     """The images that files of removals were made from, which are not to be judged.
 
@@ -153,11 +170,9 @@ class HeldOut:
             self._names |= dict.fromkeys(origin.hashes if origin else (), name)
 
     def check(self, sample: Sample) -> None:
-        """Raises ValueError for an image that a file was made from, by way of another source."""
+        """Raises HeldOutError for an image that a file was made from, by way of another source."""
         if self._names and (name := self._names.get(_hash(sample.image))):
-            raise ValueError(
-                f"the file of removal {name} was made from this image too; judge it on others"
-            )
+            raise HeldOutError(f"the file of removal {name} was made from this image", sample.id)
 
 
 def _origin(name: str) -> Origin | None:
@@ -194,9 +209,12 @@ def _read(source: Source | str, classifier: Any, images: int) -> tuple[Origin, n
         source = open_source(source, length=images)
     if len(source) < images:
         raise ValueError(f"images must be at most {len(source)}, those of the source; got {images}")
-    read = [read_sample(source, index).image for index in range(images)]
-    origin = Origin(source_version(source), tuple(map(_hash, read)))
-    return origin, np.stack([classifier.preprocessing(image) for image in read])
+    hashes, shown = [], []
+    for index in range(images):
+        image = read_sample(source, index).image
+        hashes.append(_hash(image))
+        shown.append(classifier.preprocessing(image))
+    return Origin(source_version(source), tuple(hashes)), np.stack(shown)
 
 
 def _masks(shape: tuple[int, ...], variants: int, seed: tuple[int, ...]) -> np.ndarray:

@@ -193,7 +193,7 @@ def _gather(calls: Mapping[int, Callable[[], Sample]]) -> Samples:
         try:
             samples.append(get())
         except Exception as error:  # a source is the user's code, which may raise anything
-            errors.append(_record(index, str(index), error))
+            errors.append(_record(index, getattr(error, "id", str(index)), error))
     return samples, errors
 
 

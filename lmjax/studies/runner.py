@@ -22,6 +22,7 @@ from lmjax._utils.renamed import renamed
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
 from lmjax.studies import measurements
+from lmjax.studies.held_out import HeldOutError, is_held_out
 from lmjax.studies.images import ImageBatch, SampledBatch, Spending
 from lmjax.studies.job import DEFAULT_MODELS as DEFAULT_MODELS
 from lmjax.studies.job import IMAGE_ERRORS, IMAGES_PER_SHARD, Job
@@ -116,9 +117,12 @@ def run(
     results.claim(job.about())
     if shard[0] == 0 and not measurements.path(results).exists():
         _measure(job, results)
-    mine = [
-        each for each in chosen if not results.has(each) or (retry_errors and results.errors(each))
-    ]
+
+    def is_mine(shard: Range) -> bool:
+        failed = retry_errors and results.has(shard) and results.errors(shard)
+        return not results.has(shard) or not all(map(is_held_out, failed or ()))
+
+    mine = [each for each in chosen if is_mine(each)]
     done = _count(chosen) - _count(mine)
     name, images = study.name, _count(chosen)
     with Progress(name, images=images, done=done, shown=progress) as shown:
@@ -136,8 +140,12 @@ def _measure(job: Job, results: Results) -> None:
     """Stores what a study measures on the first image that it can be measured on."""
     if not isinstance(job.study, measurements.Measuring):
         return
-    for i in range(min(_TRIED_IMAGES, job.images)):
+    tried = 0
+    for i in range(job.images):
         samples, errors = job.read([i])
+        tried += not any(map(is_held_out, errors))
+        if tried > _TRIED_IMAGES:
+            return
         if not errors:
             try:
                 found = job.study.measure(job.batch(samples, ImageBatch))
@@ -160,7 +168,7 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: Pro
         for each, found in batches:
             with progress.block(each.stop - each.start):
                 rows, errors = job.rows(*found)
-            failed += errors
+            failed += [error for error in errors if not is_held_out(error)]
             if rows or (len(failed) >= enough and results.read(job.shards)[0].num_rows):
                 enough = math.inf
             if len(failed) >= enough:
@@ -231,7 +239,10 @@ def estimate(
         start = time.perf_counter()
         samples, errors = job.read(indices)
         if errors:
-            raise ValueError(errors[0]["error"])
+            first = errors[0]
+            if is_held_out(first):
+                raise HeldOutError(first["error"], first["id"])
+            raise ValueError(first["error"])
         batch = job.batch(samples, SampledBatch)
         job.study.rows(batch)
         return batch, time.perf_counter() - start
@@ -255,12 +266,14 @@ def estimate(
 def _first_good(measure: Callable[[Sequence[int]], Any], images: int) -> int:
     """Returns the first image that can be measured."""
     errors = []
-    for i in range(min(_TRIED_IMAGES, images)):
+    for i in range(images):
         try:
             measure([i])
             return i
         except IMAGE_ERRORS as error:
             errors.append(error)
+            if sum(not isinstance(each, HeldOutError) for each in errors) == _TRIED_IMAGES:
+                break
     raise ValueError(f"none of the first {len(errors)} images can be evaluated: {errors[0]}")
 
 
@@ -328,7 +341,15 @@ def _check_shard(shard: tuple[int, int]) -> slice:
 
 def _warn(job: Job, missing: list[Range], errors: list[dict]) -> None:
     """Warns of images without rows and of shards that are not finished."""
-    if errors:
+    held_out = [error for error in errors if is_held_out(error)]
+    if held_out:
+        first = held_out[0]
+        warnings.warn(
+            f"{len(held_out)} of {job.images} images are left out, since a removal knows them; the "
+            f"first is {first['id']}: {first['error']}",
+            stacklevel=3,
+        )
+    if errors := [error for error in errors if not is_held_out(error)]:
         first = errors[0]
         warnings.warn(
             f"{len(errors)} of {job.images} images could not be evaluated and are left out; the "

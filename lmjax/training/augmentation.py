@@ -9,7 +9,7 @@ network is a fill, including those of other packages. Each image draws its own r
 |---|---|---|
 | patches | 0.25, 0.5 or 0.75 of a 14 x 14 grid | Jain et al. 2022 (arXiv 2204.08945) |
 | cell | one cell of a 4 x 4 grid, in half of the images | Hesse et al. 2024 (arXiv 2407.11910) |
-| few | up to a tenth of a 14 x 14 grid | after Zheng et al. 2025 (arXiv 2410.02970) |
+| few | none to a tenth of a 14 x 14 grid | after Zheng et al. 2025 (arXiv 2410.02970) |
 | cutout | a square of half the height | DeVries & Taylor 2017 (arXiv 1708.04552) |
 | erasing | a rectangle, in half of the images | Zhong et al. 2017 (arXiv 1708.04896) |
 | objects | the shape of the object of another image | |
@@ -38,10 +38,10 @@ PLAIN_KINDS = ("cutmix", "flip")
 # Patches (Jain et al. 2022): cells along each side, 16 x 16 pixels of an image of 224 x 224; shares
 # of them, of which one is drawn and rounded to whole cells.
 _GRID, _FRACTIONS = 14, (0.25, 0.5, 0.75)
-# Cell (Hesse et al. 2024): cells along each side, as IDSDS removes them, and how often.
-_LARGE, _MISSING = 4, 0.5
-# Few (Zheng et al. 2025, their beta): the largest share, up to which all are equally likely.
-_MOST = 0.1
+# Cell (Hesse et al. 2024): cells along each side, as IDSDS removes them, and how often one is.
+_CELL_GRID, _CELL_SHARE = 4, 0.5
+# Few (Zheng et al. 2025): the largest share of cells, their beta.
+_FEW = 0.1
 # Cutout (DeVries & Taylor 2017): the side of the square as a share of the height, as for CIFAR-10.
 _SIDE = 0.5
 # Erasing (Zhong et al. 2017): how often; least and most of the image's area, uniform, and of height
@@ -226,18 +226,18 @@ def cell(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
     It is what `lmjax.metrics.idsds` removes, so that the network judges in its domain.
     """
     there_key, order_key = jax.random.split(key)
-    there = jax.random.bernoulli(there_key, jnp.float32(_MISSING))
-    return _cells(shape, _LARGE, there / _LARGE**2, order_key)
+    there = jax.random.bernoulli(there_key, jnp.float32(_CELL_SHARE))
+    return _cells(shape, _CELL_GRID, there / _CELL_GRID**2, order_key)
 
 
 def few(shape: tuple[int, int], *, key: jax.Array) -> jax.Array:
-    """Draws up to a tenth of the cells of a grid, `[H, W]` bool, True = hidden.
+    """Draws none to about a tenth of the cells of a grid, `[H, W]` bool, True = hidden.
 
-    `lmjax.metrics.f_fidelity` removes such parts. Zheng et al. 2025 fine-tune with as much removed;
-    that the share is uniform, and the grid of patches, are choices made here.
+    After Zheng et al. 2025, whose judge, `lmjax.metrics.f_fidelity`, removes a tenth or less of an
+    image on average. That the share is uniform, and the grid of patches, are choices made here.
     """
     share_key, order_key = jax.random.split(key)
-    share = jax.random.uniform(share_key, (), jnp.float32, 0, _MOST)
+    share = jax.random.uniform(share_key, (), jnp.float32, 0, _FEW)
     return _cells(shape, _GRID, share, order_key)
 
 

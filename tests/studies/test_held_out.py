@@ -13,6 +13,8 @@ from lmjax._utils import array_file
 from lmjax.evaluation import Predictor
 from lmjax.removals.calibration import read_calibrated
 from lmjax.removals.samples import read_images
+from lmjax.studies import measurements
+from tests.studies import fakes
 
 TRAIN = "digit-scenes,split=train"
 FITTED = {"images": 12, "variants": 4}
@@ -164,9 +166,58 @@ def test_an_image_that_comes_by_another_source_is_left_out(calibrations, tmp_pat
     study = studies.SegmentRemoval(
         removals=(name.format(calibrations),), orders=("random",), fractions=(0.0, 0.5)
     )
-    with pytest.warns(UserWarning, match="1 of 2 images .* was made from this image too"):
+    with pytest.warns(UserWarning, match="1 of 2 images are left out.* was made from this image"):
         rows = studies.run(study, mixed, output=tmp_path / "run", progress=False)
     assert set(rows.column("image").to_pylist()) == {0}
+    (error,) = studies.errors(tmp_path / "run")
+    assert error["id"] == mixed[1].id
+
+
+def test_many_images_of_the_fit_come_before_those_that_are_judged(tmp_path):
+    """More than those that may fail before a run gives up: they are no failures."""
+
+    class Ordered(list):
+        version = "ordered"
+
+    source = Ordered(fakes.Source(20)[i] for i in range(20))
+    file, networks = tmp_path / "map.npz", {"a": fakes.network()}
+    fit = {"model": fakes.network(), "images": 18, "variants": 2, "output": file}
+    studies.fit_calibration("grey", Ordered(source[:18]), **fit)
+    source.version = "with two more"
+    study = studies.RemovalContest(
+        removals=(f"calibrated@{file}",), parts=("random",), n_segments=(4,), segmenter="grid"
+    )
+    run = {"models": networks, "output": tmp_path / "run", "progress": False}
+    with pytest.warns(UserWarning, match="18 of 20 images are left out"):
+        rows = studies.run(study, source, images_per_shard=4, **run)
+    assert set(rows.column("image").to_pylist()) == {18, 19}
+    assert measurements.measurements(rows)
+    assert studies.estimate(study, source, models=networks).images == 20
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/rows-*/*")}
+    with pytest.warns(UserWarning, match="18 of 20 images are left out"):
+        studies.run(study, source, images_per_shard=4, retry_errors=True, **run)
+    assert finished == {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/rows-*/*")}
+
+
+def without_hashes(path, kind, to):
+    header, arrays = array_file.read(path, kind)
+    del header["kind"], header["format"], header["hashes"]
+    return array_file.write(to, kind, header, arrays)
+
+
+def test_files_that_do_not_know_their_images_are_read(calibrations, tmp_path):
+    """As version 0.2.0 has written them."""
+    for name, kind in (("grey", "calibration"), ("samples", "samples")):
+        without_hashes(calibrations / f"{name}.npz", kind, tmp_path / f"{name}.npz")
+    known, found = (read_calibrated(folder / "grey.npz") for folder in (calibrations, tmp_path))
+    np.testing.assert_array_equal(found.matrix, known.matrix)
+    assert found.fitted == known.fitted._replace(hashes=())
+    np.testing.assert_array_equal(
+        read_images(tmp_path / "samples.npz"), read_images(calibrations / "samples.npz")
+    )
+    study = studies.SegmentRemoval(removals=(f"samples@{tmp_path / 'samples.npz'}",))
+    with pytest.raises(ValueError, match="was made from this source"):
+        studies.run(study, TRAIN, images=1, output=tmp_path / "run")
 
 
 def test_variants_that_hide_nothing_are_left_as_they_are(calibrations, classifier, image):

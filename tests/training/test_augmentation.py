@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lmjax import removals
+from lmjax.masks import segments
 from lmjax.removals import Fill, LayerMasking, Painting
 from lmjax.removals.registry import REGISTRY
 from lmjax.training import TrainingConfig, augmentation
@@ -62,6 +63,14 @@ def test_cell_is_one_of_sixteen_in_half_of_the_images(hidden):
     assert set(cells.sum(axis=1)) == {0, 1}
     assert COUNT / 4 < cells.sum() < 3 * COUNT / 4
     assert cells.any(axis=0).sum() > 12
+
+
+def test_cell_is_one_of_those_that_idsds_removes():
+    shape = 30, 27  # not of whole cells
+    labels = segments.cells(shape, 4)
+    draw = jax.jit(lambda key: augmentation.cell(shape, key=key))
+    for where in map(np.asarray, map(draw, jax.random.split(jax.random.key(1), 8))):
+        assert not where.any() or (where == (labels == labels[where][0])).all()
 
 
 def test_few_are_whole_cells_up_to_a_tenth(hidden):

@@ -91,8 +91,9 @@ class RemovalContest(Study):
         ),
         reading=(
             "High R-OMS, unchanged predictions, accuracy, entropy, alignment, IoU and gain are "
-            "good; accuracy without the object should be low. R-OMS alone rewards what removes "
-            "too little: read it beside the accuracy without the object."
+            "good; accuracy without the object and predictions unchanged without the top segments "
+            "should be low. R-OMS alone rewards what removes too little: read it beside the "
+            "accuracy without the object."
         ),
         higher=(
             *("r_oms", "unchanged", "accuracy", "entropy", "swapped_removed", "alignment"),
@@ -100,7 +101,7 @@ class RemovalContest(Study):
         ),
         lower=(
             *("rank", "object_removed", "milliseconds", "first_call_seconds"),
-            *("top_removed_own", "top_removed_layer", "top_removed_grey"),
+            *("top_unchanged_own", "top_unchanged_layer", "top_unchanged_grey"),
         ),
         columns={
             "r_oms": "R-OMS",
@@ -109,9 +110,9 @@ class RemovalContest(Study):
             "gain_own": "relevance gain, segments removed as explained",
             "gain_layer": "relevance gain under layer masking",
             "gain_grey": "relevance gain under grey",
-            "top_removed_own": "unchanged without the top segments, removed as explained",
-            "top_removed_layer": "unchanged without the top segments, under layer masking",
-            "top_removed_grey": "unchanged without the top segments, under grey",
+            "top_unchanged_own": "unchanged without the top segments, removed as explained",
+            "top_unchanged_layer": "unchanged without the top segments, under layer masking",
+            "top_unchanged_grey": "unchanged without the top segments, under grey",
             "milliseconds": "milliseconds a variant",
             "first_call_seconds": "seconds of the first call",
             "n_segments": "segments asked for",
@@ -263,7 +264,7 @@ class RemovalContest(Study):
         """Removes segments as each removal's explanations rank them, of each image.
 
         Returns:
-          For each removal and image `gain`, the symmetric relevance gain, and `top_removed`, the
+          For each removal and image `gain`, the symmetric relevance gain, and `top_unchanged`, the
           area under unchanged predictions while the most relevant segments go first.
         """
         segments = self._lime.segments(batch, network)
@@ -284,7 +285,7 @@ class RemovalContest(Study):
             for i, (_, shares) in enumerate(curves):
                 heights = np.stack([kept, same])[:, image_of == i].reshape(2, *shares.shape)
                 (morf, lerf), (top, _) = mean_height(shares, heights)
-                answers.append({"gain": lerf - morf, "top_removed": top})
+                answers.append({"gain": lerf - morf, "top_unchanged": top})
             found.append(answers)
         return found
 

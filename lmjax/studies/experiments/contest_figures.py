@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from lmjax.removals import title as removal_title
 from lmjax.studies.figures import (
     X_LABELS,
@@ -35,7 +37,7 @@ def draw(tables: dict[str, Rows]) -> dict[str, Any]:
                 [
                     _against_cost(removals, name, by_chance.get(name))
                     for name in _QUALITIES
-                    if name in removals[0]
+                    if np.isfinite([row.get(name, np.nan) for row in removals]).any()
                 ]
             ]
             title = f"{network}: quality against cost, {found['costs'][0]['device']}"

@@ -9,6 +9,7 @@ from lmjax.metrics.occlusion import mean_height
 from lmjax.studies.figures import group_rows
 from lmjax.studies.measurements import measurements
 from lmjax.studies.statistics import (
+    RESAMPLES,
     Group,
     bootstrap,
     correctly_classified,
@@ -35,7 +36,13 @@ def summarise(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     if not found:
         correctly_classified(rows)  # raises: only the part "random" looks at other images
     costs = measurements(rows)
-    of_removals = [({"network": n, "removal": r}, each) for (n, r), each in found.items()]
+    # A network that recognises no image has results of the part "random" alone.
+    names = dict.fromkeys(name for each in found.values() for name in each)
+    unknown = np.full(1 + RESAMPLES, np.nan)
+    of_removals = [
+        ({"network": n, "removal": r}, {name: each.get(name, unknown) for name in names})
+        for (n, r), each in found.items()
+    ]
     tables = {
         "removals": _with_costs(of_removals, costs),
         "differences": paired_differences(of_removals),
@@ -71,7 +78,7 @@ def _survival(rows: pa.Table, found: Found) -> list[dict[str, Any]]:
                 key |= {"removed": float(shares[:, i].mean()), "images": len(shares)}
                 curves.append(key | estimates({name: x[:, i] for name, x in statistics.items()}))
             heights = mean_height(shares, group.matrix("kept", "fraction"))
-            sizes[number] = {"r_oms": bootstrap(len(shares)).means(heights)}
+            sizes[number] = {"r_oms": bootstrap(len(shares)).nan_means(heights)}
             sizes[number] |= {name: x.mean(axis=1) for name, x in statistics.items()}
         means_over_sizes = {
             name: np.mean([each[name] for each in sizes.values()], axis=0)
@@ -113,10 +120,15 @@ def _explanations(rows: pa.Table, found: Found) -> None:
         localised = {name: group.matrix(name, "label")[:, 0] for name in ("alignment", "iou")}
         judged = {
             f"{name}_{group.key['judge']}": group.matrix(name, "label")[:, 0]
-            for name in ("gain", "top_removed")
-            if name in group.columns  # rows of earlier versions have the gain alone
+            for name in ("gain", "top_unchanged")
+            if _is_known(name, group)
         }
         _statistics_of(found, group).update(means({**localised, **judged}))
+
+
+def _is_known(column: str, group: Group) -> bool:
+    """Whether a column is in all rows of a group: shards of earlier versions have no others."""
+    return column in group.columns and not np.isnan(group.columns[column]).any()
 
 
 def _with_costs(
@@ -128,11 +140,10 @@ def _with_costs(
     table = []
     for key, statistics in of_removals:
         cost = by_key.get((key["network"], key["removal"]))
-        row = {"rank": None} if "r_oms" in statistics else {}
-        row = {**key, **row, **estimates(statistics)}
+        rank = {"rank": None} if "r_oms" in statistics else {}
+        row = {**key, **rank, **estimates(statistics)}
         table.append(row | ({n: cost[n] for n in timed} if cost else {}))
-    for rivals in group_rows(table, "network").values():
-        scored = [row for row in rivals if "r_oms" in row]
-        for row, rank in zip(scored, ranks([row["r_oms"] for row in scored]), strict=True):
+    for rivals in group_rows(table, "network").values() if "rank" in table[0] else ():
+        for row, rank in zip(rivals, ranks([row["r_oms"] for row in rivals]), strict=True):
             row["rank"] = rank
     return table

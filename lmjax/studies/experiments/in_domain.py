@@ -49,8 +49,8 @@ class InDomainJudges(Study):
     """Scores of attribution methods by networks that were fine-tuned with the removal that judges.
 
     A judge is a network and a removal. It is in-domain where the network was trained with that
-    removal (`lmjax train --augmentations cell:REMOVAL` or `few:REMOVAL`); give such networks beside
-    a plain one.
+    removal, in the amounts that it removes (`lmjax train --augmentations cell:REMOVAL few:REMOVAL`:
+    the first for IDSDS, the second for F-Fidelity); give such networks beside a plain one.
     A row for each image, judge and method has `idsds`, `ffid_plus` and `ffid_minus` (means over
     sizes) of the method's heatmap, which is made under the judge's removal and explains the class
     that the explained network predicts. Tables rank the methods by IDSDS, and compare the rankings

@@ -17,7 +17,7 @@ def table(rows: Rows, about: About | None = None) -> str:
     found = [_with_intervals(row) for row in rows]
     alike = _alike(found)
     found = [{name: row[name] for name in row if name not in alike} for row in found]
-    heads = "".join(_head(name, found[0][name], about) for name in found[0])
+    heads = "".join(_head(name, _first_known(found, name), about) for name in found[0])
     lines = "\n".join(
         f"<tr>{''.join(_cell(name, value) for name, value in row.items())}</tr>" for row in found
     )
@@ -65,6 +65,10 @@ def _with_intervals(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _first_known(rows: Rows, name: str) -> Any:
+    return next((row[name] for row in rows if row.get(name) is not None), None)
+
+
 def _head(name: str, value: Any, about: About | None) -> str:
     number = ' class="number"' if _is_number(value) else ""
     return f'<th scope="col"{number}>{text(column_title(name, about))}</th>'
@@ -76,6 +80,8 @@ def _cell(column: str, value: Any) -> str:
         value, low, high = value
         interval = f'<span class="interval">[{low:.3f}, {high:.3f}]</span>'
         return f'<td class="number">{value:.3f} {interval}</td>'
+    if value is None:  # such as the rank of what is NaN
+        return "<td></td>"
     if isinstance(value, float):
         return f'<td class="number">{value:.3g}</td>'
     if _is_number(value):

@@ -122,7 +122,7 @@ def test_gains_are_those_of_the_metric(rows):
         )
         (row,) = fakes.pick(rows, part="lime", image=i, removal=removal, judge="black")
         assert row["gain"] == pytest.approx(wanted, abs=1e-5)
-        assert row["top_removed"] == pytest.approx(
+        assert row["top_unchanged"] == pytest.approx(
             unchanged_area(predictor, image, scores[i][r], segments[i])
         )
     for row in fakes.pick(rows, part="lime", removal="black", judge="own"):
@@ -193,6 +193,29 @@ def test_images_that_are_not_classified_correctly_cost_the_parts_that_need_them_
     shape = table.filter(pa.compute.equal(table.column("part"), "shape"))
     with pytest.raises(ValueError, match="no image is classified correctly"):
         SMALL.tables(shape)
+
+
+def test_a_network_that_recognises_nothing_has_rows_as_wide_as_others(rows):
+    """Its results without the object are NaN: columns stay those of the others."""
+    right = [row | {"network": "a", "label": row["whole_prediction"]} for row in rows]
+    wrong = [row | {"network": "b", "label": 1 - row["whole_prediction"]} for row in rows]
+    tables = SMALL.tables(pa.Table.from_pylist([*right, *wrong]))
+    for name in ("removals", "differences"):
+        assert len({tuple(row) for row in tables[name]}) == 1
+    assert [np.isnan(row["alignment"]) for row in tables["removals"]] == [False] * 2 + [True] * 2
+    both = seeds.over_seeds(tables, {"k": ["a", "b"]})["removals"]
+    assert all(np.isnan(row["alignment"]) for row in both)
+    assert all(np.isfinite(row["r_oms"]) for row in both)
+
+
+def test_rows_of_an_earlier_version_leave_out_what_they_did_not_have(rows):
+    """A run that goes on has shards of both."""
+    old = [{k: v for k, v in row.items() if k != "top_unchanged"} for row in rows]
+    some = [row | {"top_unchanged": None} if row["image"] < 3 else row for row in rows]
+    for each in (old, some):
+        table = SMALL.tables(table_of(each))["removals"]
+        assert "gain_own" in table[0]
+        assert not [name for name in table[0] if name.startswith("top_unchanged")]
 
 
 def test_networks_that_differ_in_their_seed_have_one_row_for_each_removal(rows):
