@@ -119,8 +119,9 @@ def run(
         _measure(job, results)
 
     def is_mine(shard: Range) -> bool:
-        failed = retry_errors and results.has(shard) and results.errors(shard)
-        return not results.has(shard) or not all(map(is_held_out, failed or ()))
+        if not results.has(shard):
+            return True
+        return retry_errors and not all(map(is_held_out, results.errors(shard)))
 
     mine = [each for each in chosen if is_mine(each)]
     done = _count(chosen) - _count(mine)
