@@ -18,6 +18,7 @@ Porting is strict both ways: nothing is re-initialised, dropped or reshaped in s
 counter `num_batches_tracked` is ignored: evaluation does not use it.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -348,6 +349,18 @@ def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
       module: an `lmjax.models.layers.Network`.
       in_channels: channels of its images.
     """
+    import jax
+
+    try:
+        hash(module)
+    except TypeError:  # a list or an array is among its fields
+        return _abstract_variables.__wrapped__(module, in_channels)
+    found = _abstract_variables(module, in_channels)
+    return jax.tree.map(lambda leaf: leaf, found)  # dicts of the caller's own
+
+
+@functools.lru_cache(maxsize=64)  # recognising a file and loading it ask for the same networks
+def _abstract_variables(module, in_channels: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 

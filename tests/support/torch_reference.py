@@ -6,6 +6,7 @@ Import both from here: `from tests.support.torch_reference import timm, torchvis
 import functools
 import importlib
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -75,11 +76,18 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
+# In place of values drawn at random: these take as long as some tests, and are drawn again.
+_ZEROS = {
+    name: lambda tensor, *args, **options: tensor.detach().zero_()
+    for name in ("kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "normal_", "uniform_")
+}
+
+
 def build(name: str, seed: int, **options) -> torch.nn.Module:
     """The original of that name, random and in evaluation mode; the same for one seed."""
     if name == "googlenet":
         options = {"init_weights": False, "aux_logits": False, **options}  # else it warns
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), mock.patch.multiple(torch.nn.init, **_ZEROS):
         torch.manual_seed(seed)
         if hasattr(torchvision.models, name):
             model = getattr(torchvision.models, name)(weights=None, **options)

@@ -93,8 +93,16 @@ def at_full_size(rows: Rows) -> jax.Array:
 
 def _take(x: jax.Array, rows: jax.Array, missing: float = 0) -> jax.Array:
     """Rows of `x`; `missing` for the one behind its end."""
-    last = jnp.full((1, *x.shape[1:]), missing, x.dtype)
-    return jnp.take(jnp.concatenate([x, last]), rows, axis=0, mode="clip")
+    return _rows_of(_and_missing(x, missing), rows)
+
+
+def _and_missing(x: jax.Array, missing: float = 0) -> jax.Array:
+    """`x` with one more row, for those that are read behind its end."""
+    return jnp.concatenate([x, lax.full((1, *x.shape[1:]), missing, x.dtype)])
+
+
+def _rows_of(x: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.take(x, rows, axis=0, mode="clip")
 
 
 @layers.mask_input.register(Pixels)
@@ -256,7 +264,8 @@ def _read_sum(x: jax.Array, read: jax.Array) -> tuple[jax.Array, jax.Array]:
     As a sum of gathers: a reduction of one gather takes XLA on CPU several times as long.
     """
     count = (read < len(x)).sum(axis=0, dtype=jnp.int32)
-    total = functools.reduce(jnp.add, [_take(x, rows) for rows in read])
+    known = _and_missing(x)
+    total = functools.reduce(lax.add, [_rows_of(known, rows) for rows in read])
     return total, jnp.maximum(count, 1)[:, None].astype(x.dtype)
 
 
@@ -268,19 +277,16 @@ def _products(x: jax.Array, read: jax.Array, kernel: jax.Array, *, groups: int, 
     """
     kernel = kernel.reshape(-1, *kernel.shape[2:])
     multiply = functools.partial(_product, groups=groups, precision=precision)
-    first = multiply(_take(x, read[0]), kernel[0])
+    known = _and_missing(x)
+
+    def step(i, y):
+        return y + multiply(_rows_of(known, read[i]), kernel[i])
+
+    first = multiply(_rows_of(known, read[0]), kernel[0])
     if len(read) == 1:
         return first
     if groups == kernel.shape[-1] and groups > 1:
-        steps = range(1, len(read))
-        return functools.reduce(
-            lambda y, i: y + multiply(_take(x, read[i]), kernel[i]), steps, first
-        )
-    x = jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
-
-    def step(i, y):
-        return y + multiply(jnp.take(x, read[i], axis=0, mode="clip"), kernel[i])
-
+        return functools.reduce(lambda y, i: step(i, y), range(1, len(read)), first)
     return lax.fori_loop(1, len(read), step, first)
 
 

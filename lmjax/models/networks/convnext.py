@@ -12,10 +12,10 @@ from flax import linen as nn
 
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
-from lmjax.models.layers import Conv, LayerNorm, Linear, Network, sequence
+from lmjax.models.layers import Conv, Layer, LayerNorm, Linear, Network, sequence
 
 
-class Block(nn.Module):
+class Block(Layer):
     """7x7 convolution channel by channel, layer norm, and two dense layers at every position.
 
     Attributes:

@@ -18,11 +18,11 @@ from jax import lax
 from lmjax.masking import layers
 from lmjax.masking.masked import Masked
 from lmjax.masking.patches import whole_patches
-from lmjax.models.layers import Conv, LayerNorm, Linear, Network
+from lmjax.models.layers import Conv, Layer, LayerNorm, Linear, Network
 from lmjax.removals.masking import TokenDropping, check_masking
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Layer):
     """Attention of tokens to all that are kept; `torch.nn.MultiheadAttention`.
 
     Attributes:
