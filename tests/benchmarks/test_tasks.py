@@ -68,9 +68,9 @@ def test_interactions_are_measured_from_the_samples_of_three_methods(capsys):
         assert f"| {row} |" in table
 
 
-@pytest.mark.filterwarnings("ignore:20 samples for")
+@pytest.mark.filterwarnings("ignore:4 samples for")
 def test_many_images_are_measured_against_the_network(capsys):
-    tasks.images(count=2, samples=20, rounds=1)
+    tasks.images(count=2, samples=4, rounds=1)
     assert "| lime, all images in one call |" in capsys.readouterr().out
 
 
