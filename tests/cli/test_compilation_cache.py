@@ -13,7 +13,7 @@ from lmjax.cli.compilation_cache import compilation_cache
 
 LMJAX = [sys.executable, "-c", "from lmjax.cli.main import main; main()"]
 OPTIONS = (
-    *("explain", "--model", "resnet18_digits", "--num-samples", "50"),
+    *("explain", "--model", "resnet18_digits", "--num-samples", "8"),
     *("--removal", "black"),
 )
 
@@ -40,7 +40,7 @@ def test_a_command_finds_the_programs_of_another_again(tmp_path):
     assert "black" in done.stdout
     assert done.stdout.endswith("wrote explanation.json\n")
     (warning,) = done.stderr.splitlines()
-    assert warning.startswith("lmjax: warning: 50 samples")
+    assert warning.startswith("lmjax: warning: 8 samples")
     names = ["explanation.json", "explanation.npz", "explanation.png"]
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == names
     before = entries(tmp_path / "cache")

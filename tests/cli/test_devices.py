@@ -11,7 +11,8 @@ import pytest
 from lmjax.cli import devices
 from lmjax.cli.main import main
 
-STUDY = ["study", "removal", "--removals", "layer", "grey", "--fractions", "0.5", "--images", "3"]
+STUDY = ["study", "removal", "--removals", "grey", "--fractions", "0.5", "--images", "3"]
+STUDY += ["--orders", "random"]
 ENGINE = ["--engine", "dense", "--batch-size", "4"]
 
 
