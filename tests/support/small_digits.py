@@ -18,7 +18,9 @@ NAME = "resnet18_digits"
 
 def replace(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Makes `resnet18_digits`, and its weights "cheat", those of a small network in a folder."""
-    files = [_write(folder / f"{name}.safetensors", seed) for seed, name in enumerate((NAME, "cheat"))]
+    files = [
+        _write(folder / f"{name}.safetensors", seed) for seed, name in enumerate((NAME, "cheat"))
+    ]
     small = dataclasses.replace(
         registry.network(NAME),
         constructor=lambda num_classes=10, **options: Small(num_classes=num_classes, **options),
