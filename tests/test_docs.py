@@ -99,6 +99,7 @@ def test_the_table_of_objectives_has_all_of_them():
 @pytest.mark.filterwarnings("ignore:40 samples for")
 def test_snippets_on_objectives_run():
     fewer = [("num_samples=200", "num_samples=40")]
+    fewer += [("against.heatmap, ", "against.heatmap, step=2048, ")]
     names = run_snippets("docs/howto/objectives.md", count=1, smaller=fewer)
     assert names["against"].scores.shape == (16,)
     assert names["against"].target is None
@@ -206,6 +207,7 @@ def test_maps_of_captum_are_scored():
     assert len(set(names["areas"].values())) == 3
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_figures_for_papers_are_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_snippets("docs/howto/paper-figure.md", count=1)
