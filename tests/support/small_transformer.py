@@ -17,11 +17,15 @@ def small_transformer(
     """Returns a transformer for square images, which by default it takes as they are."""
     sizes = {"patch_size": patch_size, "image_size": image_size, "num_classes": num_classes}
     module = VisionTransformer(layers=1, heads=2, width=16, **sizes)
-    images = jnp.zeros((1, image_size, image_size, 3))
-    variables = jax.jit(module.init)(jax.random.key(0), Masked(images))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + jax.random.normal(key, x.shape) / 2 for x, key in zip(leaves, keys)]
+
+    @jax.jit  # one program in the place of one for each shape
+    def noisy():
+        images = jnp.zeros((1, image_size, image_size, 3))
+        leaves, tree = jax.tree.flatten(module.init(jax.random.key(0), Masked(images)))
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        added = [jax.random.normal(key, leaf.shape) / 2 for leaf, key in zip(leaves, keys)]
+        return jax.tree.unflatten(tree, [leaf + more for leaf, more in zip(leaves, added)])
+
     crop = None if resize is None else image_size
     preprocessing = Preprocessing(resize, crop, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Classifier(jax.tree.unflatten(tree, noisy), module, preprocessing)
+    return Classifier(noisy(), module, preprocessing)
