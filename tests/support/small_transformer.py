@@ -4,9 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lmjax.masking import Masked
-from lmjax.models import Classifier, Preprocessing
+from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.networks.vit import VisionTransformer
 
 
@@ -17,15 +17,13 @@ def small_transformer(
     """Returns a transformer for square images, which by default it takes as they are."""
     sizes = {"patch_size": patch_size, "image_size": image_size, "num_classes": num_classes}
     module = VisionTransformer(layers=1, heads=2, width=16, **sizes)
+    rng = np.random.default_rng(0)
 
-    @jax.jit  # one program in the place of one for each shape
-    def noisy():
-        images = jnp.zeros((1, image_size, image_size, 3))
-        leaves, tree = jax.tree.flatten(module.init(jax.random.key(0), Masked(images)))
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        added = [jax.random.normal(key, leaf.shape) / 2 for leaf, key in zip(leaves, keys)]
-        return jax.tree.unflatten(tree, [leaf + more for leaf, more in zip(leaves, added)])
+    def random(path, leaf):
+        return jnp.asarray(rng.normal(path[-1].key == "scale", 0.5, leaf.shape), leaf.dtype)
 
+    shapes = checkpoints.abstract_variables(module)
+    variables = jax.tree_util.tree_map_with_path(random, shapes)
     crop = None if resize is None else image_size
     preprocessing = Preprocessing(resize, crop, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Classifier(noisy(), module, preprocessing)
+    return Classifier(variables, module, preprocessing)
