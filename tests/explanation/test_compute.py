@@ -17,18 +17,20 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.classes import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
+from tests.support import small_digits
 
 FAST = {
     **{"model": "resnet18_digits", "num_samples": 40, "segmenter": "grid"},
     "removal": ("layer", "black"),
 }
-FEW_SAMPLES = "ignore:40 samples for:UserWarning"  # on purpose
+FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
 
 
-@pytest.fixture(scope="module")
-def small(any_size):
-    """The same on a network that costs nothing, where the network is no part of the claim."""
-    return FAST | {"model": any_size, "segmenter": "slic", "n_segments": 16}
+@pytest.fixture(scope="module", autouse=True)
+def _small_network(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        small_digits.replace(patch, tmp_path_factory.mktemp("network"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,12 @@ def test_arrays_are_those_of_the_library(written, classifier):
 
 
 @pytest.mark.filterwarnings(FEW_SAMPLES)
-def test_a_photograph_and_a_named_target(tmp_path, small):
+def test_a_photograph_and_a_named_target(tmp_path):
     scene = DigitScenes("test")[3]
     Image.fromarray(scene.image).resize((200, 150)).save(tmp_path / "photo.jpg")
     explanation = lmjax.explain(
         str(tmp_path / "photo.jpg"),
-        **small | {"removal": ("grey",)},
+        **FAST | {"removal": ("grey",)},
         target="3",
         output=tmp_path / "c.svg",
     )
@@ -95,11 +97,11 @@ def test_a_photograph_and_a_named_target(tmp_path, small):
 
 
 @pytest.mark.filterwarnings(FEW_SAMPLES)
-def test_arrays_and_files_of_an_image_are_explained_alike(tmp_path, small, monkeypatch):
+def test_arrays_and_files_of_an_image_are_explained_alike(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pixels = DigitScenes("test")[3].image
     Image.fromarray(pixels).save("photo.png")
-    options = small | {"removal": "black", "target": 3}
+    options = FAST | {"removal": "black", "target": 3}
     explained = {
         "photo.png": lmjax.explain("photo.png", **options),
         "uint8": lmjax.explain(pixels, **options),
@@ -113,22 +115,20 @@ def test_arrays_and_files_of_an_image_are_explained_alike(tmp_path, small, monke
 
 
 @pytest.mark.filterwarnings(FEW_SAMPLES)
-def test_the_same_settings_give_the_same_files_saved_later_or_written_at_once(small, tmp_path):
-    config = ExplanationConfig(**small)
+def test_the_same_settings_give_what_is_written_at_once_when_saved_later(written, tmp_path):
+    folder, _ = written
+    config = ExplanationConfig(**FAST)
     explanation = lmjax.explain(config=config, method="lime", seed=1)
     assert explanation.files == ()
-    assert explanation.config == ExplanationConfig(**small, seed=1)
-    for folder in ("now", "later"):
-        (tmp_path / folder).mkdir()
-    now = lmjax.explain(config=config, output=tmp_path / "now/a.png").files
-    later = lmjax.explain(config=config).save(tmp_path / "later/a.png")
-    assert [file.name for file in now] == [file.name for file in later]
-    assert [file.name for file in later] == ["a.png", "a.npz", "a.json"]
-    with np.load(now[1]) as first, np.load(later[1]) as second:
+    assert explanation.config == ExplanationConfig(**FAST, seed=1)
+    explanation = lmjax.explain(config=config)
+    files = explanation.save(tmp_path / "a.png")
+    assert [file.name for file in files] == ["a.png", "a.npz", "a.json"]
+    with np.load(folder / "a.npz") as first, np.load(tmp_path / "a.npz") as second:
         assert set(first) == set(second)
         for name in first:
             np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    assert now[0].read_bytes() == later[0].read_bytes()
+    assert (folder / "a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
 @pytest.mark.filterwarnings(FEW_SAMPLES)
@@ -208,15 +208,15 @@ def test_the_objective_is_what_every_method_explains(classifier, tmp_path):
 
 
 @pytest.mark.usefixtures("_of_others")
-def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path, any_size):
+def test_methods_and_segmenters_of_others_are_taken_by_name(tmp_path):
     explanation = lmjax.explain(
-        **{"model": any_size, "method": "bright", "segmenter": "halves"},
+        **{"model": "resnet18_digits", "method": "bright", "segmenter": "halves"},
         removal="grey",
         output=tmp_path / "a.png",
     )
     attribution = explanation["bright", "grey"].attribution
     pixels = explanation.image.pixels
-    expected = [pixels[:, :16].mean(), pixels[:, 16:].mean()]
+    expected = [pixels[:, :64].mean(), pixels[:, 64:].mean()]
     np.testing.assert_allclose(attribution.scores, expected, rtol=1e-5)
     assert "grey" in explanation.summary()
     assert list(json.loads((tmp_path / "a.json").read_text())["results"]) == ["bright/grey"]
@@ -267,12 +267,12 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
         lmjax.explain(model=box, **options, removal="layer")
 
 
-def test_methods_with_a_budget_evaluate_no_more_than_it(small):
-    options = small | {"num_samples": None, "budget": 44, "removal": ("grey",)}
-    with pytest.warns(UserWarning, match="44 samples for"):
+def test_methods_with_a_budget_evaluate_no_more_than_it():
+    options = FAST | {"num_samples": None, "budget": 140, "removal": ("grey",)}
+    with pytest.warns(UserWarning, match="140 samples for 64 segments"):
         found = lmjax.explain(method=("lime", "kernelshap", "leave_one_out"), **options)
     spent = {name: result.attribution.num_variants for (name, _), result in found.results.items()}
-    assert spent == {"lime": 44, "kernelshap": 44, "leave_one_out": found.segments.max() + 2}
+    assert spent == {"lime": 140, "kernelshap": 140, "leave_one_out": 65}
 
 
 BAD = {
@@ -358,11 +358,10 @@ def test_an_unreadable_image(content, tmp_path, classifier):
         load_image(str(path), classifier)
 
 
-@pytest.mark.filterwarnings(FEW_SAMPLES)
-def test_nothing_is_written_when_the_figure_fails(tmp_path, small, monkeypatch):
+def test_nothing_is_written_when_the_figure_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        lmjax.explain(**small, output=tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="fewer"), pytest.raises(ZeroDivisionError):
+        lmjax.explain(**FAST, output=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
