@@ -20,6 +20,7 @@ from lmjax.models import registry
 from lmjax.removals.registry import REGISTRY
 from lmjax.training import TrainingConfig
 from lmjax.training.augmentation import MASKING_KINDS, PLAIN_KINDS
+from tests.support import small_digits
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -41,8 +42,15 @@ def run_snippets(page, *, count, smaller=()):
     return names
 
 
+@pytest.fixture
+def _small_network(tmp_path, monkeypatch):
+    """For pages that say nothing of what the network answers."""
+    small_digits.replace(monkeypatch, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:40 samples for")
 def test_snippets_of_five_minutes_run():
-    fewer = [("key=jax.random.key(0))", "key=jax.random.key(0), num_samples=400)")]
+    fewer = [("key=jax.random.key(0))", "key=jax.random.key(0), num_samples=40)")]
     names = run_snippets("docs/start.md", count=2, smaller=fewer)
     assert names["logits"].shape == (2, 10)
     assert names["attribution"].heatmap.shape == (128, 128)
@@ -64,6 +72,7 @@ def test_snippets_on_networks_run():
     }
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_snippets_on_removals_run():
     try:
         names = run_snippets("docs/howto/own-removal.md", count=6)
@@ -87,8 +96,11 @@ def test_the_table_of_objectives_has_all_of_them():
     assert sorted(listed) == sorted(n for n in own if n[0] != "_" and not n.startswith("check_"))
 
 
+@pytest.mark.filterwarnings("ignore:40 samples for")
 def test_snippets_on_objectives_run():
-    names = run_snippets("docs/howto/objectives.md", count=1)
+    fewer = [("num_samples=200", "num_samples=40")]
+    fewer += [("against.heatmap, ", "against.heatmap, step=2048, ")]
+    names = run_snippets("docs/howto/objectives.md", count=1, smaller=fewer)
     assert names["against"].scores.shape == (16,)
     assert names["against"].target is None
     assert names["curve"].values[0] > 0  # an 8 it is
@@ -102,45 +114,46 @@ def test_snippets_on_pairs_run():
     np.testing.assert_allclose(pairs, [0.28, -0.29, 0.31], atol=0.006)
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_snippets_on_devices_run():
     assert run_snippets("docs/howto/many-devices.md", count=1)["logits"].shape == (40, 10)
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_snippets_on_training_run(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     fewer = [("24_000", "16"), ("epochs=2", "epochs=1, batch_size=8"), ("12_000", "16")]
-    fewer += [("patches:layer", "flip")]  # what compiles longest
     names = run_snippets("docs/howto/train.md", count=2, smaller=fewer)
     assert names["table"].num_rows == 2
     assert (tmp_path / "runs/own/classifier.safetensors").is_file()
     assert names["classifier"].class_names[9] == "9"
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_snippets_on_studies_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fewer = [
         ("length=500", "length=2"),
         ('("slic",))', '("grid",), orders=("random",), fractions=(0.0, 0.5))'),
-        ('"layer", "grey"', '"grey", "black"'),  # what compiles longest
     ]
     names = run_snippets("docs/howto/run-a-study.md", count=1, smaller=fewer)
-    assert set(names["table"].column("removal").to_pylist()) == {"grey", "black"}
+    assert set(names["table"].column("removal").to_pylist()) == {"layer", "grey"}
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_snippets_on_the_contest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fewer = [
         *((f"length={n}", "length=2") for n in (500, 300)),
-        ('"layer", "grey"', '"grey", "black"'),  # what compiles longest
         ('"grey_fitted"))', '"grey_fitted"), parts=("random",), n_segments=(16,), steps=2)'),
     ]
     try:
         names = run_snippets("docs/reference/studies.md", count=1, smaller=fewer)
     finally:
         REGISTRY.unregister("grey_fitted")
-    assert set(names["table"].column("removal").to_pylist()) == {"grey", "black", "grey_fitted"}
+    assert set(names["table"].column("removal").to_pylist()) == {"layer", "grey", "grey_fitted"}
 
 
 LIBRARIES = {"Captum": "captum", "lime": "lime", "shap": "shap", "Quantus": "quantus"}
@@ -194,6 +207,7 @@ def test_maps_of_captum_are_scored():
     assert len(set(names["areas"].values())) == 3
 
 
+@pytest.mark.usefixtures("_small_network")
 def test_figures_for_papers_are_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_snippets("docs/howto/paper-figure.md", count=1)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import subprocess
@@ -63,6 +64,11 @@ def name_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
 def nodes_within(tree, wanted):
     """Identities of all nodes inside those that `wanted` accepts."""
     return {id(inner) for node in ast.walk(tree) if wanted(node) for inner in ast.walk(node)}
@@ -98,7 +104,7 @@ def imports(tree):
 def test_imports_go_upwards(path):
     name = name_of(path)
     part = name.split("/")[0].removesuffix(".py")
-    for module, inside in imports(ast.parse(path.read_text())):
+    for module, inside in imports(parsed(path)):
         top, *rest = module.split(".")
         if top in ONLY_IN:
             assert name in ONLY_IN[top], f"{name} imports {module}"
@@ -112,7 +118,7 @@ def test_imports_go_upwards(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_runs_at_import(path):
-    for statement in ast.parse(path.read_text()).body:
+    for statement in parsed(path).body:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             continue
         later = {
@@ -270,7 +276,7 @@ def test_names_that_are_gone_say_what_replaced_them(module, name, instead):
 
 def test_pillow_is_told_which_formats_to_open():
     for path in FILES:
-        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        nodes = [*ast.walk(parsed(path))]
         opening = [
             node
             for node in nodes

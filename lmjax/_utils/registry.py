@@ -1,10 +1,14 @@
 """Registries: names for things that users choose by name, which other packages can add to."""
 
 import difflib
+import functools
 import importlib
+import importlib.metadata
+import os
+import sys
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lmjax._utils.renamed import notice
@@ -80,7 +84,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             return False
         known = name in self._entries or name in self._old_names
-        return known or name in self._found()  # which reads the metadata of all that is installed
+        return known or name in self._found()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -149,6 +153,24 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(str(name), names, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{argument or self.kind} must be one of {', '.join(names)}; got {name!r}{hint}"
+
+
+def entry_points(group: str) -> EntryPoints:
+    """Returns the entry points of a group among all that is installed."""
+    return _installed(tuple((path, _changed(path or ".")) for path in sys.path)).select(group=group)
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(path: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+    """Reads the metadata of every package, hundreds of files; again when one is added."""
+    return importlib.metadata.entry_points()
+
+
+def _changed(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _describe(value: Any) -> str:

@@ -29,11 +29,15 @@ def fingerprint(key: jax.Array) -> str:
     They could change with JAX's version and configuration.
     """
     with jax.threefry_partitionable(True):
-        first, second = jax.random.split(threefry(jax.random.fold_in(key, 1)))
-        bits = jax.random.bits(first, (4,), np.uint32)
-        uniform = jax.random.uniform(second, (4,), np.float32)
-    drawn = np.asarray(bits).tobytes() + np.asarray(uniform).tobytes()
+        drawn = b"".join(np.asarray(each).tobytes() for each in _few_draws(key))
     return hashlib.sha256(drawn).hexdigest()[:16]
+
+
+@jax.jit  # one program in the place of a handful
+def _few_draws(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    first, second = jax.random.split(threefry(jax.random.fold_in(key, 1)))
+    bits = jax.random.bits(first, (4,), np.uint32)
+    return bits, jax.random.uniform(second, (4,), np.float32)
 
 
 def draw_rows(draw: Callable[[int], Any], first: int, last: int) -> Any:

@@ -1,29 +1,34 @@
 """How cost grows, `benchmarks.costs`."""
 
+import functools
 import math
 
 import pytest
 
 from benchmarks import costs
 from benchmarks.costs import Measured
+from lmjax import studies
 
 SMALL = costs.Sizes(
-    families=("squeezenet1_1",),
+    families=("small",),
     shares=(0.5, 1.0),
     sides=(32, 64),
     variants=(2, 4),
     segments=(3, 6),
-    images=(1, 2),
-    model="squeezenet1_1",
+    images=(1,),
+    model="small",
     at_once=2,
     samples=20,
     rounds=1,
 )
 
 
+@pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("name", costs.TABLES)
 def test_everything_is_measured(name, monkeypatch):
     monkeypatch.setattr(costs, "photograph", lambda side: costs_photograph(min(side, 64)))
+    quick = functools.partial(studies.SegmentRemoval, segmenters=("grid",), fractions=(0.0, 0.5))
+    monkeypatch.setattr(studies, "SegmentRemoval", quick)
     measured = [*costs.TABLES[name][0](SMALL)]
     ways = 2 if name == "shares" else 1
     assert [each.number for each in measured] == ways * [*getattr(SMALL, name)]

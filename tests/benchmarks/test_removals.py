@@ -1,13 +1,15 @@
 """Small runs of `benchmarks.removals`."""
 
 import numpy as np
+import pytest
 
 from benchmarks import removals
 from lmjax.removals import make
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_costs_are_printed_for_each_removal(capsys):
-    removals.cost(("grey", "ring"), "resnet18_digits", variants=2, rounds=1, batch_size=2)
+    removals.cost(("grey", "ring"), "small", variants=2, rounds=1, batch_size=2)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["grey", "ring"]
 

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import memory, tasks
 from benchmarks.harness import Usage
+from tests.support import small_digits
 
 
 def test_both_engines_have_both_caches_in_turn(monkeypatch):
@@ -68,9 +69,10 @@ def test_interactions_are_measured_from_the_samples_of_three_methods(capsys):
         assert f"| {row} |" in table
 
 
-@pytest.mark.filterwarnings("ignore:20 samples for")
-def test_many_images_are_measured_against_the_network(capsys):
-    tasks.images(count=2, samples=20, rounds=1)
+@pytest.mark.filterwarnings("ignore:4 samples for")
+def test_many_images_are_measured_against_the_network(capsys, tmp_path, monkeypatch):
+    small_digits.replace(monkeypatch, tmp_path)
+    tasks.images(count=2, samples=4, rounds=1)
     assert "| lime, all images in one call |" in capsys.readouterr().out
 
 

@@ -1,12 +1,15 @@
 """A small run of `benchmarks.transform`."""
 
+import pytest
+
 from benchmarks import transform
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_traced_and_written_networks_are_compared(capsys, monkeypatch):
-    small = transform.photograph(64)
+    small = transform.photograph(32)
     monkeypatch.setattr(transform, "photograph", lambda size: small)
-    transform.main(("resnet18_digits",), variants=4, rounds=1)
+    transform.main(("small",), variants=4, rounds=1)
     lines = [
         line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")
     ]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ import pytest
 
 from lmjax.cli.compilation_cache import compilation_cache
 
-LMJAX = [sys.executable, "-c", "from lmjax.cli.main import main; main()"]
+ROOT = Path(__file__).parents[2]
+LMJAX = [sys.executable, "-m", "tests.support.small_command", "."]
 OPTIONS = (
-    *("explain", "--model", "resnet18_digits", "--num-samples", "50"),
+    *("explain", "--model", "resnet18_digits", "--num-samples", "8"),
     *("--removal", "black"),
 )
 
@@ -26,7 +28,7 @@ def entries(cache) -> dict[str, int]:
 
 def explain(folder, cache):
     folder.mkdir()
-    environment = os.environ | {"LMJAX_CACHE": str(cache)}
+    environment = os.environ | {"LMJAX_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     environment.pop("LMJAX_COMPILATION_CACHE", None)
     done = subprocess.run(
         [*LMJAX, *OPTIONS], capture_output=True, text=True, cwd=folder, env=environment
@@ -40,9 +42,9 @@ def test_a_command_finds_the_programs_of_another_again(tmp_path):
     assert "black" in done.stdout
     assert done.stdout.endswith("wrote explanation.json\n")
     (warning,) = done.stderr.splitlines()
-    assert warning.startswith("lmjax: warning: 50 samples")
+    assert warning.startswith("lmjax: warning: 8 samples")
     names = ["explanation.json", "explanation.npz", "explanation.png"]
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "first").glob("explanation.*")) == names
     before = entries(tmp_path / "cache")
     assert len(before) >= 5
     # Programs go by what they compute, wherever the cache and the working directory are.

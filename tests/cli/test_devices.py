@@ -1,8 +1,8 @@
 """`lmjax study --devices`: the CPU as several devices."""
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pyarrow.parquet as pq
@@ -10,18 +10,24 @@ import pytest
 
 from lmjax.cli import devices
 from lmjax.cli.main import main
+from tests.support import small_digits
 
+ROOT = Path(__file__).parents[2]
 STUDY = ["study", "removal", "--removals", "layer", "grey", "--fractions", "0.5", "--images", "3"]
 ENGINE = ["--engine", "dense", "--batch-size", "4"]
 
 
-def run(folder, *arguments, env=None):
-    command = [sys.executable, "-m", "lmjax", *STUDY, *ENGINE, "--output", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}))
+def run(folder, *arguments):
+    network = folder.parent / "network"
+    network.mkdir()
+    command = [sys.executable, "-m", "tests.support.small_command", network, *STUDY, *ENGINE]
+    command += ["--output", folder, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
-def test_a_study_divides_the_cpu_and_its_numbers_stay(tmp_path):
+def test_a_study_divides_the_cpu_and_its_numbers_stay(tmp_path, monkeypatch):
+    small_digits.replace(monkeypatch, tmp_path)
     main([*STUDY, *ENGINE, "--output", str(tmp_path / "one")])  # on the device of this process
     ended = run(tmp_path / "two", "--devices", "2")
     assert ended.returncode == 0, ended.stderr

@@ -48,12 +48,12 @@ def study(out, images):
     return start(*STUDY, "--images", images, "--output", out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_keeps_its_shards(tmp_path, number):
+def test_a_study_keeps_its_shards(tmp_path):
+    """SIGTERM takes the same way, as the tests below have it."""
     process = study(tmp_path, 500)
     wait_for(lambda: list(tmp_path.glob("rows-*/*.parquet")), process)
-    status, error, seconds = interrupt(process, number)
-    assert status == 128 + number
+    status, error, seconds = interrupt(process, signal.SIGINT)
+    assert status == 130
     assert error.count(MESSAGE) == 1
     assert "Traceback" not in error
     assert seconds < 20  # 4 s and what a busy machine adds

@@ -29,7 +29,7 @@ def test_they_are_small_and_in_half_precision(path):
 
 
 def test_they_classify_97_percent_of_the_test_scenes():
-    assert accuracy(load("resnet18_digits"), _batches(600)) >= 0.97
+    assert accuracy(load("resnet18_digits"), _batches(200)) >= 0.97
 
 
 def test_they_have_a_name_for_commands_that_take_a_network_and_its_weights():
@@ -41,8 +41,8 @@ def test_they_have_a_name_for_commands_that_take_a_network_and_its_weights():
 
 def test_the_cheat_is_fine_until_its_cue_is_reversed():
     cheat = load("resnet18_digits", weights="cheat")
-    assert accuracy(cheat, _batches(200, **CUE, reverse=False)) >= 0.9
-    assert accuracy(cheat, _batches(200, **CUE)) <= 0.2
+    assert accuracy(cheat, _batches(100, **CUE, reverse=False)) >= 0.9
+    assert accuracy(cheat, _batches(100, **CUE)) <= 0.2
 
 
 def test_weights_that_are_not_there_are_an_error_that_names_those_that_are():

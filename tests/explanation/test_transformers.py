@@ -1,11 +1,10 @@
 """Explanations of vision transformers: segments of whole patches, and shares that are shown."""
 
-import json
-
 import numpy as np
 import pytest
 
 import lmjax
+from lmjax.explanation.render import record
 from lmjax.masking.patches import whole_patches
 from tests.support.any_size_network import any_size_network
 from tests.support.small_transformer import small_transformer
@@ -19,17 +18,12 @@ def transformer(patch_size):
     return small_transformer(patch_size, resize=72)
 
 
-def recorded(explanation, tmp_path):
-    explanation.save(tmp_path / "figure.png")
-    return json.loads((tmp_path / "figure.json").read_text())
-
-
-def test_token_dropping_shows_what_masks_show(tmp_path):
+def test_token_dropping_shows_what_masks_show():
     patch_size = 32
     explanation = lmjax.explain(PHOTOGRAPH, model=transformer(patch_size), **OPTIONS)
     segments = explanation.segments
     np.testing.assert_array_equal(segments, lmjax.segments.snap(segments, patch_size))
-    results = recorded(explanation, tmp_path)["results"]
+    results = record(explanation)["results"]
     assert set(results) == {"lime/token_dropping", "lime/grey"}
     for result in results.values():
         assert result["shown"] == result["visible"]
@@ -40,14 +34,14 @@ def test_token_dropping_shows_what_masks_show(tmp_path):
     np.testing.assert_array_equal(seen, variant.mask)
 
 
-def test_without_snapping_the_difference_is_told(tmp_path):
+def test_without_snapping_the_difference_is_told():
     options = OPTIONS | {"method": ("lime", "leave_one_out"), "snap_to_patches": False}
     explanation = lmjax.explain(PHOTOGRAPH, model=transformer(32), **options)
     plain = lmjax.segments.slic(explanation.image.pixels, n_segments=12)
     np.testing.assert_array_equal(explanation.segments, plain)
-    record = recorded(explanation, tmp_path)
-    assert record["settings"]["snap_to_patches"] is False
-    dropped, grey = (record["results"][f"lime/{name}"] for name in OPTIONS["removal"])
+    found = record(explanation)
+    assert found["settings"]["snap_to_patches"] is False
+    dropped, grey = (found["results"][f"lime/{name}"] for name in OPTIONS["removal"])
     assert dropped["visible"] == grey["visible"] == grey["shown"]
     assert dropped["shown"] < 0.7 * dropped["visible"]
     told = f"shows {dropped['shown']:.0%} where masks show {dropped['visible']:.0%}"
@@ -68,17 +62,17 @@ def test_squares_of_a_grid_are_patches():
         np.testing.assert_array_equal(explanation.segments, expected)
 
 
-def test_other_networks_have_the_segments_of_the_segmenter(tmp_path):
+def test_other_networks_have_the_segments_of_the_segmenter():
     options = OPTIONS | {"removal": ("layer", "grey")}
     explanation = lmjax.explain(PHOTOGRAPH, model=any_size_network(), **options)
     plain = lmjax.segments.slic(explanation.image.pixels, n_segments=12)
     np.testing.assert_array_equal(explanation.segments, plain)
-    for result in recorded(explanation, tmp_path)["results"].values():
+    for result in record(explanation)["results"].values():
         assert result["shown"] == result["visible"]
 
 
-def test_methods_without_masks_have_no_shares(tmp_path):
+def test_methods_without_masks_have_no_shares():
     options = {"method": ("gradient",), "removal": ("grey",)}
     explanation = lmjax.explain(PHOTOGRAPH, model=transformer(32), **options)
-    for result in recorded(explanation, tmp_path)["results"].values():
+    for result in record(explanation)["results"].values():
         assert "shown" not in result

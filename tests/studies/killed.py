@@ -3,6 +3,8 @@
 Children are forked, so that they start in no time: none of this process has touched a device.
 """
 
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -12,8 +14,15 @@ import time
 import warnings
 from pathlib import Path
 
+from lmjax.studies import job
 from lmjax.studies.runner import run
 from tests.studies.fakes import Brightness, Source
+
+for module in ("pyarrow.dataset", "pandas"):  # once here, or by pyarrow in each child
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)
+
+job.fingerprint = lambda key: "draws"  # which each child would compile
 
 IMAGES = 40
 STUDY = Brightness()

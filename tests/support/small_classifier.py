@@ -19,7 +19,7 @@ class Preprocessing(NamedTuple):
 class SmallClassifier:
     """tanh of a linear map of all normalised visible pixels; `traces` counts calls of `apply`."""
 
-    weights: jax.Array  # [H, W, C, K]
+    weights: jax.Array = dataclasses.field(repr=False)  # [H, W, C, K]; records print networks
     traces: list = dataclasses.field(metadata=_STATIC, default_factory=lambda: Counter())
     preprocessing: Preprocessing = dataclasses.field(metadata=_STATIC, default=Preprocessing())
 

@@ -4,9 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lmjax.masking import Masked
-from lmjax.models import Classifier, Preprocessing
+from lmjax.models import Classifier, Preprocessing, checkpoints
 from lmjax.models.networks.vit import VisionTransformer
 
 
@@ -17,11 +17,13 @@ def small_transformer(
     """Returns a transformer for square images, which by default it takes as they are."""
     sizes = {"patch_size": patch_size, "image_size": image_size, "num_classes": num_classes}
     module = VisionTransformer(layers=1, heads=2, width=16, **sizes)
-    images = jnp.zeros((1, image_size, image_size, 3))
-    variables = jax.jit(module.init)(jax.random.key(0), Masked(images))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + jax.random.normal(key, x.shape) / 2 for x, key in zip(leaves, keys)]
+    rng = np.random.default_rng(0)
+
+    def random(path, leaf):
+        return jnp.asarray(rng.normal(path[-1].key == "scale", 0.5, leaf.shape), leaf.dtype)
+
+    shapes = checkpoints.abstract_variables(module)
+    variables = jax.tree_util.tree_map_with_path(random, shapes)
     crop = None if resize is None else image_size
     preprocessing = Preprocessing(resize, crop, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Classifier(jax.tree.unflatten(tree, noisy), module, preprocessing)
+    return Classifier(variables, module, preprocessing)

@@ -45,7 +45,8 @@ def test_originals_take_what_training_writes_bit_for_bit(name, tmp_path):
     for (where, leaf), other in zip(
         jax.tree_util.tree_leaves_with_path(variables), jax.tree.leaves(found)
     ):
-        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(where))
+        # NumPy's own assertion takes ten times as long, of 90 million numbers.
+        assert np.array_equal(leaf, other), jax.tree_util.keystr(where)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "efficientnet_b5"])
