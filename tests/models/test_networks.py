@@ -4,7 +4,6 @@ Their programs are lowered for accelerators here, too, and compared with those o
 masked by tracing: so each is traced and compiled once.
 """
 
-import contextlib
 from functools import partial
 
 import jax
@@ -20,7 +19,7 @@ from tests.support import graph_reference, lowering, on_rows, shallow_networks
 from tests.support.compilations import quick_jit
 from tests.support.networks import NAMES, SMALLEST
 from tests.support.own_networks import counted_rings, plain
-from tests.support.torch_reference import build, ported, random_images, to_torch
+from tests.support.torch_reference import random_images, to_torch
 
 # Of families whose smallest network would take long, a shallow one on every run.
 SHALLOW = shallow_networks.SHALLOW
@@ -66,16 +65,9 @@ def visible_logits(module, variables, images, masks):
     return on_rows.run(network, (variables, images), masks, spare=1, jit=jit)
 
 
-@contextlib.contextmanager
-def whole(name, seed):
-    """As `shallow_networks.pair` does."""
-    model = build(name, seed)
-    yield model, *ported(name, model)
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_identities(name):
-    check_identities(name, whole)
+    check_identities(name, shallow_networks.whole)
 
 
 @pytest.mark.parametrize("name", SHALLOW)

@@ -30,7 +30,14 @@ from lmjax.models.networks import (
     resnetv2,
     vgg,
 )
-from tests.support.torch_reference import random_network, state_dict, timm, torchvision
+from tests.support.torch_reference import (
+    build,
+    ported,
+    random_network,
+    state_dict,
+    timm,
+    torchvision,
+)
 
 models = torchvision.models
 CLASSES = 10
@@ -224,3 +231,10 @@ def pair(name: str, seed: int):
         module = shallow.build(num_classes=CLASSES)
         target = checkpoints.abstract_variables(module)
         yield model, module, checkpoints.to_variables(state_dict(model), target)
+
+
+@contextlib.contextmanager
+def whole(name: str, seed: int):
+    """As `pair`, of the network itself."""
+    model = build(name, seed)
+    yield model, *ported(name, model)
