@@ -7,7 +7,6 @@ masked by tracing: so each is traced and compiled once.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -77,7 +76,7 @@ def test_identities_of_shallow_networks(name):
 
 def check_identities(name, make):
     with make(name, seed=3) as (model, module, variables):
-        check_masked(name, model, module, jax.tree.map(jnp.asarray, variables))
+        check_masked(name, model, module, jax.device_put(variables))
 
 
 def check_masked(name, model, module, variables):

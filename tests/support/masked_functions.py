@@ -3,7 +3,6 @@
 import contextlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -186,4 +185,4 @@ def _check_slopes(of_weights, of_images, masks):
 
 
 def as_arrays(tree):
-    return jax.tree.map(jnp.asarray, tree)
+    return jax.device_put(tree)
