@@ -110,7 +110,7 @@ def _flax_stages(module: nn.Module, variables, images: np.ndarray) -> dict[str, 
 @pytest.mark.parametrize("name", [*SMALLEST, "resnext50_32x4d"])
 def test_stage_by_stage(name):
     """Every convolution, norm and block; and between them, pools, by what comes next."""
-    # Those two are as deep as ever, but their 100 million weights of dense layers are not drawn.
+    # Those two are as deep as ever, but narrower: they have 100 million weights to draw.
     make = shallow_networks.pair if name in ("alexnet", "vgg11") else shallow_networks.whole
     with make(name, seed=1) as networks:
         check_stages(name, *networks)

@@ -58,13 +58,13 @@ class Shallow(NamedTuple):
     constants: Mapping[tuple[Any, str], Any] = {}
 
 
-def with_narrow_classifier(name: str) -> nn.Module:
-    """A network of torchvision with few features between its last dense layers."""
+def with_narrow_classifier(make: Callable[[], nn.Module], narrower: Mapping[int, int]) -> nn.Module:
+    """A network of torchvision with other sizes of its last dense layers."""
     with torch.device("meta"):  # most weights are in the layers that are replaced
-        model = getattr(models, name)(num_classes=CLASSES)
+        model = make()
     for i, layer in enumerate(model.classifier):
         if isinstance(layer, nn.Linear):
-            inputs, outputs = (NARROW if n == 4096 else n for n in layer.weight.shape[::-1])
+            inputs, outputs = (narrower.get(n, n) for n in layer.weight.shape[::-1])
             model.classifier[i] = nn.Linear(inputs, outputs, device="meta")
     return model.to_empty(device="cpu")
 
@@ -77,6 +77,25 @@ def _narrow_linear(network, features, size, name):
 
 
 _NARROW = {(Network, "linear"): _narrow_linear}
+
+_VGG_WIDTHS = (16, 32, 32, 64, 64)
+
+
+def _alexnet() -> nn.Module:
+    return with_narrow_classifier(partial(models.alexnet, num_classes=CLASSES), {4096: NARROW})
+
+
+def _vgg() -> nn.Module:
+    """VGG-11, a quarter as wide or less: the reference takes seconds for wide convolutions."""
+    layers = []
+    for width, size in zip(_VGG_WIDTHS, vgg.vgg11().stage_sizes):
+        layers += [width] * size + ["M"]
+    cells = 7 * 7
+    return with_narrow_classifier(
+        lambda: models.VGG(models.vgg.make_layers(layers), num_classes=CLASSES, init_weights=False),
+        {4096: NARROW, 512 * cells: _VGG_WIDTHS[-1] * cells},
+    )
+
 
 # Of each stage: expansion, kernel size, stride of the first block, channels, number of blocks.
 _STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 5, 1, 80, 1))
@@ -187,8 +206,8 @@ def _resnetv2() -> nn.Module:
 
 
 SHALLOW = {
-    "alexnet": Shallow(partial(with_narrow_classifier, "alexnet"), alexnet.AlexNet, _NARROW),
-    "vgg11": Shallow(partial(with_narrow_classifier, "vgg11"), vgg.vgg11, _NARROW),
+    "alexnet": Shallow(_alexnet, alexnet.AlexNet, _NARROW),
+    "vgg11": Shallow(_vgg, vgg.vgg11, {**_NARROW, (vgg, "_WIDTHS"): _VGG_WIDTHS}),
     "resnet26d": Shallow(_resnet_d, partial(resnet_d.ResNetD, (1, 2, 1), resnet_d.Bottleneck)),
     "resnetv2_50": Shallow(_resnetv2, partial(resnetv2.ResNetV2, stage_sizes=(1, 2, 1))),
     "densenet121": Shallow(
