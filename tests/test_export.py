@@ -1,7 +1,7 @@
 """Programs for GPU and TPU are built on machines that have neither.
 
-Those of the smallest network of each family are lowered where they are traced anyway, in
-models/test_networks.py (under masks, on visible positions) and models/test_parity.py (plain).
+Those of each family are lowered where they are traced anyway, in models/test_networks.py (under
+masks, on visible positions; of most families a shallow network) and models/test_parity.py (plain).
 """
 
 from functools import partial

@@ -38,7 +38,7 @@ def output_values(logits: np.ndarray, output: str) -> np.ndarray:
         return np.asarray(logits)
     missing = power_of_two(len(logits)) - len(logits)  # few shapes compile
     padded = np.pad(np.asarray(logits), ((0, missing), (0, 0)))
-    return np.asarray(as_output(jnp.asarray(padded), output))[: len(logits)]
+    return np.asarray(as_output(jax.device_put(padded), output))[: len(logits)]
 
 
 def check_finite(values: np.ndarray, source: str = "predictor") -> None:

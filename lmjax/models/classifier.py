@@ -156,7 +156,7 @@ class Classifier:
         """
         state = checkpoints.read_state_dict(path)
         variables = checkpoints.to_variables(state, self.variables, source=path)
-        return dataclasses.replace(self, variables=jax.tree.map(jnp.asarray, variables))
+        return dataclasses.replace(self, variables=jax.device_put(variables))
 
     def cut(self, layer: str | None = None) -> tuple[Callable, Callable]:
         """Cuts the plain network behind a layer, in two functions; see `lmjax.attribution.gradcam`.

@@ -230,7 +230,9 @@ def _bind(
             continue
         stays = (holds or _is_statistic(name)) if fixed is None else fixed(name)
         trained = jnp.issubdtype(leaf.dtype, jnp.floating) and not stays
-        variables["params" if trained else "batch_stats"][name] = jnp.asarray(leaf)
+        if not isinstance(leaf, jax.Array):  # jnp.asarray compiles a program for every shape
+            leaf = jax.device_put(leaf, may_alias=False)
+        variables["params" if trained else "batch_stats"][name] = leaf
         leaves.append(_ARRAY)
         keys.append(name)
     return Call(apply, leaves, structure, keys), variables

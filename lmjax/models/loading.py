@@ -106,7 +106,7 @@ def load(
     target = checkpoints.abstract_variables(module, in_channels=in_channels)
     variables = _port(state_dict, target, path, network)
     return Classifier(
-        variables=jax.tree.map(jnp.asarray, variables),
+        variables=jax.device_put(variables),  # jnp.asarray compiles a program for every shape
         module=module,
         preprocessing=preprocessing,
         class_names=None if class_names is None else tuple(class_names),

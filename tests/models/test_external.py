@@ -12,8 +12,16 @@ from torch import nn
 
 import lmjax
 from lmjax.models import Preprocessing, checkpoints
+from lmjax.models.networks.resnet import BasicBlock, ResNet
 from tests.support.compilations import quick_jit
-from tests.support.torch_reference import build, state_dict, timm, torchvision
+from tests.support.torch_reference import (
+    build,
+    random_network,
+    state_dict,
+    timm,
+    to_torch,
+    torchvision,
+)
 
 SIZE = 64
 CROP = Preprocessing(resize=72, crop=SIZE)
@@ -47,20 +55,23 @@ def close(found, expected, bound=1e-6):
 
 @pytest.fixture(scope="module")
 def original():
-    """timm's ResNet-18, whose weights lmjax's own takes."""
-    return build("resnet18", 0, num_classes=10)
+    """A small ResNet of timm, whose weights lmjax's own takes."""
+    resnet = timm.models.resnet
+
+    def make():
+        module = resnet.ResNet(resnet.BasicBlock, (1, 1, 1), 10, channels=(64, 128, 256))
+        module.layer4 = nn.Identity()
+        return module
+
+    return random_network(make, 0)
 
 
 @pytest.fixture(scope="module")
-def file(original, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
-    checkpoints.save_safetensors(path, state_dict(original))
-    return path
-
-
-@pytest.fixture(scope="module")
-def own(file):
-    return lmjax.models.load("resnet18", weights=file, num_classes=10, preprocessing=CROP)
+def own(original):
+    module = ResNet((1, 1, 1), BasicBlock, num_classes=10)
+    target = checkpoints.abstract_variables(module)
+    variables = checkpoints.to_variables(state_dict(original), target)
+    return lmjax.models.Classifier(variables, module, CROP)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,7 @@ def imported(original):
 
 
 @pytest.mark.parametrize("engine", ["dense", "visible", "shared"])
-def test_resnet18_is_lmjaxs_own(engine, own, imported):
+def test_a_resnet_is_lmjaxs_own(engine, own, imported):
     image = np.random.default_rng(0).random((SIZE, SIZE, 3), np.float32)
     removal = lmjax.LayerMasking()
     found, expected = (
@@ -83,7 +94,7 @@ def test_variants_of_layer_masking_are_lmjaxs_own(own, imported):
     for ours, theirs in (
         (lmjax.LayerMasking(padding="none"),) * 2,
         (lmjax.PartialConvolution(),) * 2,
-        (lmjax.LayerMasking(depth=4), lmjax.LayerMasking(depth="layer3")),
+        (lmjax.LayerMasking(depth=2), lmjax.LayerMasking(depth="layer3")),
     ):
         expected = logits(own, images(), masks(), masking=ours)
         close(logits(imported, images(), masks(), masking=theirs), expected, 2e-6)
@@ -184,15 +195,26 @@ def small_crops(monkeypatch):
     monkeypatch.setattr(timm.data, "resolve_model_data_config", small)
 
 
-def test_networks_by_name(file, own, small_crops):
-    classifier = lmjax.models.load("timm:resnet18", weights=file, num_classes=10)
-    close(logits(classifier, images(), masks()), logits(own, images(), masks()))
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Weights of a small network that timm has by name."""
+    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
+    checkpoints.save_safetensors(path, state_dict(build("test_resnet", 0, num_classes=10)))
+    return path
+
+
+def test_networks_by_name(file, small_crops):
+    masking = lmjax.LayerMasking(depth="layer3")
+    classifier = lmjax.models.load(
+        "timm:test_resnet", weights=file, num_classes=10, masking=masking
+    )
+    with torch.no_grad():
+        expected = build("test_resnet", 0, num_classes=10)(to_torch(images())).numpy()
+    close(logits(classifier, images()), expected, 1e-5)
     assert classifier.class_names is None
     stated = classifier.preprocessing
-    assert (stated.crop, stated.mean) == (SIZE, (0.485, 0.456, 0.406))
-    masking = lmjax.LayerMasking(depth="layer3")
-    limited = lmjax.models.load("timm:resnet18", weights=file, num_classes=10, masking=masking)
-    assert limited.masking == masking
+    assert (stated.crop, stated.mean) == (SIZE, (0.5, 0.5, 0.5))
+    assert classifier.masking == masking
 
 
 @pytest.mark.slow
@@ -216,19 +238,21 @@ def changed(file, tmp_path, **changes):
 
 
 def test_files_that_do_not_fit_name_all_keys(file, tmp_path):
-    changes = {"conv1.weight": None, "conv0.weight": np.zeros(3), "fc.bias": np.zeros(7)}
+    changes = {"conv1.0.weight": None, "conv0.weight": np.zeros(3), "fc.bias": np.zeros(7)}
     with pytest.raises(checkpoints.StateDictMismatch) as caught:
         lmjax.models.load(
-            "timm:resnet18", weights=changed(file, tmp_path, **changes), num_classes=10
+            "timm:test_resnet", weights=changed(file, tmp_path, **changes), num_classes=10
         )
     message = str(caught.value)
-    assert "other.safetensors for timm:resnet18 does not fit the network" in message
-    assert "1 missing: conv1.weight; 1 surplus: conv0.weight; 1 misshapen: fc.bias [7]" in message
+    assert "other.safetensors for timm:test_resnet does not fit the network" in message
+    assert "1 missing: conv1.0.weight; 1 surplus: conv0.weight; 1 misshapen: fc.bias [7]" in message
     with pytest.raises(checkpoints.StateDictMismatch, match=r"load it with num_classes=10"):
-        lmjax.models.load("timm:resnet18", weights=file)
+        lmjax.models.load("timm:test_resnet", weights=file)
     counter = {"bn1.num_batches_tracked": None, "layer1.0.bn1.num_batches_tracked": np.ones(1)}
     path = changed(file, tmp_path, **counter)
-    lmjax.models.external._load_weights(build("resnet18", 1, num_classes=10), path, "timm:resnet18")
+    lmjax.models.external._load_weights(
+        build("test_resnet", 1, num_classes=10), path, "timm:test_resnet"
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,6 +300,14 @@ def test_weights_that_cannot_be_downloaded_can_be_given(monkeypatch):
             lmjax.models.load(name)
 
 
+@timm.models.register_model
+def small_of_ones_own(pretrained, num_classes=1000, **_):
+    """The network above, which timm then has by this name."""
+    module = Small()
+    module.head, module.pretrained_cfg = nn.Linear(8, num_classes), {}
+    return module
+
+
 def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     from PIL import Image
 
@@ -286,21 +318,21 @@ def test_commands_take_such_names(small_crops, tmp_path, monkeypatch, capsys):
     Image.fromarray(pixels).save("photo.png")
     Image.fromarray(pixels[::-1]).save("other.png")
     (tmp_path / "table.csv").write_text("image,label\nphoto.png,3\nother.png,7\n")
-    weights = state_dict(build("test_byobnet", 0, num_classes=10))
+    weights = state_dict(small_of_ones_own(False, 10))
     checkpoints.save_safetensors("tiny.safetensors", weights)
     main(
         [
-            *("explain", "photo.png", "--model", "timm:test_byobnet", "--engine", "dense"),
-            *("--weights", "tiny.safetensors", "--num-classes", "10", "--segmenter", "grid"),
-            *("--method", "occlusion", "--removal", "layer", "grey", "--output", "drawn.png"),
+            *("explain", "photo.png", "--model", "timm:small_of_ones_own", "--engine", "dense"),
+            *("--weights", "tiny.safetensors", "--num-classes", "10", "--n-segments", "4"),
+            *("--method", "leave_one_out", "--removal", "layer", "grey", "--output", "drawn.png"),
         ]
     )
     assert (tmp_path / "drawn.png").is_file()
-    weights = state_dict(build("test_byobnet", 0))
+    weights = state_dict(small_of_ones_own(False))
     checkpoints.save_safetensors("tiny.safetensors", weights)
     main(
         [
-            *("study", "removal", "--models", "timm:test_byobnet=tiny.safetensors"),
+            *("study", "removal", "--models", "timm:small_of_ones_own=tiny.safetensors"),
             *("--source", "csv:table.csv", "--images", "2", "--orders", "random"),
             *("--removals", "layer", "grey", "--fractions", "0.5"),
             *("--engine", "dense", "--grid-size", "16"),

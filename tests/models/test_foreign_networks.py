@@ -34,7 +34,10 @@ def test_they_are_many():
     ],
 )
 def test_identities(name):
-    found = measure(NETWORKS[name])
+    network = NETWORKS[name]
+    if name == "ResNet18 ":  # which takes longer to run than to compile
+        network = network._replace(size=32)
+    found = measure(network)
     assert found["everything visible"] < 1e-4
     assert found["another batch size"] < 1e-4
     assert found["hidden is not read"]
@@ -77,10 +80,8 @@ def test_gradients_are_finite_and_zero_under_the_mask(quick):
     assert found[WHOLE].any()
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_visible_positions_alone_give_the_same(name):
-    network = NETWORKS[name]
-    apply, params = network.make(network.size)
+def test_visible_positions_alone_give_the_same(quick):
+    network, apply, params = quick
     classifier = lmjax.models.from_function(
         apply, params, layout=network.layout, image_size=network.size
     )

@@ -25,7 +25,7 @@ fewer_examples = settings(deadline=None, max_examples=8, derandomize=True)
 
 
 def network(kind, **options):
-    return ResNet((1, 2, 1, 1), BLOCKS[kind], num_classes=5, width=8, **options)
+    return ResNet((1, 2), BLOCKS[kind], num_classes=5, width=8, **options)
 
 
 def random_variables(module, seed=0, **options):
@@ -77,7 +77,7 @@ MASKINGS = [
     LayerMasking(padding="none"),
     LayerMasking(depth=0),
     LayerMasking(depth=2),
-    LayerMasking(depth=5),
+    LayerMasking(depth=3),
     PartialConvolution(),
 ]
 # Every pair of two of the three, each once.
@@ -114,7 +114,7 @@ def test_equals_the_plain_reference(kind, masking, size):
 @fewer_examples
 @given(
     kind=st.sampled_from(list(BLOCKS)),
-    stage_sizes=st.sampled_from([(1,), (2, 1), (1, 1, 1), (1, 2, 1, 1)]),
+    stage_sizes=st.sampled_from([(1,), (2, 1)]),
     height=st.integers(17, 45),
     width=st.integers(17, 45),
     masking=st.one_of(
@@ -233,7 +233,7 @@ def test_any_number_of_channels(channels):
 
 
 def test_calls_outside_jit_compile_once():
-    module, size = ResNet((1, 1), BasicBlock, num_classes=5, width=8), (33, 32)
+    module, size = ResNet((1,), BasicBlock, num_classes=5, width=8), (33, 32)
     variables, image = random_variables(module), jnp.asarray(random_image(size))[None]
     masks = jnp.asarray(random_masks(size, 1))
     others = ~masks
@@ -244,8 +244,8 @@ def test_calls_outside_jit_compile_once():
 
 
 def test_depth_beyond_the_network_is_refused():
-    module = network("basic", masking=LayerMasking(depth=6))
-    with pytest.raises(ValueError, match="depth is 6, but the network has 5 blocks"):
+    module = network("basic", masking=LayerMasking(depth=4))
+    with pytest.raises(ValueError, match="depth is 4, but the network has 3 blocks"):
         checkpoints.abstract_variables(module)
 
 

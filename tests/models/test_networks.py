@@ -1,4 +1,4 @@
-"""The identities of layer masking on every network of the registry, against the plain reference.
+"""The identities of layer masking on every family of networks, against the plain reference.
 
 Their programs are lowered for accelerators here, too, and compared with those of networks that are
 masked by tracing: so each is traced and compiled once.
@@ -7,7 +7,6 @@ masked by tracing: so each is traced and compiled once.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -15,12 +14,16 @@ import torch
 from lmjax.masking import Masked
 from lmjax.masking.transform import layer_mask
 from lmjax.models import registry
-from tests.support import graph_reference, lowering, on_rows
+from tests.support import graph_reference, lowering, on_rows, shallow_networks
 from tests.support.compilations import quick_jit
-from tests.support.networks import EVERY
+from tests.support.networks import NAMES, SMALLEST
 from tests.support.own_networks import counted_rings, plain
-from tests.support.torch_reference import build, ported, random_images, to_torch
+from tests.support.torch_reference import random_images, to_torch
 
+# Of families whose smallest network would take long, a shallow one on every run.
+SHALLOW = shallow_networks.SHALLOW
+QUICK = set(SMALLEST) - set(SHALLOW)
+WHOLE = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 SIZE = (75, 67)
 LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 67
 # Group norms over the few positions around one pixel: they make rounding errors larger. In float64
@@ -61,12 +64,23 @@ def visible_logits(module, variables, images, masks):
     return on_rows.run(network, (variables, images), masks, spare=1, jit=jit)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", WHOLE)
 def test_identities(name):
+    check_identities(name, shallow_networks.whole)
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_identities_of_shallow_networks(name):
+    check_identities(name, shallow_networks.pair)
+
+
+def check_identities(name, make):
+    with make(name, seed=3) as (model, module, variables):
+        check_masked(name, model, module, jax.device_put(variables))
+
+
+def check_masked(name, model, module, variables):
     size = LARGER.get(name, SIZE)
-    model = build(name, seed=3)
-    module, variables = ported(name, model)
-    variables = jax.tree.map(jnp.asarray, variables)
     image, masks = random_images((1, *size, 3), seed=3), random_masks(size)
     images = np.broadcast_to(image, (4, *size, 3))
     with counted_rings() as by_hand:

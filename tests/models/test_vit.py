@@ -217,7 +217,7 @@ def test_torch_takes_back_what_it_gave(classifier):
 def classifier():
     """A small one."""
     variables = ported_to(MODULE, randomised(torchvisions(), seed=0))
-    return Classifier(jax.tree.map(jnp.asarray, variables), MODULE, Preprocessing(SIZE, SIZE))
+    return Classifier(jax.device_put(variables), MODULE, Preprocessing(SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")

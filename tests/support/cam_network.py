@@ -82,7 +82,7 @@ def ported(network) -> Classifier:
     module = Small(num_classes=len(network.fc.bias))
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     variables = checkpoints.to_variables(state, checkpoints.abstract_variables(module))
-    return Classifier(jax.tree.map(jax.numpy.asarray, variables), module, PREPROCESSING)
+    return Classifier(jax.device_put(variables), module, PREPROCESSING)
 
 
 def torch_input(classifier: Classifier, image: np.ndarray):

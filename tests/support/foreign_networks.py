@@ -40,6 +40,12 @@ class Foreign(NamedTuple):
     quick: bool = False
 
 
+def zeros(make: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns, with zeros for its arrays: nothing is computed to be drawn anew."""
+    shapes = jax.eval_shape(make, *args)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def drawn(params: Any, *, out: int = -1) -> Any:
     """Random weights and statistics in the place of fresh ones.
 
@@ -65,7 +71,7 @@ def drawn(params: Any, *, out: int = -1) -> Any:
             depthwise = leaf.ndim == 4 and leaf.shape[-1] == 1  # in Keras
             outputs = math.prod(leaf.shape[2:]) if depthwise else leaf.shape[out]
             value = rng.normal(0, (2 * outputs / leaf.size) ** 0.5, leaf.shape)
-        return jax.numpy.asarray(value, leaf.dtype)
+        return jax.device_put(np.asarray(value, leaf.dtype))
 
     return jax.tree_util.tree_map_with_path(draw, params)
 
@@ -109,8 +115,7 @@ def haiku(name: str, *args: Any, **options: Any) -> Callable[[int], tuple[Functi
 
         network = hk.transform_with_state(forward)
         blank = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-        shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, True), blank)
-        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        params = zeros(lambda x: network.init(jax.random.key(0), x, True), blank)
         return lambda params, x: network.apply(*params, None, x, False)[0], drawn(params)
 
     return make
@@ -128,8 +133,7 @@ def flaxmodels(name: str, **options: Any) -> Callable[[int], tuple[Function, Any
                 output="logits", pretrained=None, normalize=False, num_classes=CLASSES, **options
             )
         blank = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-        shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), blank)
-        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        params = zeros(lambda x: network.init(jax.random.key(0), x, train=False), blank)
         return lambda params, x: network.apply(params, x, train=False), drawn(params)
 
     return make
@@ -239,7 +243,7 @@ def nnx_residual(size: int) -> tuple[Function, Any]:
             x = nnx.max_pool(nnx.relu(self.stem(x)), (3, 3), (2, 2), "SAME")
             return self.head(self.block2(self.block1(x)).mean((1, 2)))
 
-    return nnx_function(Net(nnx.Rngs(0)))
+    return nnx_function(lambda: Net(nnx.Rngs(0)))
 
 
 def nnx_dense(size: int) -> tuple[Function, Any]:
@@ -264,14 +268,15 @@ def nnx_dense(size: int) -> tuple[Function, Any]:
             x = nnx.avg_pool(x, (4, 4), (4, 4))
             return self.head(x.reshape(len(x), -1))
 
-    return nnx_function(Net(nnx.Rngs(0)))
+    return nnx_function(lambda: Net(nnx.Rngs(0)))
 
 
-def nnx_function(model: Any) -> tuple[Function, Any]:
+def nnx_function(make: Callable[[], Any]) -> tuple[Function, Any]:
     """An NNX model as a function."""
     from flax import nnx
 
-    graph, state = nnx.split(model)
+    graph, shapes = nnx.split(nnx.eval_shape(make))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return lambda state, images: nnx.merge(graph, state)(images), drawn(state)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -183,7 +182,3 @@ def _check_slopes(of_weights, of_images, masks):
     assert np.isfinite(of_images).all()
     assert not np.asarray(of_images)[~masks].any()
     assert np.asarray(of_images)[masks].any()
-
-
-def as_arrays(tree):
-    return jax.tree.map(jnp.asarray, tree)

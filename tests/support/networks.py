@@ -30,7 +30,6 @@ def _every(names: list[str]) -> list:
 # Convolutional networks, and the smallest of each family.
 NAMES = _names(transformers=False)
 SMALLEST = _smallest(NAMES)
-EVERY = _every(NAMES)
 
 TRANSFORMERS = _names(transformers=True)
 SMALLEST_TRANSFORMER = _smallest(TRANSFORMERS)[0]

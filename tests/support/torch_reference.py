@@ -5,6 +5,8 @@ Import both from here: `from tests.support.torch_reference import timm, torchvis
 
 import functools
 import importlib
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
@@ -87,12 +89,16 @@ def build(name: str, seed: int, **options) -> torch.nn.Module:
     """The original of that name, random and in evaluation mode; the same for one seed."""
     if name == "googlenet":
         options = {"init_weights": False, "aux_logits": False, **options}  # else it warns
+    if hasattr(torchvision.models, name):
+        return random_network(partial(getattr(torchvision.models, name), **options), seed)
+    return random_network(partial(timm.create_model, name, pretrained=False, **options), seed)
+
+
+def random_network(make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
+    """What `make` builds, random and in evaluation mode; the same for one seed."""
     with torch.random.fork_rng(), mock.patch.multiple(torch.nn.init, **_ZEROS):
         torch.manual_seed(seed)
-        if hasattr(torchvision.models, name):
-            model = getattr(torchvision.models, name)(weights=None, **options)
-        else:
-            model = timm.create_model(name, pretrained=False, **options)
+        model = make()
     return randomised(model, seed)
 
 

@@ -1,6 +1,6 @@
 """lmjax's own networks as plain functions: masked by tracing as they are by hand.
 
-The smallest network of each family: models/test_networks.py.
+One network of each family: models/test_networks.py.
 """
 
 import dataclasses

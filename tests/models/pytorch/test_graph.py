@@ -1,6 +1,7 @@
 """Imported networks against torch, and what the importer refuses."""
 
 import sys
+from functools import partial
 
 import jax
 import jax.export
@@ -11,7 +12,13 @@ import torch
 from torch import nn
 
 from lmjax.models.pytorch import ModuleImportError, TorchGraph, export, import_module
-from tests.support.torch_reference import build, randomised
+from tests.support.torch_reference import (
+    build,
+    random_network,
+    randomised,
+    timm,
+    torchvision,
+)
 
 
 def noise(count, size, channels=3):
@@ -28,10 +35,17 @@ def error(module, graph, params, images):
     return np.abs(value - expected).max() / np.abs(expected).max()
 
 
-QUICK = [
-    *[("resnet18", 64), ("squeezenet1_1", 96), ("shufflenet_v2_x0_5", 64), ("convnext_atto", 64)],
-]
-SLOW = [
+# Every layer of theirs once or twice, at the size of their images.
+SHALLOW = {
+    "squeezenet": (partial(torchvision.models.squeezenet1_1, weights=None), 96),
+    "convnext": (partial(timm.create_model, "convnext_atto", depths=(1, 1, 1, 1)), 64),
+    "shufflenet": (
+        partial(torchvision.models.ShuffleNetV2, [2, 2, 2], [24, 48, 96, 192, 1024]),
+        64,
+    ),
+}
+WHOLE = [
+    *[("resnet18", 64), ("shufflenet_v2_x0_5", 64), ("convnext_atto", 64)],
     *[("mobilenet_v3_small", 64), ("repvgg_a0", 64)],
     *[("densenet121", 64), ("efficientnet_b0", 64), ("vgg11", 64), ("regnet_y_400mf", 64)],
     *[("mnasnet0_5", 64), ("resnest14d", 64), ("ghostnet_050", 64), ("mixnet_s", 64)],
@@ -41,13 +55,20 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), WHOLE)
 def test_networks_agree_with_torch(name, size):
     options = {"init_weights": False} if name == "inception_v3" else {}  # else it warns
-    module = build(name, 0, **options)
+    check_import(build(name, 0, **options), size)
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_shallow_networks_agree_with_torch(name):
+    make, size = SHALLOW[name]
+    check_import(random_network(make, 0), size)
+
+
+def check_import(module, size):
     graph, params = import_module(module, [1, 3, size, size], check=False)
     assert graph.batched
     assert error(module, graph, params, noise(3, size)) < 1e-5
