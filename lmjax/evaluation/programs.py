@@ -163,6 +163,7 @@ def one_by_one(batch: Callable, rows, used) -> jax.Array:
     def nth(i):
         return jax.tree.map(lambda x: x[i], rows)
 
+    batch = jax.jit(batch, inline=True)  # traced once for its shape and for the loop
     one = jax.eval_shape(batch, nth(0))
     results = jnp.zeros((len(jax.tree.leaves(rows)[0]), *one.shape), one.dtype)
     results = jax.lax.fori_loop(0, used, lambda i, r: r.at[i].set(batch(nth(i))), results)

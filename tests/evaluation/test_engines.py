@@ -1,6 +1,7 @@
 """`evaluate(engine=...)`: the same logits, from full-size activations or visible positions."""
 
 import dataclasses
+import functools
 from functools import partial
 
 import jax
@@ -54,7 +55,8 @@ MODULES = {
 SIZE = (44, 37)
 
 
-def random_predictor(kind, masking):
+@functools.cache
+def random_variables(kind):
     module = MODULES[kind]
     rng = np.random.default_rng(0)
 
@@ -63,8 +65,13 @@ def random_predictor(kind, masking):
 
     variables = jax.tree.map(draw, checkpoints.abstract_variables(module))
     variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    return variables
+
+
+def random_predictor(kind, masking):
     preprocessing = registry.network("resnet18_digits").preprocessing
-    return lmjax.Predictor(Classifier(variables, module, preprocessing), masking)
+    classifier = Classifier(random_variables(kind), MODULES[kind], preprocessing)
+    return lmjax.Predictor(classifier, masking)
 
 
 def random_masks(count, seed=0):
