@@ -75,6 +75,7 @@ def test_every_network(name):
 
 # Variants, on small networks.
 
+
 def small(kind, masking):
     predictor = random_predictor(kind, masking)
     module = predictor.classifier.module.clone(masking=masking)
