@@ -230,13 +230,12 @@ def test_group_norm_is_torchs_over_the_visible_positions():
     mask = mask.at[1].set(False)
     x = layers.select(mask, 3 * x + 1)
 
-    @quick_jit
     def run(x):
         return layers.group_norm(Masked(x, mask), 4, epsilon=1e-3)
 
     visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])].T.copy())
     expected = torch.nn.functional.group_norm(visible[None], 4, eps=1e-3)[0].numpy().T
-    actual = run(x)
+    actual = quick_jit(run)(x)
     np.testing.assert_allclose(np.asarray(actual.x[0])[np.asarray(mask[0])], expected, atol=1e-5)
     assert not np.asarray(actual.x)[~np.asarray(mask)].any()
     images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
@@ -255,8 +254,11 @@ def test_attention_is_torchs_among_the_visible_positions():
     visible = torch.from_numpy(np.asarray(x[0])[np.asarray(mask[0])])
     parts = [each.reshape(-1, 2, 4).transpose(0, 1) for each in visible.split(8, dim=1)]
     expected = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
-    run = quick_jit(lambda x: layers.attention(Masked(x, mask), 2))
-    actual = run(x)
+
+    def run(x):
+        return layers.attention(Masked(x, mask), 2)
+
+    actual = quick_jit(run)(x)
     found = np.asarray(actual.x[0])[np.asarray(mask[0])]
     np.testing.assert_allclose(found, expected.reshape(-1, 8).numpy(), atol=1e-5)
     assert not np.asarray(actual.x)[~np.asarray(mask)].any()
