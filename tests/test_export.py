@@ -17,6 +17,7 @@ from lmjax.masking import Masked
 from lmjax.masking.sparse.positions import Cut, Layout
 from lmjax.masking.sparse.rows import Pixels, resume_full
 from lmjax.models import checkpoints, registry
+from lmjax.models.networks.resnet import BasicBlock, ResNet
 from lmjax.removals import LayerMasking, PartialConvolution
 from tests.support import lowering, networks
 from tests.support.compilations import quick_jit
@@ -82,7 +83,7 @@ def test_transformers_lower_for_accelerators(name, dtype):
 
 
 def test_other_ways_lower_for_accelerators():
-    build = partial(registry.network("resnet18").build)
+    build = partial(ResNet, (1, 1), BasicBlock)  # all that the network of its name is made of
     check(export(build(masking=LayerMasking(), dtype=jnp.bfloat16), [plain, dense, visible]), 3)
     check(export(build(masking=PartialConvolution()), [dense, visible]), 2)
     check(export(build(masking=LayerMasking(padding="none", depth=2)), [dense, visible]), 2)
@@ -90,16 +91,21 @@ def test_other_ways_lower_for_accelerators():
 
 
 def test_bfloat16_answers_as_float32_does():
-    """Within 2% of the scale of the logits, and the same class for 99 of 100 images."""
-    scenes = lmjax.data.DigitScenes("test", length=100)
+    """Within 2% of the scale of the logits, and the same classes."""
+    scenes = lmjax.data.DigitScenes("test", length=16)
     images = np.stack([scene.image for scene in scenes]) / np.float32(255)
-    masks = np.random.default_rng(0).random((100, 8, 8)) < 0.7
+    masks = np.random.default_rng(0).random((16, 8, 8)) < 0.7
     masks = np.kron(masks, np.ones((16, 16), bool))
     exact, rough = (
         lmjax.models.load("resnet18_digits", dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)
     )
-    logits = quick_jit(lambda network, x, masks: network.apply(network.normalise(x), masks))
-    for each in (None, masks):
-        expected, found = (np.asarray(logits(network, images, each)) for network in (exact, rough))
+
+    @quick_jit
+    def logits(network, images, masks):
+        images = network.normalise(images)
+        return network.apply(images), network.apply(images, masks)
+
+    for expected, found in zip(logits(exact, images, masks), logits(rough, images, masks)):
+        expected, found = np.asarray(expected), np.asarray(found)
         assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
-        assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
+        np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))

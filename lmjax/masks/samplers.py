@@ -163,15 +163,25 @@ def shapley_keep(
     mass = shapley_kernel(num_segments)[smallest - 1 : num_segments - smallest]
     up_to = np.cumsum(mass)[:-1] / mass.sum()
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size_key, order_key = jax.random.split(key)
-        uniform = jax.random.uniform(size_key, dtype=np.float32)
-        return uniform, jax.random.bits(order_key, (segments_size(num_segments),), np.uint32)
-
-    uniform, bits = numbered(draw, first, first + num_samples, key=key)
+    block = functools.partial(_uniform_and_bits, size=segments_size(num_segments))
+    uniform, bits = _numbered(block, first, first + num_samples, key=key)
     bits = bits[:, :num_segments]
     size = smallest + np.searchsorted(up_to, uniform, side="right")
     return np.argsort(bits, axis=1) < size[:, None]
+
+
+@bounded_jit(static_argnames="size")
+def _uniform_and_bits(
+    key: jax.Array, numbers: jax.Array, *, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws a number in [0, 1), and 32 bits for each of `size` segments, of numbered samples."""
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, second = jax.random.split(key)
+        uniform = jax.random.uniform(first, dtype=np.float32)
+        return uniform, jax.random.bits(second, (size,), np.uint32)
+
+    return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
 
 
 def complement_pairs(keep: ArrayLike) -> np.ndarray:

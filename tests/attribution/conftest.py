@@ -1,10 +1,10 @@
-"""Programs that loop over hundreds of steps are compiled as for users: quick code would be slow."""
+"""Programs that loop over hundreds of steps are compiled for it: quick code would be slow."""
 
 import importlib
 
 import pytest
 
-from tests.support.compilations import full_jit
+from tests.support.compilations import loop_jit
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -12,6 +12,14 @@ def _optimised_masks():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("extremal_perturbation", "meaningful_perturbation"):
             module = importlib.import_module(f"lmjax.attribution.{name}")
-            optimise = full_jit(module._optimise.__wrapped__, static_argnames="settings")
-            patch.setattr(module, "_optimise", optimise)
+            patch.setattr(module, "_optimise", _by_steps(module._optimise))
         yield
+
+
+def _by_steps(optimise):
+    of_many = loop_jit(optimise.__wrapped__, static_argnames="settings")
+
+    def run(*arrays, settings):
+        return (of_many if settings.iterations > 50 else optimise)(*arrays, settings=settings)
+
+    return run

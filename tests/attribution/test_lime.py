@@ -113,12 +113,12 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
         IMAGE,
         SEGMENTS,
         key=KEY,
-        num_samples=300,
+        num_samples=200,
         target=(1, 0),
         objective="logit",
         surrogate=Surrogate(selection=selection, num_features=number, distance=distance),
     )
-    keep = np.asarray(random_keep(S, 300, key=KEY))
+    keep = np.asarray(random_keep(S, 200, key=KEY))
     outputs = np.asarray(network(IMAGE, keep[:, SEGMENTS]))
     distances = pairwise_distances(keep.astype(float), np.ones((1, S)), metric=distance).ravel()
     for row, target in enumerate((1, 0)):
@@ -135,10 +135,9 @@ def test_selection_and_distance_agree_with_the_lime_package(selection, number, d
         np.testing.assert_array_equal(found.scores[row] != 0, scores != 0)
         np.testing.assert_allclose(found.scores[row], scores, atol=1e-4 * abs(scores).max())
         np.testing.assert_allclose(found.intercept[row], intercept, atol=1e-4 * abs(scores).max())
-        left_out = cross_validated(
-            keep[:, scores != 0], outputs[:, target], kernel(distances, width)
-        )
-        np.testing.assert_allclose(found.r2[row], left_out, atol=1e-3)
+    # Of the last target: a regression for each sample takes long.
+    left_out = cross_validated(keep[:, scores != 0], outputs[:, target], kernel(distances, width))
+    np.testing.assert_allclose(found.r2[row], left_out, atol=1e-3)
 
 
 def test_a_lasso_without_scikit_learn_is_refused_before_anything_is_evaluated(monkeypatch):
@@ -169,7 +168,7 @@ def test_standard_errors_are_those_of_other_keys():
     network = predictor()
     runs = [
         lime(network, IMAGE, SEGMENTS, key=jax.random.key(i), num_samples=200, target=0)
-        for i in range(40)
+        for i in range(30)
     ]
     spread = np.std([run.scores for run in runs], axis=0, ddof=1)
     claimed = np.mean([run.standard_error for run in runs], axis=0)
@@ -194,7 +193,7 @@ def test_regression_agrees_with_scikit_learns_ridge(num_samples, num_segments, w
         np.testing.assert_allclose(intercept[target], ridge.intercept_, atol=1e-4 * scale)
         if num_samples < num_segments + 2:
             assert np.isnan(r2[target])
-        elif num_samples <= 200:
+        elif num_samples <= 200 and target == 0:  # a regression for each sample takes long
             expected = cross_validated(keep, outputs[:, target], weight, alpha)
             np.testing.assert_allclose(r2[target], expected, atol=1e-3)
 
@@ -248,8 +247,8 @@ def test_a_linear_network_is_recovered():
 
 def test_it_is_the_regression_on_its_own_coalitions():
     network = predictor()
-    found = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=400, target=2)
-    keep = np.asarray(random_keep(S, 400, key=KEY))
+    found = lime(network, IMAGE, SEGMENTS, key=KEY, num_samples=200, target=2)
+    keep = np.asarray(random_keep(S, 200, key=KEY))
     logits = np.asarray(network(IMAGE, keep[:, SEGMENTS]), np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     weight = kernel(1 - np.sqrt(keep.mean(axis=1)))
@@ -261,7 +260,7 @@ def test_it_is_the_regression_on_its_own_coalitions():
     np.testing.assert_allclose(found.probability, probabilities[0, 2], atol=1e-5)
     np.testing.assert_allclose(found.predicted_probability, probabilities[0].max(), atol=1e-5)
     assert found.predicted_class == logits[0].argmax()
-    assert found.num_variants == 400
+    assert found.num_variants == 200
     assert found.target == 2
 
 

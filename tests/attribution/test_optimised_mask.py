@@ -20,8 +20,8 @@ IMAGE = RNG.random((H, W, 3)).astype(np.float32)
 KEY = jax.random.key(3)
 CLASSIFIER = small_classifier((H, W, 3), num_classes=K)
 BLACK = Predictor(CLASSIFIER, lmjax.Replace("black"))
-MEANINGFUL = {"iterations": 25, "grid": (5, 4), "smooth": 1.0}
-EXTREMAL = {"iterations": 25, "step": 3, "sigma": 4.0, "areas": (0.1, 0.4)}
+MEANINGFUL = {"iterations": 15, "grid": (5, 4), "smooth": 1.0}
+EXTREMAL = {"iterations": 15, "step": 3, "sigma": 4.0, "areas": (0.1, 0.4)}
 
 
 def meaningful(*args, key=KEY, **options):
@@ -84,7 +84,7 @@ def test_meaningful_perturbation_is_the_optimisation_of_the_paper(target):
 
     coarse = first_disc(score).requires_grad_()
     optimiser = torch.optim.Adam([coarse], lr=0.05)
-    for _ in range(25):
+    for _ in range(MEANINGFUL["iterations"]):
         optimiser.zero_grad()
         differences = [coarse[1:] - coarse[:-1], coarse[:, 1:] - coarse[:, :-1]]
         variation = sum(each.abs().pow(2.5).sum() for each in differences)
@@ -94,7 +94,7 @@ def test_meaningful_perturbation_is_the_optimisation_of_the_paper(target):
     options = {"jitter": 1, "learning_rate": 0.05, "penalty": penalty}
     found = meaningful(BLACK, IMAGE, target=target, **options)
     np.testing.assert_allclose(found.scores, 1 - enlarged(coarse).detach(), atol=2e-3)
-    assert found.num_variants == 25 + 20 + 1
+    assert found.num_variants == MEANINGFUL["iterations"] + 20 + 1
 
 
 def smooth_masks(nodes, step, sigma):
@@ -162,8 +162,8 @@ IN_USE = {
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("segment", [5, 11])
-def test_a_network_that_reads_one_segment_is_pointed_at(name, segment):
+def test_a_network_that_reads_one_segment_is_pointed_at(name):
+    segment = 11
     found = ALL[name](reads_one(LABELS, segment), LARGE, target=0, **IN_USE[name])
     means = np.array([found.scores[label == LABELS].mean() for label in range(16)])
     assert means.argmax() == segment
@@ -172,14 +172,14 @@ def test_a_network_that_reads_one_segment_is_pointed_at(name, segment):
 
 @pytest.mark.parametrize("area", [0.1, 0.3])
 def test_a_mask_keeps_its_area(area):
-    found = extremal(BLACK, IMAGE, areas=[area], iterations=600, step=2, sigma=2.0)
+    found = extremal(BLACK, IMAGE, areas=[area], iterations=300, step=2, sigma=2.0)
     assert abs(found.scores.mean() - area) < 0.05
     assert 0 <= found.scores.min() < 0.1
     assert 0.8 < found.scores.max() <= 1
 
 
 def test_the_mask_of_meaningful_perturbation_lowers_the_output_more_than_its_reverse():
-    found = meaningful(BLACK, IMAGE, target=0, iterations=200, smooth=0.0)
+    found = meaningful(BLACK, IMAGE, target=0, iterations=100, smooth=0.0)
     masks = 1 - np.stack([np.zeros((H, W)), found.scores, found.scores[::-1, ::-1]])
     whole, lowered, reverse = jax.nn.softmax(BLACK(IMAGE, np.float32(masks)))[:, 0]
     assert lowered < min(whole, reverse)

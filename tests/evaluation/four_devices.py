@@ -12,9 +12,11 @@ import lmjax
 from lmjax._utils import sharding
 from lmjax.masks import Coalitions, ImageCoalitions, segments
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
+from tests.support.small_classifier import small_classifier
 
 MASKS = random_masks(100)
-PREDICTOR = random_predictor("basic", lmjax.LayerMasking())
+NETWORK = random_predictor("basic", lmjax.LayerMasking())  # for what its layers have a part in
+PREDICTOR = lmjax.Predictor(small_classifier(IMAGE.shape), "grey")
 
 
 def mesh_of(count, *, axis_type=AxisType.Auto):
@@ -34,8 +36,8 @@ def test_there_are_four():
 def test_all_devices_answer_as_one(engine):
     """100 variants are 13 batches of 8: three of the devices have one less."""
     options = {"engine": engine, "batch_size": 8}
-    alone = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, mesh=ONE, **options)
-    together = lmjax.evaluate(PREDICTOR, IMAGE, MASKS, **options)
+    alone = lmjax.evaluate(NETWORK, IMAGE, MASKS, mesh=ONE, **options)
+    together = lmjax.evaluate(NETWORK, IMAGE, MASKS, **options)
     if engine == "dense":
         np.testing.assert_array_equal(together, alone)
     else:  # packed into other batches
@@ -63,15 +65,17 @@ def solves(image, mask, key):
 
 
 def test_what_calls_lapack_runs_on_one_device_where_it_would_hang_on_all():
-    predictor = lmjax.Predictor(PREDICTOR.classifier, lmjax.Fill(solves))
+    image, masks = IMAGE[:12, :10], MASKS[:, :12, :10]
+    classifier = small_classifier(image.shape)
+    predictor = lmjax.Predictor(classifier, lmjax.Fill(solves))
     with pytest.warns(UserWarning, match="the predictor calls LAPACK"):
-        found = lmjax.evaluate(predictor, IMAGE, MASKS, batch_size=8)
-    alone = lmjax.evaluate(predictor, IMAGE, MASKS, batch_size=8, mesh=ONE)
+        found = lmjax.evaluate(predictor, image, masks, batch_size=8)
+    alone = lmjax.evaluate(predictor, image, masks, batch_size=8, mesh=ONE)
     np.testing.assert_array_equal(found, alone)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for removal in ("harmonic", "layer"):  # on all of them
-            lmjax.evaluate(lmjax.Predictor(PREDICTOR.classifier, removal), IMAGE, MASKS)
+            lmjax.evaluate(lmjax.Predictor(classifier, removal), image, masks)
 
 
 def test_every_device_computes_its_share():

@@ -9,9 +9,10 @@ from lmjax.evaluation import compare_engines, programs
 from lmjax.masking.sparse import rows
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 
+PAIRS = [("bottleneck", "visible"), ("concatenated", "shared")]
 
-@pytest.mark.parametrize("engine", ["visible", "shared"])
-@pytest.mark.parametrize("kind", ["bottleneck", "concatenated"])
+
+@pytest.mark.parametrize(("kind", "engine"), PAIRS)
 def test_engines_that_agree_part_nowhere(kind, engine):
     predictor = random_predictor(kind, lmjax.LayerMasking())
     found = compare_engines(predictor, IMAGE, random_masks(7), engine=engine)

@@ -13,6 +13,7 @@ from lmjax.models.checkpoints import abstract_variables
 from lmjax.models.networks.resnet import BasicBlock, ResNet
 from lmjax.removals.masking import LayerMasking, PartialConvolution
 from lmjax.removals.replace import Replace
+from tests.support.compilations import quick_jit
 from tests.support.on_rows import run
 from tests.support.small_classifier import small_classifier
 
@@ -122,11 +123,12 @@ def test_removals_inside_the_network_take_an_image_for_each_variant(resnet):
     images = jnp.asarray(rng.random((3, 16, 20, 3)), jnp.float32)
     masks = jnp.asarray(rng.random((3, 16, 20)) < 0.5)
     predictor = Predictor(resnet, LayerMasking(padding="none", depth=0))
-    one_by_one = [predictor(image, mask[None])[0] for image, mask in zip(images, masks)]
+    answer = quick_jit(predictor)
+    one_by_one = [answer(image, mask[None])[0] for image, mask in zip(images, masks)]
 
     visible = run(lambda pixels: predictor.on_visible(*pixels), images, masks)
     np.testing.assert_allclose(visible, jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
-    together = predictor.removal.logits(resnet, images, masks)
+    together = quick_jit(predictor.removal.logits)(resnet, images, masks)
     np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5, atol=1e-5)
 
 

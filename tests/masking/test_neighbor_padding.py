@@ -17,7 +17,7 @@ def masked_input(height, width, channels, visible, seed):
     return np.where(mask[..., None], x, 0), mask
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=15, derandomize=True)
 @given(
     height=st.integers(1, 12),
     width=st.integers(1, 12),

@@ -24,7 +24,11 @@ if (0, 10) <= jax.__version_info__ < (0, 11):
     QUICK["xla_cpu_copy_insertion_use_region_analysis"] = True
     FULL["xla_cpu_copy_insertion_use_region_analysis"] = False
 
+# Loops of hundreds of steps: compiling takes three times as long, and running a tenth.
+LOOPS = QUICK | {"xla_backend_optimization_level": 1}
+
 quick_jit = partial(jax.jit, compiler_options=QUICK)
+loop_jit = partial(jax.jit, compiler_options=LOOPS)
 full_jit = partial(jax.jit, compiler_options=FULL)  # as for users
 
 

@@ -31,32 +31,35 @@ def record(network: Callable[[Pixels], Any], images, masks, **options) -> Layout
     return layout
 
 
-def run(
-    network: Callable[[Pixels], Any],
-    images,
-    masks,
-    *,
-    spare: int = 0,
-    jit: Callable = jax.jit,
-) -> Any:
-    """Runs a network on rows of the visible positions of some images.
+def prepare(
+    network: Callable[[Pixels], Any], images, masks, *, spare: int = 0
+) -> tuple[Callable, list[np.ndarray]]:
+    """Returns a network on rows of visible positions, `(images, masks, arrays)`, and its arrays.
 
     Args:
       network: function of `Pixels`, whose result is returned.
       images: `[N, H, W, C]`.
       masks: `[N, H, W]`, 1 = visible.
       spare: rows of each set besides those that are needed.
-      jit: compiles.
     """
     masks = np.asarray(masks, bool)
     layout = record(network, images, masks)
     needed = Allocation(masks, layout).counts().sum(axis=0) + spare
     capacities = tuple(np.maximum(needed, 1).tolist())
-    arrays = Allocation(masks, layout, capacities).arrays()
 
-    @jit
     def compute(images, masks, arrays):
         layout = Layout(capacities, arrays, num_variants=len(masks))
         return network(Pixels(images, masks, layout))
 
-    return compute(images, masks, arrays)
+    return compute, Allocation(masks, layout, capacities).arrays()
+
+
+def run(network, images, masks, *, spare: int = 0, jit: Callable = jax.jit) -> Any:
+    """Runs a network on rows of the visible positions of some images.
+
+    Args:
+      network, images, masks, spare: as in `prepare`.
+      jit: compiles.
+    """
+    compute, arrays = prepare(network, images, masks, spare=spare)
+    return jit(compute)(images, masks, arrays)

@@ -14,7 +14,7 @@ from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels, Rows
 from tests.support.compilations import quick_jit
-from tests.support.on_rows import record, run
+from tests.support.on_rows import prepare, record, run
 
 plain_settings = settings(deadline=None, max_examples=6, derandomize=True)
 
@@ -33,22 +33,28 @@ def random_kernel(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def on_visible(network, inputs, spare=3):
-    """`network`, which ends in an array, on visible positions only."""
-    return run(network, *inputs, spare=spare, jit=quick_jit)
-
-
 def assert_same(network, inputs):
-    """A network's rows are the visible positions of its full-size activations, and nothing else."""
+    """A network's rows are the visible positions of its full-size activations, and nothing else.
+
+    `network` may return numbers of whole images besides its activations, as a pair.
+    """
 
     def ended(inputs):
         outputs = network(inputs)
+        outputs, numbers = outputs if type(outputs) is tuple else (outputs, None)
         mask = outputs.mask.mask() if isinstance(outputs, Rows) else outputs.mask
-        return layers.unmask(outputs).x, mask
+        return mask, layers.unmask(outputs).x, numbers
 
-    (x, mask), (expected, expected_mask) = on_visible(ended, inputs), quick_jit(ended)(inputs)
+    on_rows, arrays = prepare(ended, *inputs, spare=3)
+    both = quick_jit(lambda inputs, arrays: (on_rows(*inputs, arrays), ended(inputs)))
+    (mask, *actual), (expected_mask, *expected) = both(inputs, arrays)
     np.testing.assert_array_equal(mask, expected_mask)
-    chex.assert_trees_all_close(x, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
+    scale = np.abs(expected[0]).max(initial=1)
+    chex.assert_trees_all_close(actual[0], expected[0], atol=1e-5 * scale)
+    if expected[1] is not None:
+        scale = np.abs(expected[1]).max()
+        chex.assert_trees_all_close(actual[1], expected[1], atol=1e-5 * scale)
+        assert not actual[1][3].any()  # all hidden
 
 
 def stem(inputs, **options):
@@ -121,17 +127,10 @@ def test_pools_residuals_and_pointwise(height, width, window, stride, ceil_mode,
 
     def summed(inputs):
         x = pooled(inputs)
-        return layers.residual(layers.conv(x, random_kernel((3, 3, 8, 8)), padding=1), x)
+        y = layers.residual(layers.conv(x, random_kernel((3, 3, 8, 8)), padding=1), x)
+        return y, layers.global_average_pool(y)
 
-    inputs = random_pixels(height, width, seed)
-    assert_same(summed, inputs)
-
-    def ended(inputs):
-        return layers.global_average_pool(summed(inputs))
-
-    actual, mean = on_visible(ended, inputs), quick_jit(ended)(inputs)
-    chex.assert_trees_all_close(actual, mean, atol=1e-5 * np.abs(mean).max())
-    assert not actual[3].any()  # all hidden
+    assert_same(summed, random_pixels(height, width, seed))
 
 
 @plain_settings
@@ -150,18 +149,12 @@ def test_concatenation_average_pools_and_scales(height, width, window, stride, c
         return layers.concatenate(wider, x, layers.conv(x, random_kernel((1, 1, 8, 2))))
 
     def network(inputs):
-        x = layers.average_pool(joined(inputs), window=window, stride=stride, ceil_mode=ceil_mode)
-        return layers.scale_channels(x, jnp.tanh(layers.global_average_pool(x)))
+        y = joined(inputs)
+        x = layers.average_pool(y, window=window, stride=stride, ceil_mode=ceil_mode)
+        x = layers.scale_channels(x, jnp.tanh(layers.global_average_pool(x)))
+        return x, layers.adaptive_average_pool(y, 5)
 
-    inputs = random_pixels(height, width, seed)
-    assert_same(network, inputs)
-
-    def ended(inputs):
-        return layers.adaptive_average_pool(joined(inputs), 5)
-
-    actual, grid = on_visible(ended, inputs), quick_jit(ended)(inputs)
-    chex.assert_trees_all_close(actual, grid, atol=1e-5 * np.abs(grid).max())
-    assert not actual[3].any()  # all hidden
+    assert_same(network, random_pixels(height, width, seed))
 
 
 def test_group_norm_and_pools_over_zeros():
@@ -259,7 +252,7 @@ def test_rows_that_have_no_room_are_an_error():
 def test_spare_room_changes_nothing():
     inputs = random_pixels(10, 9, 1)
     outputs = [
-        on_visible(lambda inputs: layers.global_average_pool(stem(inputs)), inputs, spare)
+        run(lambda x: layers.global_average_pool(stem(x)), *inputs, spare=spare, jit=quick_jit)
         for spare in (0, 1, 40)
     ]
     chex.assert_trees_all_close(*outputs, atol=1e-6)

@@ -31,11 +31,13 @@ NETWORKS = [
     ("basic", lmjax.LayerMasking(depth=1)),
     ("concatenated", lmjax.LayerMasking()),
 ]
+# Each network early and late, and in both ways behind the cut; the first one in all four.
 CUTS = [
     pytest.param(*network, seam, on_visible, id=f"{network}-{seam}-{on_visible}")
     for network in NETWORKS
-    for seam in ((1, 2) if network[1].depth == 1 else (1, 3))
+    for seam, late in ((1, False), (2 if network[1].depth == 1 else 3, True))
     for on_visible in (False, True)
+    if network is NETWORKS[0] or on_visible != late
 ]
 
 

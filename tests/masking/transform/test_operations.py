@@ -430,8 +430,11 @@ def torch_cells(y, size):
     return jnp.stack(rows, axis=1)
 
 
-@pytest.mark.parametrize("size", [3, 5, 7, 16])
-@pytest.mark.parametrize("pool", [adaptive, torch_cells])
+# torch's cells are operations of their own, of which more than there are positions are many.
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [*((adaptive, size) for size in (3, 5, 7, 16)), *((torch_cells, size) for size in (3, 5, 13))],
+)
 def test_adaptive_average_pools_of_ragged_cells(pool, size):
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(size * size * C, 5)) / size

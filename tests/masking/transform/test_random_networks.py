@@ -189,7 +189,7 @@ def check(body, first, padding="neighbor"):
     assert distance(actual, full) < 1e-9
 
 
-@settings(deadline=None, max_examples=12, derandomize=True, phases=[Phase.generate])
+@settings(deadline=None, max_examples=8, derandomize=True, phases=[Phase.generate])
 @given(body=bodies, first=st.booleans())
 def test_identities_and_shortcuts(body, first):
     check(body, first)
