@@ -161,8 +161,11 @@ def entry_points(group: str) -> EntryPoints:
 
 
 @functools.lru_cache(maxsize=1)
-def _installed(path: tuple[tuple[str, int | None], ...]) -> EntryPoints:
-    """Reads the metadata of every package, hundreds of files; again when one is added."""
+def _installed(path: tuple[tuple[str, int | None], ...]) -> Any:
+    """Reads the metadata of every package, hundreds of files; again when one is added.
+
+    In Python 3.10 and 3.11 the result is a dict, which has the method `select` too.
+    """
     return importlib.metadata.entry_points()
 
 
