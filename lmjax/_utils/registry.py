@@ -161,8 +161,8 @@ def entry_points(group: str) -> EntryPoints:
 
 
 @functools.lru_cache(maxsize=1)
-def _installed(path: tuple[tuple[str, int | None], ...]) -> Any:
-    """Reads the metadata of every package, hundreds of files; again when one is added.
+def _installed(state: tuple[tuple[str, int | None], ...]) -> Any:
+    """Reads the metadata of every package, hundreds of files; again when a folder has changed.
 
     In Python 3.10 and 3.11 the result is a dict, which has the method `select` too.
     """
@@ -172,7 +172,7 @@ def _installed(path: tuple[tuple[str, int | None], ...]) -> Any:
 def _changed(folder: str) -> int | None:
     try:
         return os.stat(folder).st_mtime_ns
-    except OSError:
+    except (OSError, ValueError, TypeError):  # what cannot be a folder, importlib passes over
         return None
 
 

@@ -345,6 +345,8 @@ def weights_sha256(variables: Any) -> str:
 def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
     """Returns the shapes and dtypes of a network's variables; nothing is computed.
 
+    Equal modules are traced once.
+
     Args:
       module: an `lmjax.models.layers.Network`.
       in_channels: channels of its images.
@@ -354,13 +356,19 @@ def abstract_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
     try:
         hash(module)
     except TypeError:  # a list or an array is among its fields
-        return _abstract_variables.__wrapped__(module, in_channels)
-    found = _abstract_variables(module, in_channels)
+        return trace_variables(module, in_channels=in_channels)
+    found = _abstract_variables(module, in_channels, jax.config.read("jax_enable_x64"))
     return jax.tree.map(lambda leaf: leaf, found)  # dicts of the caller's own
 
 
 @functools.lru_cache(maxsize=64)  # recognising a file and loading it ask for the same networks
-def _abstract_variables(module, in_channels: int) -> dict[str, Any]:
+def _abstract_variables(module, in_channels: int, x64: bool) -> dict[str, Any]:
+    """As `trace_variables`, once for equal modules; types of variables can depend on `x64`."""
+    return trace_variables(module, in_channels=in_channels)
+
+
+def trace_variables(module, *, in_channels: int = 3) -> dict[str, Any]:
+    """Returns what `abstract_variables` does, by a trace of its own."""
     import jax
     import jax.numpy as jnp
 

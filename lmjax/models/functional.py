@@ -230,8 +230,10 @@ def _bind(
             continue
         stays = (holds or _is_statistic(name)) if fixed is None else fixed(name)
         trained = jnp.issubdtype(leaf.dtype, jnp.floating) and not stays
-        if not isinstance(leaf, jax.Array):  # jnp.asarray compiles a program for every shape
-            leaf = jax.device_put(leaf, may_alias=False)
+        if not isinstance(leaf, jax.Array):
+            # A copy of one's own array, whose memory JAX may use. jnp.asarray compiles a program
+            # for every shape.
+            leaf = jax.device_put(np.array(leaf))
         variables["params" if trained else "batch_stats"][name] = leaf
         leaves.append(_ARRAY)
         keys.append(name)

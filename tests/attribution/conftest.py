@@ -1,4 +1,4 @@
-"""Programs that loop over hundreds of steps are compiled for it: quick code would be slow."""
+"""Masks that are optimised in hundreds of steps are compiled to run fast: quick code is slow."""
 
 import importlib
 

@@ -35,7 +35,7 @@ def test_they_are_many():
 )
 def test_identities(name):
     network = NETWORKS[name]
-    if name == "ResNet18 ":  # which takes longer to run than to compile
+    if network.library == "flaxmodels" and network.quick:  # takes longer to run than to compile
         network = network._replace(size=32)
     found = measure(network)
     assert found["everything visible"] < 1e-4

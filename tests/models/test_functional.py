@@ -322,6 +322,16 @@ def test_training_changes_weights_and_no_statistics(framework, classifiers, tmp_
         classifiers["Keras"].with_weights(path)
 
 
+@pytest.mark.parametrize("side", [3, 16, 64, 256])  # JAX takes memory that is aligned as it is
+def test_the_callers_arrays_may_change_afterwards(side):
+    params = {"kernel": np.ones((3, side), np.float32)}
+    classifier = lmjax.models.from_function(
+        lambda p, x: x.mean((1, 2)) @ p["kernel"], params, image_size=8
+    )
+    params["kernel"] *= 0
+    np.testing.assert_array_equal(classifier.variables["params"]["kernel"], np.ones((3, side)))
+
+
 def test_a_function_keeps_names_of_leaves_in_files(tmp_path):
     params = {"kernel": jnp.ones((3, 4)), "weight": jnp.ones((4, 3)), "scale": jnp.ones(4)}
     classifier = lmjax.models.from_function(

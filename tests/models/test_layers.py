@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
+from flax.errors import NameInUseError, ScopeParamNotFoundError, ScopeParamShapeError
 
 from lmjax.masking import Masked
 from lmjax.models import checkpoints
@@ -56,6 +56,32 @@ def test_given_parameters_must_have_the_shape():
     wrong = {"params": {"scale": np.ones(4), "bias": np.ones(4)}, "batch_stats": statistics}
     with pytest.raises(ScopeParamShapeError, match="scale"):
         BatchNorm(use_running_average=True).apply(wrong, Masked(IMAGES))
+
+
+class Named(Layer):
+    names: tuple[str, ...]
+    argument: Any = (3,)
+
+    @nn.compact
+    def __call__(self, x):
+        def init(key, argument):
+            return jnp.full(argument if isinstance(argument, tuple) else (3,), 0.5)
+
+        return sum((self.param(name, init, self.argument) for name in self.names), x)
+
+
+def test_names_are_given_once():
+    with pytest.raises(NameInUseError, match="scale"):
+        Named(("scale", "scale")).init(jax.random.key(0), 0.0)
+    with pytest.raises(NameInUseError, match="scale"):
+        Named(("scale", "scale")).apply({"params": {"scale": np.ones(3)}}, 0.0)
+
+
+def test_initialisers_may_take_something_other_than_a_shape():
+    module = Named(("a", "b"), argument=0.07)
+    np.testing.assert_array_equal(
+        module.apply(module.init(jax.random.key(0), 0.0), 0.0), np.ones(3)
+    )
 
 
 def test_parameters_must_be_given():

@@ -249,7 +249,7 @@ def pair(name: str, seed: int):
         model = random_network(shallow.original, seed)
         module = shallow.build(num_classes=CLASSES)
         # Not those that are kept by module: other constants would have given other shapes.
-        target = checkpoints._abstract_variables.__wrapped__(module, in_channels=3)
+        target = checkpoints.trace_variables(module)
         yield model, module, checkpoints.to_variables(state_dict(model), target)
 
 

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmjax.models import Classifier, Preprocessing, checkpoints
@@ -20,7 +19,8 @@ def small_transformer(
     rng = np.random.default_rng(0)
 
     def random(path, leaf):
-        return jnp.asarray(rng.normal(path[-1].key == "scale", 0.5, leaf.shape), leaf.dtype)
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return jax.device_put(rng.normal(mean, 0.5, leaf.shape).astype(leaf.dtype))
 
     shapes = checkpoints.abstract_variables(module)
     variables = jax.tree_util.tree_map_with_path(random, shapes)

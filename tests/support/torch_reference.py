@@ -55,7 +55,7 @@ def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(seed)
     excited = []
     for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+        if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Linear):
             inputs = module.weight[0].numel()
             module.weight.data.normal_(0.0, (2 / inputs) ** 0.5, generator=generator)
         if isinstance(module, torch.nn.BatchNorm2d):

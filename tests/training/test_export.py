@@ -61,7 +61,7 @@ def test_batch_norms_have_the_momentum_and_epsilon_of_the_originals(name):
         return proceed(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        checkpoints.abstract_variables(registry.network(name).build(train=True))
+        checkpoints.trace_variables(registry.network(name).build(train=True))
     assert found == {
         where: (1 - module.momentum, module.eps)
         for where, module in original(name).named_modules()

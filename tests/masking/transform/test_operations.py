@@ -430,7 +430,7 @@ def torch_cells(y, size):
     return jnp.stack(rows, axis=1)
 
 
-# torch's cells are operations of their own, of which more than there are positions are many.
+# Written cell by cell, a pool is an operation for each cell: 16 x 16 of them take long.
 @pytest.mark.parametrize(
     ("pool", "size"),
     [*((adaptive, size) for size in (3, 5, 7, 16)), *((torch_cells, size) for size in (3, 5, 13))],

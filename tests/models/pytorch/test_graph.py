@@ -35,7 +35,7 @@ def error(module, graph, params, images):
     return np.abs(value - expected).max() / np.abs(expected).max()
 
 
-# Every layer of theirs once or twice, at the size of their images.
+# With every kind of layer of their families, SqueezeNet whole; at the size of their images.
 SHALLOW = {
     "squeezenet": (partial(torchvision.models.squeezenet1_1, weights=None), 96),
     "convnext": (partial(timm.create_model, "convnext_atto", depths=(1, 1, 1, 1)), 64),
