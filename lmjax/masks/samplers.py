@@ -40,9 +40,14 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
     """
 
     def block(key: jax.Array, numbers: np.ndarray) -> Any:
-        return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+        return _each(draw, key, numbers)
 
     return _numbered(block, first, last, key=key)
+
+
+def _each(draw: Callable, key: jax.Array, numbers: jax.Array | np.ndarray) -> Any:
+    """Draws the samples of some numbers."""
+    return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
 
 
 def _numbered(block: Callable, first: int, last: int, *, key: jax.Array) -> Any:
@@ -68,8 +73,7 @@ def numbered_bits(num_segments: int, first: int, last: int, *, key: jax.Array) -
 @bounded_jit(static_argnames="size")
 def _bits(key: jax.Array, numbers: jax.Array, *, size: int) -> jax.Array:
     """Draws 32 bits for each of `size` segments, of each numbered sample."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-    return jax.vmap(lambda key: jax.random.bits(key, (size,), np.uint32))(keys)
+    return _each(lambda key: jax.random.bits(key, (size,), np.uint32), key, numbers)
 
 
 def bernoulli_keep(
@@ -177,11 +181,11 @@ def _uniform_and_bits(
     """Draws a number in [0, 1), and 32 bits for each of `size` segments, of numbered samples."""
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        first, second = jax.random.split(key)
-        uniform = jax.random.uniform(first, dtype=np.float32)
-        return uniform, jax.random.bits(second, (size,), np.uint32)
+        of_uniform, of_bits = jax.random.split(key)
+        uniform = jax.random.uniform(of_uniform, dtype=np.float32)
+        return uniform, jax.random.bits(of_bits, (size,), np.uint32)
 
-    return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+    return _each(draw, key, numbers)
 
 
 def complement_pairs(keep: ArrayLike) -> np.ndarray:

@@ -29,7 +29,8 @@ class Layer(nn.Module):
     """The base of layers, and of all modules that declare parameters themselves.
 
     Flax traces the initialiser of every parameter whenever a module is applied, to learn its shape:
-    a fifth of the time that it takes to trace a network. Here the shape is that which is asked for.
+    a fifth of the time that it takes to trace a network. Here a given parameter is compared with
+    the shape that is asked for.
     """
 
     @nn.nowrap  # as Flax's own: interceptors of methods do not see it

@@ -16,14 +16,13 @@ from lmjax.masking.transform import layer_mask
 from lmjax.models import registry
 from tests.support import graph_reference, lowering, on_rows, shallow_networks
 from tests.support.compilations import quick_jit
-from tests.support.networks import NAMES, SMALLEST
+from tests.support.networks import NAMES, SMALLEST, every
 from tests.support.own_networks import counted_rings, plain
 from tests.support.torch_reference import random_images, to_torch
 
 # Of families whose smallest network would take long, a shallow one on every run.
 SHALLOW = shallow_networks.SHALLOW
-QUICK = set(SMALLEST) - set(SHALLOW)
-WHOLE = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+WHOLE = every(NAMES, quick=set(SMALLEST) - set(SHALLOW))
 SIZE = (75, 67)
 LARGER = {"alexnet": (131, 99)}  # ends in one position at 75 x 67
 # Group norms over the few positions around one pixel: they make rounding errors larger. In float64

@@ -12,7 +12,7 @@ from lmjax.masking import Masked
 from lmjax.models import Classifier, checkpoints, registry
 from tests.support import lowering, shallow_networks
 from tests.support.compilations import quick_jit
-from tests.support.networks import NAMES, SMALLEST
+from tests.support.networks import NAMES, SMALLEST, every
 from tests.support.torch_reference import (
     blank,
     build,
@@ -29,13 +29,7 @@ TOLERANCE = 1e-4  # of the largest value
 CHANNELS_LAST = (torch.nn.Linear, torch.nn.GELU, torch.nn.LayerNorm)
 
 
-QUICK = (*SMALLEST, "resnet50", "wide_resnet50_2")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES],
-)
+@pytest.mark.parametrize("name", every(NAMES, quick=(*SMALLEST, "resnet50", "wide_resnet50_2")))
 def test_parameter_count(name):
     """The registry's counts are those of the originals, as published, and those of the networks."""
     count = sum(leaf.size for leaf in jax.tree.leaves(blank(name)[1]["params"]))

@@ -1,6 +1,7 @@
 """The networks of the registry that torchvision or timm have too, as parameters of tests."""
 
 import itertools
+from collections.abc import Collection, Iterable
 
 import pytest
 
@@ -21,9 +22,8 @@ def _smallest(names: list[str]) -> list[str]:
     return [min(group, key=lambda network: network.parameters).name for _, group in families]
 
 
-def _every(names: list[str]) -> list:
-    """All; those that are not the smallest of their family are slow."""
-    quick = _smallest(names)
+def every(names: Iterable[str], *, quick: Collection[str]) -> list:
+    """All names, as parameters of a test; those that are not quick are slow."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
@@ -33,4 +33,4 @@ SMALLEST = _smallest(NAMES)
 
 TRANSFORMERS = _names(transformers=True)
 SMALLEST_TRANSFORMER = _smallest(TRANSFORMERS)[0]
-EVERY_TRANSFORMER = _every(TRANSFORMERS)
+EVERY_TRANSFORMER = every(TRANSFORMERS, quick=_smallest(TRANSFORMERS))
