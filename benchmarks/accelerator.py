@@ -229,7 +229,7 @@ def _constants(
     kept = [_work_on_rows(predictor, image, patches(image, 32, share)) for share in shares]
     ratios = np.array(times["visible"]) / np.array(times["dense"])
     work, variant = np.polyfit(kept, ratios, 1) if len(shares) > 1 else (ratios[0] / kept[0], 0.0)
-    layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)), 1, None)
+    layout = programs.record(_job(predictor, image, patches(image, 1, 1.0)))
     rate = layout.costs_at_full_size().sum() / np.mean(times["dense"])  # the plan's costs a second
     compiling = (first["visible"] - first["dense"]) * rate / layout.convolutions
     return {"work": float(work), "variant": float(variant), "compiling": float(compiling)}
@@ -242,7 +242,7 @@ def _job(predictor: Any, image: np.ndarray, family: Any) -> Any:
 def _work_on_rows(predictor: Any, image: np.ndarray, family: Any) -> float:
     """Returns the work of a variant on rows, on average; a full-size one has 1."""
     job = _job(predictor, image, family)
-    layout = programs.record(job, 1, None)
+    layout = programs.record(job)
     counts = programs.count_rows(job, layout, np.arange(job.num_variants))
     work = counts.rows @ counts.costs.sum(axis=0)
     return float(work.mean() / layout.costs_at_full_size().sum())

@@ -113,9 +113,9 @@ def _row_outputs(
     options = {}
     if sharing:
         options = {"sharing": True, "stop": recorded().seams}
-    needed = Allocation(masks, recorded(**options)).counts().sum(axis=0)
+    layout = recorded(**options)
+    needed = Allocation(masks, layout).counts().sum(axis=0)
     capacities = tuple(np.maximum(needed, 1).tolist())
-    layout = recorded(capacities=capacities, **options)
     arrays = Allocation(masks, layout, capacities).arrays()
 
     @jax.jit

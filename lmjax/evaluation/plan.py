@@ -60,22 +60,24 @@ class Plan(NamedTuple):
       visible: batches of numbers of variants, on rows of visible positions.
       room: of the visible batches, and of those behind a seam.
       groups: of variants that share rows.
-      seam: up to which they do; None for nothing.
+      prefix: the layout of the part that they share; None for nothing.
+      seam: up to which they do, and the room up to there; None for nothing.
     """
 
     dense: np.ndarray
     visible: Sequence[np.ndarray] = ()
     room: Room | None = None
     groups: Sequence[Group] = ()
+    prefix: Layout | None = None
     seam: Sharing | None = None
 
     def calls(self, job: Job) -> programs.Calls:
         """Yields numbers of variants and their logits."""
-        if self.seam is not None:
-            yield from programs.shared_calls(job, self.groups, self.seam, self.room)
+        if self.prefix is not None and self.seam is not None:
+            yield from programs.shared_calls(job, self.groups, self.prefix, self.seam, self.room)
         if len(self.dense):
             yield from programs.dense_calls(job, self.dense)
-        if self.room is not None and self.seam is None:
+        if self.room is not None and self.prefix is None:
             yield from programs.visible_calls(job, self.visible, self.room)
 
 
@@ -94,7 +96,7 @@ def make_plan(job: Job, engine: str, *, engines: Sequence[str]) -> Plan:
     everything = np.arange(job.num_variants)
     if engine == "dense" or (engine == "auto" and not _may_pay(job, engines)):
         return Plan(everything)
-    layout = programs.record(job, 1, None)
+    layout = programs.record(job)
     if engine == "auto":
         return _auto_plan(job, layout)
     counts = programs.count_rows(job, layout, everything)
@@ -122,7 +124,7 @@ def _may_pay(job: Job, engines: Sequence[str]) -> bool:
     if jax.default_backend() != "cpu" or "visible" not in engines:
         return False
     try:
-        layout = programs.record(job, 1, None)
+        layout = programs.record(job)
     except Exception:  # a module of the user's own may take full-size activations only
         return False
     return _worth_a_look(job, layout, _COMPILING_VISIBLE)
@@ -201,26 +203,26 @@ class Cut(NamedTuple):
 
     Attributes:
       time: a variant's, on average.
-      seam: number of the seam.
+      prefix: the layout up to the seam.
       rows: capacity of each set up to there, for a group.
       on_visible: whether it goes on with rows of visible positions.
     """
 
     time: float
-    seam: int
+    prefix: Layout
     rows: tuple[int, ...]
     on_visible: bool
 
 
 def _best_cut(job: Job, counts: Counts) -> Cut | None:
     """The seam with the least time, and how to go on from there; None where there is no seam."""
-    whole = programs.record(job, 1, None)
+    whole = programs.record(job)
     work = whole.costs_at_full_size()
     done = work.cumsum()[:-1] / work.sum()  # at each seam
     if len(done) == 0:
         return None
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
-    layout = programs.record(job, 1, None, stop=deepest, sharing=True)
+    layout = programs.record(job, stop=deepest, sharing=True)
     groups = _groups(job)
     variants = _room_for(groups)
     counted = [groups[i] for i in {len(groups) // 2, len(groups) - 1}]
@@ -230,14 +232,15 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
     full, costs = layout.full(), layout.costs()
     cuts = []
     for seam in range(1, deepest + 1):
-        sets = layout.sets_at_seam[seam - 1]
+        prefix = layout.until(seam)
+        sets = len(prefix.sets)
         computed = costs[:seam, :sets].sum(axis=0) @ capacities[:sets] / variants
         owners = _SHARED_POSITION * full[:sets].sum()
         time = padded * (computed + owners) / work.sum()
         on_visible = _times(counts, whole, behind=seam).mean()
         full_size = 1 - done[seam - 1]
-        cuts.append(Cut(time + full_size, seam, capacities[:sets], on_visible=False))
-        cuts.append(Cut(time + on_visible, seam, capacities[:sets], on_visible=True))
+        cuts.append(Cut(time + full_size, prefix, capacities[:sets], on_visible=False))
+        cuts.append(Cut(time + on_visible, prefix, capacities[:sets], on_visible=True))
     return min(cuts, key=lambda cut: cut.time)
 
 
@@ -263,16 +266,16 @@ def shared_plan(job: Job, cut: Cut) -> Plan:
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
         batches = -(-variants // job.batch_size)
-        seam = Sharing(cut.seam, cut.rows, variants, batches, job.batch_size)
-        return Plan(nothing, groups=groups, seam=seam)
-    behind = programs.record(job, 1, None, start=cut.seam, full=False)
+        seam = Sharing(cut.prefix.seams, cut.rows, variants, batches, job.batch_size)
+        return Plan(nothing, groups=groups, prefix=cut.prefix, seam=seam)
+    behind = programs.record(job, start=cut.prefix.seams, full=False)
     counts = programs.count_rows(job, behind, np.arange(job.num_variants))
-    share = _share(counts, programs.record(job, 1, None))
+    share = _share(counts, programs.record(job))
     packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
     groups = [_packed(packed, counts, group) for group in of_groups]
     batches = int(np.ceil(_most(groups) / 2) * 2)
-    seam = Sharing(cut.seam, cut.rows, variants, batches, packed.room.variants)
-    return Plan(nothing, room=packed.room, groups=groups, seam=seam)
+    seam = Sharing(cut.prefix.seams, cut.rows, variants, batches, packed.room.variants)
+    return Plan(nothing, room=packed.room, groups=groups, prefix=cut.prefix, seam=seam)
 
 
 def _most(groups: Sequence[Sized]) -> int:

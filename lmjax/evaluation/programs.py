@@ -110,7 +110,7 @@ def _checked(logits: Any, count: int) -> jax.Array:
 
 def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
     """Computes batches of variants, each of which fits the room, on rows of visible positions."""
-    layout = record(job, room.variants, room.rows)
+    layout = record(job, room.variants)
     per_call = job.batches_per_call(2 * job.batch_size)
     calls = list(job.distribute(batches, per_call, room.variants))
     all_masks = job.masks_ahead(numbers for numbers, _ in calls)
@@ -194,7 +194,9 @@ class Sharing(NamedTuple):
 Group = Sequence[np.ndarray]  # variants in batches behind the seam
 
 
-def shared_calls(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None) -> Calls:
+def shared_calls(
+    job: Job, groups: Sequence[Group], prefix: Layout, seam: Sharing, room: Room | None
+) -> Calls:
     """Computes groups of variants that share rows up to a seam, a group on each device at a time.
 
     Variants that the shared part has no room for are computed on full-size activations.
@@ -202,11 +204,12 @@ def shared_calls(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | 
     Args:
       job: the job.
       groups: batches of variants, each of which fits the room behind the seam.
+      prefix: the layout up to the seam.
       seam: the seam and the room up to there.
       room: of a batch behind the seam; None computes there on full-size activations.
     """
     ready: list = []
-    for group in _fitting(job, groups, seam, room):
+    for group in _fitting(job, groups, prefix, seam, room):
         if isinstance(group, np.ndarray):
             yield from dense_calls(job, group)
             continue
@@ -218,10 +221,11 @@ def shared_calls(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | 
         yield _run_groups(job, ready, seam, room)
 
 
-def _fitting(job: Job, groups: Sequence[Group], seam: Sharing, room: Room | None) -> Iterator:
+def _fitting(
+    job: Job, groups: Sequence[Group], prefix: Layout, seam: Sharing, room: Room | None
+) -> Iterator:
     """Groups with their index arrays, split until they have room; variants that have none."""
-    prefix = record(job, seam.variants, seam.rows, stop=seam.seam, sharing=True)
-    suffix = record(job, seam.batch_size, room and room.rows, start=seam.seam, full=room is None)
+    suffix = record(job, seam.batch_size, start=seam.seam, full=room is None)
     numbers = (filled_up(np.concatenate(group), seam.variants) for group in groups)
     all_masks = job.masks_ahead(numbers, ahead=job.mesh.size)
     for whole, masks in zip(groups, all_masks, strict=True):
@@ -268,8 +272,8 @@ def _with_arrays(
     masks = np.zeros((seam.variants, *shown.shape[1:]), bool)
     masks[: len(shown)] = shown
     shared = Allocation(masks, prefix, seam.rows, image_of=image_of)
-    assert prefix.cut is not None
-    index, missing = shared.index(prefix.cut), shared.capacity(prefix.cut)
+    at_seam = prefix.passed[-1].positions
+    index, missing = shared.index(at_seam), shared.capacity(at_seam)
     starts = np.cumsum([0, *map(len, group)])
 
     def behind(i: int) -> list[np.ndarray]:
@@ -339,29 +343,28 @@ def _rows_at_cut(static: Static, arrays, images, image_of, masks, layout: Layout
 # What networks need, before anything is computed.
 
 
-def record(job: Job, variants: int, rows: Sequence[int] | None, **options) -> Layout:
-    """Returns the layout of the predictor's network for batches of a number of variants.
+def record(job: Job, variants: int = 2, **options) -> Layout:
+    """Returns the layout of the predictor's network.
 
     Args:
       job: the job.
-      variants: of a batch.
-      rows: capacities of the sets; None where only the sets themselves matter.
+      variants: of a batch. Layouts of two are those of any more; a batch of one differs, where an
+        array that has an entry for each variant is the same for all.
       **options: `sharing`, `stop` and `start` of `Layout`; with `start` also `full`, whether the
         network goes on from there on full-size activations.
     """
     shapes = jax.eval_shape(lambda *x: x, job.arrays, job.images)
     leaves, tree = jax.tree.flatten(shapes)
-    rows = None if rows is None else tuple(rows)
     key = tuple((x.shape, x.dtype) for x in leaves), tuple(sorted(options.items()))
-    return _record(job.static, tree, *key, job.spatial_shape, variants, rows)
+    return _record(job.static, tree, *key, job.spatial_shape, min(variants, 2))
 
 
 @functools.lru_cache(maxsize=256)
-def _record(static, tree, shapes, options, spatial_shape, variants, rows) -> Layout:
+def _record(static, tree, shapes, options, spatial_shape, variants) -> Layout:
     options = dict(options)
     if "start" in options:
         options["resume"] = resume_full() if options.pop("full") else resume_rows()
-    layout = Layout(rows, num_variants=variants, **options)
+    layout = Layout(num_variants=variants, **options)
     arrays, images = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*x) for x in shapes])
 
     def trace(arrays, images):

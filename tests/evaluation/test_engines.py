@@ -105,13 +105,35 @@ IMAGE = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
     ids=str,
 )
 def test_engines_agree(kind, masking, shared):
-    """The others share rows in masking/sparse/test_sharing.py, wherever they are cut."""
+    """Where the rows of others are shared is seen in masking/sparse/test_sharing.py."""
     predictor, masks = random_predictor(kind, masking), random_masks(21)
     expected = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine="dense")
     assert np.ptp(expected, axis=0).min() > 0.01 * np.abs(expected).max()
     for engine in ("visible", *(["shared"] if shared else [])):
         actual = lmjax.evaluate(predictor, IMAGE, masks, batch_size=2, engine=engine)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_variant_alone_is_computed_on_rows_too():
+    """Its gates, one for each variant, are one for all."""
+    predictor, masks = random_predictor("squeezed", lmjax.LayerMasking()), random_masks(9)[:1]
+    expected, actual = (
+        lmjax.evaluate(predictor, IMAGE, masks, engine=engine) for engine in ("dense", "visible")
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_layout_until_a_seam_is_one_that_stops_there():
+    job = job_of(5)
+
+    def described(layout):
+        kinds = [[each.kind for each in found] for found in (layout.sets, layout.requests)]
+        return *kinds, layout.seams, layout.costs().tolist(), layout.passed[-1].positions.kind
+
+    deepest = programs.record(job, stop=3, sharing=True)
+    for seam in (1, 2, 3):
+        stopped = programs.record(job, stop=seam, sharing=True)
+        assert described(deepest.until(seam)) == described(stopped)
 
 
 def test_groups_that_share_less_than_those_that_are_counted_are_divided(monkeypatch):
@@ -309,6 +331,24 @@ def test_auto_is_dense_for_modules_that_take_full_size_activations_only():
     assert len(plan(predictor, few, expected=10**6).dense) == 6
     with pytest.raises(ValueError, match="too many values to unpack"):
         lmjax.evaluate(predictor, IMAGE, few, engine="visible")
+
+
+class CountsImages(ResNet):
+    """A network that pools once more where there are more than two images."""
+
+    def begin(self, inputs):
+        inputs = super().begin(inputs)
+        again = len(inputs.x) > 2
+        return layers.max_pool(inputs, window=3, stride=1, padding=1) if again else inputs
+
+
+def test_networks_that_depend_on_the_number_of_images_have_no_rows():
+    predictor = random_predictor("basic", lmjax.LayerMasking())
+    module = CountsImages((1, 1), BasicBlock, num_classes=5, width=8)
+    own = dataclasses.replace(predictor.classifier, module=module)
+    predictor = lmjax.Predictor(own, lmjax.LayerMasking())
+    with pytest.raises(RuntimeError, match="depend on the number of images; take engine='dense'"):
+        lmjax.evaluate(predictor, IMAGE, random_masks(9), engine="visible")
 
 
 class Seamless(ResNet):

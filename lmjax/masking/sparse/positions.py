@@ -78,6 +78,20 @@ class Work(NamedTuple):
         return self.products + self.numbers * _FULL_SIZE_NUMBER
 
 
+class Passed(NamedTuple):
+    """What a layout holds at a seam.
+
+    Attributes:
+      sets: how many sets of positions.
+      requests: how many index arrays.
+      positions: of the rows that stand there.
+    """
+
+    sets: int
+    requests: int
+    positions: "Positions"
+
+
 class Cut(Exception):
     """Raised where a layout stops, at a seam; holds the rows there."""
 
@@ -99,8 +113,7 @@ class Layout:
       sets: the sets so far.
       requests: the index arrays so far, in the order in which layers ask for them.
       noted: the work of convolutions and rings so far.
-      sets_at_seam: how many sets there were at each seam.
-      cut: the positions at the seam where it stopped.
+      passed: the seams so far.
       mixed: whether positions of whole images have been mixed (squeeze-and-excitation). Behind that
         there are no more seams: rows of all variants differ, and sharing ends.
     """
@@ -131,16 +144,28 @@ class Layout:
         self.sets: list[Positions] = []
         self.requests: list[Request] = []
         self.noted: list[Work] = []
-        self.sets_at_seam: list[int] = []
+        self.passed: list[Passed] = []
         self.mixed = False
-        self.cut: Positions | None = None
         self._made: dict[Request, jax.Array] = {}
         self._pixels: dict = {}
 
     @property
     def seams(self) -> int:
         """How many seams have been passed."""
-        return len(self.sets_at_seam)
+        return len(self.passed)
+
+    def until(self, seam: int) -> "Layout":
+        """Returns the layout as it would be if recording had stopped at an earlier seam.
+
+        Args:
+          seam: its number, counted from 1.
+        """
+        layout = Layout(num_variants=self.num_variants, sharing=self.sharing, stop=seam)
+        layout.passed = self.passed[:seam]
+        last = layout.passed[-1]
+        layout.sets, layout.requests = self.sets[: last.sets], self.requests[: last.requests]
+        layout.noted = [work for work in self.noted if work.seam < seam]
+        return layout
 
     def add(self, kind: str, parents: tuple, window: Window | None, shape: tuple[int, int]):
         """Returns a new set of positions, with rows of its own."""
@@ -161,17 +186,29 @@ class Layout:
         return self._pixels[key]
 
     def array(self, kind: str, *arguments, shape: tuple[int, ...], dtype=jnp.int32) -> jax.Array:
-        """Returns an index array, of a shape, that `Allocation` makes by its method `kind`."""
+        """Returns an index array, of a shape, that `Allocation` makes by its method `kind`.
+
+        Raises:
+          RuntimeError: what was given is not what was recorded.
+        """
         request = Request(kind, arguments)
         if not self.active:
             return jnp.zeros(shape, dtype)
         if request not in self._made:
-            number = len(self.requests)
             self.requests.append(request)
-            arrays = self._arrays
-            given = jnp.zeros(shape, dtype) if arrays is None else jnp.asarray(arrays[number])
-            self._made[request] = given
+            made = jnp.zeros(shape, dtype) if self._arrays is None else self._given(shape)
+            self._made[request] = made
         return self._made[request]
+
+    def _given(self, shape: tuple[int, ...]) -> jax.Array:
+        """The array of the latest request."""
+        assert self._arrays is not None
+        number = len(self.requests) - 1
+        if number >= len(self._arrays) or np.shape(self._arrays[number]) != shape:
+            raise RuntimeError(
+                "the network's operations depend on the number of images; take engine='dense'"
+            )
+        return jnp.asarray(self._arrays[number])
 
     def forget_arrays(self) -> None:
         """Drops the index arrays; where a network is traced, they may not outlive the trace."""
@@ -224,9 +261,8 @@ class Layout:
         """
         if self.mixed:
             return rows
-        self.sets_at_seam.append(len(self.sets))
+        self.passed.append(Passed(len(self.sets), len(self.requests), rows.mask))
         if self.seams == self.stop:
-            self.cut = rows.mask
             raise Cut(rows)
         if self.seams == self._start and self._resume is not None:
             self.active = True

@@ -236,7 +236,7 @@ def test_counts_are_rows_and_costs_of_each_set(monkeypatch):
     assert layout.costs().tolist() == [[2 * 9 * 3 * 8], [2 * 8 * 4]]
     full_size = [9 * 3 * 8 + 3 * (3 + 8), 8 * 4 + 3 * (8 + 4)]
     assert layout.costs_at_full_size().tolist() == [72 * each for each in full_size]
-    assert layout.sets_at_seam == [1]
+    assert [seam.sets for seam in layout.passed] == [1]
 
 
 def test_rows_that_have_no_room_are_an_error():

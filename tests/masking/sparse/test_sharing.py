@@ -14,9 +14,9 @@ from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 def in_two_parts(predictor, masks, *, seam, on_visible):
     """Logits by a shared prefix up to a seam, and the rest in batches behind it."""
     job = jobs.job_of_image(predictor, IMAGE, masks, jobs.Options(batch_size=2))
-    layout = programs.record(job, 1, None, stop=seam, sharing=True)
+    layout = programs.record(job, stop=seam, sharing=True)
     rows = programs.count_shared_rows(job, layout, [np.arange(len(masks))], len(masks))
-    plan = shared_plan(job, Cut(0.0, seam, tuple(rows.tolist()), on_visible))
+    plan = shared_plan(job, Cut(0.0, layout, tuple(rows.tolist()), on_visible))
     logits = {}
     for numbers, answers in plan.calls(job):
         logits |= {n: row for n, row in zip(numbers.tolist(), np.asarray(answers)) if n >= 0}

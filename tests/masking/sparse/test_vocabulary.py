@@ -72,8 +72,9 @@ def on_shared_rows(network):
         return stopped.value.rows.x
 
     def at_full_size(rows):
-        rows = np.asarray(rows)[: allocation.capacity(layout.cut)]
-        index, mask = allocation.index(layout.cut), allocation.mask(layout.cut)
+        ((*_, positions),) = layout.passed
+        rows = np.asarray(rows)[: allocation.capacity(positions)]
+        index, mask = allocation.index(positions), allocation.mask(positions)
         assert len(np.unique(index[mask])) < mask.sum()
         return Masked(np.concatenate([rows, np.zeros_like(rows[:1])])[index], mask)
 
