@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 _NONE: Mapping[str, str] = {}
+ANY_ENDING = "*"
+"""Stands at the end of a column's name for the name of any removal, and for any number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
     """Text about a study, for its reports.
+
+    In `higher`, `lower` and `columns` a name may end with `*`, for the name of any removal and for
+    any number. The removal's title, or the number, takes the place of `{}` in the heading.
 
     Attributes:
       question: that the study answers, in a sentence.

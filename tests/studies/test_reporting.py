@@ -361,6 +361,18 @@ def test_headings_can_be_read():
     assert "layer masking" in page
 
 
+def test_headings_name_the_removals_and_numbers_of_columns():
+    names = ("r_oms_25", "gain_own", "gain_layer@2", "top_unchanged_blur", "gain_something")
+    page = tables.table([dict.fromkeys(names, 0.5)], studies.RemovalContest.about)
+    assert re.findall(">([^<]+)</th>", page) == [
+        "R-OMS, about 25 segments ↑",
+        "Relevance gain, segments removed as explained ↑",
+        "Relevance gain under layer masking, depth 2 ↑",
+        "Unchanged without the top segments, under blur ↓",
+        "Gain something",
+    ]
+
+
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != "brightness"])
 def test_every_study_says_what_it_asks(name):
     about = registry.get(name).about

@@ -1,10 +1,11 @@
 """Headings of tables and columns in reports."""
 
+from collections.abc import Collection
 from typing import Any
 
 from lmjax.removals import registry
 from lmjax.removals import title as removal_title
-from lmjax.studies.about import About
+from lmjax.studies.about import ANY_ENDING, About
 
 COLUMNS = {
     "against": "compared with",
@@ -39,12 +40,30 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 def column_title(name: str, about: About | None) -> str:
     """Returns the heading of a column, with an arrow where a direction is good."""
-    own = {} if about is None else about.columns
-    title = own.get(name) or COLUMNS.get(name) or name.replace("_", " ")
-    good = about is not None and (
-        "higher" * (name in about.higher) or "lower" * (name in about.lower)
-    )
+    own, good = {}, None
+    if about is not None:
+        own = about.columns
+        directions = (way for way in _ARROWS if _entry(name, getattr(about, way)) is not None)
+        good = next(directions, None)
+    entry = _entry(name, own)
+    if entry is None:
+        title = COLUMNS.get(name) or name.replace("_", " ")
+    else:
+        ending = name.removeprefix(entry.removesuffix(ANY_ENDING))
+        title = own[entry].format(removal_title(ending) if _is_removal(ending) else ending)
     return title[0].upper() + title[1:] + (_ARROWS[good] if good else "")
+
+
+def _entry(name: str, names: Collection[str]) -> str | None:
+    """Returns a column's own name among some, or the one with any ending that fits it."""
+    if name in names:
+        return name
+    for each in names:
+        start = each.removesuffix(ANY_ENDING)
+        ending = name.removeprefix(start)
+        if len(start) < len(each) and ending != name and (_is_removal(ending) or ending.isdigit()):
+            return each
+    return None
 
 
 def table_title(name: str, about: About | None) -> str:
