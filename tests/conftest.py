@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from lmjax._utils import bounded
-from tests.support import compilations, wordnet_database
+from tests.support import compilations, small_digits, wordnet_database
 
 
 def pytest_configure():
@@ -72,6 +72,14 @@ def _few_memory_maps():
         jax.clear_caches()
         gc.unfreeze()
     _freeze()
+
+
+@pytest.fixture(scope="module")
+def small_network(tmp_path_factory):
+    """The network that comes with lmjax is `small_digits`, for a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_digits.replace(patch, tmp_path_factory.mktemp("network"))
+        yield
 
 
 @pytest.fixture

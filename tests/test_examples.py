@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import lmjax
-from tests.support import small_digits
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 PAGE = Path(__file__).parents[1] / "docs/reference/api/index.md"
 PARTS = ("attribution", "metrics", "objectives", "segments", "evaluation", "removals", "masking")
@@ -38,13 +39,6 @@ def examples():
             if own and ">>>" in (inspect.getdoc(value) or ""):
                 found[name] = value
     return [pytest.param(each, id=name) for name, each in found.items() if name not in NOT_RUN]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_network(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        small_digits.replace(patch, tmp_path_factory.mktemp("network"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,20 +17,14 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.classes import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
-from tests.support import small_digits
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 FAST = {
     **{"model": "resnet18_digits", "num_samples": 40, "segmenter": "grid"},
     "removal": ("layer", "black"),
 }
 FEW_SAMPLES = "ignore:40 samples for 64 segments:UserWarning"  # on purpose
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_network(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        small_digits.replace(patch, tmp_path_factory.mktemp("network"))
-        yield
 
 
 @pytest.fixture(scope="module")

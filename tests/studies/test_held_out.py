@@ -15,17 +15,11 @@ from lmjax.removals.calibration import read_calibrated
 from lmjax.removals.samples import read_images
 from lmjax.studies import measurements
 from tests.studies import fakes
-from tests.support import small_digits
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 TRAIN = "digit-scenes,split=train"
 FITTED = {"images": 12, "variants": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_network(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        small_digits.replace(patch, tmp_path_factory.mktemp("network"))
-        yield
 
 
 @pytest.fixture(scope="module")
