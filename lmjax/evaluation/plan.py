@@ -60,8 +60,8 @@ class Plan(NamedTuple):
       visible: batches of numbers of variants, on rows of visible positions.
       room: of the visible batches, and of those behind a seam.
       groups: of variants that share rows.
-      prefix: the layout of the part that they share; None for nothing.
-      seam: up to which they do, and the room up to there; None for nothing.
+      prefix: the layout of the network up to the seam before which they share rows, or None.
+      seam: that seam and the room for rows up to it; None where there is no prefix.
     """
 
     dense: np.ndarray

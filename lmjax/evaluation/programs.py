@@ -120,9 +120,8 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
             lambda i, masks=masks: Allocation(masks[i], layout, room.rows).arrays(), numbers
         )
         inputs = sharding.divided((masks, image_of, arrays, used), job.mesh)
-        logits = _visible_call(
-            job.arrays, job.images, *inputs, static=job.static, room=room, mesh=job.mesh
-        )
+        static = {"static": job.static, "room": room, "recorded": layout.origins, "mesh": job.mesh}
+        logits = _visible_call(job.arrays, job.images, *inputs, **static)
         yield numbers.reshape(-1), logits
 
 
@@ -134,14 +133,16 @@ def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
     return jax.tree.map(lambda *x: np.stack(x), *every)
 
 
-@bounded_jit(static_argnames=("static", "room", "mesh"))
-def _visible_call(arrays, images, masks, image_of, index_arrays, used, *, static, room, mesh):
+@bounded_jit(static_argnames=("static", "room", "recorded", "mesh"))
+def _visible_call(
+    arrays, images, masks, image_of, index_arrays, used, *, static, room, recorded, mesh
+):
     """As `_dense_call`, of masks `[D * G, V, H, W]` and index arrays `[D * G, ...]`."""
 
     def run(arrays, images, masks, image_of, index_arrays, used):
         def batch(inputs):
             masks, image_of, index_arrays = inputs
-            layout = Layout(room.rows, index_arrays, num_variants=room.variants)
+            layout = Layout(room.rows, index_arrays, num_variants=room.variants, recorded=recorded)
             return _on_rows(static, arrays, images, image_of, masks, layout)
 
         return one_by_one(batch, (masks, image_of, index_arrays), used[0])
@@ -208,24 +209,33 @@ def shared_calls(
       seam: the seam and the room up to there.
       room: of a batch behind the seam; None computes there on full-size activations.
     """
+    suffix = record(job, seam.batch_size, start=seam.seam, full=room is None)
     ready: list = []
-    for group in _fitting(job, groups, prefix, seam, room):
+
+    def run() -> tuple[np.ndarray, jax.Array]:
+        return _run_groups(job, ready, seam, room, (prefix.origins, suffix.origins))
+
+    for group in _fitting(job, groups, seam, room, prefix, suffix):
         if isinstance(group, np.ndarray):
             yield from dense_calls(job, group)
             continue
         ready.append(group)
         if len(ready) == job.mesh.size:
-            yield _run_groups(job, ready, seam, room)
+            yield run()
             ready = []
     if ready:
-        yield _run_groups(job, ready, seam, room)
+        yield run()
 
 
 def _fitting(
-    job: Job, groups: Sequence[Group], prefix: Layout, seam: Sharing, room: Room | None
+    job: Job,
+    groups: Sequence[Group],
+    seam: Sharing,
+    room: Room | None,
+    prefix: Layout,
+    suffix: Layout,
 ) -> Iterator:
     """Groups with their index arrays, split until they have room; variants that have none."""
-    suffix = record(job, seam.batch_size, start=seam.seam, full=room is None)
     numbers = (filled_up(np.concatenate(group), seam.variants) for group in groups)
     all_masks = job.masks_ahead(numbers, ahead=job.mesh.size)
     for whole, masks in zip(groups, all_masks, strict=True):
@@ -289,25 +299,41 @@ def _with_arrays(
     return numbers, masks, image_of, shared.arrays(), own_images, arrays, np.int32(len(group))
 
 
-def _run_groups(job: Job, ready: list[tuple], seam: Sharing, room: Room | None):
+def _run_groups(job: Job, ready: list[tuple], seam: Sharing, room: Room | None, recorded: tuple):
     filled = ready + [(*ready[0][:-1], np.int32(0))] * (job.mesh.size - len(ready))
     numbers = np.concatenate([group[0] for group in filled])
     numbers[len(ready) * seam.batches :] = -1
     inputs = jax.tree.map(lambda *x: np.stack(x), *(group[1:] for group in filled))
     inputs = sharding.divided(inputs, job.mesh)
-    static = {"static": job.static, "seam": seam, "room": room, "mesh": job.mesh}
+    static = {"static": job.static, "seam": seam, "room": room}
+    static |= {"recorded": recorded, "mesh": job.mesh}
     return numbers.reshape(-1), _shared_call(job.arrays, job.images, *inputs, **static)
 
 
-@bounded_jit(static_argnames=("static", "seam", "room", "mesh"))
+@bounded_jit(static_argnames=("static", "seam", "room", "recorded", "mesh"))
 def _shared_call(
-    arrays, images, masks, image_of, prefix, own_images, suffix, used, *, static, seam, room, mesh
+    arrays,
+    images,
+    masks,
+    image_of,
+    prefix,
+    own_images,
+    suffix,
+    used,
+    *,
+    static,
+    seam,
+    room,
+    recorded,
+    mesh,
 ):
     """Logits `[D * batches * V, K]` of a group for each of D devices."""
+    up_to_seam, behind = recorded
 
     def run(arrays, images, *inputs):
         masks, image_of, prefix, own_images, suffix, used = jax.tree.map(lambda x: x[0], inputs)
-        layout = Layout(seam.rows, prefix, num_variants=seam.variants, sharing=True, stop=seam.seam)
+        options = {"recorded": up_to_seam, "sharing": True, "stop": seam.seam}
+        layout = Layout(seam.rows, prefix, num_variants=seam.variants, **options)
         x = _rows_at_cut(static, arrays, images, image_of, masks, layout)
         size = seam.batch_size
 
@@ -318,6 +344,7 @@ def _shared_call(
                 room and room.rows,
                 index_arrays,
                 num_variants=size,
+                recorded=behind,
                 start=seam.seam,
                 resume=resume,
             )
@@ -348,8 +375,8 @@ def record(job: Job, variants: int = 2, **options) -> Layout:
 
     Args:
       job: the job.
-      variants: of a batch. Layouts of two are those of any more; a batch of one differs, where an
-        array that has an entry for each variant is the same for all.
+      variants: of a batch. Of more than two the layout is that of two; of one it may differ: an
+        array with an entry for each variant cannot be told from one that all share.
       **options: `sharing`, `stop` and `start` of `Layout`; with `start` also `full`, whether the
         network goes on from there on full-size activations.
     """

@@ -43,6 +43,17 @@ class AnyWindows(Network):
         return self.classify(layers.global_average_pool(x), "fc")
 
 
+class Gated(Network):
+    """A gate for each variant from one stage, on positions of another."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        x = relu(self.norm()(self.conv(8, 3, 2)(self.begin(inputs))))
+        gate = jnp.tanh(layers.global_average_pool(x))[:, None, None]
+        x = layers.pointwise(layers.max_pool(x, window=2, stride=2), jnp.multiply, gate)
+        return self.classify(layers.global_max_pool(x), "fc")
+
+
 small_resnet = partial(ResNet, (1, 1), num_classes=5, width=8)
 MODULES = {
     "basic": small_resnet(BasicBlock),
@@ -50,6 +61,7 @@ MODULES = {
     "grouped": small_resnet(partial(Bottleneck, groups=2, width_per_group=32)),
     "any windows": AnyWindows(num_classes=5),
     "concatenated": DenseNet((1, 2), 4, 8, num_classes=5),
+    "gated": Gated(num_classes=5),
     "squeezed": EfficientNet(((True, 2, 3, 1, 8, 1), (False, 4, 3, 2, 8, 2)), 8, 16, num_classes=5),
 }
 SIZE = (44, 37)
@@ -114,9 +126,9 @@ def test_engines_agree(kind, masking, shared):
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_variant_alone_is_computed_on_rows_too():
-    """Its gates, one for each variant, are one for all."""
-    predictor, masks = random_predictor("squeezed", lmjax.LayerMasking()), random_masks(9)[:1]
+@pytest.mark.parametrize("count", [1, 4])
+def test_gates_of_one_variant_and_of_several(count):
+    predictor, masks = random_predictor("gated", lmjax.LayerMasking()), random_masks(9)[:count]
     expected, actual = (
         lmjax.evaluate(predictor, IMAGE, masks, engine=engine) for engine in ("dense", "visible")
     )
@@ -128,7 +140,8 @@ def test_a_layout_until_a_seam_is_one_that_stops_there():
 
     def described(layout):
         kinds = [[each.kind for each in found] for found in (layout.sets, layout.requests)]
-        return *kinds, layout.seams, layout.costs().tolist(), layout.passed[-1].positions.kind
+        positions = layout.passed[-1].positions.origin
+        return *kinds, layout.origins, layout.seams, layout.costs().tolist(), positions
 
     deepest = programs.record(job, stop=3, sharing=True)
     for seam in (1, 2, 3):
@@ -333,21 +346,26 @@ def test_auto_is_dense_for_modules_that_take_full_size_activations_only():
         lmjax.evaluate(predictor, IMAGE, few, engine="visible")
 
 
-class CountsImages(ResNet):
-    """A network that pools once more where there are more than two images."""
+class Counting(ResNet):
+    """A network that pools in another way where there are more than two images."""
+
+    dilations: tuple[int, ...] = (1, 2)
 
     def begin(self, inputs):
         inputs = super().begin(inputs)
-        again = len(inputs.x) > 2
-        return layers.max_pool(inputs, window=3, stride=1, padding=1) if again else inputs
+        dilation = self.dilations[len(inputs.x) > 2]
+        if dilation == 0:
+            return inputs
+        return layers.max_pool(inputs, window=3, stride=1, padding=dilation, dilation=dilation)
 
 
-def test_networks_that_depend_on_the_number_of_images_have_no_rows():
+@pytest.mark.parametrize("dilations", [(1, 2), (0, 1), (1, 0)], ids=str)
+def test_networks_that_depend_on_the_number_of_variants_have_no_rows(dilations):
     predictor = random_predictor("basic", lmjax.LayerMasking())
-    module = CountsImages((1, 1), BasicBlock, num_classes=5, width=8)
+    module = Counting((1, 1), BasicBlock, num_classes=5, width=8, dilations=dilations)
     own = dataclasses.replace(predictor.classifier, module=module)
     predictor = lmjax.Predictor(own, lmjax.LayerMasking())
-    with pytest.raises(RuntimeError, match="depend on the number of images; take engine='dense'"):
+    with pytest.raises(RuntimeError, match=r"how many variants .*; take engine='dense'"):
         lmjax.evaluate(predictor, IMAGE, random_masks(9), engine="visible")
 
 

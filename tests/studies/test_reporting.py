@@ -371,6 +371,12 @@ def test_headings_name_the_removals_and_numbers_of_columns():
         "Unchanged without the top segments, under blur ↓",
         "Gain something",
     ]
+    own = studies.About(
+        **{"question": "?", "method": ".", "reading": "."},
+        **{"higher": ("gain_*",), "lower": ("gain_grey",), "columns": {"loss": "loss {nats}"}},
+    )
+    page = tables.table([{"gain_grey": 0.5, "gain_black": 0.5, "loss": 0.5}], own)
+    assert re.findall(">([^<]+)</th>", page) == ["Gain grey ↓", "Gain black ↑", "Loss {nats}"]
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != "brightness"])

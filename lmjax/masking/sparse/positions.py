@@ -34,6 +34,11 @@ _ON_ROWS, _GATHERED_ROW, _FULL_SIZE_NUMBER = 1.2, 3400, 38
 _DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 670
 
 
+_OTHER_NETWORK = (
+    "the network's operations depend on how many variants it is given together; take engine='dense'"
+)
+
+
 class Request(NamedTuple):
     """An index array that a layer reads.
 
@@ -44,6 +49,15 @@ class Request(NamedTuple):
 
     kind: str
     arguments: tuple
+
+    @property
+    def origin(self) -> int:
+        """A hash of what the request is, equal in all traces of a network."""
+        return hash((self.kind, tuple(map(_origin, self.arguments))))
+
+
+def _origin(value: Any) -> Any:
+    return value.origin if isinstance(value, Positions) else value
 
 
 class Work(NamedTuple):
@@ -124,6 +138,7 @@ class Layout:
         arrays: Sequence[jax.Array] | None = None,
         *,
         num_variants: int,
+        recorded: Sequence[int] | None = None,
         sharing: bool = False,
         stop: int | None = None,
         start: int = 0,
@@ -133,11 +148,12 @@ class Layout:
 
         Args:
           capacities, arrays, num_variants, sharing, stop: see the class.
+          recorded: with arrays, the `origins` of the layout that they were made for.
           start: number of the seam from which on sets have rows; before it, nothing is computed.
           resume: what goes on there, from the rows that stand at the seam (only their positions
             mean something).
         """
-        self.capacities, self._arrays = capacities, arrays
+        self.capacities, self._arrays, self._recorded = capacities, arrays, recorded
         self.num_variants, self.sharing, self.stop = num_variants, sharing, stop
         self._start, self._resume = start, resume
         self.active = start == 0
@@ -155,11 +171,12 @@ class Layout:
         return len(self.passed)
 
     def until(self, seam: int) -> "Layout":
-        """Returns the layout as it would be if recording had stopped at an earlier seam.
+        """Returns what recording would have given had it stopped at a seam that was passed.
 
         Args:
-          seam: its number, counted from 1.
+          seam: its number, counted from 1. Sets must have rows from the start.
         """
+        assert self._start == 0 < seam <= self.seams
         layout = Layout(num_variants=self.num_variants, sharing=self.sharing, stop=seam)
         layout.passed = self.passed[:seam]
         last = layout.passed[-1]
@@ -168,10 +185,12 @@ class Layout:
         return layout
 
     def add(self, kind: str, parents: tuple, window: Window | None, shape: tuple[int, int]):
-        """Returns a new set of positions, with rows of its own."""
+        """Returns a new set of positions, with rows of its own; raises RuntimeError as `array`."""
         if not self.active:
             return Positions(self, kind, parents, window, shape, number=-1, capacity=1)
         number = len(self.sets)
+        if self.capacities is not None and number >= len(self.capacities):
+            raise RuntimeError(_OTHER_NETWORK)
         capacity = 1 if self.capacities is None else self.capacities[number]
         made = Positions(self, kind, parents, window, shape, number=number, capacity=capacity)
         self.sets.append(made)
@@ -189,26 +208,29 @@ class Layout:
         """Returns an index array, of a shape, that `Allocation` makes by its method `kind`.
 
         Raises:
-          RuntimeError: what was given is not what was recorded.
+          RuntimeError: the network asks for something else than when it was recorded.
         """
         request = Request(kind, arguments)
         if not self.active:
             return jnp.zeros(shape, dtype)
         if request not in self._made:
+            made = jnp.zeros(shape, dtype) if self._arrays is None else self._given(request)
             self.requests.append(request)
-            made = jnp.zeros(shape, dtype) if self._arrays is None else self._given(shape)
             self._made[request] = made
         return self._made[request]
 
-    def _given(self, shape: tuple[int, ...]) -> jax.Array:
-        """The array of the latest request."""
+    def _given(self, request: Request) -> jax.Array:
+        """The array that was made for the next request."""
         assert self._arrays is not None
-        number = len(self.requests) - 1
-        if number >= len(self._arrays) or np.shape(self._arrays[number]) != shape:
-            raise RuntimeError(
-                "the network's operations depend on the number of images; take engine='dense'"
-            )
+        number = len(self.requests)
+        if self._recorded is not None and self._recorded[number : number + 1] != (request.origin,):
+            raise RuntimeError(_OTHER_NETWORK)
         return jnp.asarray(self._arrays[number])
+
+    @property
+    def origins(self) -> tuple[int, ...]:
+        """What was requested, to compare with another trace of the network."""
+        return tuple(request.origin for request in self.requests)
 
     def forget_arrays(self) -> None:
         """Drops the index arrays; where a network is traced, they may not outlive the trace."""
@@ -305,11 +327,13 @@ class Positions:
       shape: (H, W) of the images they are in.
       number: of the set that their rows belong to.
       capacity: how many rows there are.
+      origin: a hash of how they were made, equal in all traces of a network.
     """
 
     def __init__(self, layout, kind, parents, window, shape, *, number, capacity):
         self.layout, self.kind, self.parents, self.window = layout, kind, parents, window
         self.shape, self.number, self.capacity = shape, number, capacity
+        self.origin = hash((kind, window, shape, number, tuple(map(_origin, parents))))
         self._made: dict = {}
 
     def _once(self, key, make):

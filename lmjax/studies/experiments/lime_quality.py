@@ -90,12 +90,11 @@ class LimeQuality(ExplanationStudy):
             "who wins, so compare under all ways."
         ),
         higher=("alignment", "iou", "wins"),
-        lower=("accuracy", "accuracy_own", "accuracy_grey", "accuracy_layer"),
+        lower=("accuracy", "accuracy_own", "accuracy_*"),
         columns={
             "accuracy": "accuracy without the top segments",
             "accuracy_own": "accuracy, segments removed as explained",
-            "accuracy_grey": "accuracy, segments removed under grey",
-            "accuracy_layer": "accuracy, segments removed under layer masking",
+            "accuracy_*": "accuracy, segments removed under {}",
             "wins": "share of images won",
         },
         tables={

@@ -40,22 +40,25 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 def column_title(name: str, about: About | None) -> str:
     """Returns the heading of a column, with an arrow where a direction is good."""
-    own, good = {}, None
-    if about is not None:
-        own = about.columns
-        directions = (way for way in _ARROWS if _entry(name, getattr(about, way)) is not None)
-        good = next(directions, None)
+    own = {} if about is None else about.columns
     entry = _entry(name, own)
-    if entry is None:
-        title = COLUMNS.get(name) or name.replace("_", " ")
-    else:
+    title = "" if entry is None else own[entry]
+    if entry is not None and entry != name:
         ending = name.removeprefix(entry.removesuffix(ANY_ENDING))
-        title = own[entry].format(removal_title(ending) if _is_removal(ending) else ending)
-    return title[0].upper() + title[1:] + (_ARROWS[good] if good else "")
+        title = title.replace("{}", removal_title(ending) if _is_removal(ending) else ending)
+    title = title or COLUMNS.get(name) or name.replace("_", " ")
+    return title[0].upper() + title[1:] + ("" if about is None else _arrow(name, about))
+
+
+def _arrow(name: str, about: About) -> str:
+    """An arrow where a direction is good."""
+    arrows = {each: arrow for way, arrow in _ARROWS.items() for each in getattr(about, way)}
+    entry = _entry(name, arrows)
+    return "" if entry is None else arrows[entry]
 
 
 def _entry(name: str, names: Collection[str]) -> str | None:
-    """Returns a column's own name among some, or the one with any ending that fits it."""
+    """Returns a column's own name among some, or else the one whose ending stands for others."""
     if name in names:
         return name
     for each in names:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmjax.masking import Masked, layers
-from lmjax.masking.sparse import positions
+from lmjax.masking.sparse import positions, rows
 from lmjax.masking.sparse.allocation import Allocation, NoRoomError
 from lmjax.masking.sparse.positions import Layout
 from lmjax.masking.sparse.rows import Pixels, Rows
@@ -256,3 +256,9 @@ def test_spare_room_changes_nothing():
         for spare in (0, 1, 40)
     ]
     chex.assert_trees_all_close(*outputs, atol=1e-6)
+
+
+def test_large_windows_take_no_more_memory():
+    x, read = jnp.zeros((256, 64)), jnp.zeros((49, 256), jnp.int32)
+    compiled = jax.jit(rows._read_sum).lower(x, read).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2 * x.nbytes
