@@ -210,32 +210,38 @@ def shared_calls(
       room: of a batch behind the seam; None computes there on full-size activations.
     """
     suffix = record(job, seam.batch_size, start=seam.seam, full=room is None)
+    parts = _Parts(job, seam, room, prefix, suffix)
     ready: list = []
-
-    def run() -> tuple[np.ndarray, jax.Array]:
-        return _run_groups(job, ready, seam, room, (prefix.origins, suffix.origins))
-
-    for group in _fitting(job, groups, seam, room, prefix, suffix):
+    for group in _fitting(parts, groups):
         if isinstance(group, np.ndarray):
             yield from dense_calls(job, group)
             continue
         ready.append(group)
         if len(ready) == job.mesh.size:
-            yield run()
+            yield _run_groups(parts, ready)
             ready = []
     if ready:
-        yield run()
+        yield _run_groups(parts, ready)
 
 
-def _fitting(
-    job: Job,
-    groups: Sequence[Group],
-    seam: Sharing,
-    room: Room | None,
-    prefix: Layout,
-    suffix: Layout,
-) -> Iterator:
+class _Parts(NamedTuple):
+    """A job in two parts: the network up to a seam, whose rows variants share, and behind it.
+
+    Attributes:
+      job, seam, room: as in `shared_calls`.
+      prefix, suffix: the layouts of both.
+    """
+
+    job: Job
+    seam: Sharing
+    room: Room | None
+    prefix: Layout
+    suffix: Layout
+
+
+def _fitting(parts: _Parts, groups: Sequence[Group]) -> Iterator:
     """Groups with their index arrays, split until they have room; variants that have none."""
+    job, seam = parts.job, parts.seam
     numbers = (filled_up(np.concatenate(group), seam.variants) for group in groups)
     all_masks = job.masks_ahead(numbers, ahead=job.mesh.size)
     for whole, masks in zip(groups, all_masks, strict=True):
@@ -243,7 +249,7 @@ def _fitting(
         while left:
             group, masks = left.pop()
             try:
-                yield _with_arrays(job, group, masks, seam, room, prefix, suffix)
+                yield _with_arrays(parts, group, masks)
             except NoRoomError:
                 if len(masks) == 1:
                     yield group[0]
@@ -263,16 +269,9 @@ def _halves(group: Group, masks: np.ndarray) -> list[tuple[Group, np.ndarray]]:
     return [(first, masks[:count]), (second, masks[count:])]
 
 
-def _with_arrays(
-    job: Job,
-    group: Group,
-    shown: np.ndarray,
-    seam: Sharing,
-    room: Room | None,
-    prefix: Layout,
-    suffix: Layout,
-) -> tuple:
+def _with_arrays(parts: _Parts, group: Group, shown: np.ndarray) -> tuple:
     """Numbers `[batches, V]` of a group with its masks, and what `_shared_call` takes of it."""
+    job, seam, room, prefix, suffix = parts
     size = seam.batch_size
     numbers = np.full((seam.batches, size), -1)
     for row, batch in zip(numbers, group, strict=False):
@@ -299,34 +298,20 @@ def _with_arrays(
     return numbers, masks, image_of, shared.arrays(), own_images, arrays, np.int32(len(group))
 
 
-def _run_groups(job: Job, ready: list[tuple], seam: Sharing, room: Room | None, recorded: tuple):
+def _run_groups(parts: _Parts, ready: list[tuple]) -> tuple[np.ndarray, jax.Array]:
+    job, seam, room, prefix, suffix = parts
     filled = ready + [(*ready[0][:-1], np.int32(0))] * (job.mesh.size - len(ready))
     numbers = np.concatenate([group[0] for group in filled])
     numbers[len(ready) * seam.batches :] = -1
     inputs = jax.tree.map(lambda *x: np.stack(x), *(group[1:] for group in filled))
+    static = {"static": job.static, "seam": seam, "room": room, "mesh": job.mesh}
+    static["recorded"] = prefix.origins, suffix.origins
     inputs = sharding.divided(inputs, job.mesh)
-    static = {"static": job.static, "seam": seam, "room": room}
-    static |= {"recorded": recorded, "mesh": job.mesh}
-    return numbers.reshape(-1), _shared_call(job.arrays, job.images, *inputs, **static)
+    return numbers.reshape(-1), _shared_call(job.arrays, job.images, inputs, **static)
 
 
 @bounded_jit(static_argnames=("static", "seam", "room", "recorded", "mesh"))
-def _shared_call(
-    arrays,
-    images,
-    masks,
-    image_of,
-    prefix,
-    own_images,
-    suffix,
-    used,
-    *,
-    static,
-    seam,
-    room,
-    recorded,
-    mesh,
-):
+def _shared_call(arrays, images, inputs, *, static, seam, room, recorded, mesh):
     """Logits `[D * batches * V, K]` of a group for each of D devices."""
     up_to_seam, behind = recorded
 
@@ -354,8 +339,7 @@ def _shared_call(
 
         return one_by_one(batch, (own_images, suffix), used)
 
-    inputs = masks, image_of, prefix, own_images, suffix, used
-    return batching.side_by_side(run, mesh, parts=6)(arrays, images, *inputs)
+    return batching.side_by_side(run, mesh, parts=len(inputs))(arrays, images, *inputs)
 
 
 def _rows_at_cut(static: Static, arrays, images, image_of, masks, layout: Layout) -> jax.Array:
