@@ -141,6 +141,18 @@ def test_curves_of_many_points_have_bands_at_their_places():
         np.testing.assert_allclose(each.get_xdata(), np.linspace(0, 1, 30))
 
 
+def test_scales_begin_at_zero_where_no_interval_reaches_below():
+    for low, cut in ((-0.3, False), (0.01, True)):
+        line = plots.Line("a", [1, 2], [0.02, 0.1], [low, 0.05], [0.3, 0.3])
+        figure = plots.charts([[plots.Chart("t", "x", "y", [line])]], title="t")
+        assert (figure.axes[0].get_ylim()[0] > -0.1) == cut
+
+
+def test_a_heatmap_over_an_image_of_another_size_is_an_error():
+    with pytest.raises(ValueError, match=r"image must have the heatmap's size \(7, 7\)"):
+        plots.heatmap(np.eye(7), image=np.ones((9, 7, 3)))
+
+
 def test_references_are_dotted_and_the_last_of_the_legend():
     with_chance = chart(line("a"), reference=("chance", 0.1))
     figure = plots.charts([[with_chance, chart(line("b"))]], title="")

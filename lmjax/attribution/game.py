@@ -138,16 +138,34 @@ class Game:
           ValueError: a target that is not a class of the network (before the run), non-finite
             outputs, and all that an evaluator raises.
         """
-        masks = WholeFirst(masks)
-        logits = yield Request(
-            as_evaluator(self.predictor), self.image, masks, self.target, expected
-        )
+        logits = yield self._request(WholeFirst(masks), expected)
         prediction = self._prediction(logits[0])
+        values = self._values(logits, prediction)
+        return Payoffs(values[1:], values[0], prediction)
+
+    def ask_more(
+        self, masks: MaskFamily, prediction: Prediction, *, expected: int | None = None
+    ) -> Asking[np.ndarray]:
+        """Asks for the payoffs `[N]` or `[N, T]` of further variants, without the whole image.
+
+        Args:
+          masks, expected: as in `ask`.
+          prediction: that `ask` has returned.
+
+        Raises:
+          ValueError: as `ask`.
+        """
+        logits = yield self._request(masks, expected)
+        return self._values(logits, prediction)
+
+    def _request(self, masks: MaskFamily, expected: int | None) -> Request:
+        return Request(as_evaluator(self.predictor), self.image, masks, self.target, expected)
+
+    def _values(self, logits: np.ndarray, prediction: Prediction) -> np.ndarray:
+        """Returns the payoffs `[N]` or `[N, T]` that logits `[N, K]` make."""
         values = output_values(logits, self.values_of)[:, self.columns(prediction)]
         check_finite(values, "objective" if callable(self.objective) else "predictor")
-        if not prediction.several:
-            values = values[:, 0]
-        return Payoffs(values[1:], values[0], prediction)
+        return values if prediction.several else values[:, 0]
 
     @property
     def values_of(self) -> str:

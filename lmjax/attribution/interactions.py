@@ -26,7 +26,7 @@ from lmjax.attribution.interaction_indices import INDICES, Sums, index_sums
 from lmjax.attribution.kernelshap import kernelshap
 from lmjax.attribution.lime import lime
 from lmjax.attribution.record import Record, recorded
-from lmjax.attribution.sampling import Samples, check_drawn, check_game_of, samples_of
+from lmjax.attribution.sampling import Samples, check_drawn, samples_of
 from lmjax.attribution.saved import Saved
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.many_images import asking_of, over_images
@@ -242,19 +242,20 @@ def interactions(
     if _allow_all(game.num_segments, num_samples, evaluations):
         return (yield from _exact(game, index))
     if previous is not None:
-        yield from _check_previous(previous, index, key, game)
+        _check_previous(previous, index, key, game)
     source = _SOURCES[_source_of(index, previous)]
     _check_number(source, game.num_segments, num_samples, evaluations, previous)
     if evaluations is not None:
         num_samples = evaluations - source.beside
-    if num_samples is not None:
-        if target is None and previous is not None and not callable(objective):
-            target = previous.target
-        rest = {"target": target, "objective": objective, "previous": previous}
-        options = {"key": key, "num_samples": num_samples, **rest}
-        previous = yield from source.sampled(predictor, image, game.labels, **options)
-    assert previous is not None  # without it, there is a number of samples
-    return _estimated(previous, index, key, game)
+    elif num_samples is None:
+        assert previous is not None  # without it, there is a number of samples
+        num_samples = source.number(game.num_segments, samples_of(previous))
+    if target is None and previous is not None and not callable(objective):
+        target = previous.target
+    rest = {"target": target, "objective": objective, "previous": previous}
+    options = {"key": key, "num_samples": num_samples, **rest}
+    sampled = yield from source.sampled(predictor, image, game.labels, **options)
+    return _estimated(sampled, index, key, game)
 
 
 class _Source(NamedTuple):
@@ -309,7 +310,7 @@ def _source_of(index: str, previous: Attribution | Interactions | None) -> str:
 
 def _check_previous(
     previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
-) -> Asking[None]:
+) -> None:
     """Raises ValueError unless the coalitions of an earlier result serve an index of a game."""
     name = samples_of(previous).settings[0]
     if name not in _SOURCES:
@@ -330,7 +331,6 @@ def _check_previous(
             f"likely, as Banzhaf weighs them; got {draws.keep_probability:g}"
         )
     check_drawn(previous, key, game)
-    yield from check_game_of(previous, game)
 
 
 _MERGED = "or merge segments: lmjax.segments.merge(image, segments, num_segments=...)"

@@ -86,7 +86,8 @@ def lime(
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several. Standard errors are due
       to the sampling of variants (heteroscedasticity-consistent, HC1), for the selected segments;
-      they ignore the effects of the penalty and of the selection.
+      they ignore the effects of the penalty and of the selection, and are NaN where samples are too
+      few for them.
 
     Raises:
       ValueError: options out of range, target not a class of the network, more segments than memory

@@ -269,6 +269,10 @@ def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
 
     Raises:
       ValueError: too few for one of the methods, or none of them samples.
+
+    Warns:
+      UserWarning: a method does not sample, and evaluates what it needs; once in a call of
+        `lmjax.explain`.
     """
     sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
     if not sampling:
@@ -286,6 +290,11 @@ def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
         raise ValueError(
             f"budget must be at least {more}, with {num_segments} segments; got {budget}"
         )
+    if unbounded := [name for name in check_methods(chosen) if name not in sampling]:
+        message = (
+            f"budget {budget} does not bound {', '.join(unbounded)}, which evaluate what they need"
+        )
+        warn("budget of methods", message, stacklevel=2)
 
 
 def pairs(chosen: Sequence[str], removals: Mapping[str, bool]) -> list[tuple[str, str]]:

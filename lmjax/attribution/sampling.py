@@ -11,6 +11,8 @@ A method that samples is two pure functions, put together in `Sampling`:
 payoffs, `Samples`, a few bytes for each variant; the variants can be drawn again. They travel in
 `Attribution.samples`: the same call with a larger number and `previous=` the attribution evaluates
 only new samples, and gives the result of one long run (to the rounding of the network in batches).
+The whole image and a few of the old variants are evaluated again, to see that image, network and
+removal are the same.
 
 `lmjax.attribution.banzhaf` is the shortest example. An estimate that needs all masks again keeps
 sums over them instead: a third function, `add`, updates them portion by portion
@@ -29,11 +31,13 @@ from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.requests import Asking
-from lmjax.masks.families import MaskFamily, Masks
+from lmjax.masks.families import MaskFamily, Subset
 from lmjax.masks.keys import fingerprint
 
-# Tolerance for two runs of a predictor on the same image.
+# Tolerance for two runs of a predictor on the same variants.
 _RTOL, _ATOL = 1e-3, 1e-4
+# Variants that are evaluated again where a run goes on: those that change the output most.
+_CHECKED_VARIANTS = 4
 
 
 class Estimate(NamedTuple):
@@ -131,11 +135,14 @@ def run(
       `Attribution` with scores, standard errors and `samples`.
 
     Raises:
-      ValueError: `previous` from another method, key, image or predictor, or with more samples.
+      ValueError: `previous` from another method, key, image, predictor or removal, or with more
+        samples.
     """
     if until is not None:
         check_function("until", until, "of scores and standard errors, such as stable_ranking(5)")
-    state = None if previous is None else _resume(previous, sampling, game, num_samples)
+    state = None
+    if previous is not None:
+        state = yield from _resume(previous, sampling, game, num_samples)
     for stop in _stops(0 if state is None else state[0].count, num_samples, sampling, until):
         if state is None or stop > state[0].count:
             state = yield from _extend(state, sampling, game, stop, expected)
@@ -145,8 +152,6 @@ def run(
         if until(estimate.scores, estimate.standard_error):
             break
     assert state is not None  # there is at least one stop
-    if previous is not None and state[0].count == previous.samples.count:
-        yield from check_same_game(previous, game)
     return _attribution(estimate, *state, game)
 
 
@@ -179,13 +184,14 @@ def _extend(
     variants = sampling.draw(0 if state is None else state[0].count, stop)
     if state is not None and len(variants) == 0:
         return dataclasses.replace(state[0], count=stop), state[1]
-    payoffs = yield from game.ask(variants, expected=expected)
-    new, whole = _with_targets(payoffs)
-    values, sums = new, None
-    if state is not None:
+    if state is None:
+        new, whole, prediction = _with_targets((yield from game.ask(variants, expected=expected)))
+        values, sums = new, None
+    else:
         samples, prediction = state
-        _check_same(payoffs.prediction.target, whole, prediction.target, samples.whole)
-        values, whole, sums = np.concatenate([samples.values, new]), samples.whole, samples.sums
+        new = yield from game.ask_more(variants, prediction, expected=expected)
+        new, whole, sums = new.reshape(len(new), -1), samples.whole, samples.sums
+        values = np.concatenate([samples.values, new])
     if sampling.add is not None:
         sums = sampling.add(sums, variants, new)
     samples = Samples(
@@ -197,7 +203,7 @@ def _extend(
         sampling.settings,
         sums,
     )
-    return samples, payoffs.prediction
+    return samples, prediction
 
 
 def _stops(count: int, num_samples: int, sampling: Sampling, until: Until | None) -> Iterator[int]:
@@ -213,15 +219,15 @@ def _stops(count: int, num_samples: int, sampling: Sampling, until: Until | None
         yield num_samples
 
 
-def _with_targets(payoffs: Payoffs) -> tuple[np.ndarray, np.ndarray]:
-    """Returns values `[N, T]` and whole `[T]`, also for a single target."""
-    whole = np.reshape(payoffs.whole, -1)
-    return payoffs.values.reshape(len(payoffs.values), len(whole)), whole
+def _with_targets(payoffs: Payoffs) -> Payoffs:
+    """Returns payoffs with values `[N, T]` and whole `[T]`, also for a single target."""
+    values, whole, prediction = payoffs
+    return Payoffs(values.reshape(len(values), -1), np.reshape(whole, -1), prediction)
 
 
 def _resume(
     previous: Attribution, sampling: Sampling, game: Game, num_samples: int
-) -> tuple[Samples, Prediction]:
+) -> Asking[tuple[Samples, Prediction]]:
     """Returns the samples and the prediction of a previous run, or raises ValueError."""
     samples = samples_of(previous)
     if samples.settings != sampling.settings:
@@ -234,6 +240,7 @@ def _resume(
             f"previous has {samples.count} samples already, more than the {num_samples} asked for; "
             "the number is the total, with those of previous"
         )
+    yield from check_same_game(previous, sampling.draw(0, samples.count), game)
     return samples, Prediction(*(getattr(previous, name) for name in Prediction._fields))
 
 
@@ -262,35 +269,33 @@ def check_drawn(previous: Any, key: jax.Array, game: Game) -> None:
         raise ValueError("previous has other segments; pass the same segments")
 
 
-def check_game_of(previous: Any, game: Game) -> Asking[None]:
-    """Checks as `check_same_game`, where a game without a target has that of the earlier result."""
-    if game.target is None and not callable(game.objective):
-        game = dataclasses.replace(game, target=previous.target)
-    yield from check_same_game(previous, game)
+def check_same_game(previous: Any, variants: MaskFamily, game: Game) -> Asking[None]:
+    """Raises ValueError where an earlier result is of another game.
 
+    Evaluates the whole image, whose output does not depend on the removal, and those of the earlier
+    variants that changed the output most.
 
-def check_same_game(previous: Any, game: Game) -> Asking[None]:
-    """Raises ValueError where an earlier result is of another game, by evaluating the whole image.
-
-    Needed where nothing else is evaluated.
+    Args:
+      previous: an earlier result.
+      variants: whose payoffs its samples hold, in their order.
+      game: the game of this call.
     """
-    payoffs = yield from game.ask(Masks(np.ones((1, *game.shape), bool)))
-    _, whole = _with_targets(payoffs)
     samples = samples_of(previous)
-    _check_same(payoffs.prediction.target, whole, previous.target, samples.whole)
-
-
-def _check_same(
-    target: int | tuple[int, ...] | None,
-    whole: np.ndarray,
-    previous_target: int | tuple[int, ...] | None,
-    previous_whole: np.ndarray,
-) -> None:
-    """Raises ValueError where the whole image tells that a previous run was another one."""
-    if target != previous_target:
-        raise ValueError(f"previous is for target {previous_target}, this call for {target}")
-    if not np.allclose(whole, previous_whole, rtol=_RTOL, atol=_ATOL):
+    change = np.abs(samples.values - samples.whole).max(axis=1)
+    chosen = np.sort(np.argsort(-change, kind="stable")[:_CHECKED_VARIANTS])
+    found = _with_targets((yield from game.ask(Subset(variants, chosen))))
+    target = found.prediction.target
+    if target != previous.target:
+        raise ValueError(f"previous is for target {previous.target}, this call for {target}")
+    if not np.allclose(found.whole, samples.whole, rtol=_RTOL, atol=_ATOL):
         raise ValueError(
             "previous is from another image, predictor or objective: its output for the whole "
-            f"image is {previous_whole}, this call's {whole}"
+            f"image is {samples.whole}, this call's {found.whole}"
+        )
+    before = samples.values[chosen]
+    if not np.allclose(found.values, before, rtol=_RTOL, atol=_ATOL):
+        raise ValueError(
+            "previous is from another image, predictor or removal: its outputs for "
+            f"{len(chosen)} of its variants are {before.ravel()}, this call's "
+            f"{found.values.ravel()}"
         )

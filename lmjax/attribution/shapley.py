@@ -6,6 +6,7 @@ in which segments can appear (Shapley 1953). The values sum to the output for th
 that for nothing visible.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -25,7 +26,7 @@ from lmjax.attribution.sampling import (
     Samples,
     Sampling,
     check_drawn,
-    check_game_of,
+    check_same_game,
     run,
     samples_of,
 )
@@ -271,7 +272,9 @@ def from_drawn_coalitions(
             f"{count} segments, and Shapley values need them all; call without previous=, which "
             "draws small and large coalitions, those that weigh most"
         )
-    yield from check_game_of(previous, game)
+    if game.target is None and not callable(game.objective):
+        game = dataclasses.replace(game, target=previous.target)
+    yield from check_same_game(previous, Coalitions(game.labels, keep[:-1]), game)
     values = np.concatenate([samples.values, samples.whole[None]]).astype(np.float64)
     table = dict(zip(map(bytes, rows), values[places]))
     every = np.stack([table[bytes(row)] for row in np.packbits(all_coalitions(count), axis=1)])

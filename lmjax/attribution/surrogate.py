@@ -83,7 +83,7 @@ class Surrogate:
         if self.num_features is not None:
             samples = keep[:count], outputs[:count], weights[:count]
             used = filled(_select(*samples, self.selection, self.num_features), axis=1)
-        found = _fit(filled(keep, axis=1), used, outputs, weights, self.alpha, count, segments)
+        found = _fit(filled(keep, axis=1), used, outputs, weights, self.alpha, count)
         scores, intercept, r2, errors = map(np.asarray, found)
         return Estimate(scores[:, :segments], errors[:, :segments], intercept, r2)
 
@@ -156,7 +156,7 @@ def _regression(keep, outputs, kernel_width, alpha, *, distance: str):
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     weights = _weights(keep, kernel_width, distance)
     columns = outputs.reshape(len(outputs), -1)
-    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, *keep.shape)[:3]
+    results = _ridge(keep.astype(jnp.float32), columns, weights, alpha, len(keep))[:3]
     return results if outputs.ndim == 2 else jax.tree.map(lambda x: x[0], results)
 
 
@@ -169,26 +169,27 @@ def _weights(keep, kernel_width: float, distance: str):
 
 
 @bounded_jit()
-def _fit(keep, used, outputs, weights, alpha, count, segments):
+def _fit(keep, used, outputs, weights, alpha, count):
     """Fits `_ridge` on all segments (`used` None), or on those of each target (bool `[T, S]`)."""
     x = keep.astype(jnp.float32)
     if used is None:
-        return _ridge(x, outputs, weights, alpha, count, segments)
+        return _ridge(x, outputs, weights, alpha, count)
 
     def fit_one(arguments):
         used, outputs = arguments  # a column of zeros has coefficient 0
-        return _ridge(x * used[None], outputs[:, None], weights, alpha, count, segments)
+        return _ridge(x * used[None], outputs[:, None], weights, alpha, count)
 
     return jax.tree.map(lambda each: each[:, 0], jax.lax.map(fit_one, (used, outputs.T)))
 
 
-def _ridge(x, outputs, weight, alpha, count, segments):
+def _ridge(x, outputs, weight, alpha, count):
     """Fits the regression to the first `count` samples; rows beyond them have weight 0.
 
     Columns beyond the number of segments are 0.
 
     Returns:
-      scores `[T, S]`, intercept `[T]`, cross-validated R^2 `[T]` and standard errors `[T, S]`.
+      scores `[T, S]`, intercept `[T]`, cross-validated R^2 `[T]` and standard errors `[T, S]`;
+      the last two are NaN where there are no more samples than unknowns.
     """
     unknowns = (x != 0).any(axis=0).sum() + 1  # segments left out are columns of zeros
     # Relative to the first output, constant outputs are exactly 0 and small effects keep digits.
@@ -207,7 +208,7 @@ def _ridge(x, outputs, weight, alpha, count, segments):
     rounding = _ROUNDING * jnp.abs(outputs).max(axis=0)
     known = (count > unknowns) & (total > weight.sum() * rounding**2)
     r2 = jnp.where(known, 1 - left / total, jnp.nan)
-    free = jnp.maximum(count - segments - 1, 1)
+    free = jnp.where(count > unknowns, count - unknowns, jnp.nan)  # those of the regression
     return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils.checks import check_whole
 from lmjax.evaluation.target import check_target
 from lmjax.models import Classifier
 
@@ -18,29 +19,44 @@ def class_name(index: Any, classifier: Classifier) -> str:
 def find_class(target: str | int | None, classifier: Classifier) -> int | None:
     """Returns a class by its number or its name; None stays None.
 
-    Capital letters in a name make no difference.
+    Text is a name where a class has it, otherwise a number. Capital letters make a difference only
+    between names that differ in nothing else.
 
     Raises:
-      ValueError: a name or number that is none of the network's classes; hints at similar names.
+      ValueError: a name or number that is none of the network's classes, with a hint at similar
+        names; a name of several classes.
     """
     if target is None:
         return None
     names = classifier.class_names or ()
-    lower = [name.lower() for name in names]
-    if str(target).lower() in lower:
-        return lower.index(str(target).lower())
-    try:
-        number = int(target)
-    except ValueError:
-        near = similar(str(target), names)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(
-            f"target {target!r} is no class of this network; give an index from 0 or a class "
-            f"name{hint}"
-        ) from None
+    if isinstance(target, str):
+        named = _named(target, names)
+        if named is not None:
+            return named
+        if not re.fullmatch(r"\s*-?\d+\s*", target):
+            near = similar(target, names)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(
+                f"target {target!r} is no class of this network; give an index from 0 or a class "
+                f"name{hint}"
+            )
+        target = int(target)
+    number = check_whole("target", target, note="a class by its number, or a name")
     if names:
         check_target(number, len(names))
     return number
+
+
+def _named(name: str, names: tuple[str, ...]) -> int | None:
+    """Returns the class of a name; None where there is none."""
+    found = [i for i, each in enumerate(names) if each == name]
+    found = found or [i for i, each in enumerate(names) if each.lower() == name.lower()]
+    if len(found) > 1:
+        numbers = ", ".join(f"{i} ({names[i]})" for i in found)
+        raise ValueError(
+            f"target {name!r} is the name of several classes: give a number, {numbers}"
+        )
+    return found[0] if found else None
 
 
 def similar(name: str, names: tuple[str, ...]) -> list[str]:

@@ -39,9 +39,9 @@ class ExplanationConfig:
         the method's own number (lime: 1000). Methods that do not sample have none. Of several
         methods, one that needs more gets the fewest that it needs, which is said before anything
         runs.
-      budget: the most variants that a method evaluates under each removal, the whole image
-        included, in the place of `num_samples`: methods then compare at equal cost. Too few for one
-        of the methods is an error.
+      budget: the most variants that a method that samples evaluates under each removal, the whole
+        image included, in the place of `num_samples`: such methods then compare at equal cost. Too
+        few for one of them is an error; a warning names methods that do not sample.
       removal: how parts are removed, one or more of `lmjax.removals.names()`; layer (in a vision
         transformer token_dropping), grey and black by default. layer, no_padding and partial take a
         depth, as in layer@2; calibrated and samples take a file that `lmjax data` makes, as in

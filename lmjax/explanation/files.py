@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +151,16 @@ def write(explanation: "Explanation", files: Files) -> None:
     figure, contents = io.BytesIO(), io.BytesIO()
     plots.save(explanation.figure(), figure, format=files[0].suffix[1:].lower())
     np.savez_compressed(contents, **arrays(explanation))  # pyright: ignore[reportArgumentType]
-    text = json.dumps(record(explanation), indent=2, default=str) + "\n"
+    text = json.dumps(_without_nan(record(explanation)), indent=2, default=str) + "\n"
     files[0].parent.mkdir(exist_ok=True)
     contents = figure.getvalue(), contents.getvalue(), text.encode()
     write_together(dict(zip(files, contents)))
+
+
+def _without_nan(value: Any) -> Any:
+    """Returns settings and results with None for NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

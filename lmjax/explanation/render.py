@@ -317,12 +317,14 @@ def why_not(method: methods.Method, removal: str) -> str:
 
 def meaningless(attribution: Attribution) -> str:
     """Returns why the scores of one class mean nothing; "" where they may mean something."""
-    if np.ptp(attribution.scores) == 0:
+    scores = attribution.scores
+    if not scores.any() or (scores.size > 1 and np.ptp(scores) == 0):
         return "no segment changes the output"
     if attribution.r2 is None or attribution.r2 > 0:
         return ""
     if np.isnan(attribution.r2):
-        return "too few variants for its segments"
+        few = attribution.num_variants <= scores.size + 1
+        return "too few variants for its segments" if few else "the output hardly changes"
     return f"R² {attribution.r2:.2f}: variants are predicted no better than by their mean"
 
 

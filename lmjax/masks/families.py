@@ -377,6 +377,19 @@ class WholeFirst(MaskFamily):
         self.make = _WholeFirstMaker(family.make)
 
 
+class Subset(MaskFamily):
+    """Some variants of another family, by their numbers, ints `[n]`."""
+
+    def __init__(self, family: MaskFamily, numbers: np.ndarray):
+        self.spatial_shape, self.shared, self.soft, self.make = (
+            family.spatial_shape,
+            family.shared,
+            family.soft,
+            family.make,
+        )
+        self.rows = jax.tree.map(operator.itemgetter(numbers), family.rows)
+
+
 def weighted_sum(family: MaskFamily, weights: ArrayLike) -> np.ndarray:
     """Sums a family's masks, each times its weight, without making all of them at once.
 

@@ -172,6 +172,8 @@ def sensitivity_n(
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
     count = len(regions.scores)
+    if count < 2:
+        raise ValueError("segments must be two or more: subsets are some of them; got one")
     if sizes is None:
         sizes = list(map(int, np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))))
     sizes = np.atleast_1d(check_numbers("sizes", sizes)).ravel().tolist()

@@ -39,7 +39,7 @@ def r_oms(
     reliable) where the answer outlives the segments. Take the mean over images, and compare values
     of the same segments only: fine ones leave an image recognisable for longer.
 
-    Cost: `steps` + 1 evaluations, with few segments S + 1.
+    Cost: `steps` + 1 evaluations for each order, with few segments S + 1.
 
     Example:
       >>> np.isfinite(lmjax.metrics.r_oms(predictor, image, segments, key=key)).all().item()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmjax.models.registry import NetworkInfo as NetworkInfo
     from lmjax.models.registry import WeightSource as WeightSource
     from lmjax.models.registry import description as description
+    from lmjax.models.registry import find_source as find_source
     from lmjax.models.registry import names as names
     from lmjax.models.registry import register as register
     from lmjax.models.registry import tags as tags
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "black_box": "lmjax.models.blackbox",
         "convert": "lmjax.models.loading",
         "description": "lmjax.models.registry",
+        "find_source": "lmjax.models.registry",
         "from_function": "lmjax.models.functional",
         "from_torch": "lmjax.models.external",
         "load": "lmjax.models.loading",

@@ -1,5 +1,6 @@
 """Curves on axes: charts in rows, and a single curve."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -172,14 +173,20 @@ def _marker(removal: str | None) -> str:
 
 
 def _from_zero(row: Sequence[Chart], axes: np.ndarray, alike: bool) -> None:
-    """Lets scales begin at 0 where no value is below it."""
+    """Lets scales begin at 0 where no value, and no end of an interval, is below it."""
     # After all curves: axes may be shared, and setting a limit fixes it.
-    lowest = [min(min(line.y) for line in chart.lines) for chart in row]
+    lowest = [min(map(_lowest, chart.lines)) for chart in row]
     for low, ax in zip(lowest, axes):
         if (min(lowest) if alike else low) >= 0:
             ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # markers at 0 are whole
             if alike:
                 return
+
+
+def _lowest(line: Line) -> float:
+    """Returns the lowest value of a curve or end of its intervals; 0 where all are NaN."""
+    values = [*line.y, *(() if line.low is None else line.low)]
+    return min((each for each in values if not math.isnan(each)), default=0.0)
 
 
 def curve(

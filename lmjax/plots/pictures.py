@@ -218,11 +218,16 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
       ax: axes to draw on; None makes a figure.
 
     Raises:
-      ValueError: a heatmap of another shape.
+      ValueError: a heatmap of another shape, or an image of another size.
     """
     found = np.asarray(values)
     if found.ndim != 2:
         raise ValueError(f"values must be a heatmap [H, W], got shape {found.shape}")
+    if image is not None and np.shape(image)[:2] != found.shape:
+        raise ValueError(
+            f"image must have the heatmap's size {found.shape}, got shape {np.shape(image)}; pass "
+            "it as the network sees it: classifier.preprocessing(photograph)"
+        )
     ax = own_axes() if ax is None else ax
     if image is not None:
         ax.imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=1)

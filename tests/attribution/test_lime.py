@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances
 
 from lmjax.attribution import Surrogate, lime, lime_regression
-from lmjax.attribution.surrogate import _forward_selection
+from lmjax.attribution.surrogate import _forward_selection, _weights
 from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import random_keep, segments
 from lmjax.removals.replace import Replace
@@ -173,6 +173,26 @@ def test_standard_errors_are_those_of_other_keys():
     spread = np.std([run.scores for run in runs], axis=0, ddof=1)
     claimed = np.mean([run.standard_error for run in runs], axis=0)
     assert 0.8 < np.median(spread / claimed) < 1.25
+
+
+def test_standard_errors_of_a_selection_count_the_segments_of_the_regression():
+    keep, outputs = samples(60, 50)
+    surrogate = Surrogate(selection="highest_weights", num_features=5, alpha=1e-6)
+    found = surrogate.fit(keep, outputs)
+    for target in range(outputs.shape[1]):
+        chosen = np.flatnonzero(found.scores[target])
+        weight = np.asarray(_weights(keep, 0.25, "cosine"), float)
+        x = np.c_[np.ones(60), keep[:, chosen]]
+        inverse = np.linalg.inv(x.T @ (weight[:, None] * x))
+        residual = outputs[:, target] - x @ inverse @ x.T @ (weight * outputs[:, target])
+        influence = inverse @ x.T * weight
+        expected = np.sqrt((influence**2 @ residual**2) * 60 / (60 - 6))[1:]
+        np.testing.assert_allclose(found.standard_error[target, chosen], expected, rtol=1e-3)
+
+
+def test_errors_of_fewer_samples_than_unknowns_are_not_known():
+    keep, outputs = samples(20, 30)
+    assert np.isnan(Surrogate().fit(keep, outputs).standard_error).all()
 
 
 @pytest.mark.parametrize(

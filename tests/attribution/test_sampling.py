@@ -27,7 +27,7 @@ from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.sampling import Estimate, Sampling, run
 from lmjax.evaluation.requests import answered
 from lmjax.masks import bernoulli_keep, numbered, random_keep
-from lmjax.masks.families import Masks
+from lmjax.masks.families import MaskFamily
 from tests.support.games import game, picture, smooth_table, strip
 
 KEY = jax.random.key(4)
@@ -62,12 +62,21 @@ def explain(name, number, network=NETWORK, *, image=None, key=KEY, target=(0, 2)
 # -- the pattern, on the smallest method there is: the mean of random numbers
 
 
-def mean_of_normals(asked, *, key=KEY, name="mean", first_check=10):
+class Numbers(MaskFamily):
+    """Variants that are numbers."""
+
+    spatial_shape, make = (2, 2), None
+
+    def __init__(self, rows):
+        self.rows = rows
+
+
+def mean_of_normals(*, key=KEY, name="mean", first_check=10):
     """A method whose variants are numbers: their mean is the score."""
 
     def draw(first, last):
-        asked.append((first, last))
-        return numbered(lambda key: jax.random.normal(key, (2,)), first, last, key=key)
+        normals = numbered(lambda key: jax.random.normal(key, (2,)), first, last, key=key)
+        return Numbers(np.asarray(normals))
 
     def estimate(samples):
         values, count = samples.values, samples.count
@@ -84,49 +93,54 @@ class Identity:
     whole: float = 1.0
     target: tuple[int, ...] = (0, 1)
     segments: np.ndarray | None = None
+    factor: float = 1.0  # another one is another removal: the whole image does not change
     planned: list = dataclasses.field(default_factory=list)
-    shape: tuple[int, int] = (2, 2)
+    evaluated: list = dataclasses.field(default_factory=list)
 
     def ask(self, variants, *, expected=None):
-        self.planned.append(expected)
         prediction = Prediction(self.target, np.ones(2), 0, np.ones(()))
-        values = np.ones((1, 2)) if isinstance(variants, Masks) else variants  # of the whole image
-        yield from ()  # asks nothing
+        values = yield from self.ask_more(variants, prediction, expected=expected)
+        self.evaluated[-1] += 1
         return Payoffs(values, np.ones(2) * self.whole, prediction)
 
+    def ask_more(self, variants, prediction, *, expected=None):
+        self.planned.append(expected)
+        self.evaluated.append(len(variants))
+        yield from ()  # asks nothing
+        return variants.rows * self.factor
 
-GAME = Identity()
 
-
-def mean(method, num_samples, game=GAME, **options):
+def mean(method, num_samples, game=None, **options):
+    game = Identity() if game is None else game
     return answered(run(method, game, num_samples, expected=num_samples + 1, **options))
 
 
 def test_a_run_without_a_rule_asks_once():
-    asked = []
-    found = mean(mean_of_normals(asked), 100)
-    assert asked == [(0, 100)]
+    game = Identity()
+    found = mean(mean_of_normals(), 100, game)
+    assert game.evaluated == [101]
     assert found.num_variants == 101
     assert found.samples.count == 100
 
 
 def test_the_rule_is_asked_at_growing_numbers_and_stops_the_run():
-    asked, seen = [], []
+    seen, game = [], Identity()
 
     def until(scores, standard_error):
         seen.append(standard_error.max())
         return len(seen) == 4
 
-    found = mean(mean_of_normals(asked), 100, until=until)
-    assert asked == [(0, 10), (10, 13), (13, 17), (17, 22)]
+    found = mean(mean_of_normals(), 100, game, until=until)
+    assert game.evaluated == [11, 3, 4, 5]
     assert found.samples.count == 22
+    assert found.num_variants == sum(game.evaluated)
     assert seen[-1] < seen[0]
 
 
 def test_the_rule_never_met_ends_at_the_number_of_samples():
-    asked = []
-    found = mean(mean_of_normals(asked), 20, until=lambda *estimate: False)
-    assert asked == [(0, 10), (10, 13), (13, 17), (17, 20)]
+    game = Identity()
+    found = mean(mean_of_normals(), 20, game, until=lambda *estimate: False)
+    assert game.evaluated == [11, 3, 4, 3]
     assert found.samples.count == 20
 
 
@@ -134,16 +148,15 @@ def test_few_samples_are_never_judged():
     def until(scores, standard_error):
         raise AssertionError
 
-    assert mean(mean_of_normals([]), 9, until=until).samples.count == 9
+    assert mean(mean_of_normals(), 9, until=until).samples.count == 9
 
 
-def test_going_on_draws_only_what_is_new():
-    asked = []
-    method = mean_of_normals(asked)
-    first = mean(method, 10, until=lambda *estimate: True)
-    second = mean(method, 300, previous=first)
-    third = mean(method, 300, previous=second)
-    assert asked == [(0, 10), (10, 300)]
+def test_going_on_evaluates_what_is_new_and_five_variants_again():
+    game, method = Identity(), mean_of_normals()
+    first = mean(method, 10, game, until=lambda *estimate: True)
+    second = mean(method, 300, game, previous=first)
+    third = mean(method, 300, game, previous=second)
+    assert game.evaluated == [11, 5, 290, 5]
     at_once = mean(method, 300)
     for found in (second, third):
         np.testing.assert_array_equal(found.scores, at_once.scores)
@@ -152,10 +165,10 @@ def test_going_on_draws_only_what_is_new():
 
 
 def test_what_is_good_enough_already_is_not_evaluated():
-    asked = []
-    first = mean(mean_of_normals(asked), 50)
-    found = mean(mean_of_normals(asked), 90, previous=first, until=lambda *estimate: True)
-    assert asked == [(0, 50)]
+    game = Identity()
+    first = mean(mean_of_normals(), 50, game)
+    found = mean(mean_of_normals(), 90, game, previous=first, until=lambda *estimate: True)
+    assert game.evaluated == [51, 5]
     np.testing.assert_array_equal(found.scores, first.scores)
 
 
@@ -167,31 +180,32 @@ def test_what_is_good_enough_already_is_not_evaluated():
         ({"num_samples": 40}, "has 50 samples already, more than the 40"),
         ({"game": Identity(segments=np.zeros((2, 2), int))}, "other segments"),
         ({"game": Identity(whole=1.1)}, "another image, predictor or objective"),
+        ({"game": Identity(factor=1.1)}, "another image, predictor or removal: its outputs for 4"),
         ({"game": Identity(target=(1, 0))}, r"target \(0, 1\)"),
         ({"samples": None}, "must be an attribution that has samples"),
     ],
 )
 def test_what_does_not_continue_is_an_error(change, message):
-    previous = mean(mean_of_normals([]), 50)
+    previous = mean(mean_of_normals(), 50)
     if "samples" in change:
         previous = dataclasses.replace(previous, samples=None)
-    method = mean_of_normals([], name=change.get("name", "mean"), key=change.get("key", KEY))
-    game = change.get("game", GAME)
+    method = mean_of_normals(name=change.get("name", "mean"), key=change.get("key", KEY))
+    game = change.get("game")
     with pytest.raises(ValueError, match=message):
         mean(method, change.get("num_samples", 90), game, previous=previous)
 
 
 def test_draws_that_changed_are_not_continued(monkeypatch):
     """The same key, but another version of JAX or configuration."""
-    previous = mean(mean_of_normals([]), 50)
+    previous = mean(mean_of_normals(), 50)
     monkeypatch.setattr("lmjax.attribution.sampling.fingerprint", lambda key: "another")
     with pytest.raises(ValueError, match="the same key gives other draws"):
-        mean(mean_of_normals([]), 90, previous=previous)
+        mean(mean_of_normals(), 90, previous=previous)
 
 
 def test_every_portion_is_planned_for_the_whole_run():
     game = Identity()
-    mean(mean_of_normals([]), 20, game, until=lambda *estimate: False)
+    mean(mean_of_normals(), 20, game, until=lambda *estimate: False)
     assert game.planned == [21] * 4
 
 
@@ -247,6 +261,10 @@ def test_going_on_with_another_network_or_setting_is_an_error(name):
     previous = explain(name, few)
     with pytest.raises(ValueError, match="another image, predictor or objective"):
         explain(name, many, game(smooth_table(S, seed=1)), previous=previous)
+    removed = smooth_table(S, seed=1)
+    removed[-1] = smooth_table(S)[-1]  # as of another removal: the whole image is the same
+    with pytest.raises(ValueError, match="another image, predictor or removal"):
+        explain(name, many, game(removed), previous=previous)
     with pytest.raises(ValueError, match="another image, predictor or objective"):
         explain(name, many, objective="probability", previous=previous)
     if name in SETTINGS:

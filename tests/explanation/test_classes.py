@@ -1,5 +1,6 @@
 """Classes by name, and several of them explained from the same variants."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -24,6 +25,19 @@ def test_names_whatever_their_capitals_and_numbers(any_size):
         find_class("4", any_size)
     assert similar("expresso", NAMES) == ["espresso"]
     assert most_probable(np.array([1.0, 3, 2, 0]), 2) == (1, 2)
+
+
+def test_numbers_are_not_names_and_names_are_told_apart_by_their_capitals(any_size):
+    numbers = dataclasses.replace(any_size, class_names=("1", "2", "3", "Cardigan"))
+    assert (find_class(1, numbers), find_class("1", numbers), find_class("0", numbers)) == (1, 0, 0)
+    dogs = dataclasses.replace(any_size, class_names=("Cardigan", "cardigan", "crane", "crane"))
+    assert (find_class("cardigan", dogs), find_class("Cardigan", dogs)) == (1, 0)
+    for name in ("CARDIGAN", "crane"):
+        with pytest.raises(ValueError, match=r"name of several classes: give a number, \d \("):
+            find_class(name, dogs)
+    for target in (1.5, True, (1, 2)):
+        with pytest.raises(ValueError, match="target must be a whole number"):
+            find_class(target, any_size)
 
 
 @pytest.fixture(scope="module")

@@ -263,7 +263,10 @@ def test_functions_that_are_not_jax_are_explained(classifier, tmp_path):
 
 def test_methods_with_a_budget_evaluate_no_more_than_it():
     options = FAST | {"num_samples": None, "budget": 140, "removal": ("grey",)}
-    with pytest.warns(UserWarning, match="140 samples for 64 segments"):
+    with (
+        pytest.warns(UserWarning, match="140 samples for 64 segments"),
+        pytest.warns(UserWarning, match="budget 140 does not bound leave_one_out, which evaluate"),
+    ):
         found = lmjax.explain(method=("lime", "kernelshap", "leave_one_out"), **options)
     spent = {name: result.attribution.num_variants for (name, _), result in found.results.items()}
     assert spent == {"lime": 140, "kernelshap": 140, "leave_one_out": 65}

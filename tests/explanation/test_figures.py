@@ -11,7 +11,9 @@ from PIL import Image
 
 import lmjax
 from lmjax import plots
+from lmjax.attribution import Attribution
 from lmjax.explanation.images import load_image
+from lmjax.explanation.render import meaningless
 from tests.support.any_size_network import NAMES
 
 FAST = {"segmenter": "grid", "num_samples": 40, "removal": ("layer", "black")}
@@ -128,6 +130,26 @@ def test_a_heatmap_that_means_nothing_is_grey_and_says_why(explain, any_size):
     reasons = [" ".join(text.get_text().split()) for ax in panels for text in ax.texts]
     assert reasons == ["no segment changes the output"] * 2
     assert "R²" not in explanation.summary()
+
+
+def attribution(scores, **options):
+    options = {"probability": 1.0, "predicted_class": 0, "predicted_probability": 1.0} | options
+    segments = np.arange(len(scores))[None]
+    return Attribution(np.array(scores), target=0, segments=segments, **options)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (attribution([0.9], num_variants=2), ""),
+        (attribution([0.0], num_variants=2), "no segment changes the output"),
+        (attribution([0.9, 0.9], num_variants=3), "no segment changes the output"),
+        (attribution([0.1, 0.2], num_variants=3, r2=np.nan), "too few variants for its segments"),
+        (attribution([1e-8, 2e-8], num_variants=9, r2=np.nan), "the output hardly changes"),
+    ],
+)
+def test_why_scores_mean_nothing(found, reason):
+    assert meaningless(found) == reason
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 4}, {"removal": "black"}, {"show_variants": 0}])

@@ -80,6 +80,19 @@ def test_only_explanations_are_replaced(tmp_path):
     assert check_output(output)[0] == output
 
 
+@pytest.mark.filterwarnings("ignore:4 samples for:UserWarning")
+def test_the_record_is_json_where_nothing_is_known_of_the_fit(tmp_path, any_size, photographs):
+    options = {"model": any_size, "segmenter": "grid", "num_samples": 4, "removal": "black"}
+    found = lmjax.explain(photographs[0], **options, output=tmp_path / "a.png")
+    assert np.isnan(found["lime", "black"].attribution.r2)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    record = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert record["results"]["lime/black"]["r2"] is None
+
+
 @pytest.mark.parametrize("allowed", range(3))
 def test_a_full_disk_leaves_all_files_or_none(tmp_path, monkeypatch, allowed):
     files = {tmp_path / name: name.encode() for name in "abc"}

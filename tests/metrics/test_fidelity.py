@@ -142,6 +142,8 @@ def test_sensitivity_n_takes_pixels_and_sizes_to_four_fifths():
         adding_up, IMAGE, [1.0, 2.0], key=KEY, segments=SEGMENTS // 8, objective="logit"
     )
     np.testing.assert_array_equal(few.sizes, [1])
+    with pytest.raises(ValueError, match="segments must be two or more"):
+        sensitivity_n(adding_up, IMAGE, [1.0], key=KEY, segments=SEGMENTS * 0, objective="logit")
 
 
 @pytest.mark.parametrize("labels", [SEGMENTS, None])
@@ -333,7 +335,7 @@ def test_the_batch_size_changes_nothing():
         (mu_fidelity, {"target": 9}, "target must be from 0 to 4"),
         (sensitivity_n, {"sizes": [56]}, "sizes must be a whole number from 1 to 55; got 56"),
         (sensitivity_n, {"sizes": [0]}, "sizes must be"),
-        (sensitivity_n, {"segments": np.zeros((H, W), int), "heatmap": [1.0]}, "from 1 to 0"),
+        (sensitivity_n, {"segments": np.zeros((H, W), int), "heatmap": [1.0]}, "two or more"),
         (infidelity, {"masks": MASKS[0]}, "masks"),
         (infidelity, {"masks": MASKS[:, :4]}, "like the masks"),
         (infidelity, {"masks": MASKS, "heatmap": SUMS}, "need lmjax.Coalitions"),
