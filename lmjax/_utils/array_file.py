@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmjax._utils.atomic import atomic_write
+from lmjax._utils.outputs import check_writable
 
 _HEADER = "header"
 _FORMAT = 1
@@ -49,6 +50,7 @@ def check_path(path: str | os.PathLike, kind: str) -> Path:
         raise ValueError(f"path must end in {_SUFFIX}, got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    check_writable(path, path.parent, "path")
     if path.exists():
         read(path, kind)
     return path

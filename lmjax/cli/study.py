@@ -207,7 +207,8 @@ def load_models(specs: Sequence[str]) -> Mapping[str, Any]:
         name, _, weights = spec.partition("=")
         label = f"{name}={_label(weights)}" if weights else name
         if label in networks:
-            raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
+            fix = "rename the file" if weights else "name it once"
+            raise ValueError(f"models {spec!r} would be {label!r} like another; {fix}")
         networks[label] = load_spec(spec)
     return networks
 

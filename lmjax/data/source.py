@@ -1,9 +1,10 @@
 """Sources of images: the protocol that every source follows, and the examples that they hold."""
 
+import functools
 import hashlib
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -84,6 +85,27 @@ class Scenes(Generic[S]):
 
     def __iter__(self) -> Iterator[S]:
         return (self[i] for i in range(self.length))
+
+
+def read_example(source: Source, index: int) -> Example:
+    """Reads item `index` of a source, whose items are objects or mappings.
+
+    Raises:
+      ValueError: a mask or heatmap whose size is not its image's; and the source's own errors.
+    """
+    item = source[index]
+    get = item.get if isinstance(item, Mapping) else functools.partial(getattr, item)
+    label, name, maps = get("label", None), get("id", None), {}
+    for kind in ("object_mask", "tight_mask", "saliency", "spurious_mask"):
+        found = get(kind, None)
+        maps[kind] = None if found is None else np.asarray(found)
+    example = Example(
+        id=str(index if name is None else name),
+        image=np.asarray(get("image")),
+        label=None if label is None else int(label),
+        **maps,
+    )
+    return check_sizes(example, {})
 
 
 def check_sizes(example: Example, names: dict[str, str]) -> Example:

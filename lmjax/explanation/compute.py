@@ -37,6 +37,7 @@ from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load
 from lmjax.models.calibrations import check_calibrations
 from lmjax.removals import Replace, make
+from lmjax.removals.held_out import removals_by_image
 
 
 def _with_options(function: Callable) -> Callable:
@@ -165,6 +166,11 @@ def _explain_image(
 ) -> Explanation:
     """Explains one image, and writes the files."""
     explained = load_image(image, classifier)
+    if made := removals_by_image(config.removal or ()).get(explained.hash):
+        raise ValueError(
+            f"the file of removal {made} was made from image {explained.name} itself, among "
+            "others; explain other images, or make another file with `lmjax data`"
+        )
     segments = segmenters.make(
         config.segmenter,
         explained.pixels,

@@ -14,6 +14,7 @@ from lmjax.data.files.images import read_image
 from lmjax.explanation.defaults import PHOTOGRAPH, SCENE
 from lmjax.masking.checks import check_colours
 from lmjax.models import Classifier
+from lmjax.removals.held_out import image_hash
 
 _SHIPPED = {
     "astronaut": "astronaut.png",
@@ -35,6 +36,7 @@ class InputImage(NamedTuple):
       label: the true class, where known.
       object_mask: `[H, W]` bool, where known.
       sha256: hash of the file; None for a scene and an array.
+      hash: of the pixels before preprocessing, as files of removals know them.
       photograph: `[h, w, C]`, the whole photograph, resized like `pixels`; None where these are the
         whole.
       corner: row and column of `pixels` in it.
@@ -45,6 +47,7 @@ class InputImage(NamedTuple):
     label: int | None = None
     object_mask: np.ndarray | None = None
     sha256: str | None = None
+    hash: str = ""
     photograph: np.ndarray | None = None
     corner: tuple[int, int] = (0, 0)
 
@@ -72,7 +75,7 @@ def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) ->
 
 def _framed(name: str, photograph: np.ndarray, classifier: Classifier, **known: Any) -> InputImage:
     """Returns what the network sees of a photograph, and where in the whole it is."""
-    preprocessing = classifier.preprocessing
+    preprocessing, known["hash"] = classifier.preprocessing, image_hash(photograph)
     pixels = preprocessing(photograph)
     whole = dataclasses.replace(preprocessing, crop=None)(photograph)
     more = np.subtract(whole.shape[:2], pixels.shape[:2])
@@ -92,6 +95,7 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
         # The digit is no class of a network with other class names.
         label=scene.label if classifier.class_names == DigitScenes.class_names else None,
         object_mask=classifier.preprocessing.for_mask(scene.object_mask),
+        hash=image_hash(scene.image),
     )
 
 

@@ -220,7 +220,7 @@ def _locate(
     if isinstance(weights, str) and weights in network.also_bundled:
         return network.also_bundled[weights], None
     if isinstance(weights, str):
-        source = registry.find_source(weights, network.name)
+        source = registry.find_source(weights, name=network.name)
         if source is not None:
             return _download(network, source), source
     path = Path(weights)

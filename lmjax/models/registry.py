@@ -486,7 +486,7 @@ def tags(name: str | None = None) -> tuple[str, ...]:
     return tuple(source.tag for source in sources if name in (None, source.network))
 
 
-def find_source(tag: str, name: str | None = None) -> WeightSource | None:
+def find_source(tag: str, *, name: str | None = None) -> WeightSource | None:
     """Returns the published weights of a tag, or None.
 
     Args:

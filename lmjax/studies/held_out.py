@@ -1,7 +1,6 @@
 """Files for removals, made from held-out images: calibrations, and images to sample from."""
 
 import dataclasses
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable
@@ -20,7 +19,8 @@ from lmjax.models.calibrations import weights_of
 from lmjax.models.loading import load_spec
 from lmjax.removals import Calibrated, Samples, calibration, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
-from lmjax.removals.samples import KIND, Origin, origin_of, write_images
+from lmjax.removals.held_out import image_hash, origin, removals_by_image
+from lmjax.removals.samples import KIND, Origin, write_images
 from lmjax.studies.samples import Sample, read_sample
 
 # Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
@@ -76,7 +76,7 @@ def fit_calibration(
     variants = check_whole("variants", variants, least=1)
     seed = check_whole("seed", seed, least=0)
     classifier = load_spec(model) if isinstance(model, str) else model
-    origin, shown = _read(source, classifier, images)
+    made_from, shown = _read(source, classifier, images)
     masks = np.concatenate(
         [_masks(shown.shape[1:3], variants, (seed, image)) for image in range(len(shown))]
     )
@@ -92,10 +92,10 @@ def fit_calibration(
         removal=removal,
         seed=seed,
         weights_sha256=weights_of(classifier),
-        source=origin.source,
+        source=made_from.source,
         images=len(shown),
         variants=variants,
-        hashes=origin.hashes,
+        hashes=made_from.hashes,
     )
     assert isinstance(found, Calibrated)
     found = dataclasses.replace(found, fitted=fitted)
@@ -126,8 +126,8 @@ def write_samples(
     images = check_whole("images", images, least=Samples.draws)
     array_file.check_path(path, KIND)
     classifier = load_spec(model) if isinstance(model, str) else model
-    origin, shown = _read(source, classifier, images)
-    write_images(path, shown, origin=origin)
+    made_from, shown = _read(source, classifier, images)
+    write_images(path, shown, origin=made_from)
 
 
 class HeldOutError(ValueError):
@@ -159,36 +159,21 @@ class HeldOut:
     """
 
     def __init__(self, names: Iterable[str], source: Any):
-        self._names: dict[str, str] = {}
-        for name in names:
-            origin = _origin(name)
-            if origin is not None and origin.source == source_version(source):
+        names = tuple(names)
+        # Of a source without a version only the images are compared.
+        for name in names if hasattr(source, "version") else ():
+            found = origin(name)
+            if found is not None and found.source == source_version(source):
                 raise ValueError(
                     f"the file of removal {name} was made from this source; judge it on other "
                     "images, or make another with `lmjax data`"
                 )
-            self._names |= dict.fromkeys(origin.hashes if origin else (), name)
+        self._names = removals_by_image(names)
 
     def check(self, sample: Sample) -> None:
         """Raises HeldOutError for an image that a file was made from, by way of another source."""
-        if self._names and (name := self._names.get(_hash(sample.image))):
+        if self._names and (name := self._names.get(image_hash(sample.image))):
             raise HeldOutError(f"the file of removal {name} was made from this image", sample.id)
-
-
-def _origin(name: str) -> Origin | None:
-    """Returns what the file of a removal was made from, if it says so."""
-    base, file = registry.check_name(name)
-    if base == "samples":
-        return origin_of(str(file))
-    fitted = getattr(registry.prototype(name), "fitted", None)
-    source = getattr(fitted, "source", None)
-    return None if source is None else Origin(source, getattr(fitted, "hashes", ()))
-
-
-def _hash(image: np.ndarray) -> str:
-    """Returns a short hash of an image's pixels and shape."""
-    content = repr((image.shape, image.dtype.str)).encode() + image.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def files(settings: Iterable[Any]) -> dict[str, str | None]:
@@ -212,7 +197,7 @@ def _read(source: Source | str, classifier: Any, images: int) -> tuple[Origin, n
     hashes, shown = [], []
     for index in range(images):
         image = read_sample(source, index).image
-        hashes.append(_hash(image))
+        hashes.append(image_hash(image))
         shown.append(classifier.preprocessing(image))
     return Origin(source_version(source), tuple(hashes)), np.stack(shown)
 

@@ -52,6 +52,13 @@ def random_order(count: int, key: jax.Array) -> np.ndarray:
     return order[order < count]
 
 
+def keys_of_images(key: jax.Array, indices: Sequence[int]) -> jax.Array:
+    """Returns `[M, 2]`: a key for a study's draws and one for its removals, for each image."""
+    split = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))
+    with jax.threefry_partitionable(True):
+        return split(np.array(indices, np.uint32))
+
+
 class Spending(NamedTuple):
     """The purpose that variants are evaluated for.
 
@@ -421,6 +428,12 @@ class ImageBatch:
           label) and `unchanged` (prediction is whole prediction).
         """
         labels, reference = self.labels(), self.whole_predictions(network).tolist()
+        for sample, label in zip(self.samples, labels):
+            if not 0 <= label < logits.shape[1]:
+                raise ValueError(
+                    f"label of {sample.id} is {label}, and {network} has classes 0 to "
+                    f"{logits.shape[1] - 1}; labels count from 0, an unknown one is None"
+                )
         predicted = predicted_classes(logits).tolist()
         probabilities = np.exp(logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)).tolist()
         return [
@@ -489,10 +502,8 @@ class ImageBatch:
 
     def _two_keys(self) -> jax.Array:
         """Returns `[M, 2]`: a key for the study's draws and one for noise, for each image."""
-        indices = np.array([sample.index for sample in self.samples], np.uint32)
-        split = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(self._key, index)))
-        with jax.threefry_partitionable(True):
-            return self._once("keys", lambda: split(indices))
+        indices = [sample.index for sample in self.samples]
+        return self._once("keys", lambda: keys_of_images(self._key, indices))
 
     def _once(self, key: Any, make: Callable) -> Any:
         """Returns what `make` returned when it was called for this key first."""

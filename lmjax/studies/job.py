@@ -18,6 +18,7 @@ from lmjax._utils.identity import source_version
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
+from lmjax.data.labels import check_classes
 from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
@@ -26,7 +27,6 @@ from lmjax.models import load
 from lmjax.models.calibrations import check_calibrations, weights_of
 from lmjax.studies.held_out import HeldOut, files
 from lmjax.studies.images import ImageBatch
-from lmjax.studies.labels import check_classes
 from lmjax.studies.run_folder import Range, ranges
 from lmjax.studies.samples import Sample, read_sample
 from lmjax.studies.settings import row_settings, settings

@@ -1,12 +1,10 @@
 """Samples: what a study reads of a source."""
 
 import dataclasses
-import functools
-from collections.abc import Mapping
 
 import numpy as np
 
-from lmjax.data.source import Example, Source, check_sizes
+from lmjax.data.source import Source, read_example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,15 +40,6 @@ def read_sample(source: Source, index: int) -> Sample:
     Raises:
       ValueError: a mask or heatmap whose size is not its image's; and the source's own errors.
     """
-    item = source[index]
-    get = item.get if isinstance(item, Mapping) else functools.partial(getattr, item)
-    label, name = get("label", None), get("id", None)
-    maps = {kind: get(kind, None) for kind in ("object_mask", "tight_mask", "saliency")}
-    fields = {
-        "id": str(index if name is None else name),
-        "image": np.asarray(get("image")),
-        "label": None if label is None else int(label),
-        **{kind: None if each is None else np.asarray(each) for kind, each in maps.items()},
-    }
-    check_sizes(Example(**fields), {})
-    return Sample(index, **fields)
+    example = read_example(source, index)
+    names = (field.name for field in dataclasses.fields(Sample) if field.name != "index")
+    return Sample(index, **{name: getattr(example, name) for name in names})

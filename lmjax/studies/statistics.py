@@ -3,7 +3,7 @@
 import csv
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,6 +186,11 @@ def estimated_columns(row: Mapping[str, Any]) -> list[str]:
     return [name for name in row if ends(name)[0] in row]
 
 
+def nan_means(values: np.ndarray) -> np.ndarray:
+    """Returns `[1 + draws]`, means over images of values `[N]` without those that are NaN."""
+    return bootstrap(len(values)).nan_means(values)
+
+
 def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
     return {name: bootstrap(len(each)).means(each) for name, each in values.items()}
@@ -235,13 +240,18 @@ def ranks(values: Sequence[float]) -> list[int | None]:
 
 
 def paired_differences(
-    found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]], along: str = "removal"
+    found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]],
+    along: str = "removal",
+    *,
+    mean: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """Subtracts from each group the first group whose key differs in one column only.
 
     Args:
-      found: keys of groups, and statistics `[1 + draws]` by name.
+      found: keys of groups, and by name statistics `[1 + draws]`, or with `mean` values of images.
       along: the column.
+      mean: from differences of images `[N]` to statistics `[1 + draws]`, as
+        `nan_means`: where values may be NaN, so that both sides are of the same images.
 
     Returns:
       Rows of differences, in which `against` is the first group's value of the column.
@@ -252,6 +262,8 @@ def paired_differences(
         against, reference = first.setdefault(others, (key[along], statistics))
         if against != key[along]:
             gained = {name: each - reference[name] for name, each in statistics.items()}
+            if mean is not None:
+                gained = {name: mean(each) for name, each in gained.items()}
             rows.append({**key, "against": against, **estimates(gained)})
     return rows
 

@@ -4,11 +4,11 @@ import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lmjax.data.source import Source
+from lmjax.data.source import Example, Source, read_example
 from lmjax.models.preprocessing import Preprocessing
 
 
@@ -47,16 +47,19 @@ class Reader(NamedTuple):
         Raises:
           ValueError: an example without label or object mask, or with a label out of range.
         """
-        examples = [self.source[int(i)] for i in indices]
+        examples = [read_example(self.source, int(i)) for i in indices]
         for example in examples:
             self._check(example)
         images = [np.rint(self.preprocessing(e.image) * 255).astype(np.uint8) for e in examples]
         masks = None
         if self.objects:
-            masks = np.stack([self.preprocessing.for_mask(e.object_mask) for e in examples])
+            found = [
+                e.object_mask for e in examples if e.object_mask is not None
+            ]  # all, as checked
+            masks = np.stack([self.preprocessing.for_mask(each) for each in found])
         return Batch(np.stack(images), np.array([e.label for e in examples], np.int32), masks)
 
-    def _check(self, example: Any) -> None:
+    def _check(self, example: Example) -> None:
         if example.label is None:
             raise ValueError(f"source has no label for {example.id}; training needs one for each")
         if not 0 <= example.label < self.num_classes:

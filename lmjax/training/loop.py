@@ -24,14 +24,16 @@ from lmjax._utils.identity import source_version
 from lmjax._utils.interruption import noted, set_unsaved, stop_if_noted
 from lmjax._utils.progress import progress_bar
 from lmjax._utils.renamed import renamed
-from lmjax.data.source import Source
+from lmjax.data.labels import check_classes
+from lmjax.data.source import Example, Source, read_example
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
 from lmjax.models.loading import build, load
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import check_masking
-from lmjax.training.augmentation import masking_of, needs_objects
+from lmjax.removals.registry import file_hashes
+from lmjax.training.augmentation import masking_of, needs_objects, parse
 from lmjax.training.batches import Batch, Reader, ahead, indices
 from lmjax.training.config import TrainingConfig
 from lmjax.training.measurement import measure
@@ -134,6 +136,8 @@ class _Job:
     def identity(self) -> dict[str, Any]:
         """The facts that a run depends on, other software and devices apart."""
         start = None if self.start is None else checkpoints.weights_sha256(self.start)
+        fills = (each.fill for each in parse(self.config.augmentations) if each.fill is not None)
+        files = file_hashes(fills)
         return {
             "network": self.name if self.name != _GIVEN else repr(self.module),
             "classes": self.module.num_classes,
@@ -141,6 +145,7 @@ class _Job:
             **_identify("source", self.reader),
             **_identify("test", self.test),
             "settings": dataclasses.asdict(self.config),
+            **({"files": files} if files else {}),
             "lmjax": __version__,
         }
 
@@ -180,11 +185,11 @@ def _identify(name: str, reader: Reader | None) -> dict[str, Any]:
     version = source_version(source)
     if not hasattr(source, "version"):
         with contextlib.suppress(Exception):  # of the user's code; reading it says so in time
-            version += f"/{_sha256(source[0])}"
+            version += f"/{_sha256(read_example(source, 0))}"
     return {name: version, f"{name}_examples": len(source)}
 
 
-def _sha256(example: Any) -> str:
+def _sha256(example: Example) -> str:
     """Hashes the image and label of an example."""
     image = np.ascontiguousarray(example.image)
     about = f"{image.shape} {image.dtype} {example.label}"
@@ -215,6 +220,8 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
     for name, each in (("source", source), ("test", test)):
         if each is not None and not len(each):
             raise ValueError(f"{name} has no examples")
+    if test is not None:
+        check_classes(test, "the training's source", source, argument="test")
     if config.images_per_epoch is None:
         config = dataclasses.replace(config, images_per_epoch=len(source))
     if isinstance(network, Classifier):

@@ -98,7 +98,7 @@ def test_every_timm_tag_of_1000_classes(name):
 
 
 def test_timm_statistics_that_are_not_imagenets():
-    preprocessing = registry.find_source("ra4_e3600_r224_in1k", "resnet34").preprocessing
+    preprocessing = registry.find_source("ra4_e3600_r224_in1k", name="resnet34").preprocessing
     half = (0.5, 0.5, 0.5)
     assert preprocessing == Preprocessing(248, 224, "bicubic", mean=half, std=half)
 
@@ -119,7 +119,7 @@ def test_every_tag_is_well_formed():
 
 def test_short_tags():
     def tag(short, name):
-        source = registry.find_source(short, name)
+        source = registry.find_source(short, name=name)
         return source and source.tag
 
     assert tag("IMAGENET1K_V2", "resnet50") == "torchvision/resnet50.IMAGENET1K_V2"

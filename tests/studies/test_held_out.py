@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,30 @@ def test_an_image_that_comes_by_another_source_is_left_out(calibrations, tmp_pat
     assert set(rows.column("image").to_pylist()) == {0}
     (error,) = studies.errors(tmp_path / "run")
     assert error["id"] == mixed[1].id
+
+
+def test_sources_without_a_version_are_told_by_their_images(tmp_path):
+    train, test = (
+        list(data.DigitScenes("train", length=8)),
+        list(data.DigitScenes("test", length=1)),
+    )
+    studies.write_samples(tmp_path / "samples.npz", train, images=8)
+    study = studies.MaskShape(removals=(f"samples@{tmp_path / 'samples.npz'}",), margins=(0,))
+    for images, left_out in ((test, 0), ([*test, train[3]], 1)):
+        out = tmp_path / f"run{left_out}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            studies.run(study, images, output=out, progress=False)
+        assert len(studies.errors(out)) == left_out
+
+
+@pytest.mark.parametrize("name", ["calibrated@{}/grey.npz", "samples@{}/samples.npz"])
+def test_an_image_of_the_fit_is_not_explained(calibrations, name):
+    options = {"segmenter": "grid", "method": "leave_one_out", "show_variants": 0}
+    options["removal"] = name.format(calibrations)
+    image = data.DigitScenes("train", length=2)[1].image
+    with pytest.raises(ValueError, match="was made from image array itself"):
+        lmjax.explain(image, model="resnet18_digits", **options)
 
 
 def test_many_images_of_the_fit_come_before_those_that_are_judged(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import lmjax
 from lmjax import studies
 from lmjax.data.imagenet.synsets import synsets
-from lmjax.studies.labels import check_classes
+from lmjax.data.labels import check_classes
 from tests.studies import fakes
 
 IMAGENET = SimpleNamespace(class_names=tuple(f"thing {i}" for i in range(1000)))
@@ -39,6 +39,21 @@ def test_classes_that_fit(source, network):
 def test_classes_of_folders_are_not_those_of_a_network_by_their_order(network):
     with pytest.raises(ValueError, match=r"not classes of net: class 0 of the source is 'cat' "):
         check_classes(named("cat", "cup", "person"), "net", network)
+
+
+def test_a_folder_without_one_class_of_the_network_is_noticed():
+    names = [f"class {i}" for i in range(10)]
+    check_classes(named(*names[:9]), "net", named(*names))
+    for left_out in range(9):
+        source = named(*names[:left_out], *names[left_out + 1 :])
+        message = f"class {left_out} of the source is 'class {left_out + 1}' .* of net 'class"
+        with pytest.raises(ValueError, match=message if left_out > 4 else "not classes of net"):
+            check_classes(source, "net", named(*names))
+
+
+def test_names_that_classes_share_are_not_compared():
+    cranes = named("crane", "cat", "dog", "crane bird")
+    check_classes(named("crane", "cat", "dog", "crane"), "net", cranes)
 
 
 def test_studies_ask_before_they_run():

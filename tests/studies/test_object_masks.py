@@ -71,7 +71,7 @@ def where(box, resize, crop, size=(HEIGHT, WIDTH)):
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_boxes_are_where_the_crop_puts_them(source, tag):
-    preprocessing = registry.find_source(tag, "resnet50").preprocessing
+    preprocessing = registry.find_source(tag, name="resnet50").preprocessing
     samples = [read_sample(source, i) for i in range(len(source))]
     networks = {"a": SimpleNamespace(preprocessing=preprocessing)}
     for sample in samples:
@@ -90,7 +90,7 @@ def test_boxes_are_where_the_crop_puts_them(source, tag):
 
 
 def test_settings_differ():
-    chosen = {registry.find_source(tag, "resnet50").preprocessing for tag in TAGS}
+    chosen = {registry.find_source(tag, name="resnet50").preprocessing for tag in TAGS}
     assert len({(each.resize, each.crop, each.interpolation) for each in chosen}) == len(TAGS)
 
 

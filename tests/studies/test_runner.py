@@ -106,7 +106,7 @@ def test_a_black_box_that_fails_for_an_image_costs_that_image_alone(tmp_path):
     def fails(images):
         if any(np.allclose(image, third, atol=1e-6) for image in images):
             raise RuntimeError("no answer for this one")
-        return images.mean(axis=(1, 2))
+        return np.repeat(images.mean(axis=(1, 2)), 4, axis=1)
 
     study = studies.SegmentRemoval(removals=("grey",), orders=("random",), grid_size=16)
     networks = {"box": lmjax.black_box(fails, preprocessing=fakes.AS_IT_IS)}
@@ -117,6 +117,16 @@ def test_a_black_box_that_fails_for_an_image_costs_that_image_alone(tmp_path):
     assert error["image"] == 2
     assert error["error"].startswith("ValueError: BlackBox(")
     assert error["error"].endswith("[1, 32, 32, 3]: no answer for this one")
+
+
+def test_labels_that_are_no_class_of_the_network_cost_their_image(tmp_path):
+    def three_classes(images):
+        return images.mean(axis=(1, 2))
+
+    study = studies.SegmentRemoval(removals=("grey",), orders=("random",), grid_size=16)
+    networks = {"box": lmjax.black_box(three_classes, preprocessing=fakes.AS_IT_IS)}
+    with pytest.warns(UserWarning, match=r"label of fake/3 is 3, and box has classes 0 to 2"):
+        run(tmp_path, fakes.Source(4), study, models=networks)
 
 
 def raises_for(image):

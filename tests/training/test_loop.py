@@ -22,6 +22,7 @@ from lmjax.data import DigitScenes
 from lmjax.data.source import Example
 from lmjax.models import load, registry
 from lmjax.models.checkpoints import read_metadata, read_state_dict
+from lmjax.studies import write_samples
 from lmjax.training import TrainingConfig, accuracy, read_metrics, train
 from lmjax.training.batches import Reader, ahead, indices
 from lmjax.training.run_folder import RunFolder
@@ -331,6 +332,31 @@ def test_sources_that_do_not_do_are_errors(labels, options, message, tmp_path):
 def test_settings_out_of_range_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(a_run.CONFIG, **changes)
+
+
+def test_items_are_mappings_too(tmp_path):
+    config = TrainingConfig(batch_size=8, epochs=1)
+    image = np.zeros((128, 128, 3), np.uint8)
+    items = [{"image": image, "label": i % 10} for i in range(8)]
+    train("resnet18_digits", items, config=config, output=tmp_path / "run")
+    assert len(read_metrics(tmp_path / "run")) == 1
+
+
+def test_a_test_source_of_other_classes_is_refused(tmp_path):
+    source, test = _Labelled([0, 1, 2]), _Labelled([0, 1])
+    source.class_names, test.class_names = ("cat", "dog", "fox"), ("dog", "fox")
+    with pytest.raises(ValueError, match="labels of the test are not classes of the training's"):
+        train("resnet18_digits", source, test=test, output=tmp_path / "run")
+
+
+def test_a_run_does_not_go_on_with_another_file_of_a_removal(tmp_path):
+    file, out = tmp_path / "samples.npz", tmp_path / "run"
+    write_samples(file, DigitScenes("train", length=8), images=8)
+    config = TrainingConfig(batch_size=8, epochs=1, augmentations=(f"patches:samples@{file}",))
+    train("resnet18_digits", _Labelled([3]), config=config, output=out)
+    write_samples(file, DigitScenes("test", length=8), images=8)
+    with pytest.raises(ValueError, match=r"files\.samples@.*samples.npz is "):
+        train("resnet18_digits", _Labelled([3]), config=config, output=out)
 
 
 def test_one_class_is_refused(tmp_path):

@@ -23,6 +23,7 @@ from lmjax.data.cutouts.recognition import recognised
 from lmjax.data.cutouts.scenes import SIDES, SIZE, CutoutScene, CutoutScenes
 from lmjax.data.imagenet.synsets import synsets
 from lmjax.data.tfds.building import encoded
+from lmjax.models.calibrations import weights_of
 from lmjax.models.loading import load_spec
 
 # Scenes of each stamp that a network is shown, at most: Lite0 finds its 300 within 20 where
@@ -41,6 +42,7 @@ class CutoutScenesConfig(tfds.core.BuilderConfig):
     length: int
     per_stamp: int
     network: str | None
+    weights_sha256: str | None = None
 
 
 class CutoutScenesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -74,7 +76,9 @@ class CutoutScenesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
-            metadata=tfds.core.MetadataDict(scenes=scenes.version),
+            metadata=tfds.core.MetadataDict(
+                scenes=scenes.version, weights=self.builder_config.weights_sha256
+            ),
             disable_shuffling=True,
         )
 
@@ -164,16 +168,24 @@ def _config(
         length=length,
         per_stamp=per_stamp,
         network=network,
+        # A file of weights may hold others the next time.
+        weights_sha256=weights_of(load_spec(network)) if network and "=" in network else None,
     )
 
 
 def _check_same(builder: CutoutScenesBuilder, scenes: CutoutScenes) -> None:
-    """Raises ValueError where scenes of other files than now are prepared already."""
-    there = dict(builder.info.metadata or {}).get("scenes", scenes.version)
-    if there != scenes.version:
+    """Raises ValueError where scenes of other files or weights than now are prepared already."""
+    there = dict(builder.info.metadata or {})
+    if there.get("scenes", scenes.version) != scenes.version:
         raise ValueError(
-            f"data_dir: {builder.data_dir} holds scenes of other stamps or photographs ({there}, "
-            f"now {scenes.version}); delete it, or take another data_dir"
+            f"data_dir: {builder.data_dir} holds scenes of other stamps or photographs "
+            f"({there['scenes']}, now {scenes.version}); delete it, or take another data_dir"
+        )
+    weights = builder.builder_config.weights_sha256
+    if (there.get("weights") or weights) != weights:
+        raise ValueError(
+            f"data_dir: {builder.data_dir} holds scenes that other weights of "
+            f"{builder.builder_config.network} recognised; delete it, or take another data_dir"
         )
 
 

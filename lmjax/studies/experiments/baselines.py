@@ -28,11 +28,11 @@ from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_fit, check_removals, check_whole_numbers
 from lmjax.studies.statistics import (
     Group,
-    bootstrap,
     equal,
     estimates,
     groups,
     mean_shares,
+    nan_means,
     paired_differences,
 )
 from lmjax.studies.study import Study
@@ -297,11 +297,11 @@ class BaselineDependence(Study):
                 for group in groups(shown, (*by, "setting", "removal"))
             ],
             "settings": _summaries(settings),
-            "settings_differences": paired_differences(_without_images(settings)),
+            "settings_differences": paired_differences(settings, mean=nan_means),
             "removals": _summaries(removals),
-            "removals_differences": paired_differences(_without_images(removals)),
+            "removals_differences": paired_differences(removals, mean=nan_means),
             "rankings": _summaries(rankings),
-            "rankings_differences": paired_differences(_without_images(rankings), "scorer"),
+            "rankings_differences": paired_differences(rankings, "scorer", mean=nan_means),
             **{
                 name: _summaries(_similarities(_of_kind(rows, kind), columns))
                 for name, (kind, columns) in pairs.items()
@@ -384,15 +384,12 @@ def _known_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _means(rows: pa.Table, by: tuple[str, ...], names: tuple[str, ...]) -> list[tuple]:
-    """Returns key, number of images and statistics of each group, averaged within images first."""
+    """Returns the key of each group, and by name the means `[N]` within its images."""
     found = []
     if rows.num_rows == 0:
         return found
     for group in groups(rows, by):
-        values = {name: _known_mean(_by_image(group, name)) for name in names}
-        images = len(values[names[0]])
-        statistics = {k: bootstrap(images).nan_means(each) for k, each in values.items()}
-        found.append((group.key, images, statistics))
+        found.append((group.key, {name: _known_mean(_by_image(group, name)) for name in names}))
     return found
 
 
@@ -403,12 +400,11 @@ def _similarities(rows: pa.Table, by: tuple[str, ...]) -> list[tuple]:
 
 def _summaries(found: list[tuple]) -> list[dict[str, Any]]:
     """Returns a table of `_means`."""
-    return [{**key, "images": images, **estimates(each)} for key, images, each in found]
-
-
-def _without_images(found: list[tuple]) -> list[tuple]:
-    """Returns `_means` without the numbers of images."""
-    return [(key, statistics) for key, _, statistics in found]
+    return [
+        {**key, "images": len(next(iter(values.values())))}
+        | estimates({name: nan_means(each) for name, each in values.items()})
+        for key, values in found
+    ]
 
 
 def _taus(rows: pa.Table) -> pa.Table:

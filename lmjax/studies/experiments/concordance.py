@@ -92,7 +92,7 @@ class Concordance(Study):
         set_plain_numbers(self)
         check_removals(self.removals)
         steps = np.diff(self.shares, prepend=1.0, append=0.0)
-        if len(self.shares) == 0 or (steps >= 0).any():
+        if len(self.shares) == 0 or not (steps < 0).all():
             raise ValueError(f"shares must fall from below 1 to above 0, got {brief(self.shares)}")
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -27,9 +28,9 @@ from lmjax.studies.figures import Rows, by_network, dots, group_rows, layer_mask
 from lmjax.studies.images import ImageBatch, geometry
 from lmjax.studies.settings import check_removals
 from lmjax.studies.statistics import (
-    bootstrap,
     estimates,
     groups,
+    nan_means,
     paired_differences,
     ranks,
 )
@@ -41,6 +42,7 @@ _SCORES = {
     "ffid_plus": "FFid+ (higher is better)",
     "ffid_minus": "FFid- (lower is better)",
 }
+Found = list[tuple[dict[str, Any], dict[str, np.ndarray]]]  # keys of groups, and arrays by name
 
 
 @renamed(samples="num_samples")
@@ -224,15 +226,17 @@ class InDomainJudges(Study):
         return {name: row[name] for name in ("image", "id", "network", "label", "prediction")}
 
     def tables(self, rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-        found, images = [], len(rows.column("image").unique())
-        for group in groups(rows, ("network", "removal", "method")):
-            means_of = bootstrap(images).nan_means
-            found.append((group.key, {name: means_of(group.columns[name]) for name in _SCORES}))
-        scores = [{**key, "images": images, **estimates(each)} for key, each in found]
+        images = len(rows.column("image").unique())
+        found = [
+            (group.key, {name: group.columns[name] for name in _SCORES})
+            for group in groups(rows, ("network", "removal", "method"))
+        ]
+        comparable = _means_over_shared_images(found)
+        scores = [{**key, "images": images, **estimates(_means(each))} for key, each in found]
         tables = {
-            "scores": _ranked(scores),
-            "differences": paired_differences(found, "method"),
-            "agreement": _agreement(found),
+            "scores": _ranked(scores, [each["idsds"][0] for _, each in comparable]),
+            "differences": paired_differences(found, "method", mean=nan_means),
+            "agreement": _agreement(comparable),
         }
         return {name: table for name, table in tables.items() if table}
 
@@ -253,15 +257,40 @@ def _binary_methods() -> tuple[str, ...]:
     return tuple(name for name in methods.names() if methods.get(name).under != "blending")
 
 
-def _ranked(rows: Rows) -> Rows:
-    """Adds each method's rank by IDSDS among those of its judge."""
-    for rivals in group_rows(rows, "network", "removal").values():
-        for row, rank in zip(rivals, ranks([row["idsds"] for row in rivals]), strict=True):
-            row["rank"] = rank
+def _means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns means `[1 + draws]` over images, of values `[N]` by name, without NaN."""
+    return {name: nan_means(each) for name, each in values.items()}
+
+
+def _means_over_shared_images(found: Found) -> Found:
+    """Returns means over the images on which all methods of a judge have a score, by name."""
+    known: dict[tuple, np.ndarray] = {}
+    for key, values in found:
+        for name, each in values.items():
+            judge = (key["network"], key["removal"], name)
+            known[judge] = known.get(judge, True) & np.isfinite(each)
+
+    def shared(key: dict[str, Any], name: str, values: np.ndarray) -> np.ndarray:
+        return np.where(known[key["network"], key["removal"], name], values, np.nan)
+
+    return [
+        (key, _means({name: shared(key, name, each) for name, each in values.items()}))
+        for key, values in found
+    ]
+
+
+def _ranked(rows: Rows, means: Sequence[float]) -> Rows:
+    """Adds each method's rank by IDSDS among those of its judge, on images that all share."""
+    by_judge: dict[tuple, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_judge.setdefault((row["network"], row["removal"]), []).append(i)
+    for rivals in by_judge.values():
+        for i, rank in zip(rivals, ranks([means[i] for i in rivals]), strict=True):
+            rows[i]["rank"] = rank
     return rows
 
 
-def _agreement(found: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> Rows:
+def _agreement(found: Found) -> Rows:
     """Correlates the methods' means of each two judges, where there are three methods or more."""
     judges: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
     for key, statistics in found:

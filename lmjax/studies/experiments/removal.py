@@ -118,7 +118,7 @@ class SegmentRemoval(Study):
         check_choices("segmenters", self.segmenters, segmenters.names())
         check_choices("orders", self.orders, ORDERS)
         steps = np.diff(self.fractions, prepend=-1e-9, append=1 + 1e-9)
-        if len(self.fractions) == 0 or (steps <= 0).any():
+        if len(self.fractions) == 0 or not (steps > 0).all():
             raise ValueError(
                 f"fractions must rise from 0 to 1 at most, got {brief(self.fractions)}"
             )

@@ -25,6 +25,7 @@ from lmjax.removals.calibration import uncalibrated
 from lmjax.removals.registry import file_sha256
 from lmjax.removals.removal import declared
 from lmjax.studies.about import about_of
+from lmjax.studies.images import keys_of_images
 from lmjax.studies.samples import Sample, read_sample
 from lmjax.studies.study import Study
 
@@ -157,7 +158,7 @@ def _preprocessing(written: str) -> Preprocessing:
 def _row(study: Study, sample: Sample, seen: _Seen) -> dict[str, np.ndarray]:
     """Returns the pictures of an image by what they are."""
     image = seen.preprocessing(sample.image)
-    key = jax.random.fold_in(jax.random.key(study.seed), sample.index)
+    _, key = keys_of_images(jax.random.key(study.seed), [sample.index])[0]
     segments, mask = _mask(study, sample, seen, image, key)
     found = {"whole": image}
     for name in getattr(study, "removals", ()):

@@ -1,8 +1,10 @@
 """The tensorflow-datasets builder of cut-out scenes, without TensorFlow."""
 
+import dataclasses
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -70,12 +72,14 @@ def test_with_a_network_scenes_are_those_it_recognises(folder, tmp_path, monkeyp
 
     def load(name, *, weights):
         asked.append((name, weights))
-        return network()
+        return dataclasses.replace(network(), variables=variables)
+
+    variables = network().variables
 
     monkeypatch.setattr("lmjax.models.loading.load", load)
     options = {"per_stamp": 2, "network": "net=a/w.pth", "backgrounds": "grey"}
     made = prepare_cutout_scenes(tmp_path, stamps=folder / "stamps", length=4, **options)
-    assert asked == [("net", "a/w.pth")]
+    assert set(asked) == {("net", "a/w.pth")}
     assert made.builder_config.name == "grey4_each2_seed0_size256_net-a-w.pth"
     records = list(made.as_data_source("test"))
     assert sorted(record["label"] for record in records) == [MUSHROOM, MUSHROOM, LEMON, LEMON]
@@ -84,6 +88,9 @@ def test_with_a_network_scenes_are_those_it_recognises(folder, tmp_path, monkeyp
         assert record["photograph"] == b"grey"
     with pytest.raises(ValueError, match=r"length must be at most 4: net=a/w.pth recognises"):
         prepare_cutout_scenes(tmp_path, stamps=folder / "stamps", length=5, **options)
+    variables = jax.tree.map(lambda x: x + 1, variables)  # the file holds others by now
+    with pytest.raises(ValueError, match=r"scenes that other weights of net=a/w\.pth recognised"):
+        prepare_cutout_scenes(tmp_path, stamps=folder / "stamps", length=4, **options)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,9 @@ def test_means_over_pairs_against_a_loop():
     assert np.isnan(Bootstrap(1).pair_means(np.ones((1, 1)))).all()
 
 
-@pytest.mark.parametrize("shares", [(), (1.0, 0.5), (0.2, 0.5), (0.5, 0.5), (0.5, 0.0)], ids=str)
+@pytest.mark.parametrize(
+    "shares", [(), (1.0, 0.5), (0.2, 0.5), (0.5, 0.5), (0.5, 0.0), (0.5, float("nan"))], ids=str
+)
 def test_shares_out_of_range_are_errors(shares):
     with pytest.raises(ValueError, match="shares must fall"):
         Concordance(shares=shares)

@@ -111,6 +111,21 @@ def test_tables_rank_methods_and_compare_judges(rows):
     assert {row["against"] for row in tables["differences"]} == {"lime"}
 
 
+def test_methods_are_ranked_on_the_images_that_all_of_them_know():
+    """One method equals another where it is known, and the images it does not know are hard."""
+    rows = [
+        {"image": i, "network": "a", "removal": "grey", "method": method}
+        | dict.fromkeys(("ffid_plus", "ffid_minus"), 0.0)
+        | {"idsds": np.nan if method == "rise" and i > 4 else (0.9 if i < 5 else 0.1)}
+        for method in ("lime", "rise")
+        for i in range(10)
+    ]
+    tables = SMALL.tables(pa.Table.from_pylist(rows))
+    assert [row["rank"] for row in tables["scores"]] == [1, 1]
+    (difference,) = tables["differences"]
+    assert difference["idsds"] == difference["idsds_low"] == difference["idsds_high"] == 0
+
+
 def test_figures_have_a_line_for_each_method(rows):
     figures = SMALL.figures(SMALL.tables(pa.Table.from_pylist(rows)))
     assert sorted(figures) == ["plain", "tuned"]

@@ -167,12 +167,12 @@ def test_removals_are_compared_image_by_image():
         for removal, gain in (("layer", 0.0), ("grey", 0.25))
         for i in range(4)
     ]
-    rows[2]["distance"] = float("nan")
+    rows[2]["distance"] = float("nan")  # of layer masking: 0, 1 and 3 are known
     tables = FeatureLinearity().tables(pa.Table.from_pylist(rows))
     (difference,) = tables["differences"]
     assert (difference["removal"], difference["against"]) == ("grey", "layer")
-    for name in ("cosine", "cosine_low", "cosine_high"):
-        assert difference[name] == pytest.approx(0.25)
+    for name in ("cosine", "cosine_low", "cosine_high", "distance", "distance_low"):
+        assert difference[name] == pytest.approx(0.25)  # on the images that both know
     assert tables["means"][0]["cosine"] == pytest.approx(1.5)
     assert tables["means"][0]["distance"] == pytest.approx((0 + 1 + 3) / 3)  # of those known
     ((name, figure),) = FeatureLinearity().figures(tables).items()

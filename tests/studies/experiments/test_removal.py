@@ -238,6 +238,7 @@ def test_figures_show_layer_masking_first_and_tables_what_was_named_first(rows):
         ({"orders": ("sorted",)}, "orders must be"),
         ({"fractions": (0.5, 0.2)}, "fractions must rise"),
         ({"fractions": (0.5, 1.2)}, "fractions must rise"),
+        ({"fractions": (0.5, float("nan"))}, "fractions must rise"),
         ({"grid_size": 0}, "grid_size must be"),
     ],
     ids=str,
