@@ -337,7 +337,9 @@ def split(
     is_array = tuple(map(_is_array, leaves))
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
     others = tuple(None if array else leaf for leaf, array in zip(leaves, is_array, strict=True))
-    static = Static(tree, others, is_array, make, many, _types(tree))
+    # Of leaves too: 1, 1.0 and True are equal, and a function may tell them apart.
+    types = *_types(tree), *map(type, others)
+    static = Static(tree, others, is_array, make, many, types)
     try:
         hash(static)
     except TypeError as error:

@@ -11,6 +11,7 @@ to bottlenecks (resnet50, densenet121), basic blocks (resnet18, resnet18_digits)
 (`benchmarks/RESULTS.md`). On GPU and TPU nothing has been measured, and `"auto"` is `"dense"`.
 """
 
+import math
 from collections.abc import Sequence, Sized
 from typing import NamedTuple
 
@@ -31,8 +32,10 @@ _VISIBLE_VARIANT = 0.1
 # of multiplications.
 _SHARED_POSITION = 7500
 # Variants that share rows: on each device at least, for it to be considered; in a group at most,
-# for memory's sake; and there is room for a multiple of the last number.
+# for memory's sake, and so many that they have this number of pixels; and there is room for a
+# multiple of the last number.
 _LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
+_PIXELS_OF_A_GROUP = 128 * 224 * 224
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
@@ -154,7 +157,7 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     visible = _fastest(times).mean() + _compiling(job, layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
-    enough = count >= _LEAST_SHARING * job.mesh.size
+    enough = min(count / job.mesh.size, _most_sharing(job)) >= _LEAST_SHARING
     if enough and _worth_a_look(job, layout, _COMPILING_SHARED):
         cut = _best_cut(job, counts)
     if cut is not None:
@@ -250,8 +253,13 @@ def _groups(job: Job) -> list[np.ndarray]:
     The last one may be smaller.
     """
     devices = job.mesh.size
-    count = -(-job.num_variants // (_MOST_SHARING * devices)) * devices
+    count = -(-job.num_variants // (_most_sharing(job) * devices)) * devices
     return programs.in_batches(np.arange(job.num_variants), -(-job.num_variants // count))
+
+
+def _most_sharing(job: Job) -> int:
+    """Returns how many variants a group has at most: fewer of large images."""
+    return max(min(_MOST_SHARING, _PIXELS_OF_A_GROUP // math.prod(job.spatial_shape)), 1)
 
 
 def _room_for(groups: Sequence[np.ndarray]) -> int:

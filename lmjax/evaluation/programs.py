@@ -295,7 +295,12 @@ def _with_arrays(parts: _Parts, group: Group, shown: np.ndarray) -> tuple:
 
     arrays = _stacked(behind, numbers)
     own_images = job.image_of(numbers)
-    return numbers, masks, image_of, shared.arrays(), own_images, arrays, np.int32(len(group))
+    # Of each batch, the places of its masks among the group's.
+    places = np.full(numbers.shape, len(shown) - 1, np.int32)
+    for i, batch in enumerate(group):
+        places[i, : len(batch)] = np.arange(starts[i], starts[i + 1])
+    used = np.int32(len(group))
+    return numbers, masks, image_of, shared.arrays(), own_images, places, arrays, used
 
 
 def _run_groups(parts: _Parts, ready: list[tuple]) -> tuple[np.ndarray, jax.Array]:
@@ -316,14 +321,14 @@ def _shared_call(arrays, images, inputs, *, static, seam, room, recorded, mesh):
     up_to_seam, behind = recorded
 
     def run(arrays, images, *inputs):
-        masks, image_of, prefix, own_images, suffix, used = jax.tree.map(lambda x: x[0], inputs)
+        masks, image_of, prefix, *behind_seam, used = jax.tree.map(lambda x: x[0], inputs)
         options = {"recorded": up_to_seam, "sharing": True, "stop": seam.seam}
         layout = Layout(seam.rows, prefix, num_variants=seam.variants, **options)
         x = _rows_at_cut(static, arrays, images, image_of, masks, layout)
         size = seam.batch_size
 
         def batch(inputs):
-            image_of, index_arrays = inputs
+            image_of, places, index_arrays = inputs
             resume = resume_full(x) if room is None else resume_rows(x)
             layout = Layout(
                 room and room.rows,
@@ -333,11 +338,10 @@ def _shared_call(arrays, images, inputs, *, static, seam, room, recorded, mesh):
                 start=seam.seam,
                 resume=resume,
             )
-            # What lies before the seam is not computed: any masks will do.
-            anything = jnp.zeros((size, *masks.shape[1:]), bool)
-            return _on_rows(static, arrays, images, image_of, anything, layout)
+            # What lies before the seam is not computed; a removal may read the masks behind it.
+            return _on_rows(static, arrays, images, image_of, masks[places], layout)
 
-        return one_by_one(batch, (own_images, suffix), used)
+        return one_by_one(batch, tuple(behind_seam), used)
 
     return batching.side_by_side(run, mesh, parts=len(inputs))(arrays, images, *inputs)
 

@@ -328,10 +328,12 @@ def average_pool(
     x, mask = inputs
     sliding = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
     made = Window.over(_size(x), window=window, **sliding)
-    total = _window_sum(x, made)
+    wide = wide_type(x)
+    total = _window_sum(x.astype(wide), made)
     known = jnp.ones((1, *x.shape[1:3]), bool) if mask is None else mask
-    count = jnp.maximum(_window_sum(known[..., None].astype(x.dtype), made), 1)
-    return Masked(total / count, None if mask is None else _pool_mask(mask, made))
+    count = jnp.maximum(_window_sum(known[..., None].astype(wide), made), 1)
+    mean = (total / count).astype(x.dtype)
+    return Masked(mean, None if mask is None else _pool_mask(mask, made))
 
 
 @functools.singledispatch

@@ -53,9 +53,7 @@ class Reader(NamedTuple):
         images = [np.rint(self.preprocessing(e.image) * 255).astype(np.uint8) for e in examples]
         masks = None
         if self.objects:
-            found = [
-                e.object_mask for e in examples if e.object_mask is not None
-            ]  # all, as checked
+            found = (e.object_mask for e in examples if e.object_mask is not None)  # of all
             masks = np.stack([self.preprocessing.for_mask(each) for each in found])
         return Batch(np.stack(images), np.array([e.label for e in examples], np.int32), masks)
 

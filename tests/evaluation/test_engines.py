@@ -166,6 +166,38 @@ def job_of(count):
     return jobs.job_of_image(predictor, IMAGE, random_masks(count), jobs.Options())
 
 
+def test_groups_of_large_images_are_smaller(monkeypatch):
+    assert planner._most_sharing(job_of(5)) == 128
+    monkeypatch.setattr(planner, "_PIXELS_OF_A_GROUP", 20 * SIZE[0] * SIZE[1])
+    assert planner._most_sharing(job_of(5)) == 20
+    assert max(map(len, planner._groups(job_of(64)))) == 16
+    assert not planner.make_plan(job_of(200), "auto", engines=("dense", "visible", "shared")).groups
+    assert planner.make_plan(job_of(200), "shared", engines=("dense", "visible", "shared")).groups
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+def test_a_convolution_that_meets_the_image_again(engine):
+    """Its positions are not limited to those of the image, which has no rows."""
+    rng = np.random.default_rng(0)
+    weights = {"w": 0.3 * rng.normal(size=(3, 3, 3, 3)), "v": rng.normal(size=(3, 5))}
+
+    def network(p, x):
+        x = (x - 0.5) / 0.25
+        for shortcut in (x, 0):
+            x = jax.lax.conv_general_dilated(
+                x, p["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = jax.nn.relu(x + shortcut)
+        return x.mean((1, 2)) @ p["v"]
+
+    weights = jax.tree.map(jnp.float32, weights)
+    classifier = lmjax.models.from_function(network, weights, image_size=None)
+    predictor, masks = lmjax.Predictor(classifier, lmjax.LayerMasking()), random_masks(9)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    found = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize(("count", "sizes", "room"), [(5, [5], 32), (129, [65, 64], 96)])
 def test_groups_that_share_rows_are_of_one_size(count, sizes, room):
     groups = planner._groups(job_of(count))

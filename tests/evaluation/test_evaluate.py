@@ -164,6 +164,16 @@ def test_outputs_of_half_precision_become_float32():
     np.testing.assert_array_equal(logits, MASKS.sum(axis=2))
 
 
+def test_settings_that_are_equal_and_of_another_type_are_other_settings():
+    def network(flag, image, masks):
+        return jnp.full((len(masks), 2), {bool: 1.0, int: 2.0, float: 3.0}[type(flag)])
+
+    for flag, expected in ((True, 1), (1, 2), (1.0, 3)):
+        predictor = jax.tree_util.Partial(network, flag)
+        found = lmjax.evaluate(predictor, np.zeros((4, 4, 3)), np.ones((2, 4, 4), bool))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_leaves_that_cannot_be_static_are_an_error():
     mixed = Module(jnp.ones((3, 5)), jnp.tanh, 2.0, np.array(["cat", "dog"]))
     with pytest.raises(ValueError, match="neither an array nor hashable"):

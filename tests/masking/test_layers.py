@@ -436,3 +436,12 @@ def test_mask_input_drops_anything():
     np.testing.assert_array_equal(np.asarray(masked.x).ravel(), [0, 0, 2])
     gradient = jax.grad(lambda x: layers.mask_input(Masked(x, masked.mask)).x.sum())(x)
     np.testing.assert_array_equal(np.asarray(gradient).ravel(), [0, 0, 1])
+
+
+def test_average_pools_count_in_float32():
+    """bfloat16 has no 257, and 3 x 400 positions are summed."""
+    x = jnp.full((1, 20, 20, 1), 3, jnp.bfloat16)
+    for mask in (None, jnp.ones((1, 20, 20), bool)):
+        found = layers.average_pool(Masked(x, mask), window=20, stride=20)
+        assert found.x.dtype == jnp.bfloat16
+        assert found.x.item() == 3

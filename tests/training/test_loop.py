@@ -22,7 +22,7 @@ from lmjax.data import DigitScenes
 from lmjax.data.source import Example
 from lmjax.models import load, registry
 from lmjax.models.checkpoints import read_metadata, read_state_dict
-from lmjax.studies import write_samples
+from lmjax.removals.samples import Origin, write_images
 from lmjax.training import TrainingConfig, accuracy, read_metrics, train
 from lmjax.training.batches import Reader, ahead, indices
 from lmjax.training.run_folder import RunFolder
@@ -351,10 +351,10 @@ def test_a_test_source_of_other_classes_is_refused(tmp_path):
 
 def test_a_run_does_not_go_on_with_another_file_of_a_removal(tmp_path):
     file, out = tmp_path / "samples.npz", tmp_path / "run"
-    write_samples(file, DigitScenes("train", length=8), images=8)
+    write_images(file, np.zeros((8, 128, 128, 3)), origin=Origin("zeros"))
     config = TrainingConfig(batch_size=8, epochs=1, augmentations=(f"patches:samples@{file}",))
     train("resnet18_digits", _Labelled([3]), config=config, output=out)
-    write_samples(file, DigitScenes("test", length=8), images=8)
+    write_images(file, np.ones((8, 128, 128, 3)), origin=Origin("ones"))
     with pytest.raises(ValueError, match=r"files\.samples@.*samples.npz is "):
         train("resnet18_digits", _Labelled([3]), config=config, output=out)
 

@@ -57,6 +57,9 @@ def with_axis(trace: Trace, x: Node, aval: Any, axis: int) -> Node:
 def concatenated(operation: Operation, aval: Any, operands: Sequence[Node], axis: int) -> Node:
     """Returns the node of a concatenation along an axis."""
     trace = operation.trace
+    operands = [x for x in operands if x.shape[axis]]  # without empty ones, as edges of a pad by 0
+    if len(operands) == 1:
+        return operands[0]
     operands = [normal(trace, x) if x.masked else x for x in operands]
     if any(x.masked and x.of_positions(axis) for x in operands):
         return _concatenated_positions(operation, aval, operands, axis)

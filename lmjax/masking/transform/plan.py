@@ -8,6 +8,8 @@ rings of neighbor padding are enough. Forward: chains of pointwise operations be
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from lmjax.masking import layers
 from lmjax.masking.transform.convolutions import Convolution
 from lmjax.masking.transform.nodes import Node
@@ -93,7 +95,9 @@ def _value(step: Step, values: Mapping[Node, Any]) -> Any:
         return step.node.run(*inputs)
     keep = None if step.keep is None else values[step.keep]
     fits = keep is not None and isinstance(keep, type(inputs[0]) if _is_rows(inputs[0]) else object)
-    mask = keep.mask if fits and hasattr(keep, "mask") else None  # type: ignore[union-attr]
+    mask = getattr(keep, "mask", None) if fits else None
+    if _is_rows(inputs[0]) and isinstance(mask, jax.Array):
+        mask = None  # of an image before its first convolution, which has no rows yet
     assert step.node.run is not None
     return step.node.run(*inputs, rings=step.rings, keep=mask)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
@@ -16,6 +17,7 @@ from lmjax.masking.transform.nodes import Node, full_size, mask_layout
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Axes, Weight
 from lmjax.masking.transform.pointwise import channel_of, normal, pointwise
+from lmjax.masking.transform.shares import warn_of_maps
 from lmjax.masking.transform.symbols import Symbol, still
 from lmjax.masking.transform.tracing import realised
 from lmjax.masking.transform.weights import ratio, weight_over
@@ -209,6 +211,7 @@ def _over_positions(product: Product) -> Node:
     x, weights, operation = product.x, product.weights, product.operation
     constant = weights.constant
     if constant is not None and (constant >= 0).all() and not product.batch:
+        warn_of_maps(_columns(product, constant), operation.where())
         return _weighted_mean(product)
     rest = [i for i in product.free if i is not None]
     if all(x.axes[i] == (0,) or not x.axes[i] for i in rest) and not product.batch:
@@ -224,6 +227,14 @@ def _over_positions(product: Product) -> Node:
         "positions count for is not defined; only weights that are known while tracing and not "
         "negative can be (means, nearest and bilinear resizing)"
     )
+
+
+def _columns(product: Product, weights: np.ndarray) -> np.ndarray:
+    """Returns known weights `[results, positions]`, by what they are summed up to."""
+    weights = np.broadcast_to(weights, product.weights.shape)
+    over = [j for _, j in product.contracted]
+    last = np.moveaxis(weights, over, range(-len(over), 0))
+    return last.reshape(-1, math.prod(weights.shape[j] for j in over))
 
 
 def _weighted_mean(product: Product) -> Node:

@@ -118,10 +118,15 @@ def _over_all(
         y = y.reshape(-1, *x.channels)
         y = getattr(y, how)(axis=gone) if gone else y
         y = y * repeated if how == "sum" and repeated > 1 else y
-        return jnp.moveaxis(y.reshape(len(y), *rest), 0, batch).astype(operation.aval.dtype)
+        return jnp.moveaxis(_as(operation.aval.dtype, y).reshape(len(y), *rest), 0, batch)
 
     inputs = [x] if weight is None else [x, weight]
     return trace.plain(operation.aval, inputs, run, stored=stored)
+
+
+def _as(dtype: Any, y: jax.Array) -> jax.Array:
+    """Converts a sum that was taken in floats; whole numbers are rounded."""
+    return (jnp.rint(y) if jnp.issubdtype(dtype, jnp.integer) else y).astype(dtype)
 
 
 def _pooled(x: Node, value: Any, how: str) -> jax.Array:
@@ -216,7 +221,7 @@ def _over_some(operation: Operation, x: Node, how: str, dims, weight: Weight | N
     def run(value: Any, *counts: Any) -> Any:
         values, mask = full_size(value)
         if how == "sum":
-            y = _scaled_sum(values, mask, dims, share, *(counts or (None,))).astype(values.dtype)
+            y = _as(values.dtype, _scaled_sum(values, mask, dims, share, *(counts or (None,))))
         else:
             neutral = jnp.asarray(_NEUTRAL[how], values.dtype)
             y = getattr(jnp.where(mask[..., None], values, neutral), how)(axis=dims)

@@ -102,7 +102,28 @@ def numbers_of(x: Node, where: str) -> np.ndarray | None:
     missing = [d for d in range(len(x.grid)) if d not in order]
     numbers = numbers.reshape((*numbers.shape, *(1 for _ in missing)))
     numbers = np.transpose(numbers, inverse([*order, *missing]))
-    return np.broadcast_to(numbers, x.grid)[..., None] if math.prod(x.grid) else None
+    if not math.prod(x.grid):
+        return None
+    numbers = np.broadcast_to(numbers, x.grid)
+    warn_of_maps(numbers.reshape(len(numbers), -1), where)
+    return numbers[..., None]
+
+
+def warn_of_maps(numbers: np.ndarray, where: str) -> None:
+    """Warns where numbers `[n, positions]` that positions are multiplied by may be coordinates.
+
+    A region is 0 and another number, and weights of a mean sum to 1; both are scaled rightly.
+    """
+    rows = np.unique(numbers, axis=0)
+    if all(len(np.unique(row[row > 0])) < 2 or np.isclose(row.sum(), 1, 1e-3) for row in rows):
+        return
+    warnings.warn(
+        "layer_mask: a sum over positions of what was multiplied by a known map, at "
+        f"{where}. It is taken for a mean weighted by the map, and scaled by the part of the map "
+        "that is visible. If the map holds coordinates (a centre of mass, a soft argmax), that is "
+        "wrong: write (x * coordinates).sum(...) with coordinates about 0, some of them negative.",
+        stacklevel=2,
+    )
 
 
 def as_traced(numbers: np.ndarray, x: Node) -> np.ndarray:

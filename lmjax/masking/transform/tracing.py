@@ -5,7 +5,7 @@ matrices that resize), whose values rules need to know.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -153,6 +153,9 @@ class Trace:
             return nodes[variable]
 
         for equation in _used(jaxpr):
+            if _is_empty(equation):
+                nodes.update((v, self.plain(v.aval, (), _zeros(v.aval))) for v in equation.outvars)
+                continue
             operands = [read(v) for v in equation.invars]
             operation = Operation(self, equation, jaxpr, caller)
             results = self._apply(operation, operands)
@@ -196,9 +199,18 @@ def _used(jaxpr: jex.Jaxpr) -> list[jex.JaxprEqn]:
     read, used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}, []
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not read.isdisjoint(equation.outvars):
-            read.update(v for v in equation.invars if not isinstance(v, jex.Literal))
+            if not _is_empty(equation):  # as the edges of a pad by 0
+                read.update(v for v in equation.invars if not isinstance(v, jex.Literal))
             used.append(equation)
     return used[::-1]
+
+
+def _zeros(aval: Any) -> Callable[[], jax.Array]:
+    return lambda: jnp.zeros(aval.shape, aval.dtype)
+
+
+def _is_empty(equation: jex.JaxprEqn) -> bool:
+    return not equation.effects and all(0 in getattr(v.aval, "shape", ()) for v in equation.outvars)
 
 
 def _clean(array: jax.Array, mask: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from lmjax.evaluation import jobs, programs
 from lmjax.evaluation.plan import Cut, shared_plan
 from lmjax.masking.sparse import sharing
 from lmjax.masking.windows import POINT, Window
+from lmjax.removals import Calibrated
 from tests.evaluation.test_engines import IMAGE, random_masks, random_predictor
 
 
@@ -47,6 +48,19 @@ def test_same_logits_wherever_the_network_is_cut(kind, masking, seam, on_visible
     expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
     actual = in_two_parts(predictor, masks, seam=seam, on_visible=on_visible)
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+def test_removals_read_the_masks_of_their_variants(engine):
+    """A calibrated removal leaves a variant alone that shows everything."""
+    layers, matrix, bias = lmjax.LayerMasking(), 0.5 * np.eye(5), np.full(5, 3.0)
+    predictor = random_predictor("basic", Calibrated(layers, matrix, bias))
+    masks = random_masks(9)  # one shows everything
+    plain = lmjax.evaluate(random_predictor("basic", layers), IMAGE, masks, engine=engine)
+    found = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
+    whole = masks.all(axis=(1, 2))[:, None]
+    expected = np.where(whole, plain, 0.5 * plain + 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 SOLID = [

@@ -1,5 +1,7 @@
 """What networks are made of, each in a small network: identities, gradients, the full recipe."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -285,6 +287,9 @@ LAYERS = {
     "reflected padding": lambda p, y: conv(
         jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"), p["k2"], 1, "VALID"
     ),
+    "padding by the edge": lambda p, y: conv(
+        jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge"), p["k2"], 1, "VALID"
+    ),
     "rolled": lambda p, y: conv(jnp.roll(y, (2, 3), (1, 2)), p["k2"]),
     "flipped": lambda p, y: conv(y[:, ::-1, ::-1], p["k2"]),
     "every other position, by indices": lambda p, y: conv(
@@ -479,7 +484,61 @@ def test_means_over_a_region_count_what_is_visible_in_it(numbers, pool):
         mean = (y * seen[..., None]).sum((0, 1)) / seen.sum() if seen.sum() else np.zeros(C)
         return mean @ p["d"]
 
-    check_network(lambda p, x: pool(stem(p, x)) / numbers.sum() @ p["d"], network)
+    with contextlib.ExitStack() as context:
+        if numbers is GAUSSIAN:
+            context.enter_context(pytest.warns(UserWarning, match="If the map holds coordinates"))
+        check_network(lambda p, x: pool(stem(p, x)) / numbers.sum() @ p["d"], network)
+
+
+def test_weights_of_a_mean_are_no_coordinates():
+    weights = GAUSSIAN / GAUSSIAN.sum()  # warnings are errors
+
+    def network(p, x, mask):
+        y, mask = reference_stem(p, x, mask)
+        seen = weights * mask
+        mean = (y * seen[..., None]).sum((0, 1)) / seen.sum() if seen.sum() else np.zeros(C)
+        return mean @ p["d"]
+
+    check_network(
+        lambda p, x: (stem(p, x) * weights[None, :, :, None]).sum((1, 2)) @ p["d"], network
+    )
+
+
+@pytest.mark.parametrize("as_matrix", [False, True])
+def test_coordinates_are_a_warning(as_matrix):
+    x = jnp.linspace(0, 1, W)
+
+    def centre(p, images):
+        y = jnp.abs(images).sum(3, keepdims=True)
+        if as_matrix:
+            return jnp.einsum("nhwc,hw->nc", y, jnp.broadcast_to(x, (H, W))) / y.sum((1, 2))
+        return (y * x[None, None, :, None]).sum((1, 2)) / y.sum((1, 2))
+
+    with pytest.warns(UserWarning, match="a centre of mass, a soft argmax"):
+        layer_mask(centre)(P, IMAGES, MASKS)
+
+
+def test_coordinates_about_zero_give_the_centre_of_what_is_visible():
+    x = jnp.linspace(-1, 1, W)
+
+    def centre(p, images):
+        y = jnp.abs(images).sum(3, keepdims=True)
+        return (y * x[None, None, :, None]).sum((1, 2)) / y.sum((1, 2))
+
+    some = MASKS[MASKS.any(axis=(1, 2))]
+    images = jnp.asarray(np.where(some[..., None], IMAGES[: len(some)], 0))
+    expected = centre(P, images)
+    np.testing.assert_allclose(layer_mask(centre)(P, images, some), expected, atol=1e-12)
+
+
+def test_counts_of_positions_are_whole_numbers():
+    def count(p, x):
+        return (x > 0.5).sum((1, 2)), (x > 0.5).sum(1).sum(1)
+
+    for found, expected in zip(
+        layer_mask(count)(P, IMAGES, jnp.ones_like(MASKS)), count(P, IMAGES), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_region_that_is_no_product_any_more_is_a_warning():
