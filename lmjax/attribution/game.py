@@ -155,7 +155,7 @@ class Game:
         Raises:
           ValueError: as `ask`.
         """
-        logits = yield self._request(masks, expected)
+        logits = yield self._request(WholeFirst(masks, first=False), expected)
         return self._values(logits, prediction)
 
     def _request(self, masks: MaskFamily, expected: int | None) -> Request:

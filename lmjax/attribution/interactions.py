@@ -23,10 +23,10 @@ from lmjax.attribution.interaction_estimates import (
     from_uniform,
 )
 from lmjax.attribution.interaction_indices import INDICES, Sums, index_sums
-from lmjax.attribution.kernelshap import kernelshap
+from lmjax.attribution.kernelshap import evaluated_keep, kernelshap
 from lmjax.attribution.lime import lime
 from lmjax.attribution.record import Record, recorded
-from lmjax.attribution.sampling import Samples, check_drawn, samples_of
+from lmjax.attribution.sampling import Samples, check_drawn, check_same_game, samples_of
 from lmjax.attribution.saved import Saved
 from lmjax.evaluation.evaluator import Evaluator
 from lmjax.evaluation.many_images import asking_of, over_images
@@ -247,11 +247,14 @@ def interactions(
     _check_number(source, game.num_segments, num_samples, evaluations, previous)
     if evaluations is not None:
         num_samples = evaluations - source.beside
-    elif num_samples is None:
-        assert previous is not None  # without it, there is a number of samples
-        num_samples = source.number(game.num_segments, samples_of(previous))
     if target is None and previous is not None and not callable(objective):
         target = previous.target
+    if num_samples is None:
+        assert previous is not None  # without it, there is a number of samples
+        game = dataclasses.replace(game, target=target)
+        old = Coalitions(game.labels, _drawn(previous, key, game.num_segments))
+        yield from check_same_game(previous, old, game)
+        return _estimated(previous, index, key, game)
     rest = {"target": target, "objective": objective, "previous": previous}
     options = {"key": key, "num_samples": num_samples, **rest}
     sampled = yield from source.sampled(predictor, image, game.labels, **options)
@@ -387,17 +390,24 @@ def _exact(game: Game, index: str) -> Asking[Interactions]:
     return _result(index, found, values[0], rest)
 
 
+def _drawn(previous: Attribution | Interactions, key: jax.Array, num_segments: int) -> np.ndarray:
+    """Returns the coalitions `[N, S]` whose payoffs the samples of an attribution hold."""
+    draws, count = draws_of(previous), samples_of(previous).count
+    if draws is None:
+        return evaluated_keep(shapley_keep(num_segments, count, key=key, smallest=2))
+    return draws.draw(num_segments, 0, count - draws.whole, key)
+
+
 def _estimated(
     previous: Attribution | Interactions, index: str, key: jax.Array, game: Game
 ) -> Interactions:
     """Estimates an index from the samples of an attribution."""
     samples = samples_of(previous)
-    draws, count = draws_of(previous), samples.count
-    if draws is None:
-        keep = shapley_keep(game.num_segments, count, key=key, smallest=2)
+    if draws_of(previous) is None:
+        keep = shapley_keep(game.num_segments, samples.count, key=key, smallest=2)
         found = from_pairs(INDICES[index], keep, samples.values, samples.whole)
     else:
-        keep = draws.draw(game.num_segments, 0, count - draws.whole, key)
+        keep = _drawn(previous, key, game.num_segments)
         found = from_uniform(INDICES[index], keep, samples.values)
     kept = ("segments", "num_variants", "samples", *Prediction._fields)
     rest = {name: getattr(previous, name) for name in kept}

@@ -119,11 +119,7 @@ def kernelshap(
         return shapley_keep(num_segments, last - first, key=key, smallest=2, first=first)
 
     def draw(first: int, last: int) -> Coalitions:
-        keep = drawn(first, last)
-        if first == 0:
-            keep = np.concatenate([np.eye(num_segments, dtype=bool), keep])
-        empty = np.zeros((1 if first == 0 else 0, num_segments), bool)
-        return Coalitions(game.labels, np.concatenate([empty, complement_pairs(keep)]))
+        return Coalitions(game.labels, evaluated_keep(drawn(first, last), first))
 
     def estimate(samples: Samples) -> Estimate:
         return estimate_from_pairs(drawn(0, samples.count), samples.values, samples.whole)
@@ -136,6 +132,18 @@ def kernelshap(
         until=until,
         previous=previous,
     )
+
+
+def evaluated_keep(drawn: np.ndarray, first: int = 0) -> np.ndarray:
+    """Returns the coalitions that are evaluated: drawn ones `[N, S]` and their complements.
+
+    Before the first of them (`first` = 0) are the empty one and all that show or hide one segment.
+    """
+    if first > 0:
+        return complement_pairs(drawn)
+    count = drawn.shape[1]
+    pairs = complement_pairs(np.concatenate([np.eye(count, dtype=bool), drawn]))
+    return np.concatenate([np.zeros((1, count), bool), pairs])
 
 
 def estimate_from_pairs(drawn: np.ndarray, values: np.ndarray, whole: np.ndarray) -> Estimate:

@@ -75,8 +75,8 @@ class Evaluator:
 
         Compiles once for each image shape and batch size, for any number of variants.
         Memory depends on the batch size, not on the number of variants: the masks of a family exist
-        only on the device, a batch at a time. Variants that share rows are taken in groups, 128 of
-        images of 224 x 224 and fewer of larger ones, whatever the batch size.
+        only on the device, a batch at a time. Variants that share rows are taken in groups of a
+        number of pixels, 128 variants of 224 x 224, which the batch size does not change.
 
         Args:
           image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything,

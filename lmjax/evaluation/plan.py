@@ -31,9 +31,9 @@ _VISIBLE_VARIANT = 0.1
 # Looking for the owner of a position whose row is shared, on the host, costs as much as this number
 # of multiplications.
 _SHARED_POSITION = 7500
-# Variants that share rows: on each device at least, for it to be considered; in a group at most,
-# for memory's sake, and so many that they have this number of pixels; and there is room for a
-# multiple of the last number.
+# Variants that share rows: on each device at least, for it to be considered, and in a group half of
+# that; in a group at most, for memory's sake, and so many that they have this number of pixels (of
+# images larger than 448 x 448 too few); and there is room for a multiple of the last number.
 _LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
 _PIXELS_OF_A_GROUP = 128 * 224 * 224
 # Multiplications that could be done in the time by which a convolution, and all that is made for
@@ -157,7 +157,7 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     visible = _fastest(times).mean() + _compiling(job, layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
-    enough = min(count / job.mesh.size, _most_sharing(job)) >= _LEAST_SHARING
+    enough = count >= _LEAST_SHARING * job.mesh.size and _most_sharing(job) >= _LEAST_SHARING // 2
     if enough and _worth_a_look(job, layout, _COMPILING_SHARED):
         cut = _best_cut(job, counts)
     if cut is not None:
@@ -227,7 +227,7 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, stop=deepest, sharing=True)
     groups = _groups(job)
-    variants = _room_for(groups)
+    variants = _room_for(job, groups)
     counted = [groups[i] for i in {len(groups) // 2, len(groups) - 1}]
     rows = programs.count_shared_rows(job, layout, counted, variants)
     capacities = _on_ladder(rows, layout, variants)
@@ -262,15 +262,16 @@ def _most_sharing(job: Job) -> int:
     return max(min(_MOST_SHARING, _PIXELS_OF_A_GROUP // math.prod(job.spatial_shape)), 1)
 
 
-def _room_for(groups: Sequence[np.ndarray]) -> int:
+def _room_for(job: Job, groups: Sequence[np.ndarray]) -> int:
     """Returns how many variants there is room for in each group."""
-    return -(-_most(groups) // _STEP_OF_SHARING) * _STEP_OF_SHARING
+    room = -(-_most(groups) // _STEP_OF_SHARING) * _STEP_OF_SHARING
+    return min(room, _most_sharing(job))
 
 
 def shared_plan(job: Job, cut: Cut) -> Plan:
     """Returns the plan for all variants, sharing rows up to a seam."""
     of_groups, nothing = _groups(job), np.zeros(0, int)
-    variants = _room_for(of_groups)
+    variants = _room_for(job, of_groups)
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
         batches = -(-variants // job.batch_size)

@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -129,13 +129,18 @@ def _explain_all(image: Any, config: ExplanationConfig, output) -> Explanation |
         image, config = _choose(image, image, config)
         file = image if isinstance(image, str | os.PathLike) else None
         files = () if output is None else check_output(output, file, page=config.html)
-        return _explain_image(image, config, _load(config), files)
+        held_out = removals_by_image(config.removal or ())
+        return _explain_image(image, config, _load(config), files, held_out)
     images, config = _choose(list(image), _leading(image), config)
     outputs: list[Files] = [()] * len(images)
     if output is not None:
         outputs = check_outputs(output, images, page=config.html)
-    classifier = _load(config)
-    return explain_each(images, lambda i: _explain_image(images[i], config, classifier, outputs[i]))
+    classifier, held_out = _load(config), removals_by_image(config.removal or ())
+
+    def explain_one(i: int) -> Explanation:
+        return _explain_image(images[i], config, classifier, outputs[i], held_out)
+
+    return explain_each(images, explain_one)
 
 
 def _choose(images: Any, leading: Any, config: ExplanationConfig) -> tuple[Any, ExplanationConfig]:
@@ -162,11 +167,15 @@ def _leading(images: Sequence[Any]) -> Any:
 
 
 def _explain_image(
-    image: Any, config: ExplanationConfig, classifier: Classifier, files: Files
+    image: Any,
+    config: ExplanationConfig,
+    classifier: Classifier,
+    files: Files,
+    held_out: Mapping[str, str],
 ) -> Explanation:
-    """Explains one image, and writes the files."""
+    """Explains one image, and writes the files; raises ValueError for one that is held out."""
     explained = load_image(image, classifier)
-    if made := removals_by_image(config.removal or ()).get(explained.hash):
+    if made := held_out.get(explained.hash):
         raise ValueError(
             f"the file of removal {made} was made from image {explained.name} itself, among "
             "others; explain other images, or make another file with `lmjax data`"

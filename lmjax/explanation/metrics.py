@@ -1,5 +1,7 @@
 """Metrics of an explanation's attributions: deletion and insertion curves, and localisation."""
 
+import math
+
 import numpy as np
 
 from lmjax import metrics
@@ -59,10 +61,12 @@ def localisation(
       object_mask: `[H, W]` bool.
     """
     heatmap = attribution.heatmap
+    scores = rank_regions(heatmap, segments).scores
     return {
         "relevance_rank_accuracy": metrics.relevance_rank_accuracy(heatmap, object_mask),
         "pointing_game": metrics.pointing_game(heatmap, object_mask, tolerance=0),
-        "alignment": metrics.alignment(
-            rank_regions(heatmap, segments).scores, segments, object_mask
-        ),
+        # Of a single segment there is no alignment.
+        "alignment": math.nan
+        if len(scores) < 2
+        else metrics.alignment(scores, segments, object_mask),
     }

@@ -332,7 +332,8 @@ def average_pool(
     total = _window_sum(x.astype(wide), made)
     known = jnp.ones((1, *x.shape[1:3]), bool) if mask is None else mask
     count = jnp.maximum(_window_sum(known[..., None].astype(wide), made), 1)
-    mean = (total / count).astype(x.dtype)
+    mean = total / count
+    mean = mean.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else mean
     return Masked(mean, None if mask is None else _pool_mask(mask, made))
 
 

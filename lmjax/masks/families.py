@@ -6,6 +6,7 @@ pure function from both to masks. `Coalitions` is one; a new family defines the 
 """
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -363,31 +364,39 @@ def random_grids(
 
 
 class WholeFirst(MaskFamily):
-    """The whole image followed by the N variants of another family."""
+    """The whole image followed by the N variants of another family.
 
-    def __init__(self, family: MaskFamily):
+    Args:
+      family: of the variants.
+      first: whether the whole image is there; without it masks are made by the same function.
+    """
+
+    def __init__(self, family: MaskFamily, *, first: bool = True):
         self.spatial_shape, self.shared, self.soft = (
             family.spatial_shape,
             family.shared,
             family.soft,
         )
-        variants = np.maximum(np.arange(-1, len(family)), 0)
-        rows = jax.tree.map(operator.itemgetter(variants), family.rows)
-        self.rows = rows, np.arange(-1, len(family)) < 0
+        numbers = np.arange(-int(first), len(family))
+        rows = jax.tree.map(operator.itemgetter(np.maximum(numbers, 0)), family.rows)
+        self.rows = rows, numbers < 0
         self.make = _WholeFirstMaker(family.make)
 
 
-class Subset(MaskFamily):
-    """Some variants of another family, by their numbers, ints `[n]`."""
+class SomeFirst(MaskFamily):
+    """Some variants of a family, by their numbers `[n]`, followed by all of another one like it."""
 
-    def __init__(self, family: MaskFamily, numbers: np.ndarray):
+    def __init__(self, some: MaskFamily, numbers: np.ndarray, family: MaskFamily | None = None):
         self.spatial_shape, self.shared, self.soft, self.make = (
-            family.spatial_shape,
-            family.shared,
-            family.soft,
-            family.make,
+            some.spatial_shape,
+            some.shared,
+            some.soft,
+            some.make,
         )
-        self.rows = jax.tree.map(operator.itemgetter(numbers), family.rows)
+        self.rows = jax.tree.map(operator.itemgetter(numbers), some.rows)
+        if family is not None:
+            joined = functools.partial(jax.tree.map, lambda *x: np.concatenate(x))
+            self.rows = joined(self.rows, family.rows)
 
 
 def weighted_sum(family: MaskFamily, weights: ArrayLike) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Localisation: whether heatmaps highlight the object that a mask marks."""
 
-import math
-
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -27,11 +25,11 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
       object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
 
     Returns:
-      A number in [-1, 1]; 0 for scores that are all 0, NaN for a single segment.
+      A number in [-1, 1]; 0 for scores that are all 0.
 
     Raises:
-      ValueError: shapes that differ, an object without pixels or without background, scores with
-        NaN.
+      ValueError: shapes that differ, a single segment, an object without pixels or without
+        background, scores with NaN.
 
     References:
       Balasubramanian & Feizi 2022 (arXiv 2211.14646), the LIME experiments, and their code, whose
@@ -47,8 +45,8 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
     if regions.scores.shape != np.shape(scores):
         raise ValueError(f"scores must be [{len(regions.scores)}], got shape {np.shape(scores)}")
     overlap = np.bincount(segments.ravel(), (object_mask - object_mask.mean()).ravel())
-    if len(regions.scores) == 1:
-        return math.nan
+    if len(regions.scores) < 2:
+        raise ValueError("segments must be two or more, since overlaps are compared; got one")
     if not regions.scores.any():
         return 0.0
     return cosine_similarity(regions.scores, overlap)

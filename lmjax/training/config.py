@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Literal
 
+from lmjax import removals
 from lmjax._utils.checks import check_choice, check_number, check_whole, set_plain_numbers
-from lmjax.training.augmentation import fills, parse
+from lmjax.training.augmentation import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,4 +108,6 @@ class TrainingConfig:
         return 0.1 * self.batch_size / 256 if self.optimizer == "sgd" else 1e-3
 
 
-TrainingConfig.__doc__ = (TrainingConfig.__doc__ or "").replace("{FILLS}", ", ".join(fills()))
+TrainingConfig.__doc__ = (TrainingConfig.__doc__ or "").replace(
+    "{FILLS}", ", ".join(name for name in removals.names() if name != "segment_mean")
+)

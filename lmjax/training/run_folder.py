@@ -91,7 +91,10 @@ class RunFolder:
             self._held.enter_context(alone(self.output))
             if self.checkpoints() or any(self.output.glob("*.safetensors")):
                 found = plain(read_manifest(self.output, _KIND))
-                check_identity(self.output, found, plain(identity), holds="another run")
+                wanted = plain(identity)
+                if "files" not in found:  # a run from before these were recorded
+                    wanted.pop("files", None)
+                check_identity(self.output, found, wanted, holds="another run")
             write_json(self.output / MANIFEST, plain(identity))
             for folder in (self._checkpoints, self._metrics):
                 folder.mkdir(exist_ok=True)

@@ -492,6 +492,15 @@ def test_going_on_is_one_long_run(method):
     assert found.num_variants == whole.num_variants
 
 
+def test_more_samples_than_there_are_coalitions_serve():
+    """Banzhaf values would evaluate all coalitions, and LIME went on from its draws."""
+    few = game(smooth_table(6))
+    drawn = explain(few, 6, method=banzhaf, num_samples=40)
+    many = explain(few, 6, method=lime, num_samples=200, previous=drawn)
+    found = explain(few, 6, index="Banzhaf", previous=many)
+    assert found.num_variants == many.num_variants
+
+
 @pytest.mark.parametrize("evaluations", [140, 141, 2**8 - 1])
 @pytest.mark.parametrize("index", INDICES)
 def test_evaluations_are_what_may_be_evaluated(index, evaluations):

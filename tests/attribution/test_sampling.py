@@ -156,7 +156,7 @@ def test_going_on_evaluates_what_is_new_and_five_variants_again():
     first = mean(method, 10, game, until=lambda *estimate: True)
     second = mean(method, 300, game, previous=first)
     third = mean(method, 300, game, previous=second)
-    assert game.evaluated == [11, 5, 290, 5]
+    assert game.evaluated == [11, 295, 5]
     at_once = mean(method, 300)
     for found in (second, third):
         np.testing.assert_array_equal(found.scores, at_once.scores)
@@ -253,6 +253,32 @@ def test_one_target_goes_on_too(name):
     assert at_once.scores.shape in {(S,), (2, S)}
     found = explain(name, many, target=None, previous=explain(name, few, target=None))
     np.testing.assert_allclose(found.scores, at_once.scores, atol=2e-6)
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_portions_may_show_nothing(segments):
+    """The only new variant of some keys is the empty coalition."""
+    options = {"target": 0, "objective": "logit"}
+    arguments = game(smooth_table(segments)), picture(segments), strip(segments)
+    for seed in range(6):
+        options["key"] = jax.random.key(seed)
+        few = lime(*arguments, num_samples=20, **options)
+        found, at_once = (
+            lime(*arguments, num_samples=21, previous=x, **options) for x in (few, None)
+        )
+        np.testing.assert_allclose(found.scores, at_once.scores, atol=1e-5)
+
+
+def test_half_precision_goes_on():
+    """Other batches give outputs that differ in the third digit."""
+
+    def network(image, masks):
+        logits = NETWORK(image, masks)
+        jitter = 1 + 0.004 * jnp.sin(jnp.arange(len(masks)) * len(masks))
+        return logits * jitter[:, None]
+
+    few = explain("lime", 100, network)
+    assert explain("lime", 130, network, previous=few).num_variants == 130
 
 
 @pytest.mark.parametrize("name", METHODS)

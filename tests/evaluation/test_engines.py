@@ -170,9 +170,19 @@ def test_groups_of_large_images_are_smaller(monkeypatch):
     assert planner._most_sharing(job_of(5)) == 128
     monkeypatch.setattr(planner, "_PIXELS_OF_A_GROUP", 20 * SIZE[0] * SIZE[1])
     assert planner._most_sharing(job_of(5)) == 20
-    assert max(map(len, planner._groups(job_of(64)))) == 16
-    assert not planner.make_plan(job_of(200), "auto", engines=("dense", "visible", "shared")).groups
-    assert planner.make_plan(job_of(200), "shared", engines=("dense", "visible", "shared")).groups
+    groups = planner._groups(job_of(64))
+    assert max(map(len, groups)) == 16
+    assert planner._room_for(job_of(64), groups) == 20
+
+
+def test_auto_takes_no_groups_where_few_variants_fit(monkeypatch):
+    engines = ("dense", "visible", "shared")
+    for constant in ("_COMPILING_VISIBLE", "_COMPILING_SHARED", "_SHARED_POSITION"):
+        monkeypatch.setattr(planner, constant, 0)
+    assert planner.make_plan(job_of(200), "auto", engines=engines).groups
+    monkeypatch.setattr(planner, "_PIXELS_OF_A_GROUP", 31 * SIZE[0] * SIZE[1])
+    assert not planner.make_plan(job_of(200), "auto", engines=engines).groups
+    assert planner.make_plan(job_of(200), "shared", engines=engines).groups
 
 
 @pytest.mark.parametrize("engine", ["visible", "shared"])
@@ -203,7 +213,7 @@ def test_groups_that_share_rows_are_of_one_size(count, sizes, room):
     groups = planner._groups(job_of(count))
     assert [len(group) for group in groups] == sizes
     np.testing.assert_array_equal(np.concatenate(groups), np.arange(count))
-    assert planner._room_for(groups) == room
+    assert planner._room_for(job_of(count), groups) == room
 
 
 @pytest.mark.parametrize("ahead", [1, 3])

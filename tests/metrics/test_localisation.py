@@ -34,7 +34,8 @@ def test_alignment_is_the_published_formula():
     assert alignment(held, SEGMENTS, OBJECT) == pytest.approx(1)
     assert alignment(-2 * held, SEGMENTS, OBJECT) == pytest.approx(-1)
     assert alignment(np.zeros(S), SEGMENTS, OBJECT) == 0
-    assert np.isnan(alignment([0.5], np.zeros((H, W), int), OBJECT))
+    with pytest.raises(ValueError, match="segments must be two or more"):
+        alignment([0.5], np.zeros((H, W), int), OBJECT)
 
 
 # -- intersection over union

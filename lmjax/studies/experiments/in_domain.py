@@ -263,15 +263,19 @@ def _means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _means_over_shared_images(found: Found) -> Found:
-    """Returns means over the images on which all methods of a judge have a score, by name."""
+    """Returns means over the images on which all methods of a judge have a score, by name.
+
+    Methods without a score on any image are left aside.
+    """
     known: dict[tuple, np.ndarray] = {}
     for key, values in found:
         for name, each in values.items():
-            judge = (key["network"], key["removal"], name)
-            known[judge] = known.get(judge, True) & np.isfinite(each)
+            judge, finite = (key["network"], key["removal"], name), np.isfinite(each)
+            if finite.any():
+                known[judge] = known.get(judge, True) & finite
 
     def shared(key: dict[str, Any], name: str, values: np.ndarray) -> np.ndarray:
-        return np.where(known[key["network"], key["removal"], name], values, np.nan)
+        return np.where(known.get((key["network"], key["removal"], name), False), values, np.nan)
 
     return [
         (key, _means({name: shared(key, name, each) for name, each in values.items()}))
