@@ -249,9 +249,9 @@ def interactions(
         num_samples = evaluations - source.beside
     if target is None and previous is not None and not callable(objective):
         target = previous.target
+        game = dataclasses.replace(game, target=target)
     if num_samples is None:
         assert previous is not None  # without it, there is a number of samples
-        game = dataclasses.replace(game, target=target)
         old = Coalitions(game.labels, _drawn(previous, key, game.num_segments))
         yield from check_same_game(previous, old, game)
         return _estimated(previous, index, key, game)

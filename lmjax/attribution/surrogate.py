@@ -208,7 +208,8 @@ def _ridge(x, outputs, weight, alpha, count):
     rounding = _ROUNDING * jnp.abs(outputs).max(axis=0)
     known = (count > unknowns) & (total > weight.sum() * rounding**2)
     r2 = jnp.where(known, 1 - left / total, jnp.nan)
-    free = jnp.where(count > unknowns, count - unknowns, jnp.nan)  # those of the regression
+    free = (count - unknowns).astype(jnp.float32)  # of the regression, not of all segments
+    free = jnp.where(free > 0, free, jnp.nan)
     return scores.T, intercept, r2, jnp.sqrt(variance * count / free).T
 
 
