@@ -250,8 +250,8 @@ def paired_differences(
     Args:
       found: keys of groups, and by name statistics `[1 + draws]`, or with `mean` values of images.
       along: the column.
-      mean: from differences of images `[N]` to statistics `[1 + draws]`, as
-        `nan_means`: where values may be NaN, so that both sides are of the same images.
+      mean: from differences of images `[N]` to statistics `[1 + draws]`, such as `nan_means` where
+        values may be NaN: both sides are then of the same images.
 
     Returns:
       Rows of differences, in which `against` is the first group's value of the column.

@@ -285,12 +285,11 @@ def _means_over_shared_images(found: Found) -> Found:
 
 def _ranked(rows: Rows, means: Sequence[float]) -> Rows:
     """Adds each method's rank by IDSDS among those of its judge, on images that all share."""
-    by_judge: dict[tuple, list[int]] = {}
-    for i, row in enumerate(rows):
-        by_judge.setdefault((row["network"], row["removal"]), []).append(i)
-    for rivals in by_judge.values():
-        for i, rank in zip(rivals, ranks([means[i] for i in rivals]), strict=True):
-            rows[i]["rank"] = rank
+    for row, mean in zip(rows, means, strict=True):
+        row["rank"] = mean
+    for rivals in group_rows(rows, "network", "removal").values():
+        for row, rank in zip(rivals, ranks([row["rank"] for row in rivals]), strict=True):
+            row["rank"] = rank
     return rows
 
 
