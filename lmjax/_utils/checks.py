@@ -96,6 +96,8 @@ def check_number(
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Returns the value; raises ValueError unless it is one of `allowed`."""
     allowed = tuple(allowed)
+    if isinstance(value, np.str_):
+        value = str(value)
     if not any(value is each or value == each for each in allowed if type(value) is type(each)):
         raise ValueError(
             f"{name} must be one of {', '.join(map(str, allowed))}; got {brief(value)}"
@@ -210,6 +212,9 @@ def set_plain_numbers(settings: Any) -> None:
 
     Args:
       settings: the dataclass. A field whose annotation names int and not float is of whole numbers.
+
+    Raises:
+      ValueError: a field annotated as bool that is neither True nor False.
     """
     try:
         hints = typing.get_type_hints(type(settings))
@@ -219,6 +224,8 @@ def set_plain_numbers(settings: Any) -> None:
         if field.init:
             named = _types_of(hints.get(field.name))
             value = _plain(getattr(settings, field.name), int in named and float not in named)
+            if named == {bool}:
+                value = check_flag(field.name, value)
             object.__setattr__(settings, field.name, value)
 
 

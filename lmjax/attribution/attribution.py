@@ -25,9 +25,10 @@ class Attribution(Saved):
       target: the class explained, or the T classes; where the objective is a function, None, or for
         M values their numbers.
       probability: scalar or `[T]`, of the target on the whole image; NaN where the objective is a
-        function, as in what follows.
-      predicted_class: the class with the highest logit on the whole image; None.
-      predicted_probability: of the predicted class; NaN.
+        function.
+      predicted_class: the class with the highest logit on the whole image; None where the objective
+        is a function.
+      predicted_probability: of the predicted class; NaN where there is none.
       num_variants: number of variants that were evaluated.
       segments: int32 `[H, W]`, the segments' labels; None where pixels are scored.
       standard_error: of the scores, in their shape, from methods that sample; else None.

@@ -65,8 +65,8 @@ def banzhaf(
         no more evaluations than one.
       num_samples: coalitions, 32 or more, including those of `previous`. None takes 1000, LIME's
         number.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_samples`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_samples` to compare methods at equal cost.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 32 coalitions on. None takes all.
       previous: attribution of the same call with fewer coalitions, to continue; also one by `lime`
@@ -90,6 +90,8 @@ def banzhaf(
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     least = min(_FEWEST_SAMPLES, 2**num_segments)
+    if num_samples is None and evaluations == 2**num_segments:  # one of which is the whole image
+        num_samples, evaluations = evaluations, None
     num_samples = _COST.number("num_samples", num_samples, evaluations, default=1000, least=least)
     if num_samples >= 2**num_segments:
         signs = np.where(all_coalitions(num_segments), 1, -1)

@@ -31,9 +31,9 @@ class Prediction(NamedTuple):
     Attributes:
       target: the class explained, or the T classes; of an objective that is a function, None, or
         for M values their numbers.
-      probability: scalar or `[T]`, of the target; NaN where the objective is a function, as below.
-      predicted_class: the class with the highest logit; None.
-      predicted_probability: of that class; NaN.
+      probability: scalar or `[T]`, of the target; NaN where the objective is a function.
+      predicted_class: the class with the highest logit; None where the objective is a function.
+      predicted_probability: of that class; NaN where there is none.
     """
 
     target: int | tuple[int, ...] | None

@@ -53,8 +53,8 @@ def gradient(
       ((16, 16), 1)
 
     Args:
-      predictor: a differentiable predictor or an `lmjax.Evaluator`, which holds batch size and
-        devices; engine and progress play no part.
+      predictor: a differentiable predictor or an `lmjax.Evaluator` of one, whose batch size
+        counts where several gradients are computed; they run on one device.
       image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
       target: class or classes to explain; None explains the predicted class.
       channels: how the channels of a pixel make its score: "max_abs", the largest of their absolute

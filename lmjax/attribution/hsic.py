@@ -26,7 +26,7 @@ from lmjax.evaluation.objectives import Objective
 from lmjax.evaluation.requests import Asking
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
-from lmjax.masks.samplers import numbered_bits
+from lmjax.masks.samplers import half_visible_keep
 from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 100
@@ -80,8 +80,8 @@ def hsic(
       num_samples: variants evaluated besides the whole image, 2 or more, including those of
         `previous`. Half of every 50 show a segment (Latin hypercube sampling; the paper has one
         hypercube of all samples, which could not be continued). None takes 500.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_samples`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_samples` to compare methods at equal cost.
       grid: cells of the even grid along each side, or (h, w).
       kernel_width: of the output's kernel exp(-(y - y')^2 / (2 width^2)), above 0. None takes the
         median output, as the authors' code and Xplique do, which suits probabilities. For logits a
@@ -118,7 +118,7 @@ def hsic(
     check_memory(12 * num_samples * (num_samples + num_segments), num_segments, num_samples)
 
     def keep(first: int, last: int) -> np.ndarray:
-        return _half_visible(num_segments, first, last, key)
+        return half_visible_keep(num_segments, first, last, key=key, block=_HYPERCUBE)
 
     def draw(first: int, last: int) -> Coalitions:
         return Coalitions(game.labels, keep(first, last))
@@ -137,14 +137,6 @@ def hsic(
         until=until,
         previous=previous,
     )
-
-
-def _half_visible(num_segments: int, first: int, last: int, key: jax.Array) -> np.ndarray:
-    """Draws samples `first` to `last - 1` of consecutive Latin hypercubes, bool `[N, S]`."""
-    start, stop = first // _HYPERCUBE * _HYPERCUBE, -(-last // _HYPERCUBE) * _HYPERCUBE
-    bits = numbered_bits(num_segments, start, stop, key=key).reshape(-1, _HYPERCUBE, num_segments)
-    keep = (bits.argsort(axis=1) < _HYPERCUBE // 2).reshape(-1, num_segments)
-    return keep[first - start : last - start]
 
 
 def _median_widths(outputs: np.ndarray) -> np.ndarray:

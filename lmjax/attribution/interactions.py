@@ -198,11 +198,11 @@ def interactions(
         Banzhaf values. All but the last add up to the output for the whole image minus that for
         nothing visible.
       target: class or classes to explain; None explains the predicted class, or that of `previous`.
-      num_samples: coalitions, counted as by the method that draws them, including those of
-        `previous`; two for each coefficient of the regression, or two pairs of KernelSHAP's, are
-        the fewest. None takes all 2^S of up to 12 segments, and for more 4096 or 2 S (S + 1), the
-        larger; with `previous`, no more than it has.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
+      num_samples: coalitions, including those of `previous`, counted as `kernelshap` or `banzhaf`
+        counts them; at least two for each coefficient of the regression, or two pairs of
+        KernelSHAP's. None evaluates all 2^S coalitions of up to 12 segments and
+        max(4096, 2 S (S + 1)) of more; with `previous`, no new ones.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
         `num_samples`.
       previous: attribution by `lime`, `kernelshap` or `banzhaf`, or interactions, of the same call:
         its coalitions are used, and only further ones are evaluated, none without `num_samples` or

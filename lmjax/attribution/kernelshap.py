@@ -74,8 +74,8 @@ def kernelshap(
       num_samples: coalitions besides the empty one and the full one, 2 S + 4 or more, including
         those of `previous`; rounded down to an even number. None takes 2 S + 2048, as the `shap`
         package does.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_samples`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_samples` to compare methods at equal cost.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 32 drawn pairs on. None takes all.
       previous: attribution of the same call with fewer samples, to continue. Not needed, and
@@ -103,7 +103,8 @@ def kernelshap(
     """
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
-    if previous is not None and (draws := draws_of(previous)) is not None:
+    exact = getattr(previous, "samples", False) is None  # of all coalitions: of no use here
+    if previous is not None and not exact and (draws := draws_of(previous)) is not None:
         return from_drawn_coalitions(game, previous, draws, key)
     fewest = min(2 * num_segments + 4, 2**num_segments - 2)
     note = f"for {num_segments} segments"

@@ -70,16 +70,16 @@ def lime(
         no more evaluations than one.
       num_samples: variants evaluated, including the whole image and those of `previous`; 2 or more.
         None takes 1000, as the `lime` package does.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_samples`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_samples` to compare methods at equal cost.
       keep_probability: probability that a segment stays visible in a variant.
       surrogate: the regression: distance, kernel width, penalty, and selection of segments. The
         default is that of the `lime` package for images.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 10 samples a segment on. None takes all.
-      previous: attribution of the same call with fewer samples, to continue. The regression is
-        fitted again, and may be another one. Also one by `banzhaf`, where `keep_probability` is
-        0.5: its coalitions are drawn alike.
+      previous: attribution of the same call with fewer samples, whose variants are used again; the
+        regression, which may have other options, is fitted anew. With `keep_probability=0.5`, one
+        by `banzhaf` serves as well, since it draws the same coalitions.
       objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
         "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 

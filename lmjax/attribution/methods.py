@@ -177,7 +177,7 @@ def attribute(
       key: for methods that draw at random.
       num_samples: about how many variants to evaluate; None leaves it to the method. Methods
         without a number of samples ignore it.
-      evaluations: the most variants to evaluate, in the place of `num_samples`.
+      evaluations: upper limit on evaluations; give it instead of `num_samples`.
       objective: as in `lmjax.attribution`; None leaves it to the method.
 
     Raises:

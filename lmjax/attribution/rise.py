@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_flag, check_pair
+from lmjax._utils.checks import check_flag, check_number, check_pair
 from lmjax._utils.renamed import renamed
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.budget import Cost
@@ -71,10 +71,10 @@ def rise(
         no more evaluations than one.
       num_samples: variants evaluated besides the whole image, 2 or more, including those of
         `previous`. None takes 4000.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_samples`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_samples` to compare methods at equal cost.
       grid: cells along each side, or (h, w).
-      keep_probability: probability that a cell is visible.
+      keep_probability: probability that a cell is visible, above 0 and below 1.
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks, which any function can take.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`, which
@@ -100,6 +100,7 @@ def rise(
     game = Game(predictor, image, target=target, objective=objective)
     num_samples = _COST.number("num_samples", num_samples, evaluations, default=4000, least=2)
     grid = check_pair("grid", grid, most=game.shape, note="the image's height and width")
+    keep_probability = check_number("keep_probability", keep_probability, above=0, below=1)
     soft = game.predictor.soft_masks if soft is None else check_flag("soft", soft)
 
     def draw(first: int, last: int) -> Grids:

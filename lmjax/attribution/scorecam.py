@@ -68,7 +68,7 @@ def scorecam(
       levels: thresholds of a binary mask, 1 or more: (i + 1/2) / levels for i from 0.
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks.
-      evaluations: the most variants to evaluate, the whole image included: methods compare at
+      evaluations: upper limit on evaluations, the whole image included, to compare methods at
         equal cost. Where channels need more, those that vary most over positions are taken. None
         takes all channels.
       objective: what to explain: "logit" of the target (the softmax over channels asks for the

@@ -133,8 +133,8 @@ def permutation_shapley(
       num_permutations: random orders, 2 or more, including those of `previous`. None takes 25,
         Captum's number (`ShapleyValueSampling`); one costs S - 1 variants, twice that
         if antithetic.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_permutations`: methods compare at equal cost.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_permutations` to compare methods at equal cost.
       antithetic: also follow each order backwards, which cancels interactions of two segments.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked
         from 8 orders on. None takes all orders.

@@ -26,7 +26,7 @@ from lmjax.evaluation.requests import Asking
 from lmjax.masking.checks import check_image
 from lmjax.masks.coalitions import Coalitions, check_memory
 from lmjax.masks.families import MaskFamily, SoftCoalitions
-from lmjax.masks.samplers import quasi_random
+from lmjax.masks.samplers import half_visible_keep, quasi_random
 from lmjax.masks.segments import even_grid
 
 _FIRST_CHECK = 32
@@ -58,11 +58,12 @@ def sobol(
     target scores as high as evidence for it.
 
     As published, segments are visible to degrees uniform in [0, 1], for removals that blend. Where
-    a mask says which positions are known (`lmjax.LayerMasking`), degrees have no meaning: they are
-    rounded, so that every segment is visible with probability 1/2, and the scores are the indices
-    of that other experiment. Half of its variants coincide and are evaluated once.
+    a mask says which positions are known (`lmjax.LayerMasking`), degrees have no meaning: every
+    segment is visible with probability 1/2, and the scores are the indices of that other
+    experiment. A point shows each segment or not, every one in half of 32 points, and one segment
+    after the other is switched; variants that coincide are evaluated once.
 
-    Cost: `num_designs` (S + 1) + 1 evaluations; under masks that are 0 or 1 fewer.
+    Cost: `num_designs` (S + 1) + 1 evaluations; fewer where variants coincide.
 
     Example:
       >>> found = lmjax.attribution.sobol(predictor, image, key=key, segments=segments)
@@ -73,28 +74,27 @@ def sobol(
       predictor: a predictor or an `lmjax.Evaluator`, which holds engine, batch size, devices and
         progress.
       image: `[H, W, C]` floats in [0, 1]; or images `[B, H, W, C]`, for a list of results.
-      key: random key; the same key gives the same scores. It scrambles the Sobol sequence.
+      key: random key; the same key gives the same scores.
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      num_designs: points n of the quasi-random sequence, fully balanced if a power of two;
-        n (S + 1) variants are evaluated, including those of `previous`. None takes 32.
-      evaluations: the most variants to evaluate, the whole image included, in the place of
-        `num_designs`: methods compare at equal cost.
+      num_designs: points n, fully balanced if a power of two; n (S + 1) variants are evaluated,
+        including those of `previous`. None takes 32.
+      evaluations: upper limit on evaluations, the whole image included; give it instead of
+        `num_designs` to compare methods at equal cost.
       grid: cells of the even grid along each side, or (h, w).
       soft: whether masks are soft. None asks the predictor (`soft_masks`); a plain function gets
         binary masks, which any function can take.
       until: (scores, standard errors) -> whether to stop, for example `stable_ranking(5)`; asked at
-        32, 64, 128, ... designs, where the sequence is balanced. As the standard errors are those
-        of random designs, it stops late rather than early. None takes all.
-      previous: attribution of the same call with fewer designs, to continue with further points of
-        the sequence.
+        32, 64, 128, ... designs, where points are balanced. None takes all.
+      previous: attribution of the same call with fewer designs, to continue with further points.
       objective: what to explain: "probability" (softmax; sigmoid of a single logit), "logit" or
         "margin" of the target, or a function of the network's output (`lmjax.objectives`).
 
     Returns:
       `Attribution` with scores `[S]` for one target, `[T, S]` for several, 0 where the output is
-      constant. The standard errors hold for random designs; quasi-random errors are smaller.
+      constant. The standard errors are those of independent points, to first order; balanced
+      points have errors of about that size or smaller.
 
     Raises:
       ValueError: options out of range, more segments than memory allows, `previous` that does not
@@ -113,7 +113,7 @@ def sobol(
     num_segments = game.num_segments
     cost = Cost(num_segments + 1)
     num_designs = cost.number("num_designs", num_designs, evaluations, default=32, least=2)
-    if num_segments > _MOST_SEGMENTS:
+    if soft and num_segments > _MOST_SEGMENTS:
         raise ValueError(
             f"segments must be at most {_MOST_SEGMENTS:,}, as far as Sobol sequences are tabulated;"
             f" got {num_segments:,}"
@@ -125,19 +125,22 @@ def sobol(
     def draw(first: int, last: int) -> MaskFamily:
         if soft:
             return SoftCoalitions(game.labels, designs(num_segments, last, key, first=first))
-        keep = designs(num_segments, last, key) > 0.5
+        keep = switched(num_segments, last, key)
         places, _ = _distinct(keep)
         return Coalitions(game.labels, keep[places[places >= first * (num_segments + 1)]])
 
     def estimate(samples: Samples) -> Estimate:
         values = samples.values
         if not soft:
-            values = values[_distinct(designs(num_segments, samples.count, key) > 0.5)[1]]
+            values = values[_distinct(switched(num_segments, samples.count, key))[1]]
         points, *mixed = values.reshape(samples.count, num_segments + 1, -1).swapaxes(0, 1)
-        return Estimate(*jansen(points, np.stack(mixed)))
+        scores, errors = jansen(points, np.stack(mixed))
+        # A coin that is redrawn is switched half of the time.
+        return Estimate(scores, errors) if soft else Estimate(scores / 2, errors / 2)
 
+    settings = ("soft", soft), *(() if soft else (("switched", True),))
     return run(
-        Sampling(draw, estimate, key, ("sobol", ("soft", soft)), _FIRST_CHECK, growth=2),
+        Sampling(draw, estimate, key, ("sobol", *settings), _FIRST_CHECK, growth=2),
         game,
         num_designs,
         expected=num_variants + 1,
@@ -147,7 +150,9 @@ def sobol(
 
 
 def jansen(first: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimates total-order Sobol indices, and their standard errors for random designs.
+    """Estimates total-order Sobol indices, and their standard errors for independent points.
+
+    The errors are to first order, of the variance in the denominator too.
 
     Args:
       first: `[n]` or `[n, T]`, outputs at n points.
@@ -156,13 +161,26 @@ def jansen(first: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns:
       indices and standard errors, both `[S]` or `[T, S]`.
     """
-    count = len(first)
-    variance = 2 * first.var(axis=0, ddof=1)
-    squares = (mixed - first) ** 2
+    variance = first.var(axis=0, ddof=1)
     scale = np.divide(1, variance, out=np.zeros_like(variance), where=variance > 0)
-    scores = squares.mean(axis=1) * scale
-    errors = squares.std(axis=1, ddof=1) * scale / count**0.5
+    squares = (mixed - first) ** 2 / 2 * scale
+    scores = squares.mean(axis=1)
+    deviations = (first - first.mean(axis=0)) ** 2 * scale
+    errors = (squares - scores[:, None] * deviations).std(axis=1, ddof=1) / len(first) ** 0.5
     return scores.T, errors.T
+
+
+def switched(num_segments: int, last: int, key: jax.Array) -> np.ndarray:
+    """Draws coalitions, each followed by itself with one segment after the other switched.
+
+    Returns:
+      bool `[last (S + 1), S]`: designs 0 to `last - 1`.
+    """
+    points = half_visible_keep(num_segments, 0, last, key=key, block=_FIRST_CHECK)
+    keep = np.repeat(points[:, None], num_segments + 1, axis=1)
+    each = np.arange(num_segments)
+    keep[:, 1 + each, each] ^= True
+    return keep.reshape(-1, num_segments)
 
 
 def designs(num_segments: int, last: int, key: jax.Array, *, first: int = 0) -> np.ndarray:

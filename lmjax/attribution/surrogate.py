@@ -91,14 +91,19 @@ class Surrogate:
         """Returns the kernel's width for S segments."""
         if self.kernel_width is not None:
             return self.kernel_width
-        return 0.25 if self.distance == "cosine" else 0.75 * num_segments**0.5
+        return _default_width(self.distance, num_segments)
+
+
+def _default_width(distance: str, num_segments: int) -> float:
+    """Returns the kernel's width where none is given."""
+    return 0.25 if distance == "cosine" else 0.75 * num_segments**0.5
 
 
 def lime_regression(
     keep: ArrayLike,
     outputs: ArrayLike,
     *,
-    kernel_width: float = 0.25,
+    kernel_width: float | None = None,
     alpha: float = 1.0,
     distance: str = "cosine",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -106,8 +111,8 @@ def lime_regression(
 
     With d the distance of a coalition to the full one, a sample has weight
     sqrt(exp(-d^2 / kernel_width^2)). The cosine distance is 1 - sqrt(share of segments kept) (1 for
-    the empty coalition), the Euclidean one sqrt(number of segments hidden), for which the default
-    width is far too small. The intercept is not penalised.
+    the empty coalition), the Euclidean one sqrt(number of segments hidden). The intercept is not
+    penalised.
 
     Example:
       >>> keep = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool)
@@ -119,7 +124,8 @@ def lime_regression(
     Args:
       keep: `[N, S]` bool, True = visible.
       outputs: `[N, T]`, or `[N]` for one target.
-      kernel_width: the kernel's width.
+      kernel_width: the kernel's width, above 0; None takes 0.25 for the cosine distance and
+        0.75 sqrt(S) for the Euclidean one, as the `lime` package does for images and for tables.
       alpha: strength of the ridge penalty, above 0.
       distance: "cosine" or "euclidean".
 
@@ -132,9 +138,10 @@ def lime_regression(
 
     Raises:
       ValueError: shapes that do not match, coalitions that hold other values than 0 and 1, outputs
-        that are not finite, or options out of range.
+        that are not finite, options out of range, or a width so small that no sample has weight.
     """
-    kernel_width = check_number("kernel_width", kernel_width, above=0)
+    if kernel_width is not None:
+        kernel_width = check_number("kernel_width", kernel_width, above=0)
     alpha = check_number("alpha", alpha, above=0)
     check_choice("distance", distance, DISTANCES)
     shapes = np.shape(keep), np.shape(outputs)
@@ -146,6 +153,12 @@ def lime_regression(
         raise ValueError("keep must hold only 0 (hidden) and 1 (visible)")
     if not is_traced(outputs) and not np.isfinite(check_numbers("outputs", outputs)).all():
         raise ValueError("outputs hold NaN or infinity")
+    if kernel_width is None:
+        kernel_width = _default_width(distance, shapes[0][1])
+    if not is_traced(keep) and not _weights(np.asarray(keep), kernel_width, distance).any():
+        raise ValueError(
+            f"kernel_width must be larger: at {kernel_width:g} the weights of all samples are 0"
+        )
     keep, outputs = jnp.asarray(keep), jnp.asarray(outputs)
     outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     return _regression(keep, outputs, kernel_width, alpha, distance=distance)

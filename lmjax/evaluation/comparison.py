@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from lmjax._utils.checks import check_choice, check_number
 from lmjax.evaluation.evaluator import Evaluator, as_predictor
+from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.sparse.allocation import Allocation
 from lmjax.masking.sparse.positions import Cut, Layout
@@ -59,7 +60,7 @@ def compare_engines(
     tolerance = check_number("tolerance", tolerance, least=0)
     predictor = as_predictor(predictor)
     evaluate = Evaluator(predictor, engine=engine)  # which checks that it is supported
-    masks = np.asarray(masks, bool)
+    masks = np.asarray(check_mask(masks, (np.shape(masks)[0], *np.shape(image)[:2])), bool)
     expected = Evaluator(predictor, engine="dense")(image, masks)
     logits_error = _difference(evaluate(image, masks), expected)
     names, dense = _dense_outputs(predictor, image, masks)

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lmjax._utils.checks import check_whole, set_whole
+from lmjax._utils.checks import check_flag, check_whole, set_whole
 from lmjax._utils.host import original_errors
 from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.progress import description, evaluated, progress_bar
+from lmjax._utils.sharding import check_mesh
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
@@ -27,7 +28,7 @@ Engine = Literal["auto", "dense", "visible", "shared"]
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Evaluates masked variants with a predictor; holds how: engine, batch size, devices, progress.
+    """Evaluates masked variants of an image with a chosen engine, batch size and set of devices.
 
     Attributions and metrics take one in the place of a predictor. A pytree, as its predictor is.
 
@@ -59,8 +60,8 @@ class Evaluator:
         more than one batch takes longer than a second.
 
     Raises:
-      ValueError: a predictor that is no function, another engine, or an engine that the predictor
-        does not support; a batch size or mesh out of range.
+      ValueError: another engine, or one that the predictor does not support; options that are not
+        as above. When called, a predictor that is no function.
     """
 
     predictor: Callable
@@ -140,6 +141,10 @@ class Evaluator:
 
     def __post_init__(self):
         check_engine(self.engine, self.engines)
+        if self.mesh is not None:
+            check_mesh(self.mesh)
+        if self.progress is not None:
+            check_flag("progress", self.progress)
         if self.batch_size is not None:
             set_whole(self, "batch_size", least=1, note="or None")
 
@@ -175,7 +180,7 @@ def as_predictor(predictor: Callable | Evaluator) -> Callable:
     return predictor.predictor if isinstance(predictor, Evaluator) else predictor
 
 
-def evaluate(predictor: Callable, image, masks, **options) -> np.ndarray:
+def evaluate(predictor: Callable | Evaluator, image, masks, **options) -> np.ndarray:
     """Evaluates all variants of an image: `lmjax.Evaluator(predictor, **options)(image, masks)`.
 
     Cost: an evaluation of each mask.
@@ -185,7 +190,7 @@ def evaluate(predictor: Callable, image, masks, **options) -> np.ndarray:
       (5, 2)
 
     Args:
-      predictor: as in `lmjax.Evaluator`.
+      predictor: as in `lmjax.Evaluator`; or an evaluator, whose options are the defaults.
       image, masks: as in a call of an evaluator.
       **options: of `lmjax.Evaluator`: `engine`, `batch_size`, `mesh`, `progress`.
 
@@ -195,7 +200,7 @@ def evaluate(predictor: Callable, image, masks, **options) -> np.ndarray:
     Raises:
       ValueError: what an evaluator raises.
     """
-    return Evaluator(predictor, **options)(image, masks)
+    return dataclasses.replace(as_evaluator(predictor), **options)(image, masks)
 
 
 def _one_ahead(calls: programs.Calls) -> programs.Calls:

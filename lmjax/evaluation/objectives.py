@@ -64,6 +64,9 @@ def difference(first: int, second: int) -> Partial:
     Args:
       first: the class that is counted.
       second: the class that it is compared with.
+
+    Raises:
+      ValueError: a class that is no whole number from 0.
     """
     first, second = (check_whole("classes", each, least=0) for each in (first, second))
     return Partial(_difference, np.array([first, second]))
@@ -81,6 +84,9 @@ def margin(target: int) -> Partial:
 
     Args:
       target: the class.
+
+    Raises:
+      ValueError: a class that is no whole number from 0.
     """
     return Partial(_margin, np.array(check_whole("target", target, least=0)))
 
@@ -106,6 +112,9 @@ def value(*index: int) -> Partial:
 
     Args:
       *index: of the entry; none for an output that is a single number.
+
+    Raises:
+      ValueError: an index that is no whole number.
     """
     return Partial(_value, np.array([check_whole("index", each, least=0) for each in index], int))
 

@@ -159,9 +159,10 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     cut = None
     enough = count >= _LEAST_SHARING * job.mesh.size and _most_sharing(job) >= _LEAST_SHARING // 2
     if enough and _worth_a_look(job, layout, _COMPILING_SHARED):
-        cut = _best_cut(job, counts)
-    if cut is not None:
-        ways["shared"] = cut.time + _compiling(job, layout, _COMPILING_SHARED) / work
+        compiling = _compiling(job, layout, _COMPILING_SHARED) / work
+        cut = _best_cut(job, counts, most=_WORTHWHILE - compiling)
+        if cut is not None:
+            ways["shared"] = cut.time + compiling
     best = min(ways, key=lambda way: ways[way])
     if ways[best] > _WORTHWHILE:
         return Plan(np.arange(count))
@@ -217,8 +218,18 @@ class Cut(NamedTuple):
     on_visible: bool
 
 
-def _best_cut(job: Job, counts: Counts) -> Cut | None:
-    """The seam with the least time, and how to go on from there; None where there is no seam."""
+def _best_cut(job: Job, counts: Counts, *, most: float = math.inf) -> Cut | None:
+    """The seam with the least time, and how to go on from there.
+
+    Args:
+      job: the job.
+      counts: of visible rows, of some variants.
+      most: the most time that is of use. Looking for owners is what takes long, so one group is
+        counted first: more of them can only need more rows.
+
+    Returns:
+      The cut; None where there is no seam, or where all would take longer.
+    """
     whole = programs.record(job)
     work = whole.costs_at_full_size()
     done = work.cumsum()[:-1] / work.sum()  # at each seam
@@ -228,13 +239,34 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
     layout = programs.record(job, stop=deepest, sharing=True)
     groups = _groups(job)
     variants = _room_for(job, groups)
-    counted = [groups[i] for i in {len(groups) // 2, len(groups) - 1}]
-    rows = programs.count_shared_rows(job, layout, counted, variants)
+    rows, best = np.zeros(len(layout.sets), int), None
+    for i in {len(groups) // 2, len(groups) - 1}:
+        counted = programs.count_shared_rows(job, layout, groups[i], variants)
+        rows = np.maximum(rows, counted)
+        best = min(_cuts(job, counts, layout, rows), key=lambda cut: cut.time)
+        if best.time > most:
+            return None
+    return best
+
+
+def _cuts(job: Job, counts: Counts, layout: Layout, rows: np.ndarray) -> list[Cut]:
+    """All seams up to that of a layout, and both ways to go on.
+
+    Args:
+      job: the job.
+      counts: of visible rows, of some variants.
+      layout: up to the deepest seam, of shared rows.
+      rows: that a group needs in each set of the layout.
+    """
+    groups, whole = _groups(job), programs.record(job)
+    variants = _room_for(job, groups)
+    work = whole.costs_at_full_size()
+    done = work.cumsum() / work.sum()  # at each seam
     capacities = _on_ladder(rows, layout, variants)
     padded = variants * len(groups) / job.num_variants
     full, costs = layout.full(), layout.costs()
     cuts = []
-    for seam in range(1, deepest + 1):
+    for seam in range(1, layout.seams + 1):
         prefix = layout.until(seam)
         sets = len(prefix.sets)
         computed = costs[:seam, :sets].sum(axis=0) @ capacities[:sets] / variants
@@ -244,7 +276,7 @@ def _best_cut(job: Job, counts: Counts) -> Cut | None:
         full_size = 1 - done[seam - 1]
         cuts.append(Cut(time + full_size, prefix, capacities[:sets], on_visible=False))
         cuts.append(Cut(time + on_visible, prefix, capacities[:sets], on_visible=True))
-    return min(cuts, key=lambda cut: cut.time)
+    return cuts
 
 
 def _groups(job: Job) -> list[np.ndarray]:

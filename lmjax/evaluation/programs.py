@@ -401,20 +401,14 @@ def count_rows(job: Job, layout: Layout, variants: np.ndarray) -> Counts:
     return Counts(np.concatenate(counted), layout.full(), layout.costs())
 
 
-def count_shared_rows(
-    job: Job, layout: Layout, groups: Sequence[np.ndarray], variants: int
-) -> np.ndarray:
-    """Counts the rows that groups of variants need where they share them: the most, `[P]`.
+def count_shared_rows(job: Job, layout: Layout, group: np.ndarray, variants: int) -> np.ndarray:
+    """Counts the rows that a group of variants needs where they share them, `[P]`.
 
     Args:
       job: the job.
       layout: up to a seam.
-      groups: of variants.
+      group: the variants.
       variants: of a group, at most.
     """
-    counted = []
-    for group in groups:
-        masks = job.masks(filled_up(group, variants))[: len(group)]
-        allocation = Allocation(masks, layout, image_of=job.image_of(group))
-        counted.append(allocation.counts().sum(axis=0))
-    return np.max(counted, axis=0)
+    masks = job.masks(filled_up(group, variants))[: len(group)]
+    return Allocation(masks, layout, image_of=job.image_of(group)).counts().sum(axis=0)

@@ -81,8 +81,8 @@ def explain(
     """Explains what a network sees in an image, as the command `lmjax explain` does.
 
     A method evaluates the same coalitions under every removal, so that only the removal differs.
-    (RISE and Sobol show segments by degrees under removals that paint, and round them under those
-    that mask.) When one method fails, the results before it are written all the same.
+    (RISE and Sobol show segments by degrees under removals that paint, and wholly or not at all
+    under those that mask.) When one method fails, the results before it are written all the same.
 
     Example:
       >>> explanation = lmjax.explain(

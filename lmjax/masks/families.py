@@ -145,7 +145,7 @@ class Windows(MaskFamily):
       spatial_shape: (H, W).
       corners: `[N, 2]` ints, (row, column) of the rectangles' upper left pixels. Rectangles may
         reach over the border; far outside, they hide nothing.
-      size: (height, width) of the rectangles, in pixels.
+      size: (height, width) of the rectangles, in pixels; a number stands for both.
       keep_inside: show the rectangle alone and hide the rest.
     """
 
@@ -162,7 +162,7 @@ class Windows(MaskFamily):
                 f"corners must be ints [N, 2], (row, column); got {corners.dtype} "
                 f"of shape {corners.shape}"
             )
-        check_pair("size", self.size, note="height and width")
+        object.__setattr__(self, "size", check_pair("size", self.size, note="height and width"))
         object.__setattr__(self, "corners", corners.astype(np.int32))
 
     @property

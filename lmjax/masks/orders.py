@@ -90,8 +90,13 @@ def segment_salience(
     if not np.isfinite(heatmap).all():
         raise ValueError("heatmap holds NaN or infinity")
     check_choice("by", by, REDUCTIONS)
-    total = np.bincount(segments.ravel(), weights=heatmap.ravel())
-    return total / np.bincount(segments.ravel()) if by == "mean" else total
+    labels, values = segments.ravel(), heatmap.ravel()
+    if by == "sum":
+        return np.bincount(labels, weights=values)
+    # Relative to a pixel of each segment: where all pixels are equal, means are exactly that.
+    one = np.zeros(labels.max() + 1)
+    one[labels] = values
+    return one + np.bincount(labels, weights=values - one[labels]) / np.bincount(labels)
 
 
 def prefixes(orders: ArrayLike) -> np.ndarray:

@@ -23,6 +23,7 @@ from lmjax.masks.keys import threefry
 SEQUENCES = ("sobol", "halton")
 # Samples drawn together: always one shape, so that nothing compiles twice.
 _BLOCK = 256
+_MOST_SAMPLES = 2**32 - _BLOCK  # numbers of samples have 32 bits
 
 
 def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
@@ -37,7 +38,12 @@ def numbered(draw: Callable, first: int, last: int, *, key: jax.Array) -> Any:
 
     Returns:
       The samples, as NumPy arrays with a leading axis of `last - first`.
+
+    Raises:
+      ValueError: numbers that are not whole, negative ones, or `last` below `first`.
     """
+    first = check_whole("first", first, least=0, most=_MOST_SAMPLES)
+    last = check_whole("last", last, least=first, most=_MOST_SAMPLES)
 
     def block(key: jax.Array, numbers: np.ndarray) -> Any:
         return _each(draw, key, numbers)
@@ -74,6 +80,28 @@ def numbered_bits(num_segments: int, first: int, last: int, *, key: jax.Array) -
 def _bits(key: jax.Array, numbers: jax.Array, *, size: int) -> jax.Array:
     """Draws 32 bits for each of `size` segments, of each numbered sample."""
     return _each(lambda key: jax.random.bits(key, (size,), np.uint32), key, numbers)
+
+
+def half_visible_keep(
+    num_segments: int, first: int, last: int, *, key: jax.Array, block: int
+) -> np.ndarray:
+    """Draws coalitions `first` to `last - 1`, each block of which shows every segment in half.
+
+    Each block is a Latin hypercube: segments are independent of each other.
+
+    Args:
+      num_segments: S.
+      first, last: as in `numbered`.
+      key: random key.
+      block: coalitions of a block.
+
+    Returns:
+      bool `[last - first, S]`.
+    """
+    start, stop = first // block * block, -(-last // block) * block
+    bits = numbered_bits(num_segments, start, stop, key=key).reshape(-1, block, num_segments)
+    keep = (bits.argsort(axis=1) < block // 2).reshape(-1, num_segments)
+    return keep[first - start : last - start]
 
 
 def bernoulli_keep(
@@ -122,6 +150,9 @@ def shapley_kernel(num_segments: int) -> np.ndarray:
 
     Returns:
       float64 `[S - 1]`, masses of the sizes 1 to S - 1, summing to 1.
+
+    Raises:
+      ValueError: a number of segments that is not whole, or below 1.
 
     References:
       Lundberg & Lee 2017 (arXiv 1705.07874), theorem 2: the weight of one coalition, times the
@@ -199,6 +230,9 @@ def complement_pairs(keep: ArrayLike) -> np.ndarray:
 
     Returns:
       bool `[2N, S]`.
+
+    Raises:
+      ValueError: anything but bools of that shape.
 
     References:
       Covert & Lee 2021 (arXiv 2012.01536), paired sampling.
@@ -280,6 +314,10 @@ def quasi_random_keep(
     first: int = 0,
 ) -> np.ndarray:
     """Draws coalitions from quasi-random points: a segment stays where its coordinate is low.
+
+    Coalitions are coarse: N Sobol points, a power of two, have N / 2 different sets of samples in
+    which a coordinate is below 1/2. Of more segments than that, some always stay together or in
+    turn; then take more samples, or another sampler.
 
     Args:
       num_segments: S.

@@ -127,9 +127,12 @@ def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: another shape, or a size that is no whole number from 1.
     """
     size = check_whole("size", size, least=1, note="pixels")
-    rows, columns = (np.arange(n) // size for n in _as_float(image).shape[:2])
+    rows, columns = (np.arange(n) // size for n in _spatial_shape(image))
     return _cross(rows, columns)
 
 
@@ -167,6 +170,9 @@ def cells(shape: tuple[int, int], most: int) -> np.ndarray:
 
     Returns:
       Segments `[H, W]`, row by row.
+
+    Raises:
+      ValueError: a number of cells below 1.
     """
     height, width = _check_shape(shape)
     most = check_whole("most", most, least=1)
@@ -205,6 +211,10 @@ def slic(
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: an image of another shape or type, NaN, colours outside [0, 1], or options that
+        are out of range.
     """
     n_segments = check_whole("n_segments", n_segments, least=1)
     check_number("compactness", compactness, above=0, most=_MOST)
@@ -243,6 +253,10 @@ def slic_near(
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: an image of another shape or type, NaN, colours outside [0, 1], or options that
+        are out of range.
     """
     n_segments = check_whole("n_segments", n_segments, least=1)
     options = {"compactness": compactness, "sigma": sigma}
@@ -287,6 +301,10 @@ def quickshift(
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: an image of another shape or type, NaN, colours outside [0, 1], or options that
+        are out of range.
     """
     check_number("kernel_size", kernel_size, least=1, most=_MOST)
     check_number("max_dist", max_dist, least=0)
@@ -325,6 +343,10 @@ def felzenszwalb(
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: an image of another shape or type, NaN, colours outside [0, 1], or options that
+        are out of range.
     """
     check_number("scale", scale, above=0)
     check_number("sigma", sigma, least=0, most=_MOST)
@@ -356,6 +378,9 @@ def contours(
 
     Returns:
       Segments `[H, W]`, one for each band; bands need not be connected.
+
+    Raises:
+      ValueError: a heatmap of another shape or with NaN; options out of range.
     """
     heatmap = check_numbers("heatmap", heatmap)
     if heatmap.ndim != 2 or heatmap.size == 0:
@@ -385,9 +410,12 @@ def boxes(image: ArrayLike, *, point: tuple[int, int] | None = None, size: int =
     Returns:
       Segments `[H, W]`: the pixels within `size` pixels of the point (the larger of the distances
       along rows and along columns counts), the next `size` pixels, and so on to the border.
+
+    Raises:
+      ValueError: another shape, a size below 1 or a point beside the image.
     """
     size = check_whole("size", size, least=1, note="pixels")
-    height, width = _as_float(image).shape[:2]
+    height, width = _spatial_shape(image)
     point = (height // 2, width // 2) if point is None else point
     if np.shape(point) != (2,):
         raise ValueError(f"point must be (row, column), got {brief(point)}")
@@ -419,6 +447,9 @@ def merge(image: ArrayLike, segments: ArrayLike, *, num_segments: int = 50) -> n
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: what `slic` raises, labels that are missing, or more segments than there are.
     """
     image = _as_float(image)
     segments = check_segments(segments, image.shape[:2])
@@ -458,6 +489,9 @@ def snap(segments: ArrayLike, size: int) -> np.ndarray:
 
     Returns:
       Segments `[H, W]`.
+
+    Raises:
+      ValueError: labels that are missing, or a size below 1.
     """
     segments = check_segments(segments)
     size = check_whole("size", size, least=1, note="pixels")
@@ -476,6 +510,9 @@ def from_labels(label_map: ArrayLike) -> np.ndarray:
       >>> lmjax.segments.from_labels([[7, 7], [9, 9]])
       array([[0, 0],
                    [1, 1]], dtype=int32)
+
+    Raises:
+      ValueError: a map of another shape, or not of ints.
     """
     labels = np.asarray(label_map)
     _check_label_map(labels, "label_map")
@@ -529,11 +566,18 @@ def _in_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
+def _spatial_shape(image: ArrayLike) -> tuple[int, int]:
+    """Returns an image's height and width; raises ValueError for other shapes."""
+    shape = np.shape(image)
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"image must be [H, W, C], got shape {shape}")
+    return shape[0], shape[1]
+
+
 def _as_float(image: ArrayLike) -> np.ndarray:
     """Returns a checked image as floats in [0, 1]."""
     image = np.asarray(image)
-    if image.ndim != 3 or image.size == 0:
-        raise ValueError(f"image must be [H, W, C], got shape {image.shape}")
+    _spatial_shape(image)
     if image.dtype == np.uint8:
         return image.astype(np.float32) / 255
     if image.dtype.kind != "f":

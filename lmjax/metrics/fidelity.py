@@ -65,7 +65,8 @@ def mu_fidelity(
       key: random key; the same key draws the same subsets.
       target: class or classes; None takes the predicted class.
       segments: `[H, W]` ints, labels 0..S-1: the elements of subsets. None: a grid of 9 x 9 cells.
-      share: of the cells or segments in a subset, above 0 and below 1; rounded to at least one.
+      share: of the cells or segments in a subset, above 0 and below 1; rounded to at least one and
+        to all but one at most.
       num_subsets: number of random subsets, 2 or more.
       correlation: "pearson" or "spearman".
       objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
@@ -93,8 +94,9 @@ def mu_fidelity(
     if segments is None:
         segments = cells(game.shape, _CELLS)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
-    size = max(round(share * len(regions.scores)), 1)
-    subsets = _random_subsets(len(regions.scores), [size], num_subsets, key)
+    count = _two_or_more(regions)
+    size = min(max(round(share * count), 1), count - 1)
+    subsets = _random_subsets(count, [size], num_subsets, key)
     found = yield from _correlations(game, regions, subsets, correlation)
     return found[..., 0][()]
 
@@ -171,9 +173,7 @@ def sensitivity_n(
     check_key(key)
     game = Game(predictor, image, target=target, objective=objective)
     regions = rank_regions(heatmap, segments, game.shape, by="sum")
-    count = len(regions.scores)
-    if count < 2:
-        raise ValueError("segments must be two or more: subsets are some of them; got one")
+    count = _two_or_more(regions)
     if sizes is None:
         sizes = list(map(int, np.unique(np.linspace(1, max(0.8 * count, 1), 10).astype(int))))
     sizes = np.atleast_1d(check_numbers("sizes", sizes)).ravel().tolist()
@@ -236,12 +236,13 @@ def infidelity(
       rescales, Captum on demand (`normalize`). Quantus multiplies the heatmap by the change of the
       colours, and hides squares cumulatively.
     """
+    rescale = check_flag("rescale", rescale)
     game = Game(predictor, image, target=target, objective=objective)
     family = masks if isinstance(masks, MaskFamily) else Masks(np.asarray(masks))
     sums = _hidden_sums(heatmap, family)
     drops = (yield from game.ask(family)).drops
     sums = np.broadcast_to(sums, drops.shape)
-    if check_flag("rescale", rescale):
+    if rescale:
         squares = (sums**2).sum(axis=-1)
         best = (sums * drops).sum(axis=-1) / np.where(squares > 0, squares, 1)
         sums = sums * best[..., None]
@@ -356,6 +357,13 @@ def _top(budgets: Sequence[float], count: int) -> np.ndarray:
     return np.ceil(shares * count - 1e-9).astype(int)
 
 
+def _two_or_more(regions: RankedRegions) -> int:
+    """Returns how many regions there are; raises ValueError for one, which has no subsets."""
+    if len(regions.scores) < 2:
+        raise ValueError("segments must be two or more: subsets are some of them; got one")
+    return len(regions.scores)
+
+
 def _correlations(
     game: Game, regions: RankedRegions, hidden: np.ndarray, correlation: str
 ) -> Asking[np.ndarray]:
@@ -363,8 +371,10 @@ def _correlations(
     num_sizes, num_subsets, count = hidden.shape
     family = Coalitions(regions.labels, ~hidden.reshape(-1, count))
     drops = (yield from game.ask(family)).drops
+    # Relative to the first score, which shifts all sums of a size alike, equal scores sum to 0.
+    scores = regions.scores - regions.scores[0]
     # One size at a time: a product with bools makes float64 of all of them first.
-    sums = np.stack([subsets @ regions.scores for subsets in hidden])
+    sums = np.stack([subsets @ scores for subsets in hidden])
     drops = drops.reshape(*drops.shape[:-1], num_sizes, num_subsets)
     if correlation == "spearman":
         sums, drops = ranked(sums), ranked(drops)

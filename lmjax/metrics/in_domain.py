@@ -41,9 +41,9 @@ def idsds(
 ) -> Asking[float | np.ndarray]:
     """Computes the single-deletion score, the rank correlation of patches' scores and their drops.
 
-    A patch's score is the sum of its pixels', its drop f(x) - f(x without this patch alone). It is
-    the in-domain score, IDSDS, where the network was fine-tuned on images that lack single patches
-    under the predictor's removal; of any other network it is the single-deletion score.
+    A patch's score is the sum of its pixels', its drop f(x) - f(x without this patch alone). If the
+    network was fine-tuned on images that lack single patches under the predictor's removal, this is
+    the in-domain single-deletion score (IDSDS).
 
     Cost: an evaluation of each segment, and one of the whole image.
 
@@ -138,7 +138,8 @@ def f_fidelity(
       segments: `[H, W]` ints, labels 0..S-1: the regions, scored by their mean. None: pixels.
       sizes: shares of the regions that count as the explanation, above 0 and below 1.
       share: alpha, of a part's regions that are removed on average, above 0 and at most 1.
-      most: beta, the largest share of all regions that is removed on average, above 0.
+      most: beta, the largest share of all regions that is removed on average, above 0 and at most
+        1.
       num_samples: random parts for each size.
       objective: "probability" (softmax; sigmoid of a single logit), "logit" or "margin" of the
         target, or a function of the network's output (`lmjax.objectives`).

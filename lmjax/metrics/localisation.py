@@ -25,7 +25,8 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
       object_mask: `[H, W]` bool, True = object; or 1 and 0, no other values.
 
     Returns:
-      A number in [-1, 1]; 0 for scores that are all 0.
+      A number in [-1, 1]; 0 for scores that are all 0, NaN where the object has the same share of
+      every segment.
 
     Raises:
       ValueError: shapes that differ, a single segment, an object without pixels or without
@@ -44,7 +45,9 @@ def alignment(scores: ArrayLike, segments: ArrayLike, object_mask: ArrayLike) ->
     regions = rank_regions(scores, segments)
     if regions.scores.shape != np.shape(scores):
         raise ValueError(f"scores must be [{len(regions.scores)}], got shape {np.shape(scores)}")
-    overlap = np.bincount(segments.ravel(), (object_mask - object_mask.mean()).ravel())
+    # In whole numbers, times the number of pixels: equal shares are exactly 0.
+    inside = np.bincount(segments.ravel()[object_mask.ravel()], minlength=len(regions.scores))
+    overlap = inside * segments.size - np.bincount(segments.ravel()) * object_mask.sum()
     if len(regions.scores) < 2:
         raise ValueError("segments must be two or more, since overlaps are compared; got one")
     if not regions.scores.any():

@@ -125,12 +125,13 @@ def class_similarity(
 def wordnet_similarity(wnids: Iterable[str]) -> np.ndarray:
     """Computes the Wu-Palmer similarity of WordNet's synsets, a matrix for `class_similarity`.
 
-    It is 2 depth(s) / (depth(a) + depth(b)), with s the deepest synset above both a and b, computed
-    by NLTK: the depth of s is that of its longest path from the root, and the deepest synset is the
-    one with the longest shortest path. The similarity of a synset to itself is 1, where NLTK gives
-    less for some with two paths to the root (dogs: its issue 1030); for a synset and one above it,
-    where NLTK's result can depend on the order, the higher value counts. A thousand classes take
-    minutes: `lmjax data wordnet` stores them in a file.
+    It is 2 depth(s) / (2 depth(s) + dist(a, s) + dist(b, s)), with s the deepest synset above both
+    a and b, computed by NLTK: the depth of s is that of its longest path from the root, distances
+    are the shortest, and the deepest synset is the one with the longest shortest path. The
+    similarity of a synset to itself is 1, where NLTK gives less for some with two paths to the root
+    (dogs: its issue 1030); for a synset and one above it, where NLTK's result can depend on the
+    order, the higher value counts. A thousand classes take minutes: `lmjax data wordnet` stores
+    them in a file.
 
     Args:
       wnids: K strings, part of speech and offset in WordNet 3.0, such as "n01440764".

@@ -189,6 +189,9 @@ def occlusion_area(curve: Curve) -> float | np.ndarray:
     Returns:
       A number, or `[T]` for T targets.
 
+    Raises:
+      ValueError: anything but a curve.
+
     References:
       Bluecher, Vielhaben & Strodthoff 2024 (arXiv 2401.06654), `calculate_auc` of their code, which
       does not divide the area of a curve that ends before 1.

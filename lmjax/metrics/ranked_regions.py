@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from lmjax._utils.checks import check_numbers
 from lmjax.masks.families import RankRanges
 from lmjax.masks.orders import segment_salience
 from lmjax.masks.segments import check_segments
@@ -103,12 +103,10 @@ def rank_regions(
 
 def check_scores(scores: ArrayLike, name: str) -> np.ndarray:
     """Returns scores as float64; raises ValueError unless they are finite numbers."""
-    scores = np.asarray(scores)
-    if scores.dtype != bool and not jnp.issubdtype(scores.dtype, jnp.number):
-        raise ValueError(f"{name} must hold numbers, got dtype {scores.dtype}")
+    scores = check_numbers(name, scores)
     if not np.isfinite(scores).all():
         raise ValueError(f"{name} holds NaN or infinity in {(~np.isfinite(scores)).sum()} places")
-    return scores.astype(np.float64)
+    return scores
 
 
 def map_of(explain: Callable[[Any], ArrayLike], subject: Any) -> np.ndarray:

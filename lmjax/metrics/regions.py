@@ -113,6 +113,9 @@ def aopc(curve: Curve) -> float | np.ndarray:
     Returns:
       A number, or `[T]` for T targets; higher is better where the most relevant regions go first.
 
+    Raises:
+      ValueError: anything but a curve.
+
     References:
       Samek et al. 2017 (arXiv 1509.06321), section III. Quantus returns the L drops without the
       first, which is 0: their mean is (L + 1) / L times this.
@@ -186,7 +189,8 @@ def irof(
       target: class or classes; None takes the predicted class.
 
     Returns:
-      A number, at most 1, or `[T]` for T targets; higher is better.
+      A number, at most 1, or `[T]` for T targets; higher is better. NaN where the probability for
+      the whole image is 0.
 
     Raises:
       ValueError: as `deletion`.
@@ -198,7 +202,8 @@ def irof(
     game = Game(predictor, image, target=target)
     regions = rank_regions(heatmap, segments, game.shape)
     curve = yield from trace(game, regions, np.arange(len(regions.scores) + 1))
-    return 1 - curve.normalised_auc / curve.values[..., 0].astype(np.float64)
+    whole = curve.values[..., 0].astype(np.float64)
+    return 1 - curve.normalised_auc / np.where(whole > 0, whole, np.nan)
 
 
 @over_images

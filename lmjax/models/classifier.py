@@ -90,7 +90,7 @@ class Classifier:
         Raises:
           ValueError: colours outside [0, 1], and all that `apply` raises.
         """
-        images = self._check_images(images)
+        images = self._check_images(images, normalised=False)
         if not is_traced(images) and not is_traced(masks):
             shown = images
             if masks is not None:
@@ -227,7 +227,7 @@ class Classifier:
         logits: Any = module.apply(self.variables, inputs)
         return logits
 
-    def _check_images(self, images) -> jax.Array:
+    def _check_images(self, images, *, normalised: bool = True) -> jax.Array:
         images, channels = jnp.asarray(images), len(self.preprocessing.mean)
         if images.ndim != 4 or images.shape[-1] != channels:
             raise ValueError(
@@ -235,9 +235,11 @@ class Classifier:
                 "add a leading axis to a single image: image[None]"
             )
         if not jnp.issubdtype(images.dtype, jnp.floating):
+            wanted, take = "floats in [0, 1]", "images / 255"
+            if normalised:
+                wanted, take = "floats, normalised", f"classifier.normalise({take})"
             raise ValueError(
-                f"images must be floating point and normalised, got dtype {images.dtype}; "
-                "from 0..255: classifier.normalise(images / 255)"
+                f"images must be {wanted}; got dtype {images.dtype}; from 0..255: {take}"
             )
         return images
 

@@ -79,11 +79,10 @@ def from_function(
     Raises:
       ValueError: `apply` does not take `(params, images)` of this layout, gives no logits, computes
         statistics over the images of a batch or draws random numbers; class names of another
-        number; another layout.
-      TypeError: `apply` is no function.
+        number; another layout; `apply` is no function.
     """
     if not callable(apply):
-        raise TypeError(f"apply must be a function (params, images) -> logits, got {brief(apply)}")
+        raise ValueError(f"apply must be a function (params, images) -> logits, got {brief(apply)}")
     if layout not in ("NHWC", "NCHW"):
         raise ValueError(f"layout must be 'NHWC' or 'NCHW', got {brief(layout)}")
     if preprocessing is None:

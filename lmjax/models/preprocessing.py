@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lmjax._utils.checks import check_choice, check_whole
+from lmjax._utils.checks import check_choice, check_number, check_whole
 from lmjax._utils.orientation import turned
 
 _FILTERS = {
@@ -39,8 +39,8 @@ class Preprocessing:
       interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
       antialias: whether the filter widens when it shrinks the image. Always True: Pillow's filters
         do, and torchvision's on PIL images are Pillow's.
-      mean, std: of the training images, one number for each channel, in [0, 1]. Their length is the
-        number of channels.
+      mean, std: of the training images, one number for each channel: means in [0, 1], standard
+        deviations above 0. Their length is the number of channels.
 
     Raises:
       ValueError: for a value out of range.
@@ -62,15 +62,15 @@ class Preprocessing:
         check_choice("interpolation", self.interpolation, _FILTERS)
         if not self.antialias:
             raise ValueError("antialias must be True: Pillow has no filter without it")
-        for name in ("mean", "std"):  # tuples, so that a Preprocessing can be hashed
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        note = "of colours in [0, 1]; divide those of 0..255 by 255"
+        for name, bounds in {"mean": {"least": 0, "most": 1}, "std": {"above": 0}}.items():
+            values = (check_number(name, x, note=note, **bounds) for x in getattr(self, name))
+            object.__setattr__(self, name, tuple(values))  # a Preprocessing can be hashed
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
                 f"mean and std must have one number for each channel, got {len(self.mean)} and "
                 f"{len(self.std)} numbers"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Resizes and crops a photograph for the network, in display colours.

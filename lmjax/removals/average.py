@@ -57,18 +57,24 @@ class StandardErrors:
             )
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Returns standard errors `[N, K]` of the probabilities that draws are averaged to.
+        """Returns standard errors `[N, K]` of the averages: of probabilities, or of logits.
+
+        Logits are averaged by `ReplaceAverage(..., average="logit")` alone. Those of `Samples` are
+        of draws without replacement: 0 where all images are drawn.
 
         Args:
           image: `[H, W, C]` in [0, 1].
           masks: `[N, H, W]`, 1 = visible.
         """
-        answers = probabilities(self.removal.answers(self.classifier, image, masks))
+        answers = self.removal.answers(self.classifier, image, masks)
+        if getattr(self.removal, "average", "probability") == "probability":
+            answers = probabilities(answers)
         if len(answers) == 1:
             raise ValueError(
                 f"draws must be 2 or more for a standard error; got {brief(self.removal)}"
             )
-        return answers.std(axis=0, ddof=1) / math.sqrt(len(answers))
+        share = len(answers) / getattr(self.removal, "population", math.inf)
+        return answers.std(axis=0, ddof=1) * math.sqrt((1 - share) / len(answers))
 
 
 @jax.tree_util.register_pytree_node_class

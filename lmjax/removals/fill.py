@@ -11,6 +11,7 @@ import numpy as np
 from lmjax._utils import host
 from lmjax._utils.checks import set_whole
 from lmjax._utils.host import suggests_black_box
+from lmjax._utils.keys import check_key
 from lmjax._utils.probabilities import mean_probability
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask
@@ -78,6 +79,8 @@ class Fill(Painting):
                 "lmjax.Replace(...)"
             )
         set_whole(self, "draws", least=1)
+        if self.key is not None:
+            check_key(self.key)
         if self.draws > 1 and self.key is None:
             raise ValueError(
                 f"{self.draws} draws need key=jax.random.key(seed): without one, all are equal"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax._utils.checks import set_number, set_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.summary import brief, summarize
 from lmjax.masking.checks import check_colours, check_image, check_mask, is_traced
 from lmjax.removals.baselines import (
@@ -153,6 +154,8 @@ class Replace(Painting):
             self._check_name(self.baseline)
         elif not callable(self.baseline):
             object.__setattr__(self, "baseline", _check_picture(self.baseline))
+        if self.key is not None:
+            check_key(self.key)
         if self.segments is not None:
             _check_labels(self.segments)
         set_number(self, "sigma", above=0, note="pixels")

@@ -12,6 +12,7 @@ import numpy as np
 
 from lmjax._utils import array_file
 from lmjax._utils.checks import set_whole
+from lmjax._utils.keys import check_key
 from lmjax._utils.photographs import find
 from lmjax._utils.summary import brief
 from lmjax.removals.average import ReplaceAverage, check_images
@@ -58,11 +59,16 @@ class Samples(Painting):
     draws: int = 8
 
     def __post_init__(self):
+        check_key(self.key)
         set_whole(self, "draws", least=1)
         if self.images is not None:
             object.__setattr__(self, "images", check_images(self.images, "images"))
-        most = len(_PHOTOGRAPHS) * _CROPS if self.images is None else len(self.images)
-        set_whole(self, "draws", most=most, note="the images there are to draw from")
+        set_whole(self, "draws", most=self.population, note="the images there are to draw from")
+
+    @property
+    def population(self) -> int:
+        """How many images there are to draw from, without replacement."""
+        return len(_PHOTOGRAPHS) * _CROPS if self.images is None else len(self.images)
 
     def paint(
         self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None

@@ -25,6 +25,7 @@ from lmjax._utils.interruption import noted, set_unsaved, stop_if_noted
 from lmjax._utils.progress import progress_bar
 from lmjax._utils.renamed import renamed
 from lmjax.data.labels import check_classes
+from lmjax.data.opening import open_source
 from lmjax.data.source import Example, Source, read_example
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
@@ -47,11 +48,11 @@ _LAG = 2  # steps whose results are not waited for, so that devices never are
 @renamed(out="output")
 def train(
     network: str | Classifier,
-    source: Source,
+    source: Source | str,
     *,
     config: TrainingConfig | None = None,
     output: str | os.PathLike,
-    test: Source | None = None,
+    test: Source | str | None = None,
     weights: str | os.PathLike | None = None,
     num_classes: int | None = None,
     half_precision: bool = False,
@@ -78,7 +79,8 @@ def train(
       network: a name of the registry, or a classifier, whose weights training starts from. One of
         another framework keeps the statistics of its batch norms, since it is run as at inference.
       source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
-        where an augmentation asks for it `object_mask`. Its `version` names its content.
+        where an augmentation asks for it `object_mask`. Its `version` names its content. Or what is
+        written for one on the command line, such as `"folder:train"`.
       config: the settings; None takes the defaults.
       output: folder of the run, see `lmjax.training.run_folder`.
       test: examples that accuracy is measured on after every epoch, nothing hidden.
@@ -107,6 +109,8 @@ def train(
     """
     mesh = sharding.check_mesh(mesh, of_all_processes=True)
     mesh = sharding.mesh_of(mesh.devices.ravel().tolist())
+    source = open_source(source) if isinstance(source, str) else source
+    test = open_source(test) if isinstance(test, str) else test
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None:
         checkpoint_steps = check_whole("checkpoint_steps", checkpoint_steps, least=1)

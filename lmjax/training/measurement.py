@@ -30,9 +30,14 @@ def accuracy(classifier: Classifier, batches: Iterable[tuple[np.ndarray, np.ndar
       classifier: the network.
       batches: of images, uint8 `[N, H, W, C]`, and labels, int `[N]`; -1 is of images that do not
         count.
+
+    Raises:
+      ValueError: no image counts.
     """
     counts = (_count(classifier, images, labels) for images, labels, *_ in batches)
-    right, total = np.sum([np.asarray(each) for each in counts], axis=0)
+    right, total = np.sum([np.zeros(2, int), *map(np.asarray, counts)], axis=0)
+    if total == 0:
+        raise ValueError("batches hold no image that counts: none, or only labels of -1")
     return int(right) / int(total)
 
 

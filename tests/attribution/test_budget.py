@@ -63,6 +63,9 @@ def test_too_few_evaluations_are_an_error_that_names_the_fewest(name):
 
 @pytest.mark.parametrize("name", ["kernelshap", "banzhaf"])
 def test_all_coalitions_are_within_their_number(name):
-    found = explain(name, evaluations=2**S + 1)
-    assert found.num_variants == 2**S
-    np.testing.assert_array_equal(found.standard_error, 0)
+    for evaluations in (2**S, 2**S + 1):
+        found = explain(name, evaluations=evaluations)
+        assert found.num_variants == 2**S
+        np.testing.assert_array_equal(found.standard_error, 0)
+        again = explain(name, evaluations=evaluations, previous=found)  # which has no samples
+        np.testing.assert_array_equal(again.scores, found.scores)

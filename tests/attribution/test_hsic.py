@@ -5,8 +5,8 @@ import pytest
 
 import lmjax
 from lmjax.attribution import hsic
-from lmjax.attribution.hsic import _half_visible
 from lmjax.evaluation import Predictor
+from lmjax.masks.samplers import half_visible_keep
 from tests.support.small_classifier import small_classifier
 
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def test_scores_are_those_of_the_formula(removal, width):
     found = hsic(
         predictor, IMAGE, key=KEY, grid=(3, 4), num_samples=101, target=[3, 1], kernel_width=width
     )
-    keep = _half_visible(12, 0, 101, KEY)
+    keep = half_visible_keep(12, 0, 101, key=KEY, block=50)
     logits = np.asarray(predictor(IMAGE, keep[:, found.segments]), np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     for scores, target in zip(found.scores, (3, 1)):
@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_formula(removal, width):
 
 
 def test_segments_are_visible_in_half_of_the_samples_independently():
-    keep = _half_visible(40, 0, 500, KEY)
+    keep = half_visible_keep(40, 0, 500, key=KEY, block=50)
     np.testing.assert_array_equal(keep.sum(axis=0), np.full(40, 250))
     correlation = np.corrcoef(keep.T.astype(float))
     assert abs(correlation - np.eye(40)).max() < 0.2

@@ -218,6 +218,18 @@ def test_regression_agrees_with_scikit_learns_ridge(num_samples, num_segments, w
             np.testing.assert_allclose(r2[target], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_the_default_width_is_that_of_lime(distance):
+    keep, outputs = samples()
+    found = lime_regression(keep, outputs, distance=distance)
+    width = Surrogate(distance=distance)._width(keep.shape[1])
+    expected = lime_regression(keep, outputs, distance=distance, kernel_width=width)
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert abs(found[0]).max() > 0
+    with pytest.raises(ValueError, match=r"kernel_width must be larger: at 0\.001 the weights"):
+        lime_regression(keep[1:], outputs[1:], distance=distance, kernel_width=0.001)
+
+
 def test_one_target_is_a_column_of_several():
     keep, outputs = samples()
     together = lime_regression(keep, outputs)

@@ -89,6 +89,19 @@ def test_new_weights_or_a_new_baseline_do_not_trace_again():
     assert abs(first - second).max() > 0.01
 
 
+def test_an_evaluator_is_a_predictor_with_options():
+    expected = evaluate(predictor(), IMAGE, MASKS, batch_size=2)
+    evaluator = lmjax.Evaluator(predictor(), batch_size=2)
+    np.testing.assert_array_equal(evaluate(evaluator, IMAGE, MASKS), expected)
+    np.testing.assert_array_equal(evaluate(evaluator, IMAGE, MASKS, batch_size=2), expected)
+
+
+@pytest.mark.parametrize(("option", "value"), [("mesh", "all"), ("progress", "no")])
+def test_options_are_checked_when_the_evaluator_is_made(option, value):
+    with pytest.raises(ValueError, match=f"{option} must be"):
+        lmjax.Evaluator(predictor(), **{option: value})
+
+
 def test_counting_the_classes_costs_no_further_trace():
     network = predictor()
     assert lmjax.Evaluator(network).num_classes(IMAGE, MASKS) == 4

@@ -63,6 +63,9 @@ def test_number_i_is_drawn_with_its_own_key():
         np.testing.assert_allclose(drawn["normal"][row], alone["normal"], rtol=1e-6)
         assert drawn["bits"][row] == alone["bits"]
     assert numbered(draw, 5, 5, key=KEY)["normal"].shape == (0, 3)
+    for first, last in ((5, 3), (-1, 3), (0, 2.5)):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            numbered(draw, first, last, key=KEY)
 
 
 # -- distributions

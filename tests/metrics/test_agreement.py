@@ -139,7 +139,7 @@ def test_win_rates_are_counted(higher):
         (lambda: spearman(FIRST, SECOND.T), "same shape"),
         (lambda: kendall([1.0], [2.0]), "2 or more scores"),
         (lambda: cosine_similarity(FIRST, SECOND * np.nan), "second holds NaN"),
-        (lambda: spearman(FIRST.astype(str), SECOND), "first must hold numbers"),
+        (lambda: spearman(FIRST.astype(str), SECOND), "first must be real numbers"),
         (lambda: top_k_jaccard(FIRST, SECOND, k=0), "k must be a whole number from 1 to 108"),
         (lambda: top_k_jaccard(FIRST, SECOND, k=109), "got 109"),
         (lambda: ssim(FIRST.ravel(), SECOND.ravel()), r"first must be \[H, W\]"),

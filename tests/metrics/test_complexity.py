@@ -68,5 +68,5 @@ def test_what_is_no_map(metric):
         metric([1.0, np.inf])
     with pytest.raises(ValueError, match="heatmap must hold one or more scores, got none"):
         metric(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="heatmap must hold numbers"):
+    with pytest.raises(ValueError, match="heatmap must be real numbers"):
         metric(["high"])

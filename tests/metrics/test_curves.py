@@ -203,7 +203,7 @@ def test_heatmaps_of_other_types_and_places(heatmap):
         ({"heatmap": HEATMAP.T}, r"heatmap must be \(8, 6\) like the image, got shape \(6, 8\)"),
         ({"heatmap": HEATMAP.ravel()}, "scores of segments need segments="),
         ({"heatmap": np.full((H, W), np.nan)}, "heatmap holds NaN or infinity in 48 places"),
-        ({"heatmap": np.full((H, W), "a")}, "heatmap must hold numbers"),
+        ({"heatmap": np.full((H, W), "a")}, "heatmap must be real numbers"),
         ({"segments": SEGMENTS, "heatmap": np.ones(5)}, r"or \[6\], a score for each"),
         ({"segments": SEGMENTS + 1}, "missing 0"),
         ({"segments": SEGMENTS.T}, "like the image"),

@@ -1,5 +1,7 @@
 """Fidelity metrics against plain loops, scipy, Captum and networks that add up."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,15 +168,23 @@ def test_a_network_that_reads_one_segment_and_maps_that_see_it_or_not():
 
 def test_a_map_or_a_network_that_says_nothing_has_no_correlation():
     options = {"key": KEY, "segments": SEGMENTS}
-    for correlation in ("pearson", "spearman"):
-        assert np.isnan(
-            mu_fidelity(PREDICTOR, IMAGE, np.zeros(S), correlation=correlation, **options)
-        )
+    for correlation, score in itertools.product(("pearson", "spearman"), (0, 0.1, 0.7)):
+        alike = np.full(S, score)
+        assert np.isnan(mu_fidelity(PREDICTOR, IMAGE, alike, correlation=correlation, **options))
+    assert np.isnan(sensitivity_n(PREDICTOR, IMAGE, np.full(S, 0.1), **options).correlations).all()
 
     def constant(image, masks):
         return jnp.ones((len(masks), 2))
 
     assert np.isnan(sensitivity_n(constant, IMAGE, HEATMAP, **options).correlations).all()
+
+
+def test_a_subset_never_holds_all_regions():
+    options = {"key": KEY, "segments": np.arange(W)[None] // 4 + np.zeros((H, 1), int)}
+    found = mu_fidelity(adding_up, IMAGE, [1.0, 2.0], share=0.9, objective="logit", **options)
+    expected = mu_fidelity(adding_up, IMAGE, [1.0, 2.0], share=0.5, objective="logit", **options)
+    assert found == expected
+    assert abs(found) == pytest.approx(1)
 
 
 # -- infidelity
@@ -336,7 +346,9 @@ def test_the_batch_size_changes_nothing():
         (sensitivity_n, {"sizes": [56]}, "sizes must be a whole number from 1 to 55; got 56"),
         (sensitivity_n, {"sizes": [0]}, "sizes must be"),
         (sensitivity_n, {"segments": np.zeros((H, W), int), "heatmap": [1.0]}, "two or more"),
+        (mu_fidelity, {"segments": np.zeros((H, W), int), "heatmap": [1.0]}, "two or more"),
         (infidelity, {"masks": MASKS[0]}, "masks"),
+        (infidelity, {"masks": MASKS, "rescale": "no"}, "rescale must be True or False"),
         (infidelity, {"masks": MASKS[:, :4]}, "like the masks"),
         (infidelity, {"masks": MASKS, "heatmap": SUMS}, "need lmjax.Coalitions"),
         (infidelity, {"masks": MASKS, "heatmap": HEATMAP * np.nan}, "NaN"),

@@ -34,6 +34,9 @@ def test_alignment_is_the_published_formula():
     assert alignment(held, SEGMENTS, OBJECT) == pytest.approx(1)
     assert alignment(-2 * held, SEGMENTS, OBJECT) == pytest.approx(-1)
     assert alignment(np.zeros(S), SEGMENTS, OBJECT) == 0
+    strips = np.repeat(np.arange(3), 4)[None] + np.zeros((12, 1), int)
+    for rows in range(1, 12):  # each strip has the same share of the object
+        assert np.isnan(alignment([1, 0, 0], strips, np.arange(12)[:, None] < rows + 0 * strips))
     with pytest.raises(ValueError, match="segments must be two or more"):
         alignment([0.5], np.zeros((H, W), int), OBJECT)
 

@@ -221,7 +221,9 @@ def test_normalise_is_per_channel_and_works_under_jit():
         ({"interpolation": "cubic"}, "bicubic.*got 'cubic'"),
         ({"antialias": False}, "antialias must be True"),
         ({"mean": (0.5,)}, "one number for each channel, got 1 and 3"),
-        ({"std": (1, 0, 1)}, "std must be positive"),
+        ({"std": (1, 0, 1)}, "std must be a finite number above 0"),
+        ({"std": (np.nan,) * 3}, "std must be a finite number above 0"),
+        ({"mean": (123.7, 116.3, 103.5)}, r"mean must be .* at most 1 .*divide those of 0\.\.255"),
     ],
 )
 def test_settings_are_checked(options, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmjax.evaluation import Predictor, evaluate
-from lmjax.removals import Replace, ReplaceAverage
+from lmjax.removals import Replace, ReplaceAverage, StandardErrors
 from tests.support.small_classifier import small_classifier
 
 H, W, C, K = 8, 6, 3, 4
@@ -121,3 +121,11 @@ def test_bad_sets_are_errors(baselines, options, message):
 def test_a_set_of_another_size_is_an_error():
     with pytest.raises(ValueError, match="to match the image"):
         Predictor(CLASSIFIER, ReplaceAverage(BASELINES[:, 1:]))(IMAGE, MASKS)
+
+
+def test_standard_errors_are_of_what_is_averaged():
+    for average, of in (("probability", softmax), ("logit", np.asarray)):
+        removal = ReplaceAverage(BASELINES, average=average)
+        found = evaluate(StandardErrors(CLASSIFIER, removal), IMAGE, MASKS)
+        expected = of(logits_by_loop()).std(axis=0, ddof=1) / np.sqrt(len(BASELINES))
+        np.testing.assert_allclose(found, expected, atol=1e-5)

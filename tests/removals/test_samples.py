@@ -68,6 +68,18 @@ def test_by_name_it_takes_photographs_of_any_size():
     assert (np.asarray(errors) > 0).all()
 
 
+def test_standard_errors_are_those_of_other_draws():
+    spread, claimed = [], []
+    for seed in range(150):
+        samples = removals.Samples(SET, key=jax.random.key(seed), draws=4)
+        spread.append(jax.nn.softmax(samples.logits(CLASSIFIER, IMAGE, MASKS)))
+        claimed.append(removals.StandardErrors(CLASSIFIER, samples)(IMAGE, MASKS))
+    ratio = np.sqrt(np.mean(np.square(claimed), axis=0)) / np.std(spread, axis=0)
+    assert 0.9 < ratio.mean() < 1.1
+    every = removals.Samples(SET, key=KEY, draws=len(SET))
+    np.testing.assert_array_equal(removals.StandardErrors(CLASSIFIER, every)(IMAGE, MASKS), 0)
+
+
 @pytest.mark.parametrize(
     ("images", "draws", "message"),
     [

@@ -26,7 +26,7 @@ from importlib import resources
 
 import numpy as np
 
-from lmjax._utils.checks import check_choice, check_number, check_whole
+from lmjax._utils.checks import check_choice, check_flag, check_number, check_whole
 from lmjax._utils.photographs import find
 from lmjax.data.digits import cues
 from lmjax.data.digits.cues import Cue
@@ -199,7 +199,8 @@ def _check_dials(
         return None
     spurious = check_number("spurious", spurious, least=0, most=1, note="a probability")
     kind = check_choice("cue", "photograph" if cue is None else cue, cues.KINDS)
-    return _Dials(spurious, kind, split == "test" if reverse is None else bool(reverse))
+    reverse = split == "test" if reverse is None else check_flag("reverse", reverse)
+    return _Dials(spurious, kind, reverse)
 
 
 def _scene(split: str, seed: int, index: int, photograph: str | None = None) -> Scene:

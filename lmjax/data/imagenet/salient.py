@@ -46,7 +46,7 @@ def from_salient_imagenet(
     features: str = "core",
     at_least: int | str | None = None,
 ) -> "SalientImages":
-    """Images of Salient ImageNet with the masks of their core and spurious features.
+    """Opens Salient ImageNet: training images with masks of their core and spurious features.
 
     The layout is `PATH/n01440764/feature_59/n01440764_18.JPEG`, a mask, and
     `PATH/n01440764/image_names_map.csv` with a column of names of images for each feature. A

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from lmjax._utils.checks import check_choice
+from lmjax._utils.checks import check_choice, check_flag
 from lmjax._utils.summary import brief
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
@@ -66,7 +66,7 @@ def layer_mask(
         raise ValueError(f"until must be the name of a module, or None; got {brief(until)}")
     check_choice("padding", padding, ("neighbor", "none", "partial"))
     check_choice("layout", layout, _IMAGE_AXES)
-    return LayerMasked(function, padding, until, layout, shortcuts)
+    return LayerMasked(function, padding, until, layout, check_flag("shortcuts", shortcuts))
 
 
 def register_rule(primitive: str, rule: Rule | Literal["elementwise"]) -> None:

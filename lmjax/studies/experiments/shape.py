@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import set_plain_numbers
+from lmjax._utils.checks import check_whole, set_plain_numbers
 from lmjax.studies.about import About
 from lmjax.studies.figures import (
     X_LABELS,
@@ -98,6 +98,7 @@ class MaskShape(Study):
         set_plain_numbers(self)
         check_removals(self.removals)
         check_whole_numbers("margins", self.margins, least=0, rising=True)
+        check_whole("least_images", self.least_images, least=1)
 
     def rows(self, batch: ImageBatch) -> list[dict[str, Any]]:
         rows = []

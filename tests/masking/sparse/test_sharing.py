@@ -16,7 +16,7 @@ def in_two_parts(predictor, masks, *, seam, on_visible):
     """Logits by a shared prefix up to a seam, and the rest in batches behind it."""
     job = jobs.job_of_image(predictor, IMAGE, masks, jobs.Options(batch_size=2))
     layout = programs.record(job, stop=seam, sharing=True)
-    rows = programs.count_shared_rows(job, layout, [np.arange(len(masks))], len(masks))
+    rows = programs.count_shared_rows(job, layout, np.arange(len(masks)), len(masks))
     plan = shared_plan(job, Cut(0.0, layout, tuple(rows.tolist()), on_visible))
     logits = {}
     for numbers, answers in plan.calls(job):
