@@ -182,7 +182,7 @@ def _optimise(
 
         def slope(mask: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             offset = jax.random.randint(key, (2,), 0, settings.jitter, jnp.int32)
-            shifted = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
+            shifted = jax.lax.dynamic_slice(padded, (*offset, jnp.int32(0)), image.shape)
             gradient = jax.grad(score)(mask, shifted)
             return gradient + jax.grad(penalty)(mask), (gradient != 0).any()
 

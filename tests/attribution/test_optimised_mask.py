@@ -11,6 +11,7 @@ from lmjax.attribution import MaskPenalty, extremal_perturbation, meaningful_per
 from lmjax.evaluation import Predictor
 from lmjax.masks import segments
 from tests.support.compilations import counted
+from tests.support.masked_functions import double_precision
 from tests.support.segment_networks import reads_one
 from tests.support.small_classifier import Preprocessing, small_classifier
 
@@ -204,6 +205,14 @@ def test_several_targets_are_each_alone(name):
     alone = ALL[name](BLACK, IMAGE, target=2)
     np.testing.assert_allclose(found.scores[0], alone.scores, atol=1e-4)
     assert np.ptp(found.scores[0] - found.scores[1]) > 0.01
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_numbers_of_64_bits_change_nothing(name):
+    expected = ALL[name](BLACK, IMAGE, target=1)
+    with double_precision():
+        found = ALL[name](BLACK, IMAGE, target=1)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
 def test_the_key_decides_how_the_image_moves():

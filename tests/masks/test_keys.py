@@ -48,8 +48,10 @@ OF_JAX = {  # which `jax_threefry_partitionable` changes, as it does all of JAX'
 def configured(name, value):
     before = getattr(jax.config, name)
     jax.config.update(name, value)
-    yield
-    jax.config.update(name, before)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 @pytest.mark.parametrize(

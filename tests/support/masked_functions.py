@@ -22,8 +22,10 @@ def double_precision():
     """JAX computes in float64."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def masks_of(size, seed=0):
