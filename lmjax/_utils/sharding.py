@@ -4,14 +4,16 @@ A `jax.sharding.Mesh` names the devices. All of its axes divide the work, under 
 it may span the processes of a cluster that have met (`join`).
 """
 
+import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import (
+    AbstractMesh,
     AxisType,
     Mesh,
     NamedSharding,
@@ -73,7 +75,9 @@ def mesh_of(devices: Sequence[Any]) -> Mesh:
 
 
 def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
-    """Returns the mesh, or that of `local_mesh` for None.
+    """Returns the mesh, or that of `local_mesh` for None, with axes of type `Auto`.
+
+    With others, which `jax.make_mesh` makes, the mesh would be part of the types of traced arrays.
 
     Args:
       mesh: what a caller gave.
@@ -97,7 +101,19 @@ def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
             f"mesh must hold devices of {whose}, got those of process "
             f"{', '.join(map(str, sorted(found)))}; take jax.make_mesh(..., devices={take})"
         )
-    return mesh
+    automatic = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
+
+
+@contextlib.contextmanager
+def no_context_mesh() -> Iterator[None]:
+    """Ignores the mesh of a caller's `jax.set_mesh`, which may have other devices than the call."""
+    use = getattr(jax.sharding, "use_abstract_mesh", None)  # older versions of JAX have none
+    if use is None or jax.sharding.get_abstract_mesh().empty:
+        yield
+    else:
+        with use(AbstractMesh((), ())):
+            yield
 
 
 def _processes(mesh: Mesh) -> set[int]:

@@ -13,7 +13,7 @@ from lmjax._utils.checks import check_flag, check_whole, set_whole
 from lmjax._utils.host import original_errors
 from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.progress import description, evaluated, progress_bar
-from lmjax._utils.sharding import check_mesh
+from lmjax._utils.sharding import check_mesh, no_context_mesh
 from lmjax.evaluation import programs
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
@@ -71,6 +71,7 @@ class Evaluator:
     mesh: Mesh | None = None
     progress: bool | None = None
 
+    @no_context_mesh()
     def __call__(self, image, masks, *, expected: int | None = None) -> np.ndarray:
         """Evaluates all variants of an image.
 
@@ -97,6 +98,7 @@ class Evaluator:
         """
         return self._run(job_of_image(self.predictor, image, masks, self._options(expected)))
 
+    @no_context_mesh()
     def images(self, images, masks, *, image_of, expected: int | None = None) -> np.ndarray:
         """Evaluates variants of several images, as one pool.
 
@@ -117,6 +119,7 @@ class Evaluator:
         options = self._options(expected)
         return self._run(job_of_images(self.predictor, images, masks, image_of, options))
 
+    @no_context_mesh()
     def num_classes(self, image, masks, *, image_of=None) -> int:
         """Returns K of the logits that a call would give, with its checks, without computing them.
 

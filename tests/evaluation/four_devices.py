@@ -59,6 +59,39 @@ def test_meshes_of_any_axes(axis_type):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("engine", ["dense", "shared"])
+def test_networks_that_were_traced_for_one_mesh_run_on_another(engine):
+    """`jax.make_mesh` makes axes that would be part of the types of what is traced."""
+    params = {"kernel": jnp.ones((3, 3, 3, 2)) / 27, "head": jnp.ones((2, 4))}
+    classifier = lmjax.models.from_function(apply, params, image_size=IMAGE.shape[0])
+    predictor = lmjax.Predictor(classifier, lmjax.LayerMasking())
+    expected = lmjax.evaluate(predictor, IMAGE, MASKS, engine=engine, mesh=ONE)
+    meshes = [jax.make_mesh((4,), ("x",)), mesh_of(3), jax.make_mesh((1, 4), ("x", "y")), None]
+    for mesh in meshes:
+        found = lmjax.evaluate(predictor, IMAGE, MASKS, engine=engine, mesh=mesh)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def apply(params, images):
+    axes = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(
+        images, params["kernel"], (1, 1), "SAME", dimension_numbers=axes
+    )
+    return jnp.matmul(jax.nn.relu(x).mean((1, 2)), params["head"])
+
+
+@pytest.mark.parametrize("axis_type", list(AxisType)[:2], ids=str)
+def test_a_mesh_that_the_caller_has_set_changes_nothing(axis_type):
+    segments_of = segments.grid(IMAGE, size=11)
+    options = {"key": jax.random.key(0), "num_samples": 160}
+    expected = lmjax.attribution.lime(PREDICTOR, IMAGE, segments_of, **options).scores
+    with jax.set_mesh(mesh_of(4, axis_type=axis_type)):
+        found = lmjax.attribution.lime(PREDICTOR, IMAGE, segments_of, **options).scores
+        gradient = lmjax.attribution.gradient(PREDICTOR, IMAGE).scores
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def solves(image, mask, key):
     matrix = 2 * jnp.eye(64) + mask.mean()
     return jnp.clip(image * jax.scipy.linalg.solve(matrix, jnp.ones(64), assume_a="pos")[0], 0, 1)

@@ -413,7 +413,7 @@ def test_functions_that_do_not_fit_are_refused(apply, options, message):
 
 
 def test_other_mistakes_are_named(small, tmp_path):
-    with pytest.raises(TypeError, match=r"apply must be a function .params, images."):
+    with pytest.raises(ValueError, match=r"apply must be a function .params, images."):
         lmjax.models.from_function({"w": 1}, mean)  # pyright: ignore
     masks = np.ones((1, SIZE, SIZE), bool)
     images = jnp.zeros((1, SIZE, SIZE, 3))

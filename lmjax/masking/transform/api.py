@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from lmjax._utils.checks import check_choice, check_flag
+from lmjax._utils.sharding import no_context_mesh
 from lmjax._utils.summary import brief
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
@@ -178,7 +179,8 @@ class LayerMasked:
         key = structure, avals, tuple(images.shape), images.dtype
         if key in self._traced:
             return self._traced[key]
-        traced = self._trace(params, images)
+        with no_context_mesh():  # which would be part of all types, also of later calls
+            traced = self._trace(params, images)
         if not any(isinstance(c, Tracer) for c in traced.constants):
             self._traced[key] = traced
         return traced
