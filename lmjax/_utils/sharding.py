@@ -105,11 +105,17 @@ def check_mesh(mesh: Mesh | None, *, of_all_processes: bool = False) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
 
 
+def context_mesh() -> Any:
+    """Returns the mesh that a caller's `jax.set_mesh` or `jax.shard_map` has set; empty or None."""
+    get = getattr(jax.sharding, "get_abstract_mesh", None)  # older versions of JAX have none
+    return None if get is None else get()
+
+
 @contextlib.contextmanager
 def no_context_mesh() -> Iterator[None]:
     """Ignores the mesh of a caller's `jax.set_mesh`, which may have other devices than the call."""
-    use = getattr(jax.sharding, "use_abstract_mesh", None)  # older versions of JAX have none
-    if use is None or jax.sharding.get_abstract_mesh().empty:
+    use, mesh = getattr(jax.sharding, "use_abstract_mesh", None), context_mesh()
+    if use is None or mesh is None or mesh.empty:
         yield
     else:
         with use(AbstractMesh((), ())):

@@ -60,8 +60,9 @@ def sobol(
     As published, segments are visible to degrees uniform in [0, 1], for removals that blend. Where
     a mask says which positions are known (`lmjax.LayerMasking`), degrees have no meaning: every
     segment is visible with probability 1/2, and the scores are the indices of that other
-    experiment. A point shows each segment or not, every one in half of 32 points, and one segment
-    after the other is switched; variants that coincide are evaluated once.
+    experiment. Each point shows some segments, every segment being shown by two of four points in
+    succession, and one segment after the other is switched. Variants that coincide are evaluated
+    once.
 
     Cost: `num_designs` (S + 1) + 1 evaluations; fewer where variants coincide.
 
@@ -78,8 +79,9 @@ def sobol(
       segments: `[H, W]` ints, labels 0..S-1, none missing. None takes an even grid.
       target: class or classes to explain; None explains the predicted class. Several targets cost
         no more evaluations than one.
-      num_designs: points n, fully balanced if a power of two; n (S + 1) variants are evaluated,
-        including those of `previous`. None takes 32.
+      num_designs: points n, fully balanced if a power of two (under masks that are 0 or 1, a
+        multiple of 4); n (S + 1) variants are evaluated, including those of `previous`. None takes
+        32.
       evaluations: upper limit on evaluations, the whole image included; give it instead of
         `num_designs` to compare methods at equal cost.
       grid: cells of the even grid along each side, or (h, w).
@@ -176,7 +178,7 @@ def switched(num_segments: int, last: int, key: jax.Array) -> np.ndarray:
     Returns:
       bool `[last (S + 1), S]`: designs 0 to `last - 1`.
     """
-    points = half_visible_keep(num_segments, 0, last, key=key, block=_FIRST_CHECK)
+    points = half_visible_keep(num_segments, 0, last, key=key, block=4)
     keep = np.repeat(points[:, None], num_segments + 1, axis=1)
     each = np.arange(num_segments)
     keep[:, 1 + each, each] ^= True

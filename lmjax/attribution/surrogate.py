@@ -149,6 +149,8 @@ def lime_regression(
         raise ValueError(
             f"keep must be [N, S] and outputs [N] or [N, T], got shapes {shapes[0]} and {shapes[1]}"
         )
+    if 0 in shapes[0]:
+        raise ValueError(f"keep must hold coalitions of segments, got shape {shapes[0]}")
     if not is_traced(keep) and not np.isin(check_numbers("keep", keep), (0, 1)).all():
         raise ValueError("keep must hold only 0 (hidden) and 1 (visible)")
     if not is_traced(outputs) and not np.isfinite(check_numbers("outputs", outputs)).all():

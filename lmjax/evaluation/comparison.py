@@ -60,7 +60,7 @@ def compare_engines(
     tolerance = check_number("tolerance", tolerance, least=0)
     predictor = as_predictor(predictor)
     evaluate = Evaluator(predictor, engine=engine)  # which checks that it is supported
-    masks = np.asarray(check_mask(masks, (np.shape(masks)[0], *np.shape(image)[:2])), bool)
+    masks = np.asarray(check_mask(masks, np.shape(image)[:2]))
     expected = Evaluator(predictor, engine="dense")(image, masks)
     logits_error = _difference(evaluate(image, masks), expected)
     names, dense = _dense_outputs(predictor, image, masks)

@@ -60,8 +60,8 @@ class Evaluator:
         more than one batch takes longer than a second.
 
     Raises:
-      ValueError: another engine, or one that the predictor does not support; options that are not
-        as above. When called, a predictor that is no function.
+      ValueError: another engine, or one that the predictor does not support; other options than
+        those above; when called, if the predictor is not a function.
     """
 
     predictor: Callable

@@ -66,7 +66,7 @@ def difference(first: int, second: int) -> Partial:
       second: the class that it is compared with.
 
     Raises:
-      ValueError: a class that is no whole number from 0.
+      ValueError: a class that is not a whole number, or is negative.
     """
     first, second = (check_whole("classes", each, least=0) for each in (first, second))
     return Partial(_difference, np.array([first, second]))
@@ -86,7 +86,7 @@ def margin(target: int) -> Partial:
       target: the class.
 
     Raises:
-      ValueError: a class that is no whole number from 0.
+      ValueError: a class that is not a whole number, or is negative.
     """
     return Partial(_margin, np.array(check_whole("target", target, least=0)))
 
@@ -114,7 +114,7 @@ def value(*index: int) -> Partial:
       *index: of the entry; none for an output that is a single number.
 
     Raises:
-      ValueError: an index that is no whole number.
+      ValueError: an index that is not a whole number.
     """
     return Partial(_value, np.array([check_whole("index", each, least=0) for each in index], int))
 

@@ -240,7 +240,7 @@ def _best_cut(job: Job, counts: Counts, *, most: float = math.inf) -> Cut | None
     groups = _groups(job)
     variants = _room_for(job, groups)
     rows, best = np.zeros(len(layout.sets), int), None
-    for i in {len(groups) // 2, len(groups) - 1}:
+    for i in dict.fromkeys((len(groups) // 2, len(groups) - 1)):
         counted = programs.count_shared_rows(job, layout, groups[i], variants)
         rows = np.maximum(rows, counted)
         best = min(_cuts(job, counts, layout, rows), key=lambda cut: cut.time)

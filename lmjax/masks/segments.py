@@ -129,7 +129,7 @@ def grid(image: ArrayLike, *, size: int = 16) -> np.ndarray:
       Segments `[H, W]`.
 
     Raises:
-      ValueError: another shape, or a size that is no whole number from 1.
+      ValueError: another shape, or a size that is not a whole number or is below 1.
     """
     size = check_whole("size", size, least=1, note="pixels")
     rows, columns = (np.arange(n) // size for n in _spatial_shape(image))

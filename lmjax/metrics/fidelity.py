@@ -77,8 +77,8 @@ def mu_fidelity(
       drops are equal.
 
     Raises:
-      ValueError: options out of range, shapes that do not match, and all that `lmjax.evaluate`
-        raises.
+      ValueError: options out of range, shapes that do not match, a single segment, and all that
+        `lmjax.evaluate` raises.
 
     References:
       Bhatt, Weller & Moura 2020, "Evaluating and aggregating feature-based model explanations"

@@ -39,7 +39,7 @@ class Preprocessing:
       interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
       antialias: whether the filter widens when it shrinks the image. Always True: Pillow's filters
         do, and torchvision's on PIL images are Pillow's.
-      mean, std: of the training images, one number for each channel: means in [0, 1], standard
+      mean, std: of the training images, one number for each channel: means up to 1, standard
         deviations above 0. Their length is the number of channels.
 
     Raises:
@@ -63,7 +63,7 @@ class Preprocessing:
         if not self.antialias:
             raise ValueError("antialias must be True: Pillow has no filter without it")
         note = "of colours in [0, 1]; divide those of 0..255 by 255"
-        for name, bounds in {"mean": {"least": 0, "most": 1}, "std": {"above": 0}}.items():
+        for name, bounds in {"mean": {"most": 1}, "std": {"above": 0}}.items():
             values = (check_number(name, x, note=note, **bounds) for x in getattr(self, name))
             object.__setattr__(self, name, tuple(values))  # a Preprocessing can be hashed
         if len(self.mean) != len(self.std) or not self.mean:

@@ -63,7 +63,7 @@ class Fill(Painting):
       draws: how often the function is called for a variant, each time with another key.
 
     Raises:
-      ValueError: not a function, or several draws without a key.
+      ValueError: not a function, a key that is none, or several draws without one.
     """
 
     function: Callable

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from lmjax._utils.checks import check_choice, check_flag
-from lmjax._utils.sharding import no_context_mesh
+from lmjax._utils.sharding import context_mesh
 from lmjax._utils.summary import brief
 from lmjax.masking import layers
 from lmjax.masking.checks import check_mask
@@ -176,11 +176,11 @@ class LayerMasked:
             if isinstance(leaf, str | bytes):
                 raise ValueError(f"params must be arrays, in any pytree; got {brief(leaf)}")
         avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        key = structure, avals, tuple(images.shape), images.dtype
+        # The mesh of the context is part of the types in a trace.
+        key = structure, avals, tuple(images.shape), images.dtype, context_mesh()
         if key in self._traced:
             return self._traced[key]
-        with no_context_mesh():  # which would be part of all types, also of later calls
-            traced = self._trace(params, images)
+        traced = self._trace(params, images)
         if not any(isinstance(c, Tracer) for c in traced.constants):
             self._traced[key] = traced
         return traced
