@@ -125,4 +125,5 @@ def _check_mask_values(masks: np.ndarray, name: str, soft: bool) -> None:
 
 
 def _dtype(array):
-    return array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype
+    foreign = hasattr(array, "__array__") and not isinstance(array, jax.Array | np.generic)
+    return np.asarray(array).dtype if foreign or not hasattr(array, "dtype") else array.dtype

@@ -122,6 +122,9 @@ class _Kept:
         self.shapes: dict[tuple, tuple[int, ...]] = {}
         self.lock = threading.RLock()
 
+    def __reduce__(self) -> tuple:
+        return _Kept, ()  # a copy learns anew: locks cannot be copied
+
 
 @dataclasses.dataclass(frozen=True)
 class _Call:

@@ -139,6 +139,9 @@ class Call:
         self._closed_over: list[Any] = []
         self._masked: dict[tuple, LayerMasked] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_masked": {}}  # traces cannot be copied
+
     @property
     def __name__(self) -> str:
         return getattr(self.apply, "__name__", type(self.apply).__name__)
@@ -147,7 +150,7 @@ class Call:
         """Returns the parameters as the function takes them."""
         named = {**variables.get("batch_stats", {}), **variables.get("params", {})}
         keys = iter(self.keys)
-        leaves = [named[next(keys)] if leaf is _ARRAY else leaf for leaf in self._leaves]
+        leaves = [named[next(keys)] if leaf is _Array else leaf for leaf in self._leaves]
         return jax.tree.unflatten(self._structure, leaves)
 
     def __call__(self, variables: Variables, images: jax.Array) -> Any:
@@ -212,7 +215,8 @@ class Call:
         return self._masked[key]
 
 
-_ARRAY = object()
+class _Array:
+    """Stands for an array among the leaves; a class, which stays itself where it is copied."""
 
 
 def _bind(
@@ -234,7 +238,7 @@ def _bind(
             # for every shape.
             leaf = jax.device_put(np.array(leaf))
         variables["params" if trained else "batch_stats"][name] = leaf
-        leaves.append(_ARRAY)
+        leaves.append(_Array)
         keys.append(name)
     return Call(apply, leaves, structure, keys), variables
 

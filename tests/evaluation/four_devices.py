@@ -88,6 +88,9 @@ def test_a_mesh_that_the_caller_has_set_changes_nothing(axis_type):
     with jax.set_mesh(mesh_of(4, axis_type=axis_type)):
         found = lmjax.attribution.lime(PREDICTOR, IMAGE, segments_of, **options).scores
         gradient = lmjax.attribution.gradient(PREDICTOR, IMAGE).scores
+        alone = lmjax.Evaluator(PREDICTOR, mesh=ONE)
+        other = lmjax.attribution.lime(alone, IMAGE, segments_of, **options).scores
+    np.testing.assert_allclose(other, expected, atol=1e-5)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.isfinite(gradient).all()
 

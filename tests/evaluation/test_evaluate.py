@@ -421,3 +421,11 @@ def test_what_is_hidden_must_be_colours_where_the_removal_reads_it(baseline, val
 def test_some_variants_may_hide_everything():
     masks = np.stack([np.ones((H, W)), np.zeros((H, W))])
     assert np.isfinite(evaluate(predictor(), IMAGE, masks)).all()
+
+
+def test_images_may_be_tensors():
+    torch = pytest.importorskip("torch")
+    found = evaluate(predictor(), torch.tensor(IMAGE), MASKS)
+    np.testing.assert_array_equal(found, evaluate(predictor(), IMAGE, MASKS))
+    with pytest.raises(ValueError, match="image must hold floats in"):
+        evaluate(predictor(), torch.zeros(IMAGE.shape, dtype=torch.uint8), MASKS)

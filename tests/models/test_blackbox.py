@@ -1,6 +1,8 @@
 """Networks and fills that are not JAX, under every removal that paints, in whole batches."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -347,3 +349,19 @@ def test_no_deadlock_with_as_many_programs_as_cores(cores, devices):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["done", str(devices)]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_answer_alike(copied):
+    box = lmjax.black_box(in_numpy)
+    expected = lmjax.evaluate(lmjax.Predictor(box, "grey"), IMAGE, MASKS)
+    found = lmjax.evaluate(lmjax.Predictor(copied(box), "grey"), IMAGE, MASKS)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_it_runs_without_compilation():
+    predictor = lmjax.Predictor(lmjax.black_box(in_numpy), "grey")
+    expected = lmjax.evaluate(predictor, IMAGE, MASKS)
+    with jax.disable_jit():
+        found = lmjax.evaluate(predictor, IMAGE, MASKS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,5 +1,8 @@
 """Networks of other frameworks as classifiers: weights, engines, masks, training, errors."""
 
+import copy
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -461,3 +464,19 @@ def test_gradients_are_zero_under_the_mask(small):
     assert np.isfinite(gradient).all()
     assert not np.asarray(gradient)[~masks].any()
     assert np.asarray(gradient)[masks].any()
+
+
+def scaled_mean(params, images):
+    return jnp.matmul(images.mean(axis=(1, 2)), params["head"]) * params["scale"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_answer_alike(copied):
+    params = {"head": np.eye(3, 5, dtype=np.float32), "scale": 2.0}
+    predictor = lmjax.Predictor(lmjax.models.from_function(scaled_mean, params, image_size=SIZE))
+    masks = np.arange(SIZE)[None, :, None] < np.full((2, 1, SIZE), SIZE // 2)
+    expected = lmjax.evaluate(predictor, IMAGE, masks)
+    copy_of = copied(predictor)  # of a network that has been traced
+    np.testing.assert_array_equal(lmjax.evaluate(copy_of, IMAGE, masks), expected)
+    plain = lmjax.evaluate(lmjax.Predictor(copy_of.classifier, "grey"), IMAGE, masks)
+    assert np.isfinite(plain).all()

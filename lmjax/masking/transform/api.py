@@ -127,6 +127,9 @@ class LayerMasked:
         self.layout, self.shortcuts = layout, shortcuts
         self._traced: dict[Any, _Traced] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_traced": {}}  # traces cannot be copied
+
     def __repr__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         return f"LayerMasked({name}, padding={self.padding!r}, until={self.until!r})"
@@ -175,9 +178,10 @@ class LayerMasked:
         for leaf in leaves:
             if isinstance(leaf, str | bytes):
                 raise ValueError(f"params must be arrays, in any pytree; got {brief(leaf)}")
-        avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        # The mesh of the context is part of the types in a trace.
-        key = structure, avals, tuple(images.shape), images.dtype, context_mesh()
+        avals = tuple((jnp.shape(x), jnp.result_type(x), _is_weak(x)) for x in leaves)
+        # The mesh of the context is part of the types in a trace, the precision of its products.
+        context = context_mesh(), jax.config.jax_default_matmul_precision
+        key = structure, avals, tuple(images.shape), images.dtype, *context
         if key in self._traced:
             return self._traced[key]
         traced = self._trace(params, images)
@@ -240,6 +244,11 @@ class LayerMasked:
                 f"images must be floating point and normalised, got dtype {images.dtype}"
             )
         return jnp.asarray(images)
+
+
+def _is_weak(leaf: Any) -> bool:
+    """Returns whether a parameter takes the type of what it meets, as Python's numbers do."""
+    return getattr(leaf, "weak_type", type(leaf) in (bool, int, float, complex))
 
 
 def _shown(structure: Any) -> str:

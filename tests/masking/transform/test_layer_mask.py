@@ -278,3 +278,18 @@ def test_a_rule_by_the_rules_of_others():
 def test_a_rule_is_a_function_or_elementwise(bad):
     with pytest.raises(ValueError, match="rule must be a function or 'elementwise'"):
         register_rule("halves", bad)
+
+
+def test_what_was_traced_does_not_outlive_the_precision_and_types_it_was_traced_for():
+    def network(params, x):
+        return jnp.matmul(x.mean(axis=(1, 2)), params["head"]) * params["scale"]
+
+    head = jnp.ones((3, 2), jnp.bfloat16)
+    arguments = jnp.ones((1, *SIZE, 3), jnp.bfloat16), jnp.ones((1, *SIZE), bool)
+    masked = layer_mask(network)
+    for scale in (2.0, jnp.float32(2), 2.0):
+        params = {"head": head, "scale": scale}
+        assert masked(params, *arguments).dtype == network(params, arguments[0]).dtype
+        for precision, times in (("highest", 2), (None, 0)):
+            with jax.default_matmul_precision(precision):
+                assert str(jax.make_jaxpr(masked)(params, *arguments)).count("HIGHEST") == times
