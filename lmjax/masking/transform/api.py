@@ -180,8 +180,8 @@ class LayerMasked:
                 raise ValueError(f"params must be arrays, in any pytree; got {brief(leaf)}")
         avals = tuple((jnp.shape(x), jnp.result_type(x), _is_weak(x)) for x in leaves)
         # The mesh of the context is part of the types in a trace, the precision of its products.
-        context = context_mesh(), jax.config.jax_default_matmul_precision
-        key = structure, avals, tuple(images.shape), images.dtype, *context
+        precision = getattr(jax.config, "jax_default_matmul_precision")  # noqa: B009 - no stub
+        key = structure, avals, tuple(images.shape), images.dtype, context_mesh(), precision
         if key in self._traced:
             return self._traced[key]
         traced = self._trace(params, images)
