@@ -21,6 +21,9 @@ from lmjax.masking.transform.plan import Plan
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.tracing import Trace, realised
 
+# Shapes for which traces are kept; the oldest goes first.
+_MOST_TRACES = 64
+
 Layout = Literal["NHWC", "NCHW"]
 
 _IMAGE_AXES = {"NHWC": ((0,), (1,), (2,), (3,)), "NCHW": ((0,), (3,), (1,), (2,))}
@@ -186,6 +189,8 @@ class LayerMasked:
             return self._traced[key]
         traced = self._trace(params, images)
         if not any(isinstance(c, Tracer) for c in traced.constants):
+            if len(self._traced) >= _MOST_TRACES:
+                del self._traced[next(iter(self._traced))]
             self._traced[key] = traced
         return traced
 

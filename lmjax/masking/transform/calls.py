@@ -1,5 +1,6 @@
 """Functions in the function: evaluated in their place, or kept whole for their derivative."""
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from lmjax._utils.jaxprs import inner_jaxprs
 from lmjax.masking.transform.elementwise import combine
 from lmjax.masking.transform.nodes import Node
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.plain import ELEMENTWISE, bind_alike
+
+_PLAIN_CALLS = frozenset(
+    ["jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_lin"]
+)
+_CUSTOM_CALLS = frozenset(["custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"])
+_CALLS = _PLAIN_CALLS | _CUSTOM_CALLS
+# Where arrays broadcast to each other, these give back what they take.
+_GIVE_BACK = frozenset(["broadcast_in_dim", "optimization_barrier"])
 
 
 def _call(operation: Operation, *operands: Node) -> Node | list[Node]:
@@ -33,11 +41,21 @@ def inner_jaxpr(operation: Operation) -> jex.ClosedJaxpr:
 def _custom_call(operation: Operation, *operands: Node) -> Node | list[Node]:
     """Returns the node of a function with its own derivative, which stays if it is elementwise."""
     closed = inner_jaxpr(operation)
-    if not _is_elementwise(closed):
-        if operation.name.startswith("custom_vjp"):
-            _warn_of_lost(operation)
-        return _call(operation, *operands)
-    return [combine(operation.trace, operation.aval, operands, _with_derivative(operation, closed))]
+    if _is_elementwise(closed):
+        function = _with_derivative(operation, closed)
+        return [combine(operation.trace, operation.aval, operands, function)]
+    if not _of_jax(closed):
+        _warn_of_lost(operation)
+    return _call(operation, *operands)
+
+
+def _of_jax(closed: jex.ClosedJaxpr) -> bool:
+    """Whether a function is one of JAX's own, whose rules give the derivative of what it computes.
+
+    They only do so with fewer operations, or with less rounding.
+    """
+    info = getattr(closed.jaxpr, "debug_info", None)
+    return str(getattr(info, "func_filename", "")).startswith(os.path.dirname(jax.__file__))
 
 
 def _warn_of_lost(operation: Operation) -> None:
@@ -50,23 +68,46 @@ def _warn_of_lost(operation: Operation) -> None:
 
 
 def _is_elementwise(closed: jex.ClosedJaxpr) -> bool:
-    return len(closed.jaxpr.outvars) == 1 and _are_elementwise(closed)
+    outputs = closed.jaxpr.outvars
+    return len(outputs) == 1 and _are_elementwise(closed, outputs[0].aval.shape)
 
 
-def _are_elementwise(closed: jex.ClosedJaxpr) -> bool:
-    shape = closed.jaxpr.outvars[0].aval.shape
+def _are_elementwise(closed: jex.ClosedJaxpr, shape: tuple[int, ...]) -> bool:
+    """Whether all operations work entry by entry, on arrays that broadcast to a shape."""
+    if any(np.shape(c) for c in closed.consts):
+        return False
+    uniform: set[Any] = set()  # variables that repeat one number, of any shape
+
+    def repeats(variable: Any) -> bool:
+        return not variable.aval.shape or variable in uniform
+
     for equation in closed.jaxpr.eqns:
-        if any(v.aval.shape not in (shape, ()) for v in (*equation.invars, *equation.outvars)):
+        variables = *equation.invars, *equation.outvars
+        if not _works_entry_by_entry(equation, closed.jaxpr, repeats):
             return False
-        name = equation.primitive.name
-        scalar = name == "broadcast_in_dim" and not equation.invars[0].aval.shape
-        inner = inner_jaxprs(equation)
-        if inner:
-            if not all(_is_elementwise(jex.ClosedJaxpr(x, ())) for x in inner):
-                return False
-        elif name not in ELEMENTWISE and not scalar:
+        if all(map(repeats, equation.invars)):
+            uniform.update(equation.outvars)
+        elif not all(repeats(v) or _fits(v, shape) for v in variables):
             return False
     return True
+
+
+def _works_entry_by_entry(
+    equation: jex.JaxprEqn, jaxpr: jex.Jaxpr, repeats: Callable[[Any], bool]
+) -> bool:
+    name, given = equation.primitive.name, equation.invars
+    if name in _CALLS:
+        return _is_elementwise(inner_jaxpr(Operation(None, equation, jaxpr)))
+    if name == "broadcast_in_dim":  # of one number, or along axes that stay where they are
+        dims = tuple(equation.params["broadcast_dimensions"])
+        return repeats(given[0]) or dims == tuple(range(len(equation.params["shape"])))
+    return name in ELEMENTWISE or name in _GIVE_BACK
+
+
+def _fits(variable: Any, full: tuple[int, ...]) -> bool:
+    """Whether an array broadcasts to a shape, and its axes stay where they are."""
+    shape = variable.aval.shape
+    return len(shape) == len(full) and all(n in (1, m) for n, m in zip(shape, full))
 
 
 def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
@@ -79,9 +120,9 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
 
     for equation in closed.jaxpr.eqns:
         operation, given = Operation(None, equation, closed.jaxpr), list(map(read, equation.invars))
-        if equation.primitive.name == "broadcast_in_dim":
+        if equation.primitive.name in _GIVE_BACK:
             results = given
-        elif inner_jaxprs(equation):
+        elif equation.primitive.name in _CALLS:
             results = evaluate_alike(inner_jaxpr(operation), *given)
         else:
             results = [bind_alike(operation, given)]
@@ -91,58 +132,83 @@ def evaluate_alike(closed: jex.ClosedJaxpr, *arrays: Any) -> list[Any]:
 
 def _with_derivative(operation: Operation, closed: jex.ClosedJaxpr) -> Callable:
     """The function in the call, with the derivative that its author gave it."""
-    given: list[Any] = [v.aval for v in operation.equation.invars]
-    avals = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in given]
 
     def forward(*arrays: jax.Array) -> jax.Array:
         return evaluate_alike(closed, *arrays)[0]
 
-    def original(*arrays: jax.Array) -> jax.Array:
-        return operation.bind(*arrays)[0]
-
-    if operation.name == "custom_jvp_call":
-        tangent = jax.make_jaxpr(lambda p, t: jax.jvp(original, p, t)[1])(avals, avals)
-        return _forward_mode(forward, tangent) if _is_elementwise(tangent) else forward
-    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
+    if not jnp.issubdtype(operation.aval.dtype, jnp.inexact):
         return forward
-    cotangents = jax.make_jaxpr(lambda p, ct: jax.vjp(original, *p)[1](ct))(avals, avals[0])
-    if _are_elementwise(cotangents):
-        return _reverse_mode(forward, cotangents)
-    _warn_of_lost(operation)
-    return forward
+    make = _forward_mode if operation.name == "custom_jvp_call" else _reverse_mode
+    derived = make(operation, forward)
+    if derived is None:
+        _warn_of_lost(operation)
+    return derived or forward
 
 
-def _forward_mode(function: Callable, tangent: jex.ClosedJaxpr) -> Callable:
+def _forward_mode(operation: Operation, function: Callable) -> Callable | None:
+    """The function with the tangents of the call; None where they are not elementwise."""
+    original, avals, floats = _original(operation)
+
+    def tangent(primals: Any, dots: Any) -> jax.Array:
+        given = [np.zeros(a.shape, jax.dtypes.float0) for a in avals]
+        for i, dot in zip(floats, dots):
+            given[i] = dot
+        return jax.jvp(original, primals, given)[1]
+
+    tangents = jax.make_jaxpr(tangent)(avals, [avals[i] for i in floats])
+    if not _is_elementwise(tangents):
+        return None
     custom = jax.custom_jvp(function)
 
     @custom.defjvp
     def _(primals: Any, dots: Any) -> Any:
         shape = np.broadcast_shapes(*map(np.shape, primals))
-        given = [jnp.broadcast_to(x, shape) for x in (*primals, *dots)]
-        (dot,) = evaluate_alike(tangent, *given)
+        given = [jnp.broadcast_to(x, shape) for x in (*primals, *(dots[i] for i in floats))]
+        (dot,) = evaluate_alike(tangents, *given)
         return custom(*primals), jnp.broadcast_to(dot, shape)
 
     return custom
 
 
-def _reverse_mode(function: Callable, cotangents: jex.ClosedJaxpr) -> Callable:
+def _reverse_mode(operation: Operation, function: Callable) -> Callable | None:
+    """The function with the cotangents of the call; None where they are not elementwise."""
+    original, avals, floats = _original(operation)
+
+    def pull(primals: Any, cotangent: jax.Array) -> list[jax.Array]:
+        given = jax.vjp(original, *primals)[1](cotangent)
+        return [given[i] for i in floats]
+
+    aval = jax.ShapeDtypeStruct(operation.aval.shape, operation.aval.dtype)
+    cotangents = jax.make_jaxpr(pull)(avals, aval)
+    if not _are_elementwise(cotangents, operation.aval.shape):
+        return None
     custom = jax.custom_vjp(lambda *arrays: function(*arrays))
 
     def forward(*arrays: jax.Array) -> Any:
-        shape = np.broadcast_shapes(*map(np.shape, arrays))
-        arrays = tuple(jnp.broadcast_to(x, shape) for x in arrays)
         return function(*arrays), arrays
 
     def backward(arrays: Any, cotangent: jax.Array) -> Any:
         results = evaluate_alike(cotangents, *arrays, cotangent)
-        return tuple(jnp.broadcast_to(x, cotangent.shape) for x in results)
+        given: list[Any] = [None] * len(arrays)
+        for i, result in zip(floats, results):
+            given[i] = jnp.broadcast_to(result, cotangent.shape)
+        return tuple(given)
 
     custom.defvjp(forward, backward)
     return lambda *arrays: custom(*jnp.broadcast_arrays(*arrays))
 
 
-RULES.update(dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "remat2"), _call))
-RULES.update(dict.fromkeys(("remat", "checkpoint", "custom_lin"), _call))
-RULES.update(
-    dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"), _custom_call)
-)
+def _original(operation: Operation) -> tuple[Callable, list[jax.ShapeDtypeStruct], list[int]]:
+    """The function as it was traced, shapes of its operands, and which of them have derivatives."""
+
+    def original(*arrays: jax.Array) -> jax.Array:
+        return operation.bind(*arrays)[0]
+
+    given: list[Any] = [v.aval for v in operation.equation.invars]
+    avals = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in given]
+    floats = [i for i, aval in enumerate(avals) if jnp.issubdtype(aval.dtype, jnp.inexact)]
+    return original, avals, floats
+
+
+RULES.update(dict.fromkeys(_PLAIN_CALLS, _call))
+RULES.update(dict.fromkeys(_CUSTOM_CALLS, _custom_call))

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmjax.masking.transform.grids import grid_axes, meet, placed
 from lmjax.masking.transform.nodes import LayerMaskError, Node
-from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.operation import RULES, Operation, rule
 from lmjax.masking.transform.origins import Outside
 from lmjax.masking.transform.plain import ELEMENTWISE, bind_alike
 from lmjax.masking.transform.pointwise import Pointwise, pointwise
@@ -136,6 +136,12 @@ def with_constants(operation: Operation, y: Node, around: Node, join: Callable) 
         like=total,
         outside=Outside(y.pads, around),
     )
+
+
+@rule("optimization_barrier")
+def _barrier(_: Operation, *operands: Node) -> list[Node]:
+    """It computes nothing, and its operands need not have one shape."""
+    return list(operands)
 
 
 RULES.update(dict.fromkeys(ELEMENTWISE, elementwise))

@@ -21,21 +21,20 @@ ELEMENTWISE = frozenset(
         *("cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1"),
         *("floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p"),
         *("logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not"),
-        *("optimization_barrier", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt"),
-        *("select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin"),
-        *("sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"),
+        *("or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n"),
+        *("shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh"),
+        *("sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"),
     ]
 )
 
 
 def plain_operation(operation: Operation, operands: Sequence[Node]) -> list[Node]:
     """Returns the nodes of an operation on plain arrays."""
+    if operation.name == "optimization_barrier":
+        return list(operands)
     if operation.name == "platform_index":  # known only where the program will run
         return [Node(operation.aval, (), operation.bind)]
-    single = len(operation.equation.outvars) == 1
-    short = _SHORT.get(operation.name) if single else None
-    if operation.name in ELEMENTWISE and single:
-        short = _elementwise
+    short = _elementwise if operation.name in ELEMENTWISE else _SHORT.get(operation.name)
     result = short(operation, operands) if short else None
     return _in_full(operation, operands) if result is None else [result]
 
@@ -78,11 +77,10 @@ def bind_alike(operation: Operation, values: Sequence[Any]) -> Any:
     values = [v if np.ndim(v) == 0 else jnp.broadcast_to(v, shape) for v in values]
     if operation.name in _SAME_SHAPES:
         values = [jnp.broadcast_to(v, shape) for v in values]
-    result = operation.bind_anew(*values)
-    return result[0] if operation.equation.primitive.multiple_results else result
+    return operation.bind_anew(*values)
 
 
-_SAME_SHAPES = frozenset(["select_n", "nextafter", "optimization_barrier", "atan2", "clamp"])
+_SAME_SHAPES = frozenset(["select_n", "nextafter", "atan2", "clamp"])
 
 
 def _broadcast(operation: Operation, operands: Sequence[Node]) -> Node | None:

@@ -258,6 +258,55 @@ def clipped_gradient(x):
 clipped_gradient.defvjp(lambda x: (clipped_gradient(x), None), lambda _, dot: (dot * 0,))
 
 
-def test_a_lost_derivative_is_a_warning():
-    with pytest.warns(UserWarning, match="(?s)derivative.*custom_vjp.*test_errors.py"):
-        run(lambda p, x: head(p, clipped_gradient(stem(p, x))))
+@jax.custom_jvp
+def of_channels(x):
+    return x / (1 + jnp.abs(x).sum(-1, keepdims=True))
+
+
+@of_channels.defjvp
+def _(primals, tangents):
+    return of_channels(*primals), tangents[0]
+
+
+@jax.custom_jvp
+def centred_gradient(x):
+    return jnp.tanh(x)
+
+
+@centred_gradient.defjvp
+def _(primals, tangents):
+    (dot,) = tangents
+    return centred_gradient(*primals), dot - dot.mean(-1, keepdims=True)
+
+
+@jax.custom_jvp
+def repeated(x):
+    return jax.lax.fori_loop(0, 3, lambda _, y: jnp.tanh(y) + x, x)
+
+
+@repeated.defjvp
+def _(primals, tangents):
+    return repeated(*primals), tangents[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "primitive"),
+    [
+        (clipped_gradient, "custom_vjp"),
+        (of_channels, "custom_jvp"),
+        (centred_gradient, "custom_jvp"),
+        (repeated, "custom_jvp"),
+    ],
+)
+def test_a_lost_derivative_is_a_warning(function, primitive):
+    def network(p, x):
+        return head(p, function(stem(p, x)))
+
+    with pytest.warns(UserWarning, match=f"(?s)derivative.*{primitive}.*test_errors.py"):
+        seen = layer_mask(network)(P, IMAGES, np.ones_like(MASKS))
+    np.testing.assert_allclose(seen, network(P, IMAGES), rtol=1e-5)
+
+
+def test_derivatives_that_jax_gives_its_own_functions_are_no_warning():
+    with jax.softmax_custom_jvp(True):
+        run(lambda p, x: head(p, jax.nn.softmax(stem(p, x))))

@@ -175,6 +175,45 @@ def _(primals, tangents):
     return hard(x, limit), jnp.where(jnp.abs(x) < limit, tangents[0], 0.1 * tangents[0])
 
 
+@jax.custom_jvp
+def quantised(x, levels, signed):
+    """Passes gradients straight through, and has none for numbers and flags."""
+    return jnp.where(signed, jnp.round(x * levels) / levels, jnp.round(jnp.abs(x) * levels))
+
+
+@quantised.defjvp
+def _(primals, tangents):
+    return quantised(*primals), tangents[0]
+
+
+@jax.custom_vjp
+def scaled(limit, x, power):
+    return jnp.clip(x, -limit, limit) ** power
+
+
+scaled.defvjp(
+    lambda limit, x, power: (scaled(limit, x, power), x),
+    lambda x, dot: (jnp.zeros(()), dot * jnp.tanh(x), np.zeros((), jax.dtypes.float0)),
+)
+
+
+@jax.custom_jvp
+def above(x):
+    """Has no derivative at all: results are flags."""
+    return x > 0
+
+
+@above.defjvp
+def _(primals, tangents):
+    return above(*primals), np.zeros(primals[0].shape, jax.dtypes.float0)
+
+
+def held(p, y):
+    """Values of two shapes behind one barrier."""
+    y, scale, mean = lax.optimization_barrier((y, p["s"], y.mean((1, 2))))
+    return y * scale + mean[:, None, None]
+
+
 def block(y, kernel):
     return jax.nn.relu(conv(y, kernel)) + y
 
@@ -319,7 +358,11 @@ LAYERS = {
     "jit": lambda p, y: jax.jit(lambda y: jax.nn.relu(conv(y, p["k2"])))(y),
     "remat": lambda p, y: jax.checkpoint(lambda y: jax.nn.relu(conv(y, p["k2"])))(y),
     "custom_vjp": lambda p, y: soft(y),
+    "custom_vjp of numbers": lambda p, y: scaled(2.0, y, 2),
     "custom_jvp": lambda p, y: hard(y, p["s"]),
+    "custom_jvp of numbers": lambda p, y: quantised(y, 8, True),
+    "custom_jvp of flags": lambda p, y: jnp.where(above(y), y, 0.1 * y),
+    "barrier": held,
     "scan": scanned,
     "scan with results": collected,
     "fori_loop": lambda p, y: lax.fori_loop(0, 2, lambda _, y: block(y, p["k2"]), y),
