@@ -39,13 +39,13 @@ def call_batch(function: Callable, shape: tuple[int, ...], *arrays: jax.Array) -
 def _run(function: Callable, arrays) -> np.ndarray:
     try:
         return function(*(np.array(each) for each in arrays))  # copies: the program owns the memory
-    except Exception as error:
+    except BaseException as error:  # a keyboard interrupt too
         _failures.append(error)
         raise
 
 
 # The last error that a function on the host raised: compiled programs hand on nothing but its text.
-_failures: collections.deque[Exception] = collections.deque(maxlen=1)
+_failures: collections.deque[BaseException] = collections.deque(maxlen=1)
 
 
 @contextlib.contextmanager

@@ -173,8 +173,16 @@ def job_of_images(predictor: Callable, images, masks, image_of, options: Options
         raise ValueError("masks must hold at least one variant, got none")
     if 0 in shape:
         raise ValueError(f"masks must be of images with pixels, got height and width {shape}")
+    listed = images if isinstance(images, list | tuple) else ()
+    if {getattr(x, "shape", ())[:-1] for x in listed} == {shape}:
+        raise ValueError(
+            f"images must be one array [M, H, W, C], got a list of {len(listed)} images; pass "
+            "np.stack(images)"
+        )
     image_of = _check_image_of(image_of, count, _number_of(images, masks.shared))
     _check_shown(images, masks, image_of, hidden_too=_reads_hidden(predictor))
+    if isinstance(images, np.ndarray | jax.Array) and jnp.issubdtype(images.dtype, jnp.floating):
+        images = images.astype(np.float32)
     images, shared = jax.tree.map(_filled_up, (images, masks.shared))
     arrays, static = split(predictor, masks.make, many=True)
     return _job(static, (arrays, images, shared), (image_of, masks.rows), shape, count, options)

@@ -281,7 +281,8 @@ class Head:
             return proceed(*args, **kwargs)
 
         # What comes before the layer runs on any image, and its results are dropped.
-        anything = jnp.zeros((1, *_ANY_SIZE, len(self.classifier.preprocessing.mean)))
+        shape = 1, *_ANY_SIZE, len(self.classifier.preprocessing.mean)
+        anything = jnp.zeros(shape, jnp.float32)
         with nn.intercept_methods(put_in):
             return self.classifier.apply(anything)[0]
 

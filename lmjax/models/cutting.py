@@ -81,7 +81,7 @@ class TracedHead:
             return [given.astype(results[0].dtype)]
 
         channels, size = len(self.classifier.preprocessing.mean), self.cut.image_size
-        return _run(self.classifier, jnp.zeros((1, size, size, channels)), put_in)[0]
+        return _run(self.classifier, jnp.zeros((1, size, size, channels), jnp.float32), put_in)[0]
 
 
 def cut_traced(classifier: Any, layer: str | None, image_size: int) -> Cut:
@@ -205,6 +205,7 @@ def _run(
     classifier: Any, images: jax.Array, visit: Callable[[int, list[Any]], list[Any]]
 ) -> jax.Array:
     """Returns the logits of the plain network; `visit` may replace results of operations."""
+    images = images.astype(jnp.float32)  # as the network was cut
     closed = _traced(classifier, images)
     arguments = *jax.tree.leaves(classifier.variables), images
     (logits,) = _evaluate(closed, arguments, visit, iter(range(10**9)))

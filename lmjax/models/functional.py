@@ -338,6 +338,7 @@ class TracedNetwork:
     def apply(self, variables: Variables, inputs: Any, *, mutable: Any = False) -> Any:
         """Returns logits `[N, K]`, float32; with `mutable`, the statistics as well."""
         self._check_size(inputs.x.shape)
+        inputs = inputs._replace(x=inputs.x.astype(self.dtype))  # as the function was traced with
         if isinstance(inputs, Masked) and inputs.mask is None:
             images = inputs.x if self.layout == "NHWC" else jnp.moveaxis(inputs.x, -1, 1)
             logits = self.call(variables, images)

@@ -147,9 +147,9 @@ class Preprocessing:
                 f"images must be [..., H, W, {len(self.mean)}], one channel for each number of the "
                 f"preprocessing's mean; got shape {images.shape}"
             )
-        mean = jnp.asarray(self.mean, jnp.float32).reshape(shape)
-        std = jnp.asarray(self.std, jnp.float32).reshape(shape)
-        return (images - mean) / std
+        wide = jnp.float64 if images.dtype == jnp.float64 else jnp.float32
+        mean, std = (np.array(x, np.float32).reshape(shape) for x in (self.mean, self.std))
+        return (images.astype(wide) - mean.astype(wide)) / std.astype(wide)
 
     def _resize_and_crop(self, pixels: np.ndarray, resample: Image.Resampling) -> np.ndarray:
         if self.resize is not None:

@@ -145,6 +145,11 @@ def test_what_does_not_fit_is_an_error(masks, image_of, message):
         evaluate_images(Predictor(small_classifier()), IMAGES, masks, image_of=image_of)
 
 
+def test_a_list_of_images_is_an_error_that_says_how_to_stack_it():
+    with pytest.raises(ValueError, match=r"list of 5 images; pass np\.stack\(images\)"):
+        evaluate_images(Predictor(small_classifier()), list(IMAGES), MASKS, image_of=IMAGE_OF)
+
+
 @pytest.mark.parametrize(
     ("segments", "keep", "message"),
     [

@@ -257,6 +257,17 @@ def test_results_of_another_shape_are_errors(function, message):
             predictor(IMAGE, MASKS)
 
 
+def test_an_interrupt_stays_one():
+    def interrupted(images):
+        if images.min() < 0.5:  # not where the shape of results is found out
+            raise KeyboardInterrupt
+        return in_numpy(images)
+
+    predictor = lmjax.Predictor(lmjax.black_box(interrupted), "black")
+    with pytest.raises(KeyboardInterrupt):
+        lmjax.evaluate(predictor, IMAGE, MASKS)
+
+
 def test_not_a_function():
     with pytest.raises(ValueError, match="function must be callable, got ndarray"):
         lmjax.black_box(IMAGE)

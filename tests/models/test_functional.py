@@ -15,6 +15,7 @@ from lmjax.models import Preprocessing, checkpoints
 from lmjax.training import TrainingConfig, train
 from tests.support.compilations import quick_jit
 from tests.support.foreign_networks import CLASSES, NETWORKS, drawn, keras_function, zeros
+from tests.support.masked_functions import double_precision
 
 SIZE = 32
 IMAGE = np.random.default_rng(0).random((SIZE, SIZE, 3)).astype(np.float32)
@@ -480,3 +481,38 @@ def test_copies_answer_alike(copied):
     np.testing.assert_array_equal(lmjax.evaluate(copy_of, IMAGE, masks), expected)
     plain = lmjax.evaluate(lmjax.Predictor(copy_of.classifier, "grey"), IMAGE, masks)
     assert np.isfinite(plain).all()
+
+
+def convolved(params, images):
+    """A network whose operations take arrays of one type only."""
+    axes = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(images, params["stem"], (1, 1), "SAME", dimension_numbers=axes)
+    return jnp.matmul(jax.nn.relu(y).mean((1, 2)), params["head"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_images_of_other_types_become_those_that_it_was_traced_for(dtype):
+    rng = np.random.default_rng(0)
+    params = {"stem": rng.normal(size=(3, 3, 3, 8)), "head": rng.normal(size=(8, CLASSES))}
+    params = jax.tree.map(lambda x: x.astype(np.float32), params)
+    images = IMAGE[None].astype(np.float16)  # equal in all types
+    masks = np.ones((1, SIZE, SIZE))
+    masks[:, :9] = 0
+    with double_precision():
+        classifier = lmjax.models.from_function(convolved, params, image_size=SIZE)
+        layer, grey = (lmjax.Predictor(classifier, name) for name in ("layer", "grey"))
+        features, head = classifier.cut()
+
+        def answers(images):
+            yield classifier.logits(images, masks)
+            yield layer(jnp.asarray(images[0]), jnp.asarray(masks))
+            yield lmjax.Evaluator(layer).images(images, masks, image_of=[0])
+            yield lmjax.Evaluator(grey).images(images, 0.5 * masks, image_of=[0])
+            yield lmjax.evaluate(grey, images[0], 0.5 * masks)
+            yield head(features(jnp.asarray(images[0])))
+
+        for found, expected in zip(
+            answers(images.astype(dtype)), answers(images.astype(np.float32)), strict=True
+        ):
+            assert found.dtype == np.float32
+            close(found, expected)

@@ -209,6 +209,10 @@ def test_normalise_is_per_channel_and_works_under_jit():
     for function in (preprocessing.normalise, jax.jit(preprocessing.normalise)):
         np.testing.assert_allclose(function(images), expected, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(function(images[0]), expected[0], rtol=1e-6, atol=1e-7)
+    with jax.numpy_dtype_promotion("strict"):
+        half = preprocessing.normalise(images.astype(np.float16))
+    np.testing.assert_allclose(half, expected, atol=0.01)
+    assert half.dtype == np.float32
     with pytest.raises(ValueError, match=r"\[..., H, W, 3\].*got shape \(2, 5, 6, 1\)"):
         preprocessing.normalise(images[..., :1])
 
