@@ -237,11 +237,10 @@ def _best_cut(job: Job, counts: Counts, *, most: float = math.inf) -> Cut | None
         return None
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, stop=deepest, sharing=True)
-    groups = _groups(job)
-    variants = _room_for(job, groups)
+    groups, room = _groups(job)
     rows, best = np.zeros(len(layout.sets), int), None
     for i in dict.fromkeys((len(groups) // 2, len(groups) - 1)):
-        counted = programs.count_shared_rows(job, layout, groups[i], variants)
+        counted = programs.count_shared_rows(job, layout, groups[i], room)
         rows = np.maximum(rows, counted)
         best = min(_cuts(job, counts, layout, rows), key=lambda cut: cut.time)
         if best.time > most:
@@ -258,18 +257,17 @@ def _cuts(job: Job, counts: Counts, layout: Layout, rows: np.ndarray) -> list[Cu
       layout: up to the deepest seam, of shared rows.
       rows: that a group needs in each set of the layout.
     """
-    groups, whole = _groups(job), programs.record(job)
-    variants = _room_for(job, groups)
+    (groups, room), whole = _groups(job), programs.record(job)
     work = whole.costs_at_full_size()
     done = work.cumsum() / work.sum()  # at each seam
-    capacities = _on_ladder(rows, layout, variants)
-    padded = variants * len(groups) / job.num_variants
+    capacities = _on_ladder(rows, layout, room)
+    padded = room * len(groups) / job.num_variants
     full, costs = layout.full(), layout.costs()
     cuts = []
     for seam in range(1, layout.seams + 1):
         prefix = layout.until(seam)
         sets = len(prefix.sets)
-        computed = costs[:seam, :sets].sum(axis=0) @ capacities[:sets] / variants
+        computed = costs[:seam, :sets].sum(axis=0) @ capacities[:sets] / room
         owners = _SHARED_POSITION * full[:sets].sum()
         time = padded * (computed + owners) / work.sum()
         on_visible = _times(counts, whole, behind=seam).mean()
@@ -279,14 +277,25 @@ def _cuts(job: Job, counts: Counts, layout: Layout, rows: np.ndarray) -> list[Cu
     return cuts
 
 
-def _groups(job: Job) -> list[np.ndarray]:
-    """Returns the variants in groups that share rows, of one size, which devices divide evenly.
+class _Groups(NamedTuple):
+    """Groups of variants that share rows.
 
-    The last one may be smaller.
+    Attributes:
+      variants: their numbers, of one group each; the last one may be smaller.
+      room: how many variants there is room for in each.
     """
-    devices = job.mesh.size
-    count = -(-job.num_variants // (_most_sharing(job) * devices)) * devices
-    return programs.in_batches(np.arange(job.num_variants), -(-job.num_variants // count))
+
+    variants: list[np.ndarray]
+    room: int
+
+
+def _groups(job: Job) -> _Groups:
+    """Returns the variants in groups of one size, which devices divide evenly."""
+    devices, most = job.mesh.size, _most_sharing(job)
+    count = -(-job.num_variants // (most * devices)) * devices
+    groups = programs.in_batches(np.arange(job.num_variants), -(-job.num_variants // count))
+    room = -(-_most(groups) // _STEP_OF_SHARING) * _STEP_OF_SHARING
+    return _Groups(groups, min(room, most))
 
 
 def _most_sharing(job: Job) -> int:
@@ -294,20 +303,13 @@ def _most_sharing(job: Job) -> int:
     return max(min(_MOST_SHARING, _PIXELS_OF_A_GROUP // math.prod(job.spatial_shape)), 1)
 
 
-def _room_for(job: Job, groups: Sequence[np.ndarray]) -> int:
-    """Returns how many variants there is room for in each group."""
-    room = -(-_most(groups) // _STEP_OF_SHARING) * _STEP_OF_SHARING
-    return min(room, _most_sharing(job))
-
-
 def shared_plan(job: Job, cut: Cut) -> Plan:
     """Returns the plan for all variants, sharing rows up to a seam."""
-    of_groups, nothing = _groups(job), np.zeros(0, int)
-    variants = _room_for(job, of_groups)
+    (of_groups, room), nothing = _groups(job), np.zeros(0, int)
     if not cut.on_visible:
         groups = [programs.in_batches(group, job.batch_size) for group in of_groups]
-        batches = -(-variants // job.batch_size)
-        seam = Sharing(cut.prefix.seams, cut.rows, variants, batches, job.batch_size)
+        batches = -(-room // job.batch_size)
+        seam = Sharing(cut.prefix.seams, cut.rows, room, batches, job.batch_size)
         return Plan(nothing, groups=groups, prefix=cut.prefix, seam=seam)
     behind = programs.record(job, start=cut.prefix.seams, full=False)
     counts = programs.count_rows(job, behind, np.arange(job.num_variants))
@@ -315,7 +317,7 @@ def shared_plan(job: Job, cut: Cut) -> Plan:
     packed = pack(counts, work_per_batch=max(2 * job.batch_size * share, 1))
     groups = [_packed(packed, counts, group) for group in of_groups]
     batches = int(np.ceil(_most(groups) / 2) * 2)
-    seam = Sharing(cut.prefix.seams, cut.rows, variants, batches, packed.room.variants)
+    seam = Sharing(cut.prefix.seams, cut.rows, room, batches, packed.room.variants)
     return Plan(nothing, room=packed.room, groups=groups, prefix=cut.prefix, seam=seam)
 
 

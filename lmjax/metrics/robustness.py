@@ -126,7 +126,8 @@ def random_logit(
       The similarity.
 
     Raises:
-      ValueError: a class out of range, and all that `explain` and `similarity` raise.
+      ValueError: a class out of range, maps with NaN or infinity, and all that `explain` and
+        `similarity` raise.
 
     References:
       Sixt, Granz & Landgraf 2020, "When explanations lie" (arXiv 1912.09818), section 5.
@@ -138,7 +139,7 @@ def random_logit(
     target = check_whole("target", target, least=0, most=num_classes - 1)
     step = int(jax.random.randint(key, (), 1, num_classes, np.int32))
     other = (target + step) % num_classes
-    return float(similarity(np.asarray(explain(target)), np.asarray(explain(other))))
+    return float(similarity(map_of(explain, target), map_of(explain, other)))
 
 
 def _changes(

@@ -107,7 +107,7 @@ def _conjugate_gradients(
         return solution, residual, direction, energy, count + 1
 
     nothing = jnp.zeros_like(residual)
-    start = nothing, residual, nothing, jnp.full((len(residual), 1, 1), jnp.inf), 0
+    start = nothing, residual, nothing, jnp.full_like(residual[:, :1, :1], jnp.inf), 0
     return jax.lax.while_loop(going_on, step, start)[0]
 
 

@@ -131,3 +131,8 @@ def test_bad_input_is_refused(options, message):
 def test_a_class_out_of_range_is_refused():
     with pytest.raises(ValueError, match="target must be a whole number from 0 to 2"):
         random_logit(lambda target: WEIGHTS[..., 0], 3, num_classes=3, key=KEY)
+
+
+def test_maps_of_a_class_without_numbers_are_refused():
+    with pytest.raises(ValueError, match="explain's map holds NaN"):
+        random_logit(lambda target: WEIGHTS[..., 0] * np.nan, 0, num_classes=3, key=KEY)
