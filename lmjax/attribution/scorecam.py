@@ -87,6 +87,8 @@ def scorecam(
       which equation 3 subtracts, cancels in the softmax. Leaving out channels that vary little is
       known as Faster Score-CAM.
     """
+    from scipy.special import softmax
+
     levels = check_whole("levels", levels, least=1, most=256)
     game = Game(predictor, image, target=target, objective=objective)
     soft = check_flag("soft", game.predictor.soft_masks if soft is None else soft)
@@ -101,7 +103,7 @@ def scorecam(
     payoffs = yield from game.ask(masks)
     outputs = payoffs.values.reshape(len(channels), len(thresholds), -1).mean(axis=1)
     weights = np.zeros((len(maps), outputs.shape[1]), np.float32)
-    weights[channels] = _softmax(outputs)
+    weights[channels] = softmax(outputs.astype(np.float64), axis=0)
     scores = np.asarray(_weighted(maps, weights, spatial_shape=game.shape))
     prediction = payoffs.prediction
     return Attribution(
@@ -189,12 +191,6 @@ def _varying(maps: np.ndarray, most: int) -> np.ndarray:
     variances = np.where(varies, maps.astype(np.float64).var(axis=(1, 2)), -1)
     chosen = np.argsort(-variances, kind="stable")[: varies.sum()]
     return np.sort(chosen[:most])
-
-
-def _softmax(outputs: np.ndarray) -> np.ndarray:
-    """Returns the softmax over channels of outputs `[D, T]`."""
-    shares = np.exp(outputs.astype(np.float64) - outputs.max(axis=0))
-    return shares / shares.sum(axis=0)
 
 
 @bounded_jit(static_argnames="spatial_shape")

@@ -92,6 +92,17 @@ class StateDictMismatch(ValueError):
         self.short = self._message(most=10)
         super().__init__(self._message(most=None))
 
+    @property
+    def num_classes(self) -> int | None:
+        """The classes of the state dict, where the network differs in their number alone."""
+        pairs = self.misshapen.values()
+        found, wanted = ({each[i][:1] for each in pairs} for i in (0, 1))
+        if self.missing or self.surplus or len(found) != 1 or len(wanted) != 1:
+            return None
+        if any(shape[1:] != wanted[1:] for shape, wanted in pairs):
+            return None
+        return next(iter(found.pop()), None)
+
     def _message(self, most: int | None) -> str:
         shapes = [f"{k} {list(s)} instead of {list(w)}" for k, (s, w) in self.misshapen.items()]
         kinds = {"missing": self.missing, "surplus": self.surplus, "misshapen": shapes}

@@ -114,9 +114,17 @@ def load(
 
 
 def load_spec(spec: str) -> Classifier:
-    """Loads a network by what commands write for it, `NAME` or `NAME=WEIGHTS`; see `load`."""
+    """Loads a network by what commands write for it, `NAME` or `NAME=WEIGHTS`; see `load`.
+
+    It has as many classes as the weights.
+    """
     name, _, weights = spec.partition("=")
-    return load(name, weights=weights or None)
+    try:
+        return load(name, weights=weights or None)
+    except checkpoints.StateDictMismatch as error:
+        if error.num_classes is None:
+            raise
+        return load(name, weights=weights, num_classes=error.num_classes)
 
 
 def _load_external(name, weights, masking, num_classes, preprocessing, class_names, dtype):

@@ -215,7 +215,7 @@ def calibrated(
         cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
 
     Raises:
-      ValueError: a removal that is none, arrays that do not match or are not finite, a ridge that
+      ValueError: something that is not a removal, arrays that do not match or are not finite, a ridge that
         is not above 0, or logits so large that the minimum is not found.
 
     References:

@@ -63,7 +63,8 @@ class Fill(Painting):
       draws: how often the function is called for a variant, each time with another key.
 
     Raises:
-      ValueError: not a function, a key that is none, or several draws without one.
+      ValueError: not a function, something that is not a random key, or several draws
+        without one.
     """
 
     function: Callable

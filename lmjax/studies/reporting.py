@@ -80,7 +80,7 @@ def write_seeds(
       The files.
 
     Raises:
-      ValueError: a folder that is none of a study, or has no rows yet; a kind with fewer than two
+      ValueError: a folder that holds no study, or no rows yet; a kind with fewer than two
         networks, or one that is not in the run; another format.
     """
     formats = check_formats(formats)
@@ -143,7 +143,7 @@ def report(
       The file.
 
     Raises:
-      ValueError: no folder; a folder that is none of a study, or has no rows yet; an output of
+      ValueError: no folder; a folder that holds no study, or no rows yet; an output of
         another suffix, or that is there and no report; a source that is of none of the runs.
       OSError: the output cannot be written.
     """

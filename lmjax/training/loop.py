@@ -281,11 +281,9 @@ def _trained(network: str, weights, num_classes: int) -> Classifier:
     try:
         return load(network, weights=weights, num_classes=num_classes)
     except checkpoints.StateDictMismatch as error:
-        found = {shape[0] if shape else 0 for shape, _ in error.misshapen.values()}
-        others = error.missing or error.surplus or len(found) != 1 or 0 in found
-        if others or any(wanted[0] != num_classes for _, wanted in error.misshapen.values()):
+        if error.num_classes is None:
             raise
-        return load(network, weights=weights, num_classes=found.pop())
+        return load(network, weights=weights, num_classes=error.num_classes)
 
 
 def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing, mesh: Mesh) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from lmjax.models import checkpoints, registry
 from lmjax.models.download import DownloadError
-from lmjax.models.loading import convert, load
+from lmjax.models.loading import convert, load, load_spec
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals import LayerMasking
 from tests.support.torch_reference import build, random_images, state_dict, to_torch
@@ -127,6 +127,14 @@ def test_other_number_of_channels(tmp_path):
 def test_checkpoint_of_another_class_count(folder):
     with pytest.raises(ValueError, match=r"ten.pth .*load it with num_classes=10 \(now 1000\)"):
         load("resnet18", weights=folder / "ten.pth")
+
+
+def test_commands_load_as_many_classes_as_a_checkpoint_has(folder):
+    classifier = load_spec(f"resnet18={folder / 'ten.pth'}")
+    images = random_images((1, 40, 40, 3), seed=0)
+    assert jax.eval_shape(classifier.apply, images).shape == (1, 10)
+    with pytest.raises(checkpoints.StateDictMismatch, match="It fits resnet18: load it"):
+        load_spec(f"resnet34={folder / 'ten.pth'}")
 
 
 @pytest.mark.parametrize("file", ["resnet18.pth", "ten.pth"])

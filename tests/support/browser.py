@@ -1,6 +1,5 @@
 """A headless Chromium, driven over a pipe by its DevTools protocol."""
 
-import base64
 import contextlib
 import json
 import os
@@ -138,11 +137,6 @@ class Browser:
         """Presses a key, such as "ArrowLeft"."""
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
-
-    def screenshot(self, path: Path, *, whole=True):
-        """Writes a picture of the page."""
-        found = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
 
     def _next(self):
         """Reads a message."""

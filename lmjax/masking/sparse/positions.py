@@ -31,7 +31,7 @@ from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 _ON_ROWS, _GATHERED_ROW, _FULL_SIZE_NUMBER = 1.2, 3400, 38
 # Depthwise convolutions are bound by memory: on rows, each of their own multiplications; on
 # full-size activations, a channel of a position, for any window.
-_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 670
+_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 500
 
 
 _OTHER_NETWORK = (

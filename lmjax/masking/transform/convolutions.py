@@ -37,8 +37,6 @@ class Convolution(Node):
       slides: its window, for each dimension of the grid.
     """
 
-    kind = "convolution"
-
     def __init__(self, *args: Any, slides: Sequence[Slide], **known: Any):
         super().__init__(*args, **known)
         self.slides = tuple(slides)

@@ -46,7 +46,6 @@ class Node:
       number: nodes are numbered in the order in which they are made, inputs first.
     """
 
-    kind = "other"
     _numbers = itertools.count()
 
     def __init__(

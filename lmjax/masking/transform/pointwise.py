@@ -21,8 +21,6 @@ class Pointwise(Node):
         `[..., 1]` where an input repeats one entry. Chains of these nodes are composed.
     """
 
-    kind = "pointwise"
-
     def __init__(self, aval: Any, inputs: Sequence[Node], function: Callable, **known: Any):
         super().__init__(aval, inputs, **known)
         self.function, self.risky = function, False

@@ -379,7 +379,6 @@ CONVOLUTIONS = {
         of_kernel("k2", padding=2, dilation=2),
         {
             "window": lambda p, y: conv(y, p["k2"], 1, rhs_dilation=(2, 2)),
-            "kernel of zeros between": lambda p, y: None,
         },
     ),
     "depthwise": (
@@ -428,7 +427,6 @@ CONVOLUTIONS = {
         },
     ),
 }
-del CONVOLUTIONS["dilated"][1]["kernel of zeros between"]
 ALL_CONVOLUTIONS = [
     pytest.param(layer, spelling, id=f"{name}: {how}")
     for name, (layer, spellings) in CONVOLUTIONS.items()
