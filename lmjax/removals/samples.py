@@ -46,7 +46,8 @@ class Samples(Painting):
       draws: how many images of the set are drawn, without replacement.
 
     Raises:
-      ValueError: another shape or range, something that is not a random key, or more draws than images.
+      ValueError: another shape or range, something that is not a random key, or more draws than
+        images.
 
     References:
       Zintgraf, Cohen, Adel & Welling 2017 (arXiv 1702.04595), marginal sampling; Lundberg & Lee
