@@ -215,8 +215,8 @@ def calibrated(
         cross-entropy. It makes the minimum unique, and finite where the classes can be separated.
 
     Raises:
-      ValueError: something that is not a removal, arrays that do not match or are not finite, a ridge
-        that is not above 0, or logits so large that the minimum is not found.
+      ValueError: something that is not a removal, arrays that do not match or are not finite, a
+        ridge that is not above 0, or logits so large that the minimum is not found.
 
     References:
       Sridhar, Xue & Wong 2026, "Missingness Bias Calibration in Feature Attribution Explanations"
