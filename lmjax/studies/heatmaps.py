@@ -21,6 +21,7 @@ from lmjax.masks.families import (
     weighted_sum,
 )
 from lmjax.metrics.curves import Curve
+from lmjax.metrics.occlusion import step_counts
 from lmjax.metrics.ranked_regions import RankedRegions, rank_regions
 from lmjax.studies.images import ImageBatch
 
@@ -222,7 +223,7 @@ def path(metric: str, heatmap: np.ndarray, *, steps: int, regions: np.ndarray) -
       regions: `[H, W]` ints, the regions of "morf" and "lerf".
     """
     ranked = _ranked(metric, heatmap, regions)
-    stops = np.unique(np.round(np.linspace(0, len(ranked.scores), steps + 1)).astype(int))
+    stops = step_counts(len(ranked.scores), steps)
     order = ranked.order[::-1] if metric == "lerf" else ranked.order
     reveal = metric == "insertion"
     masks = ranked.kept if reveal else ranked.removed
