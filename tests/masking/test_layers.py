@@ -445,3 +445,28 @@ def test_average_pools_count_in_float32():
         found = layers.average_pool(Masked(x, mask), window=20, stride=20)
         assert found.x.dtype == jnp.bfloat16
         assert found.x.item() == 3
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bad", [False, True], ids=["numbers", "a weight that is NaN"])
+def test_a_depthwise_conv_is_xlas_and_so_is_its_gradient(size, stride, bad):
+    inputs = masked_input(9, 8, 4, seed=0)
+    kernel = random_kernel((size, size, 1, 4))
+    if bad:
+        kernel[0, 0, 0, 0] = np.nan
+    options = {"window_strides": (stride, stride), "padding": [(size // 2, size // 2)] * 2}
+
+    def ours(x):
+        return layers.conv(Masked(x), kernel, stride=stride, padding=size // 2, groups=4).x
+
+    def xlas(x):
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, dimension_numbers=names, feature_group_count=4, **options
+        )
+
+    for run in (lambda f: f, lambda f: jax.grad(lambda x: (f(x) ** 2).sum())):
+        found, expected = (quick_jit(run(f))(inputs.x) for f in (ours, xlas))
+        assert np.isnan(expected[..., 0]).any() == bad
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
