@@ -54,7 +54,8 @@ def compare_engines(
       tolerance: largest difference that counts as agreement, as a share of a layer's largest value.
 
     Raises:
-      ValueError: another engine, or one that the predictor does not support.
+      ValueError: another engine, one that the predictor does not support, or a network that is a
+        function, whose layers are not known.
     """
     check_choice("engine", engine, ("visible", "shared"))
     tolerance = check_number("tolerance", tolerance, least=0)
@@ -64,6 +65,11 @@ def compare_engines(
     expected = Evaluator(predictor, engine="dense")(image, masks)
     logits_error = _difference(evaluate(image, masks), expected)
     names, dense = _dense_outputs(predictor, image, masks)
+    if not names:
+        raise ValueError(
+            "predictor must be of a network in Flax Linen, whose layers can be compared; of this one "
+            f"only the logits can, which differ by {logits_error:.2g} of the largest"
+        )
     _, found = _row_outputs(predictor, image, masks, sharing=engine == "shared")
     errors = {
         name if names.count(name) == 1 else f"{name}[{i}]": _difference(one, other)

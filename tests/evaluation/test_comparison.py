@@ -1,5 +1,6 @@
 """The debugging aid that names the layer where engines part."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,3 +49,19 @@ def test_engines_that_the_predictor_lacks_are_an_error():
         compare_engines(predictor, IMAGE, np.ones((1, *IMAGE.shape[:2]), bool))
     with pytest.raises(ValueError, match="engine must be one of visible, shared"):
         compare_engines(predictor, IMAGE, np.ones((1, *IMAGE.shape[:2]), bool), engine="dense")
+
+
+def test_networks_whose_layers_are_not_known():
+    params = {"kernel": np.ones((3, 3, 3, 2), np.float32), "head": np.eye(2, 4, dtype=np.float32)}
+
+    def network(params, images):
+        y = jax.lax.conv_general_dilated(
+            images, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.matmul(y.mean((1, 2)), params["head"])
+
+    size = IMAGE.shape[0]
+    predictor = lmjax.Predictor(lmjax.models.from_function(network, params, image_size=size))
+    square = np.resize(IMAGE, (size, size, 3))
+    with pytest.raises(ValueError, match="Flax Linen.*only the logits can, which differ by"):
+        compare_engines(predictor, square, np.ones((1, size, size), bool))
