@@ -67,8 +67,8 @@ def compare_engines(
     names, dense = _dense_outputs(predictor, image, masks)
     if not names:
         raise ValueError(
-            "predictor must be of a network in Flax Linen, whose layers can be compared; of this one "
-            f"only the logits can, which differ by {logits_error:.2g} of the largest"
+            "predictor must be of a network in Flax Linen, whose layers can be compared; of this "
+            f"one only the logits can, which differ by {logits_error:.2g} of the largest"
         )
     _, found = _row_outputs(predictor, image, masks, sharing=engine == "shared")
     errors = {

@@ -63,5 +63,5 @@ def test_networks_whose_layers_are_not_known():
     size = IMAGE.shape[0]
     predictor = lmjax.Predictor(lmjax.models.from_function(network, params, image_size=size))
     square = np.resize(IMAGE, (size, size, 3))
-    with pytest.raises(ValueError, match="Flax Linen.*only the logits can, which differ by"):
+    with pytest.raises(ValueError, match=r"Flax Linen.*only the logits can, which differ by"):
         compare_engines(predictor, square, np.ones((1, size, size), bool))
