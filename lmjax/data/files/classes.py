@@ -85,8 +85,13 @@ def _check_mixture(names: list[str], ids: tuple[str, ...]) -> None:
 
 
 def _listed(names: list[str], classes: str | os.PathLike) -> Classes:
-    lines = [line.strip() for line in read_text(classes, "classes").splitlines()]
-    listed = tuple(line for line in lines if line)
+    lines = [line.strip() for line in read_text(classes, "classes").rstrip().splitlines()]
+    if "" in lines:
+        raise ValueError(
+            f"classes {classes} must name a class in each line, since the number of a class is "
+            f"that of its line; line {lines.index('') + 1} is empty: take it away, or name a class"
+        )
+    listed = tuple(lines)
     numbers = {name: i for i, name in enumerate(listed)}
     if len(numbers) < len(listed):
         twice = next(name for i, name in enumerate(listed) if numbers[name] != i)

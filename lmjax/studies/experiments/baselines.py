@@ -365,7 +365,8 @@ def _mirrored(rows: pa.Table) -> pa.Table:
     """Adds each pair of removals the other way round."""
     names = {"removal": "against", "against": "removal"}
     other = rows.rename_columns([names.get(name, name) for name in rows.column_names])
-    return pa.concat_tables([rows, other.select(rows.column_names)])
+    both = [rows, other.select(rows.column_names)]
+    return pa.concat_tables(both, promote_options="permissive")  # of one removal: against is null
 
 
 def _by_image(group: Group, name: str) -> np.ndarray:
@@ -421,6 +422,7 @@ def _taus(rows: pa.Table) -> pa.Table:
         for scorer, against in itertools.permutations(of_scorers, 2):
             about = {"network": network, "metric": metric, "scorer": scorer, "against": against}
             for image, own in of_scorers[scorer].items():
-                tau = kendall(own, of_scorers[against][image])
+                several = len(own) > 1  # a single heatmap has no ranking
+                tau = kendall(own, of_scorers[against][image]) if several else np.nan
                 found.append({"image": image, **about, "tau": tau})
     return pa.Table.from_pylist(found)

@@ -415,3 +415,8 @@ def test_classes_by_number_and_by_name(tmp_path):
     listed.write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"classes\.txt lists 'a' twice"):
         classes.number(["a"], classes=listed)
+    listed.write_text("background\n\na\n")
+    with pytest.raises(ValueError, match="line 2 is empty"):
+        classes.number(["a"], classes=listed)
+    listed.write_text("b\na\n\n\n")
+    assert classes.number(["a"], classes=listed).numbers == {"b": 0, "a": 1}

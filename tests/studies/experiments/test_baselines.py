@@ -227,6 +227,20 @@ def test_what_is_not_asked_for_is_not_shown():
     assert list(study.figures(tables)) == ["a settings"]
 
 
+def test_one_removal_with_one_setting_has_tables():
+    study = BaselineDependence(
+        removals=("black",),
+        scorers=("grey", "black"),
+        generators=("occlusion",),
+        windows=(16,),
+        strides=(1.0,),
+        steps=3,
+    )
+    tables = study.tables(pa.Table.from_pylist(study.rows(batch(SAMPLES[:1]))))
+    assert tables["scores"]
+    assert list(study.figures(tables))
+
+
 def test_calls_hold_all_rows_once():
     calls = list(_calls([1300, 10, 512, 3], most=1024))
     sizes = [sum(rows.stop - rows.start for _, rows in call) for call in calls]
