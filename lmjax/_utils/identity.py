@@ -4,9 +4,18 @@ import json
 from typing import Any
 
 
+def has_version(source: Any) -> bool:
+    """Returns whether a source of images says by a text what it holds.
+
+    Others, such as None or an object, are versions of something else, as of a dataset's format.
+    """
+    version = getattr(source, "version", None)
+    return isinstance(version, str) and version != ""
+
+
 def source_version(source: Any) -> str:
     """Returns the `version` of a source of images, or the name of its type where it has none."""
-    return str(getattr(source, "version", type(source).__name__))
+    return source.version if has_version(source) else type(source).__name__
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmjax._utils import array_file
 from lmjax._utils.checks import check_whole
-from lmjax._utils.identity import source_version
+from lmjax._utils.identity import has_version, source_version
 from lmjax.data import Source, open_source
 from lmjax.evaluation import Evaluator, Predictor, calibrate
 from lmjax.evaluation.evaluator import Engine
@@ -161,7 +161,7 @@ class HeldOut:
     def __init__(self, names: Iterable[str], source: Any):
         names = tuple(names)
         # Of a source without a version only the images are compared.
-        for name in names if hasattr(source, "version") else ():
+        for name in names if has_version(source) else ():
             found = origin(name)
             if found is not None and found.source == source_version(source):
                 raise ValueError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.identity import has_version
 from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.notices import said_once
 from lmjax._utils.renamed import renamed
@@ -106,7 +107,7 @@ def run(
         batch_size=batch_size,
         mesh=mesh,
     )
-    if not hasattr(job.source, "version"):
+    if not has_version(job.source):
         warnings.warn(
             "source has no version: rows of other images in this folder would not be noticed. Give "
             "it an attribute `version`, a string that changes with what it holds",

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from lmjax import __version__
 from lmjax._utils import sharding
 from lmjax._utils.checks import check_whole
-from lmjax._utils.identity import source_version
+from lmjax._utils.identity import has_version, source_version
 from lmjax._utils.interruption import noted, set_unsaved, stop_if_noted
 from lmjax._utils.progress import progress_bar
 from lmjax._utils.renamed import renamed
@@ -187,7 +187,7 @@ def _identify(name: str, reader: Reader | None) -> dict[str, Any]:
         return {name: None, f"{name}_examples": 0}
     source = reader.source
     version = source_version(source)
-    if not hasattr(source, "version"):
+    if not has_version(source):
         with contextlib.suppress(Exception):  # of the user's code; reading it says so in time
             version += f"/{_sha256(read_example(source, 0))}"
     return {name: version, f"{name}_examples": len(source)}

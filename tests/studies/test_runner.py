@@ -256,6 +256,14 @@ def test_a_source_without_a_version_brings_a_warning(tmp_path):
         run(tmp_path, [fakes.Source(2)[i] for i in range(2)])
 
 
+def test_a_version_that_is_no_text_is_none(tmp_path):
+    """As of Hugging Face's datasets, where it is that of a format, or None."""
+    source = fakes.Source(2)
+    source.version = None
+    with pytest.warns(UserWarning, match="source has no version"):
+        run(tmp_path, source)
+
+
 def test_processes_share_the_work(tmp_path):
     with pytest.warns(UserWarning, match="2 of 4 shards are not finished"):
         run(tmp_path, shard=(0, 2))
