@@ -14,7 +14,7 @@ from lmjax.attribution import (
     integrated_gradients,
     smoothgrad,
 )
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.removals.samples import photographs
 from tests.support.compilations import counted
@@ -336,6 +336,14 @@ def test_several_targets_are_each_alone(name):
     assert alone.target == NETWORK(IMAGE, np.ones((1, H, W), bool))[0].argmax() == 3
     assert alone.scores.shape == (H, W)
     np.testing.assert_allclose(found.scores[0], alone.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["integrated gradients", "smoothgrad", "expected gradients"])
+def test_the_batch_size_changes_nothing(name):
+    expected = ALL[name](NETWORK, IMAGE, target=1)
+    for size in (1, 7):
+        found = ALL[name](Evaluator(NETWORK, batch_size=size), IMAGE, target=1)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -324,6 +324,16 @@ def test_heatmap_paints_scores_on_segments():
         assert found.heatmap[row, column] == found.scores[SEGMENTS[row, column]]
 
 
+def test_the_batch_size_does_not_change_scores():
+    network = predictor()
+    scores = [
+        lime(evaluator, IMAGE, SEGMENTS, key=KEY, num_samples=200).scores
+        for evaluator in (Evaluator(network, batch_size=size) for size in (None, 7, 64))
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores[2], scores[0], rtol=1e-4, atol=1e-6)
+
+
 def test_same_key_same_scores_and_another_key_others():
     network = predictor()
     one, same, other = (

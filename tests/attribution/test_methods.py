@@ -78,6 +78,25 @@ def test_units_name_the_objective():
     )
 
 
+@pytest.mark.parametrize("name", [name for name in PLAIN if METHODS[name].under == "every"])
+@pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
+def test_the_evaluators_batch_size_changes_nothing(name):
+    samples = None if METHODS[name].budget is None else 100
+    few, many = (
+        attribute(
+            name,
+            Evaluator(reads_one_segment, batch_size=batch_size),
+            IMAGE,
+            SEGMENTS,
+            key=KEY,
+            target=0,
+            num_samples=samples,
+        )
+        for batch_size in (5, 64)
+    )
+    np.testing.assert_allclose(few.heatmap, many.heatmap, atol=1e-5 * abs(many.heatmap).max())
+
+
 @pytest.mark.parametrize("name", SAMPLING)
 @pytest.mark.parametrize("samples", [200, 700])
 def test_methods_spend_what_they_are_told_to(name, samples):

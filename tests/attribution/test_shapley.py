@@ -14,7 +14,7 @@ from lmjax.attribution import banzhaf, exact_shapley, kernelshap, permutation_sh
 from lmjax.attribution.banzhaf import difference_of_means
 from lmjax.attribution.kernelshap import estimate_from_pairs
 from lmjax.attribution.shapley import contributions, shapley_weights
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import (
     all_coalitions,
     prefixes,
@@ -256,6 +256,20 @@ def test_a_network_that_reads_one_segment_is_pointed_at(method):
 
 
 @pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("removal", ["replace", "layer masking"])
+def test_the_batch_size_changes_nothing(method, removal):
+    network = NETWORKS[removal]
+    one, other, third = (
+        on_image(method, Evaluator(network, batch_size=size), target=2) for size in (None, 7, 64)
+    )
+    for found in (other, third):
+        np.testing.assert_allclose(found.scores, one.scores, rtol=1e-4, atol=1e-6)
+        assert found.num_variants == one.num_variants
+    assert one.heatmap.shape == (H, W)
+    np.testing.assert_array_equal(one.heatmap, one.scores[SEGMENTS])
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_targets_together_equal_targets_alone(method):
     network = NETWORKS["replace"]
     together = on_image(method, network, target=(3, 0))
@@ -266,7 +280,6 @@ def test_targets_together_equal_targets_alone(method):
         assert alone.target == target
     predicted = on_image(method, network)
     assert predicted.target == predicted.predicted_class
-    np.testing.assert_array_equal(predicted.heatmap, predicted.scores[SEGMENTS])
     same = on_image(method, network, target=predicted.target)
     np.testing.assert_array_equal(same.scores, predicted.scores)
 

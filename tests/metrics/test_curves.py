@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.metrics import Curve, deletion, insertion
 from lmjax.removals.baselines import gaussian_blur
@@ -176,6 +176,16 @@ def test_a_network_that_reads_one_segment():
         np.testing.assert_allclose(
             insertion(network, IMAGE, heatmap, **options).values, np.where(steps < place, half, top)
         )
+
+
+def test_the_batch_size_does_not_change_a_curve():
+    for metric in (deletion, insertion):
+        curves = [
+            metric(Evaluator(predictor(), batch_size=size), IMAGE, HEATMAP, step=5)
+            for size in (None, 1, 4)
+        ]
+        for curve in curves[1:]:
+            np.testing.assert_allclose(curve.values, curves[0].values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("heatmap", [HEATMAP.astype(np.float32), HEATMAP > 0, (9 * HEATMAP) // 1])

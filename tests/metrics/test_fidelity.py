@@ -322,6 +322,19 @@ def test_a_budget_that_comes_out_even_is_not_rounded_up(count, budget, expected)
 # -- all
 
 
+def test_the_batch_size_changes_nothing():
+    options = {"key": KEY, "segments": SEGMENTS, "num_subsets": 20}
+    for metric in (
+        lambda predictor: mu_fidelity(predictor, IMAGE, HEATMAP, **options),
+        lambda predictor: sensitivity_n(predictor, IMAGE, HEATMAP, **options).correlations,
+        lambda predictor: infidelity(predictor, IMAGE, HEATMAP, MASKS),
+        lambda predictor: sufficiency(predictor, IMAGE, HEATMAP),
+        lambda predictor: necessity(predictor, IMAGE, HEATMAP),
+    ):
+        found = metric(Evaluator(PREDICTOR, batch_size=7))
+        np.testing.assert_allclose(found, metric(PREDICTOR), rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("metric", "options", "message"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.evaluation import Predictor
+from lmjax.evaluation import Evaluator, Predictor
 from lmjax.masks import segments
 from lmjax.metrics import (
     Curve,
@@ -192,6 +192,17 @@ def test_a_network_that_reads_one_segment_changes_its_mind_with_it():
 
 
 # -- all
+
+
+def test_the_batch_size_changes_nothing():
+    for size in (1, 4):
+        for metric in (
+            lambda predictor: region_perturbation(predictor, IMAGE, HEATMAP, size=3).values,
+            lambda predictor: irof(predictor, IMAGE, HEATMAP, SEGMENTS),
+            lambda predictor: top_k_ablation(predictor, IMAGE, HEATMAP, SEGMENTS),
+        ):
+            found = metric(Evaluator(PREDICTOR, batch_size=size))
+            np.testing.assert_allclose(found, metric(PREDICTOR), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
