@@ -114,13 +114,28 @@ def load(
 
 
 def load_spec(spec: str) -> Classifier:
-    """Loads a network by what commands write for it, `NAME` or `NAME=WEIGHTS`; see `load`.
+    """Loads a network by what commands write for it, `NAME` or `NAME=WEIGHTS`.
 
-    It has as many classes as the weights.
+    It has as many classes as the weights; see `load_trained`.
     """
     name, _, weights = spec.partition("=")
+    return load_trained(name, weights or None)
+
+
+def load_trained(
+    name: str, weights: str | os.PathLike | None, *, num_classes: int | None = None
+) -> Classifier:
+    """Loads a network with as many classes as its weights have.
+
+    Args:
+      name, weights: as in `load`.
+      num_classes: the number that is tried first; None takes the network's own.
+
+    Raises:
+      ValueError, OSError: as `load`, unless weights and network differ in the classes alone.
+    """
     try:
-        return load(name, weights=weights or None)
+        return load(name, weights=weights, num_classes=num_classes)
     except checkpoints.StateDictMismatch as error:
         if error.num_classes is None:
             raise

@@ -30,7 +30,7 @@ from lmjax.data.source import Example, Source, read_example
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
-from lmjax.models.loading import build, load
+from lmjax.models.loading import build, load_trained
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import check_masking
 from lmjax.removals.registry import file_hashes
@@ -266,7 +266,7 @@ def _given(classifier: Classifier, weights, num_classes: int):
 def _named(network: str, weights, num_classes: int, config: TrainingConfig):
     """The same of a network of the registry; random weights are drawn later."""
     facts = registry.network(network)
-    old = None if weights is None else _trained(network, weights, num_classes)
+    old = None if weights is None else load_trained(network, weights, num_classes=num_classes)
     preprocessing = facts.preprocessing if old is None else old.preprocessing
     module = build(facts, preprocessing, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
     if old is None:
@@ -274,16 +274,6 @@ def _named(network: str, weights, num_classes: int, config: TrainingConfig):
     fresh = initial_variables(module, preprocessing, config.seed)
     start = jax.tree.map(lambda a, b: a if a.shape == b.shape else b, old.variables, fresh)
     return network, module, preprocessing, start
-
-
-def _trained(network: str, weights, num_classes: int) -> Classifier:
-    """The classifier to start from, for as many classes as its weights have."""
-    try:
-        return load(network, weights=weights, num_classes=num_classes)
-    except checkpoints.StateDictMismatch as error:
-        if error.num_classes is None:
-            raise
-        return load(network, weights=weights, num_classes=error.num_classes)
 
 
 def _check_fits(config: TrainingConfig, module, preprocessing: Preprocessing, mesh: Mesh) -> None:
