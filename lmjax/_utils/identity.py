@@ -5,9 +5,9 @@ from typing import Any
 
 
 def has_version(source: Any) -> bool:
-    """Returns whether a source of images says by a text what it holds.
+    """Returns whether a source of images has a `version` that identifies what it holds: a text.
 
-    Others, such as None or an object, are versions of something else, as of a dataset's format.
+    Other values do not: Hugging Face's datasets have a version of their format there, or None.
     """
     version = getattr(source, "version", None)
     return isinstance(version, str) and version != ""

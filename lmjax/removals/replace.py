@@ -136,8 +136,8 @@ class Replace(Painting):
       noise_std: standard deviation of `"gaussian_noise"`. 0.25 is ours: two of them span [0, 1].
 
     Raises:
-      ValueError: unknown name, wrong shape or range, missing `key` or `segments`, a key that is
-        none.
+      ValueError: unknown name, wrong shape or range, missing `key` or `segments`,
+        something that is not a random key.
     """
 
     baseline: str | Callable | Sequence[float] | jax.Array
