@@ -57,7 +57,7 @@ class StandardErrors:
             )
 
     def __call__(self, image: jax.Array, masks: jax.Array) -> jax.Array:
-        """Returns standard errors `[N, K]` of the averages: of probabilities, or of logits.
+        """Returns standard errors `[N, K]` of the averages: of probabilities, logits or features.
 
         Logits are averaged by `ReplaceAverage(..., average="logit")` alone. Those of `Samples` are
         of draws without replacement: 0 where all images are drawn.
@@ -67,7 +67,8 @@ class StandardErrors:
           masks: `[N, H, W]`, 1 = visible.
         """
         answers = self.removal.answers(self.classifier, image, masks)
-        if getattr(self.removal, "average", "probability") == "probability":
+        as_they_are = getattr(self.classifier, "gives_features", False)
+        if not as_they_are and getattr(self.removal, "average", "probability") == "probability":
             answers = probabilities(answers)
         if len(answers) == 1:
             raise ValueError(
@@ -119,7 +120,7 @@ class ReplaceAverage(Removal):
           masks: `[N, H, W]`, 1 = visible.
         """
         answers = self.answers(classifier, image, masks)
-        return answers.mean(axis=0) if self.average == "logit" else mean_probability(answers)
+        return answers.mean(axis=0) if self.average == "logit" else averaged(classifier, answers)
 
     def answers(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns the logits under each image of the set, `[M, N, K]`; arguments as in `logits`."""
@@ -145,6 +146,21 @@ class ReplaceAverage(Removal):
         removal = object.__new__(cls)  # no checks: leaves may be tracers or placeholders
         vars(removal).update(baselines=leaves[0], average=average)
         return removal
+
+
+def averaged(classifier: Any, answers: jax.Array) -> jax.Array:
+    """Averages the answers of draws as probabilities; features, which are not logits, as they are.
+
+    Args:
+      classifier: one that gives features has a true attribute `gives_features`.
+      answers: `[D, N, K]`.
+
+    Returns:
+      `[N, K]`; of probabilities, logits that have the average ones.
+    """
+    if getattr(classifier, "gives_features", False):
+        return answers.mean(axis=0)
+    return mean_probability(answers)
 
 
 def check_images(images: Any, name: str) -> jax.Array | np.ndarray:

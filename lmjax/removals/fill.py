@@ -12,10 +12,10 @@ from lmjax._utils import host
 from lmjax._utils.checks import set_whole
 from lmjax._utils.host import suggests_black_box
 from lmjax._utils.keys import check_key
-from lmjax._utils.probabilities import mean_probability
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_image, check_mask
 from lmjax.removals import libraries, visible
+from lmjax.removals.average import averaged
 from lmjax.removals.removal import Painting, is_opaque
 from lmjax.removals.replace import check_shape
 
@@ -117,7 +117,7 @@ class Fill(Painting):
         """
         if self.draws == 1:
             return super().logits(classifier, image, masks)
-        return mean_probability(self.answers(classifier, image, masks))
+        return averaged(classifier, self.answers(classifier, image, masks))
 
     def answers(self, classifier: Any, image: jax.Array, masks: jax.Array) -> jax.Array:
         """Returns the logits of each draw, `[D, N, K]`; arguments as in `logits`."""

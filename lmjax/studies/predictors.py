@@ -64,7 +64,7 @@ class ImageRemoval:
     def __call__(self, shown: KeyedImage, masks: jax.Array) -> jax.Array:
         """Returns logits `[N, K]` of the image under masks `[N, H, W]`."""
         removal = registry.made(self.make, self.setting, key=shown.key, segments=shown.segments)
-        return Predictor(self.classifier, removal)(shown.image, masks)
+        return _predictor(self.classifier, removal)(shown.image, masks)
 
 
 def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
@@ -78,10 +78,12 @@ def under_removal(classifier: Any, name: str) -> Predictor | ImageRemoval:
     make = registry.REGISTRY.get(base)
     if {"key", "segments"} & inspect.signature(make).parameters.keys():
         return ImageRemoval(classifier, make, setting, registry.file_sha256(name))
-    removal = removals.make(name)
-    return Predictor(
-        classifier, uncalibrated(removal) if isinstance(classifier, Penultimate) else removal
-    )
+    return _predictor(classifier, removals.make(name))
+
+
+def _predictor(classifier: Any, removal: Any) -> Predictor:
+    features = isinstance(classifier, Penultimate)
+    return Predictor(classifier, uncalibrated(removal) if features else removal)
 
 
 @jax.tree_util.register_dataclass
@@ -97,6 +99,8 @@ class Penultimate:
     """
 
     classifier: Any
+
+    gives_features = True  # removals that average over draws average them as they are
 
     @property
     def preprocessing(self) -> Any:

@@ -70,7 +70,7 @@ def test_other_sides_are_another_dataset(folder, tmp_path):
 def test_with_a_network_scenes_are_those_it_recognises(folder, tmp_path, monkeypatch):
     asked = []
 
-    def load(name, *, weights):
+    def load(name, *, weights, num_classes):
         asked.append((name, weights))
         return dataclasses.replace(network(), variables=variables)
 

@@ -15,9 +15,10 @@ from lmjax.masking.masked import Masked
 from lmjax.models import Preprocessing
 from lmjax.models.classifier import Classifier
 from lmjax.models.layers import Conv, relu
+from lmjax.removals import Samples
 from lmjax.studies.experiments.linearity import FeatureLinearity, linearity, random_patches
 from lmjax.studies.images import ImageBatch
-from lmjax.studies.predictors import Penultimate
+from lmjax.studies.predictors import KeyedImage, Penultimate, under_removal
 from lmjax.studies.samples import read_sample
 from tests.studies import fakes, linear_network
 
@@ -71,6 +72,22 @@ def test_features_below_a_convolution_are_averaged_over_what_is_visible():
     features = shown.features("a", "layer", mask, np.array([1]))
     colours = network.normalise(shown.images("a")[1])[mask[0]]
     np.testing.assert_allclose(features, colours.mean(axis=0)[None], rtol=1e-5)
+
+
+def test_features_are_averaged_over_draws_as_they_are():
+    module = EndsInConvolution()
+    images = np.zeros((1, fakes.SIZE, fakes.SIZE, 3), np.float32)
+    network = Classifier(module.init(jax.random.key(0), Masked(images)), module, fakes.AS_IT_IS)
+    image = np.random.default_rng(0).random(images.shape[1:]).astype(np.float32)
+    masks = np.zeros((1, fakes.SIZE, fakes.SIZE), bool)
+    masks[0, 3:9, 20:] = True
+    key = jax.random.key(0)
+    predictor = under_removal(Penultimate(network), "samples")
+    features = predictor(KeyedImage(image, key, None), masks)
+    drawn = Samples(key=key)._drawn(image)  # features are means of colours: linear in the fill
+    filled = np.where(masks[0, :, :, None], image, drawn.mean(axis=0))
+    expected = network.normalise(filled).mean(axis=(0, 1))
+    np.testing.assert_allclose(features[0], expected, rtol=1e-4)
 
 
 def test_networks_without_a_last_layer_are_errors():
