@@ -7,13 +7,16 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from lmjax._utils.code import fingerprint
 from lmjax._utils.renamed import notice
 
 T = TypeVar("T")
+
+_registries: list["Registry"] = []
 
 
 class Entry(NamedTuple):
@@ -48,6 +51,7 @@ class Registry(Generic[T]):
         self.kind, self.group = kind, group
         self._entries: dict[str, Entry] = {}
         self._old_names: dict[str, str] = {}
+        _registries.append(self)
 
     def register(self, name: str, value: T | str, *, description: str, builtin: bool = False):
         """Adds a name; a name that is not built in may be registered again, and is replaced.
@@ -111,6 +115,13 @@ class Registry(Generic[T]):
             self._entries[name] = entry
         return entry.value
 
+    def code(self, name: str) -> str | None:
+        """Returns a fingerprint of a value that others registered; None for other names."""
+        if name not in self or self._entry(name, None).builtin:
+            return None
+        value = self.get(name)
+        return fingerprint(getattr(value, "function", value))  # of a method with its descriptions
+
     def description(self, name: str) -> str:
         """Returns the line that describes a name."""
         return self._entry(name, None).description
@@ -153,6 +164,17 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(str(name), names, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{argument or self.kind} must be one of {', '.join(names)}; got {name!r}{hint}"
+
+
+def registered_code(names: Iterable[str]) -> dict[str, str]:
+    """Returns fingerprints of what users and other packages registered, by kind and name.
+
+    Args:
+      names: texts; what no registry knows is passed over. A removal may have a setting, `"name@2"`.
+    """
+    bases = sorted({name.partition("@")[0] for name in names})
+    found = {f"{each.kind} {base}": each.code(base) for base in bases for each in _registries}
+    return {name: code for name, code in found.items() if code is not None}
 
 
 def entry_points(group: str) -> EntryPoints:

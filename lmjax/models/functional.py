@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from lmjax._utils.code import fingerprint
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
 from lmjax.masking import layers
@@ -129,7 +129,7 @@ class Call:
     Attributes:
       apply: the function, `(params, images) -> logits`.
       keys: name of each leaf of the parameters that is an array.
-      fingerprint: first digits of the sha256 of what is computed, weights apart.
+      fingerprint: of what is computed, weights apart.
     """
 
     def __init__(self, apply: Callable, leaves: Sequence[Any], structure: Any, keys: Sequence[str]):
@@ -182,8 +182,9 @@ class Call:
           closed: the function, traced.
         """
         text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._closed_over = [c for c in closed.consts if np.size(c) > _LARGE]
+        small = [c for c in closed.consts if np.size(c) <= _LARGE]
+        self.fingerprint = fingerprint((text, *small))
         found = {self._name(c): jnp.asarray(c) for c in self._closed_over}
         return {**variables, "batch_stats": {**variables.get("batch_stats", {}), **found}}
 

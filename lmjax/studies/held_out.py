@@ -1,7 +1,6 @@
 """Files for removals, made from held-out images: calibrations, and images to sample from."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from lmjax._utils import array_file
 from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import has_version, source_version
-from lmjax.data import Source, open_source
+from lmjax.data import Source, SourceSpec
 from lmjax.evaluation import Evaluator, Predictor, calibrate
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.segments import cells
@@ -22,6 +21,7 @@ from lmjax.removals.calibration import Fitted, check_inner, make_seeded
 from lmjax.removals.held_out import image_hash, origin, removals_by_image
 from lmjax.removals.samples import KIND, Origin, write_images
 from lmjax.studies.samples import Sample, read_sample
+from lmjax.studies.settings import texts
 
 # Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
 _CELLS = (5, 10, 22, 71)
@@ -55,7 +55,8 @@ def fit_calibration(
     Args:
       removal: name of a removal that needs neither segments nor a file. One that draws does so from
         `seed`, alike for all images, then and later.
-      source: of images that are not those to be judged; as in `lmjax.studies.run`.
+      source: of images that are not those to be judged; as in `lmjax.studies.run`. As text, of one
+        with splits it is the training split, unless it says another.
       model: `NAME` or `NAME=WEIGHTS`, as in commands, or a classifier.
       images: how many, from the first.
       variants: of each image.
@@ -115,7 +116,7 @@ def write_samples(
 
     Args:
       path: ends in `.npz`; a file of such images is replaced, and no other.
-      source: as in `lmjax.studies.run`; none of its images is one to be explained or judged.
+      source: as in `fit_calibration`; none of its images is one to be explained or judged.
       model: as in `fit_calibration`; its preprocessing resizes and crops.
       images: how many, from the first; 8 or more, as many as the removal draws.
 
@@ -177,21 +178,15 @@ class HeldOut:
 
 
 def files(settings: Iterable[Any]) -> dict[str, str | None]:
-    """Returns the sha256 of the files of all removals that settings name.
-
-    Args:
-      settings: values; names of removals are among the texts, and the texts in tuples.
-    """
-    tuples = (value if isinstance(value, tuple) else (value,) for value in settings)
-    values = itertools.chain.from_iterable(tuples)
-    return registry.file_hashes(each for each in values if isinstance(each, str))
+    """Returns the sha256 of the files of all removals that settings name."""
+    return registry.file_hashes(texts(settings))
 
 
 def _read(source: Source | str, classifier: Any, images: int) -> tuple[Origin, np.ndarray]:
     """Returns the first images of a source as a network sees them, and where they come from."""
     images = check_whole("images", images, least=1)
     if isinstance(source, str):
-        source = open_source(source, length=images)
+        source = SourceSpec.parse(source).for_training().open(length=images)
     if len(source) < images:
         raise ValueError(f"images must be at most {len(source)}, those of the source; got {images}")
     hashes, shown = [], []

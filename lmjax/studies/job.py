@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 
 from lmjax import __version__
 from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
+from lmjax._utils.code import fingerprint, is_own
 from lmjax._utils.identity import source_version
+from lmjax._utils.registry import registered_code
 from lmjax._utils.sharding import check_mesh, replicated
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line
@@ -22,14 +24,14 @@ from lmjax.data.labels import check_classes
 from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
-from lmjax.masks.keys import fingerprint
+from lmjax.masks.keys import fingerprint as fingerprint_of_key
 from lmjax.models import load
 from lmjax.models.calibrations import check_calibrations, weights_of
 from lmjax.studies.held_out import HeldOut, files
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.run_folder import Range, ranges
 from lmjax.studies.samples import Sample, read_sample
-from lmjax.studies.settings import row_settings, settings
+from lmjax.studies.settings import row_settings, settings, texts
 from lmjax.studies.sizes import as_they_are
 from lmjax.studies.study import Study
 
@@ -100,6 +102,7 @@ class Job:
             check_classes(source, name, network)
         study.check(self.networks)
         self._files = files(row_settings(study).values())
+        self._registered = registered_code(texts(row_settings(study).values()))
         check_calibrations(self._files, self.networks)
         self._held_out = HeldOut(self._files, source)
         self.images = _check_images(images, source)
@@ -114,10 +117,11 @@ class Job:
                 {"name": name, **_identify(network)} for name, network in self.networks.items()
             ],
             **({"files": self._files} if self._files else {}),
+            **({"registered": self._registered} if self._registered else {}),
             "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
-            "draws": fingerprint(jax.random.key(self.study.seed)),
+            "draws": fingerprint_of_key(jax.random.key(self.study.seed)),
         }
 
     def about(self) -> dict[str, Any]:
@@ -209,8 +213,12 @@ def _identify(network: Any) -> dict[str, str]:
     module = getattr(network, "module", None)
     dtype = getattr(module, "dtype", np.float32)
     architecture = type(network).__qualname__ if module is None else repr(module)
-    if function := getattr(network, "function", None):  # a black box is what it calls
+    function = getattr(network, "function", None)  # of a black box
+    if function is not None:
         architecture += f"({getattr(function, '__module__', '')}.{brief(function)})"
+    code = function or type(network if module is None else module)
+    if is_own(code):
+        architecture += f" code {fingerprint(code)}"
     return {
         "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
         "weights_sha256": weights_of(network),

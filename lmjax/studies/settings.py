@@ -1,6 +1,7 @@
 """Settings of studies: fields of a frozen dataclass, to JSON and back, and checks of values."""
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,12 @@ def row_settings(study: Any) -> dict[str, Any]:
         for field in dataclasses.fields(study)
         if "for_tables" not in field.metadata
     }
+
+
+def texts(settings: Iterable[Any]) -> list[str]:
+    """Returns the texts among the values of settings and in their tuples, such as names."""
+    tuples = (value if isinstance(value, tuple) else (value,) for value in settings)
+    return [each for each in itertools.chain.from_iterable(tuples) if isinstance(each, str)]
 
 
 def from_settings(study: type[T], found: Mapping[str, Any]) -> T:

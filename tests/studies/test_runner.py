@@ -311,6 +311,90 @@ def test_another_architecture_with_the_same_weights_is_refused(tmp_path):
         run(tmp_path, models={"a": Network(3)})
 
 
+def times(factor):
+    def logits(images):
+        means = images.mean(axis=(1, 2))
+        return factor * np.concatenate([means, means**2], axis=1)
+
+    return lmjax.black_box(logits, preprocessing=fakes.AS_IT_IS)
+
+
+class OwnNetwork:
+    """No pytree, without `variables`."""
+
+    preprocessing = fakes.AS_IT_IS
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def normalise(self, images):
+        return images
+
+    def apply(self, images, masks=None, *, masking=None):
+        return self.factor * images.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("make", [times, OwnNetwork])
+def test_a_network_that_answers_otherwise_is_refused(tmp_path, make):
+    table = run(tmp_path, models={"a": make(2.0)})
+    assert run(tmp_path, models={"a": make(2.0)}).equals(table)
+    with pytest.raises(ValueError, match=r"networks.*weights_sha256.*there and.*weights_sha256"):
+        run(tmp_path, models={"a": make(2.001)})
+
+
+def test_a_network_that_does_not_take_the_fixed_images_is_known_by_its_code(tmp_path):
+    def of_size(images, least=fakes.SIZE):
+        if images.shape[1] != least:
+            raise ValueError(f"images must be {least} pixels wide")
+        return images.mean(axis=(1, 2))
+
+    def other(images):
+        return 2 * of_size(images)
+
+    other.__qualname__ = of_size.__qualname__
+    run(tmp_path, models={"a": lmjax.black_box(of_size)})
+    with pytest.raises(ValueError, match=r"architecture.*there and.*architecture.*here"):
+        run(tmp_path, models={"a": lmjax.black_box(other)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patterned(fakes.Brightness):
+    """Names a removal and a segmenter."""
+
+    removals: tuple[str, ...] = ()
+    segmenter: str = "grid"
+
+
+def columns(number):
+    return lambda image: np.indices(image.shape[:2])[1] % number
+
+
+def painting(colour):
+    return lambda: lmjax.Replace((colour,) * 3)
+
+
+def test_a_removal_registered_with_other_code_is_refused(tmp_path):
+    study = Patterned(removals=("mine",), segmenter="halves")
+
+    options = {"source": fakes.Source(2), "study": study}
+    try:
+        lmjax.segments.register("halves", columns(2), description="every other column")
+        lmjax.removals.register("mine", painting(0.1), description="a grey")
+        table = run(tmp_path, **options)
+        lmjax.removals.register("mine", painting(0.1), description="another description")
+        assert run(tmp_path, **options).equals(table)
+        lmjax.removals.register("mine", painting(0.2), description="a grey")
+        with pytest.raises(ValueError, match=r'registered.removal mine is "\w+" there and "'):
+            run(tmp_path, **options)
+        lmjax.removals.register("mine", painting(0.1), description="a grey")
+        lmjax.segments.register("halves", columns(4), description="every other column")
+        with pytest.raises(ValueError, match=r"registered.segmenter halves is"):
+            run(tmp_path, **options)
+    finally:
+        lmjax.removals.registry.REGISTRY.unregister("mine")
+        lmjax.masks.segments._REGISTRY.unregister("halves")
+
+
 def test_another_version_of_lmjax_is_refused(tmp_path, monkeypatch):
     run(tmp_path)
     monkeypatch.setattr("lmjax.studies.job.__version__", "9.9.9")
