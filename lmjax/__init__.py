@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         TokenDropping as TokenDropping,
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __getattr__, __dir__, __all__ = attach(
     __name__,

@@ -13,7 +13,13 @@ import lmjax
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+VERSIONS = re.findall(r"^## \[(.*?)\](?: - \d{4}-\d\d-\d\d)?$", CHANGELOG, re.M)
+RELEASED = VERSIONS[1]
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+
+
+def parts(version):
+    return tuple(map(int, version.split(".")))
 
 
 def lower_bounds(*extras):
@@ -28,24 +34,30 @@ def lower_bounds(*extras):
 def test_the_version_stands_in_one_place():
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "lmjax/__init__.py"
-    assert re.fullmatch(r"\d+\.\d+\.\d+", lmjax.__version__)
+
+
+def test_after_a_release_the_version_is_that_of_the_next_in_development():
+    """Studies and trainings go on with rows of the same version alone."""
+    number, dev, _ = lmjax.__version__.partition(".dev")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", number)
+    assert parts(number) > parts(RELEASED) if dev else number == RELEASED
 
 
 def test_the_changelog_has_the_form_of_keep_a_changelog():
-    versions = re.findall(r"^## (.*)", CHANGELOG, re.M)
-    assert versions[0] == "[Unreleased]"
-    assert re.fullmatch(rf"\[{re.escape(lmjax.__version__)}\] - \d{{4}}-\d\d-\d\d", versions[1])
+    assert len(VERSIONS) == len(re.findall(r"^## ", CHANGELOG, re.M))
+    assert VERSIONS[0] == "Unreleased"
+    assert VERSIONS[1:] == sorted(VERSIONS[1:], key=parts, reverse=True)
     for section in re.split(r"^## ", CHANGELOG, flags=re.M)[1:]:
         kinds = re.findall(r"^### (.*)", section, re.M)
         assert kinds == [kind for kind in KINDS if kind in kinds]
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_is_of_the_last_release():
     citation = (ROOT / "CITATION.cff").read_text()
-    assert f"\nversion: {lmjax.__version__}\n" in citation
+    assert f"\nversion: {RELEASED}\n" in citation
     (released,) = re.findall(r"^date-released: (.*)", citation, re.M)
-    assert f"[{lmjax.__version__}] - {released}" in CHANGELOG
-    assert f"version = {{{lmjax.__version__}}}" in (ROOT / "README.md").read_text()
+    assert f"[{RELEASED}] - {released}" in CHANGELOG
+    assert f"version = {{{RELEASED}}}" in (ROOT / "README.md").read_text()
 
 
 def test_the_oldest_versions_that_are_allowed_are_those_that_ci_runs():
@@ -59,7 +71,7 @@ def test_the_oldest_versions_that_are_allowed_are_those_that_ci_runs():
 
 def test_the_conda_recipe_asks_for_the_same():
     recipe = (ROOT / "conda/meta.yaml").read_text()
-    assert f'set version = "{lmjax.__version__}"' in recipe
+    assert f'set version = "{RELEASED}"' in recipe
     run = recipe.partition("  run:\n")[2].partition("\ntest:")[0]
     for name, bound in lower_bounds().items():
         assert re.search(rf"- {re.escape(name)} >={re.escape(bound)}(,<[\d.]+)?$", run, re.M), name
