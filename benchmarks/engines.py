@@ -2,6 +2,7 @@
 
     python -m benchmarks.engines masks       # resnet50: engines, torchvision, the published recipe
     python -m benchmarks.engines networks    # every family: plain, masked, error of the port
+    python -m benchmarks.engines families    # every family: one batch, against PyTorch
 
 Needs torch, torchvision and timm (the extra `test`).
 """
@@ -274,8 +275,79 @@ def networks(
     show(map(row, chosen), **options, rounds=rounds)
 
 
+def families(
+    names: Positional[tuple[str, ...]] = (),
+    *,
+    size: int = 224,
+    batch_size: int = 4,
+    visible: float = 0.5,
+    rounds: int = 15,
+) -> None:
+    """Measures a batch through networks and through PyTorch's, in the better memory format.
+
+    Ratios above 1 say that lmjax is faster; the last row has their geometric means.
+
+    Args:
+      names: of networks; by default the smallest of each family.
+      size: side of the photographs, in pixels.
+      batch_size: of the batch.
+      visible: share of 16-pixel patches that stay visible for the masked network.
+      rounds: of measurement, after one that compiles.
+    """
+    image = photograph(size)
+    given = np.array(patches(image, batch_size, visible).masks())
+    ratios: dict[str, list[float]] = {}
+
+    def row(name: str) -> dict[str, Any]:
+        network = Network.make(name)
+        times = take_turns(one_batch(network, image, given), rounds)
+        cells: dict[str, Any] = {"network": name}
+        for kind in times:
+            cells[f"{kind}, ms an image"] = 1e3 * float(np.median(times[kind].wall)) / batch_size
+        for kind in ("plain", "masked"):
+            for clock in ("wall", "cpu"):
+                torch_times = (getattr(times[each], clock) for each in ("NCHW", "NHWC"))
+                found = ratio(np.minimum(*torch_times), getattr(times[kind], clock))
+                column = f"PyTorch / {kind}" + (", CPU time" if clock == "cpu" else "")
+                cells[column] = found
+                ratios.setdefault(column, []).append(found.median)
+        return cells
+
+    def rows() -> Iterator[dict[str, Any]]:
+        published = [n for n in smallest_of_each_family() if registry.network(n).bundled is None]
+        for first in map(row, names or published):
+            yield first
+        means = {column: float(np.exp(np.mean(np.log(each)))) for column, each in ratios.items()}
+        yield {**dict.fromkeys(first), "network": "geometric mean", **means}
+
+    show(rows(), size=size, batch_size=batch_size, visible=visible, rounds=rounds)
+
+
+def one_batch(
+    network: Network, image: np.ndarray, masks: np.ndarray
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns functions that take one batch of a photograph through a network, and PyTorch's."""
+    normalised = np.asarray(network.classifier.normalise(image))
+    images = np.repeat(normalised[None], len(masks), axis=0)
+    nchw = to_torch(images)
+    nhwc = nchw.contiguous(memory_format=torch.channels_last)
+    apply = jax.jit(lambda classifier, *given: classifier.apply(*given))
+
+    @torch.inference_mode()
+    def of_torch(model: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
+        return model(images).numpy()
+
+    return {
+        "plain": lambda: np.asarray(apply(network.classifier, images)),
+        "masked": lambda: np.asarray(apply(network.classifier, images, masks)),
+        "NCHW": lambda: of_torch(network.nchw, nchw),
+        "NHWC": lambda: of_torch(network.nhwc, nhwc),
+    }
+
+
 if __name__ == "__main__":
     app = tyro.extras.SubcommandApp()
     app.command(masks)
     app.command(networks)
+    app.command(families)
     app.cli()

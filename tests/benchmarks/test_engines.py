@@ -69,3 +69,13 @@ def test_networks_are_measured_plain_and_masked(capsys):
     assert bundled[0] == "| resnet18_digits"
     assert bundled[2].strip() == ""
     assert all(float(each) > 0 for each in (*published[3:5], *bundled[3:5]))
+
+
+@pytest.mark.slow
+def test_families_are_measured_against_pytorch(capsys):
+    engines.families(("squeezenet1_1", "mobilenet_v2"), size=64, batch_size=2, rounds=1)
+    *networks, mean = (row.split(" | ") for row in capsys.readouterr().out.splitlines()[-4:-1])
+    assert [row[0] for row in networks] == ["| squeezenet1_1", "| mobilenet_v2"]
+    assert mean[0] == "| geometric mean"
+    of_each = [float(row[5].split(" ")[0]) for row in networks]
+    assert float(mean[5]) == pytest.approx((of_each[0] * of_each[1]) ** 0.5, rel=0.02)
