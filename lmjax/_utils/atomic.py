@@ -6,6 +6,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+# Characters of its name in that of an unfinished file, which fits wherever the whole name does.
+_NAMED = 20
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
@@ -19,7 +22,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
       path: where the file is to appear; its folder must exist.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    unfinished = f".{path.name[:_NAMED]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    temporary = path.with_name(unfinished)
     try:
         yield temporary
         _to_disk(temporary)

@@ -1,5 +1,6 @@
 """Files that commands are told to write: no file of something else is overwritten."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ def check_place(path: str | os.PathLike, suffixes: Sequence[str], argument: str 
 
     Raises:
       ValueError: another suffix.
-      OSError: a folder that does not exist, or a path that is a folder.
+      OSError: a folder that does not exist, a path that is a folder, or a name that is too long.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
@@ -55,9 +56,20 @@ def check_place(path: str | os.PathLike, suffixes: Sequence[str], argument: str 
 
 
 def check_no_folder(path: Path, argument: str = "output") -> None:
-    """Raises IsADirectoryError for a folder in the place of a file."""
+    """Raises OSError for a folder in the place of a file, and for a name that is too long."""
+    check_length(path, argument)
     if path.is_dir():
         raise IsADirectoryError(f"{argument} {path} is a folder; give another name")
+
+
+def check_length(path: Path, argument: str = "output") -> None:
+    """Raises OSError for a name that is too long for a file in this folder, which is there."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            message = f"{argument} {path.name} is too long for a file's name; give a shorter one"
+            raise OSError(message) from error
 
 
 def check_writable(path: Path, folder: Path, argument: str = "output") -> None:

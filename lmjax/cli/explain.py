@@ -11,7 +11,8 @@ from lmjax._utils.renamed import old_names
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
 from lmjax.cli.terminal import say
-from lmjax.explanation import Explanation, ExplanationConfig, Explanations
+from lmjax.explanation import ExplanationConfig
+from lmjax.explanation.compute import explain_into_files
 
 LESS_MEMORY = "use a smaller --batch-size or fewer segments"
 
@@ -44,7 +45,8 @@ def build() -> Callable[..., None]:
             _explain_several(images, config, output or Path("explanations"))
             return
         image = images[0] if images else None
-        _print(lmjax.explain(image, config=config, output=output or Path("explanation.png")))
+        found = lmjax.explain(image, config=config, output=output or Path("explanation.png"))
+        _print(found.summary(), found.files)
 
     return explain
 
@@ -55,14 +57,14 @@ def old_options(arguments: Sequence[str]) -> Mapping[str, str]:
 
 
 def _explain_several(images: tuple[str, ...], config: ExplanationConfig, output: Path) -> None:
-    found = lmjax.explain(images, config=config, output=output)
-    _print(found)
+    found = explain_into_files(images, config=config, output=output)
+    _print(found.table, found.files)
     if found.failures:
         failed = ", ".join(failure.image for failure in found.failures)
         raise ValueError(f"{len(found.failures)} of {len(images)} images left out: {failed}")
 
 
-def _print(found: Explanation | Explanations) -> None:
-    say(f"{found.summary()}\n")
-    for file in found.files:
+def _print(table: str, files: Sequence[Path]) -> None:
+    say(f"{table}\n")
+    for file in files:
         say(f"wrote {file}")

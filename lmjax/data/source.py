@@ -4,10 +4,13 @@ import functools
 import hashlib
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from PIL.Image import Image
+
+from lmjax.data.files.images import read_image, read_mask, read_saliency
 
 S = TypeVar("S")
 
@@ -17,7 +20,8 @@ class Source(Protocol):
     """A sequence of examples, which studies, training and explanations take.
 
     `source[i]` is a `lmjax.data.Example`, or any object or mapping with at least an `image`, uint8
-    `[H, W, 3]`, and those of the other fields of `Example` that are known.
+    `[H, W, 3]`, and those of the other fields of `Example` that are known. Pictures of Pillow are
+    read as files are: `lmjax.data.files.images`.
 
     A source should have an attribute `version`, a string that changes when any of its examples may
     have changed: the rows of a study and the checkpoints of a training belong to a version. It is
@@ -95,17 +99,25 @@ def read_example(source: Source, index: int) -> Example:
     """
     item = source[index]
     get = item.get if isinstance(item, Mapping) else functools.partial(getattr, item)
-    label, name, maps = get("label", None), get("id", None), {}
+    label, name = get("label", None), get("id", None)
+    name = str(index if name is None else name)
+    maps = {}
     for kind in ("object_mask", "tight_mask", "saliency", "spurious_mask"):
         found = get(kind, None)
-        maps[kind] = None if found is None else np.asarray(found)
+        read = read_saliency if kind == "saliency" else read_mask
+        maps[kind] = None if found is None else _as_array(found, read, f"{kind} of {name}")
     example = Example(
-        id=str(index if name is None else name),
-        image=np.asarray(get("image")),
+        id=name,
+        image=_as_array(get("image"), read_image, f"image {name}"),
         label=None if label is None else int(label),
         **maps,
     )
     return check_sizes(example, {})
+
+
+def _as_array(found: Any, read: Callable[..., np.ndarray], name: str) -> np.ndarray:
+    """Returns a field of an example; a picture of Pillow is read as files are."""
+    return read(found, name=name) if isinstance(found, Image) else np.asarray(found)
 
 
 def check_sizes(example: Example, names: dict[str, str]) -> Example:

@@ -12,6 +12,7 @@ from typing import Any, overload
 
 import jax
 import numpy as np
+from PIL.Image import Image
 
 from lmjax._utils.compiling import compiling
 from lmjax._utils.notices import said_once
@@ -24,18 +25,19 @@ from lmjax.evaluation.shares import Observed
 from lmjax.explanation.classes import check_count, find_class, most_probable
 from lmjax.explanation.config import ExplanationConfig
 from lmjax.explanation.defaults import choose, is_scene
-from lmjax.explanation.files import Files, check_output, check_outputs, write
+from lmjax.explanation.files import Files, check_output, check_outputs, remove_page, write
 from lmjax.explanation.images import load_image
 from lmjax.explanation.metrics import localisation, perturbation_curves
 from lmjax.explanation.page import write_page
 from lmjax.explanation.removals import removals_for
-from lmjax.explanation.render import removal_title
-from lmjax.explanation.result import Explanation, Explanations, Result, of_class
+from lmjax.explanation.render import laid_out, lines, removal_title
+from lmjax.explanation.result import Explanation, Explanations, Result, Written, of_class
 from lmjax.explanation.several import explain_each
 from lmjax.explanation.variants import Variant, show
 from lmjax.masks import segments as segmenters
 from lmjax.models import Classifier, load
 from lmjax.models.calibrations import check_calibrations
+from lmjax.models.loading import load_trained
 from lmjax.removals import Replace, make
 from lmjax.removals.held_out import removals_by_image
 
@@ -56,7 +58,7 @@ def _with_options(function: Callable) -> Callable:
 
 @overload
 def explain(
-    image: str | os.PathLike | np.ndarray | None = None,
+    image: str | os.PathLike | np.ndarray | Image | None = None,
     *,
     config: ExplanationConfig | None = None,
     output: str | os.PathLike | None = None,
@@ -64,7 +66,7 @@ def explain(
 ) -> Explanation: ...
 @overload
 def explain(
-    image: Sequence[str | os.PathLike | np.ndarray],
+    image: Sequence[str | os.PathLike | np.ndarray | Image],
     *,
     config: ExplanationConfig | None = None,
     output: str | os.PathLike | None = None,
@@ -92,19 +94,21 @@ def explain(
       (16, 16)
 
     Args:
-      image: path of a photograph; an array `[H, W, 3]`, uint8 or floats in [0, 1];
-        `"photograph:NAME"` for one that is installed with lmjax (astronaut, chelsea, china,
-        coffee, flower, hopper, rocket); `"scene:N"` for the N-th digit scene of the test split.
-        None takes the photograph of a cat, or the first digit scene where no network for
-        photographs is installed. All are resized and cropped as the network's preprocessing says.
-        A list or a tuple of these gives explanations of all by one network, which is loaded and
-        compiled once.
+      image: path of a photograph, or one that Pillow has opened, which is read alike; an array
+        `[H, W, 3]`, uint8 or floats in [0, 1]; `"photograph:NAME"` for one that is installed with
+        lmjax (astronaut, chelsea, china, coffee, flower, hopper, rocket); `"scene:N"` for the N-th
+        digit scene of the test split. None takes the photograph of a cat, or the first digit scene
+        where no network for photographs is installed. All are resized and cropped as the network's
+        preprocessing says. A list or a tuple of these gives explanations of all by one network,
+        which is loaded and compiled once. All are kept in memory, some megabytes each; the command
+        keeps its table alone.
       config: the settings; None takes the defaults.
       output: the figure to write, `.png`, `.jpg`, `.pdf` or `.svg`; the arrays and the record go
-        beside it, with the suffixes `.npz` and `.json`, and with `html=True` a page, `.html`. None
-        writes nothing (`Explanation.save` does later); the command writes explanation.png by
-        default. Of several images, a folder, in which files are named after them, or a figure,
-        whose name goes before theirs.
+        beside it, with the suffixes `.npz` and `.json`, and with `html=True` a page, `.html`. The
+        page of an earlier explanation is removed there; its figure stays where it has another
+        suffix. None writes nothing (`Explanation.save` does later); the command writes
+        explanation.png by default. Of several images, a folder, in which files are named after
+        them, or a figure, whose name goes before theirs; names that are too long are cut.
       **options: settings that replace those of `config`: `method`, `model`, `removal` and the other
         attributes of `lmjax.explanation.ExplanationConfig`.
 
@@ -123,15 +127,49 @@ def explain(
         return _explain_all(image, _configure(config, options), output)
 
 
+def explain_into_files(
+    images: Sequence[Any], *, config: ExplanationConfig, output: str | os.PathLike
+) -> Written:
+    """Explains several images as `explain`, and keeps no more of each than a table needs.
+
+    Args:
+      images, config, output: as in `explain`.
+
+    Raises:
+      ValueError, OSError: as `explain`.
+
+    Warns:
+      UserWarning: as `explain`.
+    """
+    with said_once():
+        explain_one = _explain_one(images, config, output)
+
+        def explain_briefly(i: int) -> tuple[list[dict[str, str]], Files]:
+            explanation = explain_one(i)
+            return lines(explanation), explanation.files
+
+        found, failures = explain_each(images, explain_briefly)
+    files = tuple(file for _, each in found for file in each)
+    return Written(laid_out([each for each, _ in found]), files, tuple(failures))
+
+
 def _explain_all(image: Any, config: ExplanationConfig, output) -> Explanation | Explanations:
     """Explains an image or several, as `explain`."""
-    if not isinstance(image, list | tuple):
-        image, config = _choose(image, image, config)
-        file = image if isinstance(image, str | os.PathLike) else None
-        files = () if output is None else check_output(output, file, page=config.html)
-        held_out = removals_by_image(config.removal or ())
-        return _explain_image(image, config, _load(config), files, held_out)
-    images, config = _choose(list(image), _leading(image), config)
+    if isinstance(image, list | tuple):
+        found, failures = explain_each(image, _explain_one(image, config, output))
+        return Explanations(tuple(found), tuple(failures))
+    image, config = _choose(image, image, config)
+    file = image if isinstance(image, str | os.PathLike) else None
+    files = () if output is None else check_output(output, file, page=config.html)
+    held_out = removals_by_image(config.removal or ())
+    return _explain_image(image, config, _load(config), files, held_out)
+
+
+def _explain_one(
+    images: Sequence[Any], config: ExplanationConfig, output: str | os.PathLike | None
+) -> Callable[[int], Explanation]:
+    """Checks all but the images; returns a function that explains one by its number."""
+    images, config = _choose(images, _leading(images), config)
     outputs: list[Files] = [()] * len(images)
     if output is not None:
         outputs = check_outputs(output, images, page=config.html)
@@ -140,7 +178,7 @@ def _explain_all(image: Any, config: ExplanationConfig, output) -> Explanation |
     def explain_one(i: int) -> Explanation:
         return _explain_image(images[i], config, classifier, outputs[i], held_out)
 
-    return explain_each(images, explain_one)
+    return explain_one
 
 
 def _choose(images: Any, leading: Any, config: ExplanationConfig) -> tuple[Any, ExplanationConfig]:
@@ -177,8 +215,8 @@ def _explain_image(
     explained = load_image(image, classifier)
     if made := held_out.get(explained.hash):
         raise ValueError(
-            f"the file of removal {made} was made from image {explained.name} itself, among "
-            "others; explain other images, or make another file with `lmjax data`"
+            f"removal {made} was made from image {explained.name} itself, among others; explain "
+            "other images, or make a file of others for it with `lmjax data`"
         )
     segments = segmenters.make(
         config.segmenter,
@@ -206,15 +244,23 @@ def _explain_image(
         if explanation.results and files:
             warnings.warn(f"wrote the results before the error to {files[0]}", stacklevel=2)
             write(explanation, files)
+            remove_page(files[0])
         raise
     if files:
-        write_all(explanation, files)
+        write(explanation, files)
+        remove_page(files[0])
+        _write_page(explanation, files)
     return explanation
 
 
 def write_all(explanation: Explanation, files: Files) -> None:
     """Writes figure, arrays and record, and then the page, where there is a path for one."""
     write(explanation, files)
+    _write_page(explanation, files)
+
+
+def _write_page(explanation: Explanation, files: Files) -> None:
+    """Writes the page, where there is a path for one."""
     for path in files[3:]:
         write_page_of(explanation, path)
 
@@ -242,7 +288,9 @@ def _configure(config: ExplanationConfig | None, options: dict) -> ExplanationCo
 def _load(config: ExplanationConfig) -> Classifier:
     """Returns the network, once target, classes and calibrations are known to be its own."""
     classifier = config.model
-    if isinstance(classifier, str):
+    if isinstance(classifier, str) and config.weights is not None and config.num_classes is None:
+        classifier = load_trained(classifier, config.weights)
+    elif isinstance(classifier, str):
         classifier = load(classifier, weights=config.weights, num_classes=config.num_classes)
     assert classifier is not None  # chosen before
     find_class(config.target, classifier)

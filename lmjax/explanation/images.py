@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL.Image import Image
 
 from lmjax._utils.checks import check_choice
 from lmjax._utils.photographs import find
@@ -52,7 +53,7 @@ class InputImage(NamedTuple):
     corner: tuple[int, int] = (0, 0)
 
 
-def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) -> InputImage:
+def load_image(image: str | os.PathLike | np.ndarray | Image, classifier: Classifier) -> InputImage:
     """Loads an image and preprocesses it for a classifier.
 
     Args:
@@ -70,6 +71,8 @@ def load_image(image: str | os.PathLike | np.ndarray, classifier: Classifier) ->
         return _load_photograph(image, classifier)
     if isinstance(image, str | os.PathLike):
         return _load_file(Path(image), classifier)
+    if isinstance(image, Image):
+        return _framed("array", read_image(image, name="image"), classifier)
     return _framed("array", _as_uint8(np.asarray(image)), classifier)
 
 

@@ -1,6 +1,7 @@
 """Forms of an explanation: a figure, arrays, a record and a table."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -193,34 +194,58 @@ def table(*explanations: "Explanation") -> str:
 
     Images and classes are named where there is more than one.
     """
-    lines = [
-        (explanation, index, pair, result)
-        for explanation in explanations
+    return laid_out([lines(each) for each in explanations])
+
+
+def lines(explanation: "Explanation") -> list[dict[str, str]]:
+    """Returns the lines of a table about one image: cells by heading, which has two lines."""
+    return [
+        _line(explanation, index, pair, result)
         for index in range(len(explanation.targets))
         for pair, result in explanation.results.items()
     ]
-    several = len(explanations) > 1 or any(len(each.targets) > 1 for each in explanations)
-    columns: dict[str, list[str]] = {}
-    if len(explanations) > 1:
-        columns["\nimage"] = [each.image.name for each, *_ in lines]
-    if several:
-        found = [(each, of_class(result.attribution, i)) for each, i, _, result in lines]
-        columns["\nclass"] = [class_name(a.target, each.classifier) for each, a in found]
-        columns["\nprobability"] = [_number(a.probability) for _, a in found]
-    if len({method for *_, (method, _), _ in lines}) > 1:
-        columns["\nmethod"] = [methods.get(method).title for *_, (method, _), _ in lines]
-    columns["\nremoval"] = [removal_title(removal) for *_, (_, removal), _ in lines]
-    columns["\nR²"] = [_number(_r2(of_class(result.attribution, i))) for _, i, _, result in lines]
-    for name, heading in HEADINGS.items():
-        columns[heading] = [
-            _number(None if index else result.metrics.get(name)) for _, index, _, result in lines
-        ]
-    columns["share\nshown"] = [_share(result) for *_, result in lines]
-    columns["\nvariants"] = [str(result.attribution.num_variants) for *_, result in lines]
-    columns["\nvariants/s"] = [_rate(result) for *_, result in lines]
-    columns["compiling\nseconds"] = [f"{result.compiling:.1f}" for *_, result in lines]
+
+
+def _line(
+    explanation: "Explanation", index: int, pair: tuple[str, str], result: "Result"
+) -> dict[str, str]:
+    """Returns the line of one result and class, which goes by its place among all."""
+    attribution = of_class(result.attribution, index)
+    metrics = {
+        heading: _number(None if index else result.metrics.get(name))
+        for name, heading in HEADINGS.items()
+    }
+    return {
+        "\nimage": explanation.image.name,
+        "\nclass": class_name(attribution.target, explanation.classifier),
+        "\nprobability": _number(attribution.probability),
+        "\nmethod": methods.get(pair[0]).title,
+        "\nremoval": removal_title(pair[1]),
+        "\nR²": _number(_r2(attribution)),
+        **metrics,
+        "share\nshown": _share(result),
+        "\nvariants": str(result.attribution.num_variants),
+        "\nvariants/s": _rate(result),
+        "compiling\nseconds": f"{result.compiling:.1f}",
+    }
+
+
+def laid_out(tables: Sequence[list[dict[str, str]]]) -> str:
+    """Returns one table of the lines of several images as text.
+
+    Args:
+      tables: `lines` of each image.
+    """
+    together = [line for each in tables for line in each]
+    columns = {heading: [line[heading] for line in together] for heading in together[0]}
+    left_out = {heading for heading, cells in columns.items() if set(cells) == {"-"}}
+    one_image, one_method = len(tables) == 1, len(set(columns["\nmethod"])) == 1
+    left_out |= {"\nimage"} if one_image else set()
+    left_out |= {"\nmethod"} if one_method else set()
+    if one_image and len(set(zip(columns["\nclass"], columns["\nprobability"]))) == 1:
+        left_out |= {"\nclass", "\nprobability"}
     return "\n".join(
-        _lines({head: cells for head, cells in columns.items() if set(cells) != {"-"}})
+        _lines({head: cells for head, cells in columns.items() if head not in left_out})
     )
 
 

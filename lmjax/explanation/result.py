@@ -122,7 +122,7 @@ class Explanation:
     def save(self, path: str | os.PathLike) -> tuple[Path, ...]:
         """Writes a figure, the arrays (.npz) and a record (.json), all three or none.
 
-        Where the settings have `html=True`, a page (.html) follows.
+        Where the settings have `html=True`, a page (.html) follows; else one that is there stays.
 
         Args:
           path: the figure, `.png`, `.jpg`, `.pdf` or `.svg`. The others go beside it.
@@ -199,6 +199,20 @@ class Failure(NamedTuple):
 
     image: str
     error: Exception
+
+
+class Written(NamedTuple):
+    """What is kept of the explanations of several photographs that are in files.
+
+    Attributes:
+      table: of the results, as text.
+      files: all that were written.
+      failures: photographs that could not be explained.
+    """
+
+    table: str
+    files: tuple[Path, ...]
+    failures: tuple[Failure, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -37,3 +37,10 @@ def test_writers_do_not_meet(tmp_path):
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # the last to finish
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "\N{GRINNING FACE}" * 63])
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path, name):
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -31,6 +31,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
         ("a.csv", r"must end in \.txt; got .*a\.csv"),
         ("no/a.txt", "folder .*no does not exist"),
         ("b.txt", "is a folder"),
+        ("x" * 252 + ".txt", r"x\.txt is too long for a file's name; give a shorter one"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             check(tmp_path / name)

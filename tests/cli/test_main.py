@@ -3,13 +3,15 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import lmjax
 from lmjax.attribution import methods
 from lmjax.cli.main import COMMANDS, main, take_imports
-from lmjax.explanation import ExplanationConfig, Explanations, Failure
+from lmjax.explanation import ExplanationConfig, Failure
+from lmjax.explanation.result import Written
 from lmjax.models import registry
 
 
@@ -141,18 +143,17 @@ def test_commands_give_explain_what_was_asked_for(run, monkeypatch):
 def test_several_images_go_to_explain_together(run, monkeypatch):
     asked = []
 
-    def explain(image, *, config, output):
-        asked.append((image, str(output)))
-        return Explanations((), (Failure("b.jpg", OSError("damaged")),))
+    def explain(images, *, config, output):
+        asked.append((images, config.top_k, config.crop, str(output)))
+        return Written("table", (Path("a.png"),), (Failure("b.jpg", OSError("damaged")),))
 
-    monkeypatch.setattr(lmjax, "explain", explain, raising=False)
-    monkeypatch.setattr(Explanations, "summary", lambda _: "table")
+    monkeypatch.setattr("lmjax.cli.explain.explain_into_files", explain)
     status, out, err = run("explain", "a.jpg", "b.jpg", "--top-k", "3", "--no-crop")
-    assert asked == [(("a.jpg", "b.jpg"), "explanations")]
+    assert asked == [(("a.jpg", "b.jpg"), 3, False, "explanations")]
     assert (status, err) == (1, "lmjax: error: 1 of 2 images left out: b.jpg\n")
-    assert out.startswith("table")  # of those that are there
+    assert out == "table\n\nwrote a.png\n"  # of those that are there
     run("explain", "a.jpg", "b.jpg", "--output", "run.pdf")
-    assert asked[1][1] == "run.pdf"
+    assert asked[1][3] == "run.pdf"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: much")])

@@ -17,6 +17,7 @@ from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.classes import find_class
 from lmjax.explanation.images import load_image
 from lmjax.explanation.removals import removals_for
+from tests.support import small_digits
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -342,6 +343,16 @@ def test_bad_input_names_the_argument_and_leaves_nothing(case, tmp_path, monkeyp
     with pytest.raises(error, match=message):
         lmjax.explain(**FAST | {"output": "a.png"} | arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_weights_says_how_many_classes_there_are(tmp_path):
+    file = str(small_digits.write(tmp_path / "three.safetensors", 0, num_classes=3))
+    options = {**FAST, "method": "leave_one_out", "num_samples": None, "show_variants": 0}
+    found = lmjax.explain("scene:0", weights=file, target=2, **options)
+    assert found.classifier.class_names is None
+    assert found.targets == (2,)
+    with pytest.raises(ValueError, match="num_classes=3"):  # an explicit number is kept to
+        lmjax.explain("scene:0", weights=file, num_classes=10, **options)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", "truncated"])

@@ -48,6 +48,9 @@ def test_photographs_are_read_as_by_sources(tmp_path, any_size, name):
     expected = any_size.preprocessing(read_image(tmp_path / name))
     np.testing.assert_array_equal(load_image(tmp_path / name, any_size).pixels, expected)
     with Image.open(tmp_path / name) as opened:
+        found = load_image(opened, any_size)
+        np.testing.assert_array_equal(found.pixels, expected)
+        assert found.hash == load_image(tmp_path / name, any_size).hash
         if opened.mode[0] not in "IF":
             np.testing.assert_array_equal(any_size.preprocessing(opened), expected)
 
@@ -78,6 +81,14 @@ def test_only_explanations_are_replaced(tmp_path):
     for suffix in (".npz", ".png"):
         output.with_suffix(suffix).write_text("")
     assert check_output(output)[0] == output
+
+
+def test_names_that_leave_no_room_for_the_suffixes_are_refused_before_the_work(tmp_path):
+    output = tmp_path / ("x" * 251 + ".png")  # with .json, one byte too many
+    for options in ({}, {"html": True}):
+        with pytest.raises(OSError, match=r"x\.json is too long for a file's name"):
+            lmjax.explain("scene:0", weights="none", output=output, **options)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:4 samples for:UserWarning")

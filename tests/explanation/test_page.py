@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lmjax
-from lmjax.explanation import ExplanationConfig, page
+from lmjax.explanation import ExplanationConfig, compute, page
 from tests.support.browser import browser
 
 METHODS, REMOVALS = ("kernelshap", "rise"), ("layer", "grey")
@@ -233,3 +233,35 @@ def test_a_page_of_something_else_stays(tmp_path, any_size):
     with pytest.raises(ValueError, match=r"output must end in \.html, \.htm"):
         page.check_page(tmp_path / "a.txt")
     assert not ExplanationConfig().html
+
+
+def test_the_page_of_an_earlier_explanation_goes(tmp_path, any_size):
+    image = np.full((40, 40, 3), 0.2)
+    options = {"model": any_size, "method": "leave_one_out", "segmenter": "grid"}
+    output, old = tmp_path / "a.png", tmp_path / "a.html"
+    lmjax.explain(image, **options, html=True, output=output)
+    lmjax.explain(image, **options).save(output)
+    assert old.exists()  # it may be of this explanation
+    others = tmp_path / "b.html", tmp_path / "a.htm"
+    for other in others:
+        other.write_bytes(old.read_bytes())
+    lmjax.explain(image, **options, removal="black", output=output)
+    assert not old.exists()
+    assert all(other.exists() for other in others)
+    old.write_text("<p>mine")
+    lmjax.explain(image, **options, output=output)
+    assert old.read_text() == "<p>mine"
+
+
+def test_a_page_that_cannot_be_made_leaves_no_old_one(tmp_path, any_size, monkeypatch):
+    image = np.full((40, 40, 3), 0.2)
+    options = {"model": any_size, "method": "leave_one_out", "segmenter": "grid", "html": True}
+    lmjax.explain(image, **options, output=tmp_path / "a.png")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compute, "write_page_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lmjax.explain(image, **options, removal="black", output=tmp_path / "a.png")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.json", "a.npz", "a.png"]

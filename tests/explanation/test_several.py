@@ -1,13 +1,15 @@
 """Explanations of several photographs: files, failures, one network for all."""
 
+import gc
 import json
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 
 import lmjax
-from lmjax.explanation import compute
+from lmjax.explanation import ExplanationConfig, compute
 from lmjax.explanation.files import check_outputs
 from tests.support.compilations import counted
 
@@ -59,6 +61,39 @@ def test_one_table_for_all(photographs, any_size):
     assert repr(found) == "Explanations of 3 photographs"
 
 
+def test_the_command_keeps_a_table_and_no_explanation(photographs, any_size, tmp_path, monkeypatch):
+    explain_image, kept = compute._explain_image, []
+
+    def explain_one(image, *arguments):
+        gc.collect()
+        assert not any(each() is not None for each in kept)
+        found = explain_image(image, *arguments)
+        kept.extend(map(weakref.ref, (found, found.segments, found.image.pixels)))
+        return found
+
+    monkeypatch.setattr(compute, "_explain_image", explain_one)
+    config = ExplanationConfig(**FAST, model=any_size, top_k=2)
+    images = (*photographs[:3], photographs[3], photographs[0])
+    with pytest.warns(UserWarning, match=r"left out .*damaged\.jpg"):
+        written = compute.explain_into_files(images, config=config, output=tmp_path / "brief")
+    assert len(kept) == 12
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match=r"left out .*damaged\.jpg"):
+        found = lmjax.explain(images, config=config, output=tmp_path / "whole")
+    same = slice(0, 4)  # columns of speed differ
+    assert [line.split()[same] for line in written.table.splitlines()] == [
+        line.split()[same] for line in found.summary().splitlines()
+    ]
+    assert [path.name for path in written.files] == [path.name for path in found.files]
+    assert [each.image for each in written.failures] == [str(photographs[3])]
+
+
+def test_what_failed_keeps_nothing_of_what_was_computed(photographs, any_size):
+    with pytest.warns(UserWarning, match="left out"):
+        found = lmjax.explain([*photographs[:1], photographs[3]], model=any_size, **FAST)
+    assert found.failures[0].error.__traceback__ is None
+
+
 def test_the_network_is_loaded_once_and_compiled_once(photographs, any_size, monkeypatch):
     loaded = []
     monkeypatch.setattr(compute, "load", lambda *_, **__: loaded.append(1) or any_size)
@@ -92,11 +127,23 @@ def test_files_go_beside_a_figure_or_into_a_folder(photographs, tmp_path):
     assert not (tmp_path / "new").exists()  # until something is written
 
 
+@pytest.mark.parametrize("folder", ["there", "new"])
+def test_long_names_are_cut_so_that_all_files_have_one(photographs, any_size, tmp_path, folder):
+    (tmp_path / "there").mkdir()
+    long = [tmp_path / f"{name}.png" for name in ("x" * 251, "x" * 245, "é" * 125)]
+    for path in long:
+        path.write_bytes(photographs[0].read_bytes())
+    options = {**FAST, "html": True, "show_variants": 0, "output": tmp_path / folder}
+    found = lmjax.explain(long, model=any_size, **options)
+    assert len(list((tmp_path / folder).iterdir())) == len(found.files) == 12
+
+
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
         ("a", ValueError, r"a.cat\.png is one of the images"),
         ("x.gif", ValueError, "output of several images must be a folder, or end in .png"),
+        ("new/" + "x" * 250 + ".png", OSError, "too long"),
         ("no/where", FileNotFoundError, "does not exist; create it first"),
         ("a/cat.png/x", NotADirectoryError, r"is a file|does not exist"),
     ],

@@ -19,7 +19,7 @@ NAME = "resnet18_digits"
 def replace(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Makes `resnet18_digits`, and its weights "cheat", those of a small network in a folder."""
     files = [
-        _write(folder / f"{name}.safetensors", seed) for seed, name in enumerate((NAME, "cheat"))
+        write(folder / f"{name}.safetensors", seed) for seed, name in enumerate((NAME, "cheat"))
     ]
     small = dataclasses.replace(
         registry.network(NAME),
@@ -32,9 +32,10 @@ def replace(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setitem(entries, NAME, entries[NAME]._replace(value=small))
 
 
-def _write(path: Path, seed: int) -> Path:
+def write(path: Path, seed: int, *, num_classes: int = 10) -> Path:
+    """Writes random weights of the small network."""
     rng = np.random.default_rng(seed)
-    shapes = checkpoints.abstract_variables(Small(num_classes=10))
+    shapes = checkpoints.abstract_variables(Small(num_classes=num_classes))
     variables = jax.tree.map(lambda leaf: rng.uniform(-1, 1, leaf.shape).astype("f4"), shapes)
     variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
     checkpoints.save_safetensors(path, checkpoints.to_state_dict(variables))

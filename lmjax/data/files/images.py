@@ -5,9 +5,10 @@
     saliency = read_saliency("map.png") # float32 [H, W]
 
 All are turned by their EXIF orientation, as viewers display them; of animations, the first frame is
-read.
+read. A picture that Pillow has opened is read as its file.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF, PGM or PPM"
 
 _BLURRED_BLACK = 32
-File = str | os.PathLike | bytes
+File = str | os.PathLike | bytes | Image.Image
 
 
 def read_image(file: File, *, name: str | None = None) -> np.ndarray:
@@ -48,7 +49,7 @@ def read_image(file: File, *, name: str | None = None) -> np.ndarray:
     transparent pixels show. Of the 16 bits of a PNG, the upper 8 are kept.
 
     Args:
-      file: path, or content.
+      file: path, content, or a picture of Pillow.
       name: for errors; the path by default.
 
     Returns:
@@ -191,11 +192,15 @@ def _read(
 ) -> np.ndarray:
     """Opens a picture and turns it; returns `use(picture, source)`."""
     if name is None:
-        name = "picture" if isinstance(file, bytes) else os.fspath(file)
+        name = "picture" if isinstance(file, bytes | Image.Image) else os.fspath(file)
     content = b""
     try:
-        content = content_of(file)
-        with opened(content, FORMATS) as picture:
+        if isinstance(file, Image.Image):
+            given = contextlib.nullcontext(file)  # stays open
+        else:
+            content = content_of(file)
+            given = opened(content, FORMATS)
+        with given as picture:
             _check_depth(picture, masks=masks)
             source = source_of(picture, content)
             picture.load()

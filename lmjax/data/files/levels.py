@@ -40,7 +40,12 @@ class Source(NamedTuple):
 
 
 def source_of(picture: Image.Image, content: bytes) -> Source:
-    """Returns what is known of a picture that Pillow has opened and not loaded yet."""
+    """Returns what is known of a picture that Pillow has opened, best not loaded yet.
+
+    Args:
+      picture: the picture.
+      content: of its file; empty where it is not at hand.
+    """
     numbers, largest = None, _most(picture)
     if picture.format == "PPM" and (found := _read_pnm(content)) is not None:
         numbers, largest = found
@@ -106,10 +111,10 @@ def _is_lossy(picture: Image.Image, content: bytes) -> bool:
 
     Args:
       picture: as Pillow opened it.
-      content: of its file.
+      content: of its file; empty where it is not at hand.
     """
     if picture.format == "WEBP":
-        return b"VP8 " in content
+        return not content or b"VP8 " in content
     if picture.format == "TIFF":
         return picture.info.get("compression", "raw") not in _LOSSLESS_TIFF
     return picture.format in ("JPEG", "MPO")

@@ -14,7 +14,8 @@ def write_similarity(path: str | os.PathLike) -> None:
     """Writes the Wu-Palmer similarity of ImageNet's classes (`lmjax.metrics.wordnet_similarity`).
 
     Args:
-      path: the .npy file, a matrix in the order of networks' outputs.
+      path: the .npy file, a matrix in the order of networks' outputs; one that is there is
+        replaced, and no other file.
 
     Raises:
       ImportError: NLTK or its WordNet corpus is missing.
@@ -28,7 +29,7 @@ def write_similarity(path: str | os.PathLike) -> None:
         path,
         suffixes=(".npy",),
         ours=_is_similarity,
-        what="a table of similarity",
+        what="a similarity of ImageNet's classes",
         argument="output",
     )
     matrix = check_similarity(wordnet_similarity(synsets.synsets()))
@@ -37,9 +38,13 @@ def write_similarity(path: str | os.PathLike) -> None:
 
 
 def _is_similarity(path: Path) -> bool:
-    """Returns whether a file holds a square matrix."""
-    shape = np.load(path, mmap_mode="r").shape
-    return len(shape) == 2 and shape[0] == shape[1]
+    """Returns whether a file holds what is written here; raises ValueError where it does not."""
+    with open(path, "rb") as file:
+        matrix = np.lib.format.read_array(file)  # no archive, and no pickle
+    if matrix.dtype != np.float64 or matrix.shape != 2 * (len(synsets.synsets()),):
+        return False
+    check_similarity(matrix)
+    return True
 
 
 def check_similarity(matrix: np.ndarray) -> np.ndarray:

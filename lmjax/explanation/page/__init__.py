@@ -38,9 +38,12 @@ def check_page(path: str | os.PathLike) -> Path:
       ValueError: another suffix, or a file that is there and no page of an explanation.
       OSError: a folder that does not exist or cannot be written.
     """
-    return outputs.check_output(
-        path, suffixes=SUFFIXES, ours=lambda path: is_by(path, GENERATOR), what=_WHAT
-    )
+    return outputs.check_output(path, suffixes=SUFFIXES, ours=is_page, what=_WHAT)
+
+
+def is_page(path: Path) -> bool:
+    """Returns whether a file is a page of an explanation."""
+    return is_by(path, GENERATOR)
 
 
 def check_free(path: Path) -> None:

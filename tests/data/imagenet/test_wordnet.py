@@ -83,6 +83,34 @@ def test_files_that_cannot_be_are_refused_before_the_work(output, message, monke
         wordnet.write_similarity(tmp_path / output)
 
 
+def test_only_a_similarity_is_replaced(ten_classes, tmp_path):
+    path, size = tmp_path / "a.npy", len(ten_classes)
+    wordnet.write_similarity(path)
+    matrix = np.load(path)
+    wordnet.write_similarity(path)  # again
+    others = {
+        "square": np.random.default_rng(0).random((size, size)),
+        "of other classes": matrix[1:, 1:],
+        "a distance": 1 - matrix,
+        "asymmetric": np.triu(matrix) + np.tril(matrix, -1) / 2,
+        "of whole numbers": np.ones((size, size), int),
+        "a vector": matrix.ravel(),
+        "objects": np.array({"a": 1}),
+    }
+    for name, other in others.items():
+        np.save(path, other)
+        content = path.read_bytes()
+        with pytest.raises(ValueError, match=r"a\.npy exists and is not a similarity of Im"):
+            wordnet.write_similarity(path)
+        assert path.read_bytes() == content, name
+    with open(path, "wb") as file:
+        np.savez(file, matrix)
+    for content in (path.read_bytes(), b"\x93NUMPY\x01", b"\x93NUMPY\x01\x00\x02\x00{}"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.npy exists and is not a similarity of Im"):
+            wordnet.write_similarity(path)
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
