@@ -100,7 +100,8 @@ def calibration(
 
     Args:
         removal: name of the removal.
-        source: of images that are not those to be judged, as for studies.
+        source: of images that are not those to be judged, as for studies; of one with splits, the
+            training split, unless it says another.
         model: NAME or NAME=WEIGHTS.
         images: how many, from the first.
         variants: masked variants of each, with segments of four sizes.
@@ -133,7 +134,8 @@ def samples(
     """Writes images that the removal samples@FILE draws hidden pixels from.
 
     Args:
-        source: of images other than those to be explained or judged, as for studies.
+        source: of images other than those to be explained or judged, as for studies; of one with
+            splits, the training split, unless it says another.
         model: NAME or NAME=WEIGHTS, whose preprocessing resizes and crops them.
         images: how many, from the first; 8 or more.
         output: the .npz file.

@@ -80,8 +80,9 @@ def network(
             of classes differs.
         config: settings.
         source: of images with labels: `lmjax.data.forms()`. `lmjax data list` tells how to
-            get datasets.
-        test: a source that accuracy is measured on after every epoch.
+            get datasets. Of one with splits, the training split, unless it says another.
+        test: a source that accuracy is measured on after every epoch. As in studies, it has the
+            images to be judged, unless it says another split.
         test_images: how many scenes, if that is of digit scenes.
         num_classes: of the network; by default as many as the source has.
         output: folder for weights, metrics and checkpoints; runs/NAME by default. Run again to go
@@ -125,9 +126,10 @@ def digit_scenes(
 
     Args:
         config: settings.
-        source: of training scenes; every epoch has fresh ones, of the run's seed unless it has one.
+        source: of training scenes; split=train, unless it says another; every epoch has fresh
+            ones, of the run's seed unless it has one.
         test: of the scenes that accuracy is measured on after every epoch; by default the source's
-            with split=test.
+            with split=test, and none where its split is no option.
         test_images: how many.
         output: folder for weights, metrics and checkpoints. Run again to go on.
         checkpoint_steps: keep a checkpoint each time this many steps are done, and after epochs.
@@ -144,7 +146,7 @@ def digit_scenes(
         training,
         config=config,
         output=output,
-        test=tested.open(length=test_images),
+        test=None if tested is None else tested.open(length=test_images),
         half_precision=True,
         checkpoint_steps=checkpoint_steps,
         progress=True,
@@ -164,18 +166,19 @@ def _print_written(path: Path) -> None:
         say(f"wrote {path}")
 
 
-def _test_split(spec: SourceSpec) -> SourceSpec:
-    """Returns the test split of a source whose training split is given, else the source itself."""
-    trains = spec.options.get("split") == "train"
-    return spec.with_options(split="test") if trains else spec
+def _test_split(spec: SourceSpec) -> SourceSpec | None:
+    """Returns the test split of a source; None where its split is no option."""
+    split = "split" in spec.for_training().options
+    return spec.with_options(split="test") if split else None
 
 
 def _open(spec: SourceSpec, config: TrainingConfig) -> tuple[Source, TrainingConfig]:
-    """Opens a source of training images, and completes the settings.
+    """Opens a source of training images, by default its training split; completes the settings.
 
     A source that is generated has fresh images in every epoch, drawn with the seed of the training
     unless it names its own.
     """
+    spec = spec.for_training()
     if not spec.generated:
         return spec.open(), config
     images = config.images_per_epoch or _IMAGES_PER_EPOCH

@@ -14,6 +14,7 @@ _REGISTRY: Registry[Opener] = Registry("source", "lmjax.sources")
 _FORMS: dict[str, str] = {}
 
 _SCENES = 500
+_TRAINING_SPLITS = {"imagenet-s": "train-semi"}  # "train" in all others
 _REVERSE = {None: None, "yes": True, "no": False}
 
 
@@ -106,6 +107,16 @@ class SourceSpec(NamedTuple):
     def generated(self) -> bool:
         """Whether examples are generated on demand, in any number."""
         return "length" in _keywords(_REGISTRY.get(self.kind))
+
+    def for_training(self) -> "SourceSpec":
+        """Returns the source with its training split, where it has splits and none is given.
+
+        Without a split, sources have the images that are to be judged.
+        """
+        split = _keywords(_REGISTRY.get(self.kind)).get("split")
+        if split is None or split.default is None or "split" in self.options:
+            return self
+        return self.with_options(split=_TRAINING_SPLITS.get(self.kind, "train"))
 
     def open(self, *, length: int | None = None) -> Source:
         """Opens the source.

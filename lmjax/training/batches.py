@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -10,6 +11,10 @@ import numpy as np
 
 from lmjax.data.source import Example, Source, read_example
 from lmjax.models.preprocessing import Preprocessing
+
+# Few sources can be read by several threads, and images of a training and of its test, which are
+# read ahead by a thread each, may be of one source or file.
+_reading = threading.Lock()
 
 
 class Batch(NamedTuple):
@@ -42,12 +47,12 @@ class Reader(NamedTuple):
     objects: bool = False
 
     def __call__(self, indices: Iterable[int]) -> Batch:
-        """Reads the examples of some indices.
+        """Reads the examples of some indices, while no other thread reads any.
 
         Raises:
           ValueError: an example without label or object mask, or with a label out of range.
         """
-        examples = [read_example(self.source, int(i)) for i in indices]
+        examples = [self._read(int(i)) for i in indices]
         for example in examples:
             self._check(example)
         images = [np.rint(self.preprocessing(e.image) * 255).astype(np.uint8) for e in examples]
@@ -56,6 +61,10 @@ class Reader(NamedTuple):
             found = (e.object_mask for e in examples if e.object_mask is not None)  # of all
             masks = np.stack([self.preprocessing.for_mask(each) for each in found])
         return Batch(np.stack(images), np.array([e.label for e in examples], np.int32), masks)
+
+    def _read(self, index: int) -> Example:
+        with _reading:
+            return read_example(self.source, index)
 
     def _check(self, example: Example) -> None:
         if example.label is None:

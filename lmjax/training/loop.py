@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.identity import has_version, source_version
 from lmjax._utils.interruption import noted, set_unsaved, stop_if_noted
 from lmjax._utils.progress import progress_bar
+from lmjax._utils.registry import registered_code
 from lmjax._utils.renamed import renamed
 from lmjax.data.labels import check_classes
-from lmjax.data.opening import open_source
+from lmjax.data.opening import SourceSpec, open_source
 from lmjax.data.source import Example, Source, read_example
 from lmjax.masking.masked import Masked
 from lmjax.models import checkpoints, registry
 from lmjax.models.classifier import Classifier
+from lmjax.models.identity import architecture_of
 from lmjax.models.loading import build, load_trained
 from lmjax.models.preprocessing import Preprocessing
 from lmjax.removals.masking import check_masking
@@ -80,10 +83,13 @@ def train(
         another framework keeps the statistics of its batch norms, since it is run as at inference.
       source: an `lmjax.data.Source` whose examples have `image`, uint8 `[H, W, C]`, and `label`;
         where an augmentation asks for it `object_mask`. Its `version` names its content. Or what is
-        written for one on the command line, such as `"folder:train"`.
+        written for one on the command line, such as `"folder:train"` or `"digit-scenes"`, of which
+        it is the training split unless it says another.
       config: the settings; None takes the defaults.
       output: folder of the run, see `lmjax.training.run_folder`.
-      test: examples that accuracy is measured on after every epoch, nothing hidden.
+      test: examples that accuracy is measured on after every epoch, nothing hidden. Those that
+        cannot be read or have no label of the network are left out, with a warning. A thread reads
+        the images of training ahead, and one those of the test; they take turns.
       weights: to start from: a file, the folder of a training or a tag, as `lmjax.models.load`
         takes them; a classifier for another number of classes is replaced by a random one. None
         starts from random weights.
@@ -109,7 +115,8 @@ def train(
     """
     mesh = sharding.check_mesh(mesh, of_all_processes=True)
     mesh = sharding.mesh_of(mesh.devices.ravel().tolist())
-    source = open_source(source) if isinstance(source, str) else source
+    if isinstance(source, str):
+        source = SourceSpec.parse(source).for_training().open()
     test = open_source(test) if isinstance(test, str) else test
     job = _prepare(network, source, config or TrainingConfig(), test, weights, num_classes, mesh)
     if checkpoint_steps is not None:
@@ -140,16 +147,18 @@ class _Job:
     def identity(self) -> dict[str, Any]:
         """The facts that a run depends on, other software and devices apart."""
         start = None if self.start is None else checkpoints.weights_sha256(self.start)
-        fills = (each.fill for each in parse(self.config.augmentations) if each.fill is not None)
-        files = file_hashes(fills)
+        augmentations = parse(self.config.augmentations)
+        fills = [each.fill for each in augmentations if each.fill is not None]
+        files, registered = file_hashes(fills), registered_code([self.name, *fills])
         return {
-            "network": self.name if self.name != _GIVEN else repr(self.module),
+            "network": self.name if self.name != _GIVEN else architecture_of(self.module),
             "classes": self.module.num_classes,
             "start": start,
             **_identify("source", self.reader),
             **_identify("test", self.test),
             "settings": dataclasses.asdict(self.config),
             **({"files": files} if files else {}),
+            **({"registered": registered} if registered else {}),
             "lmjax": __version__,
         }
 
@@ -174,11 +183,12 @@ class _Job:
         return ahead(read, range(start, self.config.steps))
 
     def test_accuracy(self, variables: dict[str, Any]) -> float | None:
-        """Measures the accuracy on the test examples, if there are some."""
+        """Measures the accuracy on the test examples, if there are some that can be read."""
         if self.test is None:
             return None
         classifier = Classifier(variables, self.module, self.preprocessing, self.class_names)
-        return measure(classifier, self.test, mesh=self.mesh)
+        found = measure(classifier, self.test, mesh=self.mesh)
+        return None if math.isnan(found) else found
 
 
 def _identify(name: str, reader: Reader | None) -> dict[str, Any]:
@@ -226,6 +236,12 @@ def _prepare(network, source, config, test, weights, num_classes, mesh) -> _Job:
             raise ValueError(f"{name} has no examples")
     if test is not None:
         check_classes(test, "the training's source", source, argument="test")
+        if has_version(test) and source_version(test) == source_version(source):
+            warnings.warn(
+                "test has the images of source, so that its accuracy is that on images that were "
+                "learnt; take another split, folder or seed",
+                stacklevel=3,
+            )
     if config.images_per_epoch is None:
         config = dataclasses.replace(config, images_per_epoch=len(source))
     if isinstance(network, Classifier):

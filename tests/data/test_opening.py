@@ -116,6 +116,21 @@ def test_options_are_added_and_replaced():
         spec.with_options(masks="a")
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("digit-scenes,seed=3", "digit-scenes,seed=3,split=train"),
+        ("part-imagenet:a", "part-imagenet:a,split=train"),
+        ("imagenet-s:a", "imagenet-s:a,split=train-semi"),
+        ("noise", "noise,split=train"),
+        *((each, each) for each in ("digit-scenes,split=test", "tfds:a[test]", "folder:a")),
+    ],
+)
+def test_images_to_learn_from_are_of_the_training_split(register, source, expected):
+    register("noise", lambda *, split="test": [split])
+    assert str(SourceSpec.parse(source).for_training()) == expected
+
+
 def test_a_source_is_a_sequence_of_examples():
     assert isinstance(open_source("digit-scenes"), Source)
     assert isinstance([], Source)

@@ -1,6 +1,6 @@
 """`lmjax train` of a tiny network, alone or as one of two processes (test_distributed.py).
 
-Arguments: the folder, the step at whose last image to stall (or -1), more options of the command.
+Arguments: the folder, the step at which to stall (or -1), more options of the command.
 """
 
 import functools
@@ -10,9 +10,8 @@ import time
 from lmjax._utils import sharding
 from lmjax.cli import main as cli
 from lmjax.cli import train
-from lmjax.data import DigitScenes
 from lmjax.models import registry
-from lmjax.training.batches import indices
+from lmjax.training import loop
 from tests.training import a_run
 
 EPOCHS, IMAGES, BATCH = 2, 32, 8
@@ -24,17 +23,15 @@ OPTIONS = {
 
 
 def stall(step):
-    """The last image of a step, from 1, is never there."""
-    length = EPOCHS * IMAGES
-    stalled = indices(step - 1, length=length, batch_size=BATCH, seed=0)[-1]
-    image_of = DigitScenes.__getitem__
+    """A step, from 1, is never taken."""
+    train_step = loop.train_step
 
-    def image_or_wait(self, index):
-        while len(self) == length and index == stalled:
+    def step_or_wait(state, *arguments, **options):
+        while int(state.step) == step - 1:
             time.sleep(1)
-        return image_of(self, index)
+        return train_step(state, *arguments, **options)
 
-    DigitScenes.__getitem__ = image_or_wait
+    loop.train_step = step_or_wait
 
 
 def main(out, stalled, *options):

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -361,6 +362,93 @@ def test_a_run_does_not_go_on_with_another_file_of_a_removal(tmp_path):
     del manifest["files"]  # as of a run from before they were recorded, which goes on
     (out / "manifest.json").write_text(json.dumps(manifest))
     train("resnet18_digits", _Labelled([3]), config=config, output=out)
+
+
+def test_a_run_does_not_go_on_with_other_code_of_a_removal(tmp_path):
+    def painting(colour):
+        return lambda: lmjax.Replace((colour,) * 3)
+
+    try:
+        lmjax.removals.register("mine", painting(0.1), description="a grey")
+        config = TrainingConfig(batch_size=8, epochs=1, augmentations=("patches:mine",))
+        options = {"config": config, "output": tmp_path / "run"}
+        train("resnet18_digits", _Labelled([3]), **options)
+        lmjax.removals.register("mine", painting(0.2), description="a grey")
+        with pytest.raises(ValueError, match=r"registered\.removal mine is "):
+            train("resnet18_digits", _Labelled([3]), **options)
+    finally:
+        lmjax.removals.registry.REGISTRY.unregister("mine")
+
+
+def test_a_written_source_is_its_training_split_and_a_warning_says_that_a_test_is_the_same(
+    tmp_path,
+):
+    config = dataclasses.replace(a_run.CONFIG, epochs=1, images_per_epoch=8, ema=0.0)
+    options = {"config": config, "output": tmp_path, "test": DigitScenes("train", length=8)}
+    with pytest.warns(UserWarning, match="test has the images of source"):
+        train("resnet18_digits", "digit-scenes", **options)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["source"].startswith("digit_scenes/train/")
+
+
+class _Flawed(_Labelled):
+    """Some of its images cannot be read, and some have a label that is no class."""
+
+    broken: tuple[int, ...] = (2,)
+
+    def __getitem__(self, i):
+        if i in self.broken:
+            raise OSError(f"image {i} is truncated")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize(("labels", "left_out"), [([0, 1], 1), ([0, None], 9), ([0, 10], 9)])
+def test_test_images_that_cannot_be_used_are_left_out(labels, left_out, tmp_path):
+    config = TrainingConfig(batch_size=8, epochs=1)
+    options = {"config": config, "output": tmp_path, "num_classes": 10}
+    with pytest.warns(UserWarning, match=f"{left_out} of 16 test images cannot be used") as said:
+        path = train("resnet18_digits", _Labelled([0]), test=_Flawed(labels), **options)
+    wrong = "source has no label for image 1" if labels[1] is None else "label of image 1 is 10"
+    first = "image 2: image 2 is truncated" if left_out == 1 else f"image 1: {wrong}"
+    assert all(f"the first is {first}" in str(each.message) for each in said)
+    (measured,) = read_metrics(tmp_path)["test_accuracy"].to_pylist()
+    # All images are black, and so all are of one class: of 7 that are 0 and 8 that are 1, or of 7.
+    assert measured in ((0, 7 / 15, 8 / 15) if left_out == 1 else (0, 1))
+    assert read_metadata(path)["test_accuracy"] == measured
+
+
+def test_a_test_of_which_no_image_can_be_read_costs_no_training(tmp_path):
+    test = _Flawed([0, 1])
+    test.broken = tuple(range(16))
+    config = TrainingConfig(batch_size=8, epochs=1)
+    with pytest.warns(UserWarning, match="16 of 16 test images cannot be used"):
+        path = train("resnet18_digits", _Labelled([0]), test=test, config=config, output=tmp_path)
+    assert read_metrics(tmp_path)["test_accuracy"].to_pylist() == [None]
+    assert read_metadata(path)["test_accuracy"] is None
+
+
+class _Alone(_Labelled):
+    """Fails where two threads read at the same time."""
+
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.reading = threading.Lock()
+
+    def __getitem__(self, i):
+        if not self.reading.acquire(blocking=False):
+            raise RuntimeError("two threads read at the same time")
+        try:
+            time.sleep(0.002)
+            return super().__getitem__(i)
+        finally:
+            self.reading.release()
+
+
+def test_training_and_test_images_may_be_of_one_source(tmp_path):
+    source = _Alone([*range(10)])
+    config = TrainingConfig(batch_size=8, epochs=2)
+    train("resnet18_digits", source, test=source, config=config, output=tmp_path)
+    assert len(read_metrics(tmp_path)) == 20
 
 
 def test_one_class_is_refused(tmp_path):
