@@ -114,6 +114,8 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def is_own(value: Any) -> bool:
     """Returns whether a module, class or function is the user's: neither installed nor lmjax's."""
+    while isinstance(value, functools.partial):
+        value = value.func
     module = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
     if module.partition(".")[0] in ("lmjax", "builtins"):
         return False

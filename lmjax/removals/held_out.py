@@ -1,32 +1,50 @@
-"""The images that the files of removals were made from, which are not to be explained or judged."""
+"""The images that removals were made from, which are not to be explained or judged."""
 
+import functools
 import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 
+from lmjax._utils.photographs import find
 from lmjax.removals import registry
-from lmjax.removals.samples import Origin, origin_of
+from lmjax.removals.samples import PHOTOGRAPHS, Origin, origin_of
 
 
 def origin(name: str) -> Origin | None:
-    """Returns what the file of a removal was made from, if it says so."""
+    """Returns what a removal was made from: the images of its file, if it says so, or photographs.
+
+    Args:
+      name: of a removal that takes a file, with or without one.
+    """
     base, file = registry.check_name(name)
     if base == "samples":
-        return origin_of(str(file))
+        return _photographs() if file is None else origin_of(str(file))
     fitted = getattr(registry.prototype(name), "fitted", None)
     source = getattr(fitted, "source", None)
     return None if source is None else Origin(source, getattr(fitted, "hashes", ()))
 
 
 def removals_by_image(names: Iterable[str]) -> dict[str, str]:
-    """Returns the removal whose file was made from an image, by `image_hash`.
+    """Returns the removal that was made from an image, by `image_hash`.
 
     Args:
-      names: of removals; those without a file have no images.
+      names: of removals.
     """
-    origins = {name: origin(name) for name in names if "@" in name and registry.takes_file(name)}
+    origins = {name: origin(name) for name in names if registry.takes_file(name)}
     return {each: name for name, found in origins.items() if found for each in found.hashes}
+
+
+@functools.cache
+def _photographs() -> Origin:
+    """Returns the photographs that "samples" takes without a file, as sources read them."""
+    from PIL import Image
+
+    hashes = []
+    for name in PHOTOGRAPHS:
+        with Image.open(find(name), formats=["JPEG"]) as opened:
+            hashes.append(image_hash(np.asarray(opened.convert("RGB"))))
+    return Origin("photographs", tuple(hashes))
 
 
 def image_hash(image: np.ndarray) -> str:

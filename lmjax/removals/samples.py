@@ -19,7 +19,9 @@ from lmjax.removals.average import ReplaceAverage, check_images
 from lmjax.removals.removal import Painting
 from lmjax.removals.replace import Replace
 
-_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+"""What `Samples` crops without images of its own."""
+
 _CROPS = 16  # of each
 KIND = "samples"
 
@@ -41,7 +43,8 @@ class Samples(Painting):
     Attributes:
       images: `[M, H, W, C]` in [0, 1], of the picture's size and none of them the one explained;
         those the network was trained on, say. None takes crops of two photographs that lmjax
-        ships, at the size of the picture (a stand-in for want of a set).
+        ships, `"photograph:china"` and `"photograph:flower"` of `lmjax.explain`, at the size of the
+        picture (a stand-in for want of a set).
       key: of the draws.
       draws: how many images of the set are drawn, without replacement.
 
@@ -69,7 +72,7 @@ class Samples(Painting):
     @property
     def population(self) -> int:
         """How many images there are to draw from, without replacement."""
-        return len(_PHOTOGRAPHS) * _CROPS if self.images is None else len(self.images)
+        return len(PHOTOGRAPHS) * _CROPS if self.images is None else len(self.images)
 
     def paint(
         self, image: jax.Array, masks: jax.Array, mean: Sequence[float] | None = None
@@ -187,7 +190,7 @@ def photographs(shape: tuple[int, int, int]) -> np.ndarray:
             f"images must be given for a picture of {channels} channels: lmjax.Samples(images, ...)"
         )
     rng, crops = np.random.default_rng(0), []
-    for name in _PHOTOGRAPHS:
+    for name in PHOTOGRAPHS:
         with Image.open(find(name), formats=["JPEG"]) as opened:
             photograph = opened.convert("RGB" if channels == 3 else "L")
         for _ in range(_CROPS):

@@ -14,14 +14,13 @@ from lmjax.data import Source, SourceSpec
 from lmjax.evaluation import Evaluator, Predictor, calibrate
 from lmjax.evaluation.evaluator import Engine
 from lmjax.masks.segments import cells
-from lmjax.models.calibrations import weights_of
+from lmjax.models.identity import weights_of
 from lmjax.models.loading import load_spec
 from lmjax.removals import Calibrated, Samples, calibration, registry
 from lmjax.removals.calibration import Fitted, check_inner, make_seeded
 from lmjax.removals.held_out import image_hash, origin, removals_by_image
 from lmjax.removals.samples import KIND, Origin, write_images
 from lmjax.studies.samples import Sample, read_sample
-from lmjax.studies.settings import texts
 
 # Cells along each side, so that masks have about 25, 100, 500 and 5000 segments, as the contest.
 _CELLS = (5, 10, 22, 71)
@@ -132,7 +131,7 @@ def write_samples(
 
 
 class HeldOutError(ValueError):
-    """Raised for an image that the file of a removal was made from.
+    """Raised for an image that a removal was made from.
 
     Attributes:
       id: of the image.
@@ -144,15 +143,15 @@ class HeldOutError(ValueError):
 
 
 def is_held_out(error: dict[str, Any]) -> bool:
-    """Returns whether an error in a run's record is of an image that a file was made from."""
+    """Returns whether an error in a run's record is of an image that a removal was made from."""
     return error["error"].startswith(f"{HeldOutError.__name__}: ")
 
 
 class HeldOut:
-    """The images that files of removals were made from, which are not to be judged.
+    """The images that removals were made from, which are not to be judged.
 
     Args:
-      names: of removals.
+      names: of removals; other texts are passed over.
       source: of the images to be judged.
 
     Raises:
@@ -160,7 +159,7 @@ class HeldOut:
     """
 
     def __init__(self, names: Iterable[str], source: Any):
-        names = tuple(names)
+        names = tuple(name for name in names if registry.takes_file(name))
         # Of a source without a version only the images are compared.
         for name in names if has_version(source) else ():
             found = origin(name)
@@ -172,14 +171,9 @@ class HeldOut:
         self._names = removals_by_image(names)
 
     def check(self, sample: Sample) -> None:
-        """Raises HeldOutError for an image that a file was made from, by way of another source."""
+        """Raises HeldOutError for an image that a removal was made from, by way of any source."""
         if self._names and (name := self._names.get(image_hash(sample.image))):
-            raise HeldOutError(f"the file of removal {name} was made from this image", sample.id)
-
-
-def files(settings: Iterable[Any]) -> dict[str, str | None]:
-    """Returns the sha256 of the files of all removals that settings name."""
-    return registry.file_hashes(texts(settings))
+            raise HeldOutError(f"removal {name} was made from this image", sample.id)
 
 
 def _read(source: Source | str, classifier: Any, images: int) -> tuple[Origin, np.ndarray]:

@@ -3,18 +3,15 @@
 import contextlib
 import copy
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, get_args
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from lmjax import __version__
 from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
-from lmjax._utils.code import fingerprint, is_own
 from lmjax._utils.identity import source_version
 from lmjax._utils.registry import registered_code
 from lmjax._utils.sharding import check_mesh, replicated
@@ -24,10 +21,12 @@ from lmjax.data.labels import check_classes
 from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
-from lmjax.masks.keys import fingerprint as fingerprint_of_key
+from lmjax.masks.keys import fingerprint
 from lmjax.models import load
-from lmjax.models.calibrations import check_calibrations, weights_of
-from lmjax.studies.held_out import HeldOut, files
+from lmjax.models.calibrations import check_calibrations
+from lmjax.models.identity import identify
+from lmjax.removals.registry import file_hashes
+from lmjax.studies.held_out import HeldOut
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.run_folder import Range, ranges
 from lmjax.studies.samples import Sample, read_sample
@@ -101,10 +100,11 @@ class Job:
         for name, network in self.networks.items():
             check_classes(source, name, network)
         study.check(self.networks)
-        self._files = files(row_settings(study).values())
-        self._registered = registered_code(texts(row_settings(study).values()))
+        named = texts(row_settings(study).values())
+        self._files = file_hashes(named)
+        self._registered = registered_code(named)
         check_calibrations(self._files, self.networks)
-        self._held_out = HeldOut(self._files, source)
+        self._held_out = HeldOut(named, source)
         self.images = _check_images(images, source)
         self.shards = ranges(self.images, self.images_per_shard)
 
@@ -114,14 +114,14 @@ class Job:
             "study": self.study.name,
             "settings": row_settings(self.study),
             "networks": [
-                {"name": name, **_identify(network)} for name, network in self.networks.items()
+                {"name": name, **identify(network)} for name, network in self.networks.items()
             ],
             **({"files": self._files} if self._files else {}),
             **({"registered": self._registered} if self._registered else {}),
             "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
-            "draws": fingerprint_of_key(jax.random.key(self.study.seed)),
+            "draws": fingerprint(jax.random.key(self.study.seed)),
         }
 
     def about(self) -> dict[str, Any]:
@@ -206,25 +206,6 @@ def _record(index: int, name: str, error: Exception) -> dict[str, Any]:
     # File names need not be UTF-8.
     text = one_line(error).encode("utf-8", "backslashreplace").decode()
     return {"image": index, "id": name, "error": f"{type(error).__name__}: {text}"}
-
-
-def _identify(network: Any) -> dict[str, str]:
-    """Returns what a network's logits depend on."""
-    module = getattr(network, "module", None)
-    dtype = getattr(module, "dtype", np.float32)
-    architecture = type(network).__qualname__ if module is None else repr(module)
-    function = getattr(network, "function", None)  # of a black box
-    if function is not None:
-        architecture += f"({getattr(function, '__module__', '')}.{brief(function)})"
-    code = function or type(network if module is None else module)
-    if is_own(code):
-        architecture += f" code {fingerprint(code)}"
-    return {
-        "architecture": " ".join(re.sub(r" at 0x[0-9a-f]+", "", architecture).split()),
-        "weights_sha256": weights_of(network),
-        "preprocessing": str(network.preprocessing),
-        "dtype": np.dtype(dtype).name,
-    }
 
 
 def _check_models(models: Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -11,10 +11,14 @@ import pytest
 import lmjax
 from lmjax import data, removals, studies
 from lmjax._utils import array_file
+from lmjax._utils.photographs import find
+from lmjax.data.files.images import read_image
 from lmjax.evaluation import Predictor
 from lmjax.removals.calibration import read_calibrated
-from lmjax.removals.samples import read_images
+from lmjax.removals.samples import origin_of, read_images
 from lmjax.studies import measurements
+from lmjax.studies.held_out import HeldOut, HeldOutError
+from lmjax.studies.samples import Sample
 from tests.studies import fakes
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -200,6 +204,32 @@ def test_an_image_of_the_fit_is_not_explained(calibrations, name):
         lmjax.explain(image, model="resnet18_digits", **options)
 
 
+def test_photographs_that_samples_takes_are_not_explained_under_it():
+    options = {"model": "resnet18_digits", "segmenter": "grid", "method": "leave_one_out"}
+    options["show_variants"] = 0
+    files = [find(name) for name in ("china.jpg", "flower.jpg")]
+    array = read_image(files[0])
+    for image, name in (
+        *(("photograph:china", "photograph:china"), ("photograph:flower", "photograph:flower")),
+        *((array, "array"), (array / np.float32(255), "array"), (files[1], "flower.jpg")),
+    ):
+        with pytest.raises(ValueError, match=f"removal samples was made from image {name} itself"):
+            lmjax.explain(image, **options, removal=("grey", "samples"))
+    assert lmjax.explain("photograph:china", **options, removal="grey").results
+    assert lmjax.explain("photograph:hopper", **options, removal="samples").results
+
+
+def test_photographs_that_samples_takes_are_not_judged_under_it():
+    def sample(name):
+        return Sample(index=0, id=name, image=read_image(find(name)))
+
+    held_out = HeldOut(["lime", "grey", "samples", "layer@2"], source=[])
+    held_out.check(sample("rocket.jpg"))
+    with pytest.raises(HeldOutError, match="removal samples was made from this image"):
+        held_out.check(sample("china.jpg"))
+    HeldOut(["grey"], source=[]).check(sample("china.jpg"))
+
+
 def test_many_images_of_the_fit_come_before_those_that_are_judged(tmp_path):
     """More than those that may fail before a run gives up: they are no failures."""
 
@@ -293,6 +323,15 @@ def test_files_of_one_title_are_refused():
 def test_an_empty_name_of_a_file_is_an_error():
     with pytest.raises(ValueError, match="samples needs a file, as in samples@FILE"):
         removals.check_name("samples@")
+
+
+def test_files_are_made_from_the_training_split(tmp_path):
+    file = tmp_path / "samples.npz"
+    studies.write_samples(file, "digit-scenes", images=8)
+    assert origin_of(file).source == data.open_source(TRAIN).version
+    fitted = studies.fit_calibration("grey", "digit-scenes", images=2, variants=2).fitted
+    assert fitted is not None
+    assert fitted.source == data.open_source(TRAIN).version
 
 
 def test_fewer_images_than_are_drawn(tmp_path):

@@ -23,7 +23,7 @@ from lmjax.data.cutouts.recognition import recognised
 from lmjax.data.cutouts.scenes import SIDES, SIZE, CutoutScene, CutoutScenes
 from lmjax.data.imagenet.synsets import synsets
 from lmjax.data.tfds.building import encoded
-from lmjax.models.calibrations import weights_of
+from lmjax.models.identity import weights_of
 from lmjax.models.loading import load_spec
 
 # Scenes of each stamp that a network is shown, at most: Lite0 finds its 300 within 20 where
