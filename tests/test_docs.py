@@ -247,8 +247,9 @@ def only_read(monkeypatch):
         nothing()
 
     monkeypatch.setattr(lmjax, "explain", nothing, raising=False)
+    monkeypatch.setattr("lmjax.cli.explain.explain_into_files", nothing)
     monkeypatch.setattr(lmjax.models, "convert", nothing, raising=False)
-    for function in ("lmjax.studies.reporting.report", "lmjax.studies.reporting.write_seeds"):
+    for function in ("lmjax.studies.reporting.report_each", "lmjax.studies.reporting.write_seeds"):
         monkeypatch.setattr(function, nothing)
     monkeypatch.setattr("lmjax.cli.train.train", nothing)
     for function in ("run", "estimate"):

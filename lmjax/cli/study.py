@@ -18,8 +18,10 @@ from lmjax.cli.terminal import say
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models.loading import load_spec
 from lmjax.studies import registry, reporting
+from lmjax.studies.held_out import is_held_out
 from lmjax.studies.images import Spending
 from lmjax.studies.job import IMAGES_PER_SHARD
+from lmjax.studies.reports.sections import described
 from lmjax.studies.run_folder import Range
 from lmjax.studies.runner import (
     DEFAULT_MODELS,
@@ -64,7 +66,8 @@ Args:
         it, by default.
     distributed: share the work with the other processes of a cluster, which JAX finds by itself
         (SLURM, Open MPI, Kubernetes, Cloud TPU).
-    retry_errors: try images again that could not be evaluated.
+    retry_errors: try images again that could not be evaluated. Where these are more than half,
+        tables and figures are of the others, and the exit status is 1.
     dry_run: only print how many evaluations it takes, for what, and how long.
     processes: with --dry-run, how long with this number of processes, each with devices like those
         here.
@@ -136,8 +139,10 @@ def _command(kind: type[Study]) -> Callable[..., None]:
             say(describe_missing(missing))
             return
         # All rows, read again: those that `run` returned lack what another process has just done.
-        for file in reporting.write(study, open_run(output)[1], output, formats=formats):
+        manifest, rows, errors = open_run(output)
+        for file in reporting.write(study, rows, output, formats=formats):
             say(f"wrote {file}")
+        check_errors(errors, manifest["images"])
 
     command.__doc__ = help_text(_HELP)
     return compilation_cache()(command)
@@ -153,12 +158,16 @@ def report(
 ) -> None:
     """Writes one HTML file about some runs: what was asked and how, images, figures and tables.
 
+    A run that cannot be reported costs no other: the file says why, and the exit status is 1.
+
     Args:
         runs: their folders.
         output: the file.
         source: of the runs' images, of which three are shown, where the runs do not tell.
     """
-    say(f"wrote {reporting.report(runs, output, source=source)}")
+    path, failures = reporting.report_each(runs, output, source=source)
+    say(f"wrote {path}")
+    check_failures(failures, len(runs))
 
 
 @documented
@@ -177,9 +186,28 @@ def seeds(
             compared seed by seed: the first network of one with the first of the other, and so on.
         formats: of figures: png, pdf or svg, one or more.
     """
-    for run_folder in runs:
-        for file in reporting.write_seeds(run_folder, kinds=parse_kinds(kinds), formats=formats):
-            say(f"wrote {file}")
+    by_kind, failures = parse_kinds(kinds), []
+    for folder in runs:
+        try:
+            for file in reporting.write_seeds(folder, kinds=by_kind, formats=formats):
+                say(f"wrote {file}")
+        except (ValueError, OSError) as error:
+            failures.append((folder, error))
+    check_failures(failures, len(runs))
+
+
+def check_failures(failures: Sequence[tuple[Path, Exception]], runs: int) -> None:
+    """Raises ValueError where some of several runs have failed; a single one's own error.
+
+    Args:
+      failures: folders and their errors.
+      runs: how many there are.
+    """
+    if failures and runs == 1:
+        raise failures[0][1]
+    if failures:
+        said = "; ".join(f"{folder}: {described(error)}" for folder, error in failures)
+        raise ValueError(f"{len(failures)} of {runs} runs could not be reported: {said}")
 
 
 def parse_kinds(specs: Sequence[str]) -> dict[str, list[str]]:
@@ -259,6 +287,25 @@ def spending_lines(spending: Mapping[Spending, int]) -> list[str]:
         "  ".join([first.rjust(widths[0]), *map(str.ljust, others, widths[1:])]).rstrip()
         for first, *others in zip(*table)
     ]
+
+
+def check_errors(errors: Sequence[dict[str, Any]], images: int) -> None:
+    """Raises ValueError where more than half of the images could not be evaluated.
+
+    Images that are left out since a removal knows them do not count.
+
+    Args:
+      errors: of a run.
+      images: how many it has.
+    """
+    failed = [error for error in errors if not is_held_out(error)]
+    judged = images - (len(errors) - len(failed))
+    if 2 * len(failed) > judged:
+        first = failed[0]
+        raise ValueError(
+            f"{len(failed)} of {judged} images could not be evaluated, so that tables are of few; "
+            f"the first is {first['id']}: {first['error']}. Mend it and take --retry-errors"
+        )
 
 
 def describe_missing(missing: Sequence[Range]) -> str:

@@ -154,8 +154,9 @@ class Estimate:
 
     Attributes:
       mean: of any shape.
-      low: lower end of the interval, in the same shape.
-      high: upper end.
+      low: lower end of the interval, in the same shape; NaN of a single image, which does not say
+        how images differ.
+      high: upper end, likewise.
     """
 
     mean: np.ndarray
@@ -179,7 +180,7 @@ def bootstrap_mean(
       confidence: share of the resampled means within the interval.
 
     Returns:
-      `Estimate` of shape `[...]`.
+      `Estimate` of shape `[...]`; of one image its interval is NaN.
 
     Raises:
       ValueError: no images, NaN or infinity, options out of range.
@@ -199,6 +200,8 @@ def bootstrap_mean(
     for mean, drawn in zip(means, draws):
         mean[:] = np.bincount(drawn, minlength=len(values)) @ flat / len(values)
     tail = (1 - confidence) / 2
+    if len(values) < 2:
+        means[:] = np.nan
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     shape = values.shape[1:]
     return Estimate(values.mean(axis=0), low.reshape(shape), high.reshape(shape))

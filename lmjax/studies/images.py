@@ -39,6 +39,9 @@ from lmjax.studies.sizes import check_size, shared_patch_size
 
 # Variants of a call that `SampledBatch` evaluates: whole batches.
 _SAMPLED_VARIANTS = 256
+# Numbers orders among the draws from an image's key. LIME's matrices start at 0; an order that is
+# drawn from the key itself ranks segments by the bits of the first.
+_ORDERS = 2**31
 # Variants whose masks are counted together.
 _COUNTED_VARIANTS = 64
 
@@ -48,7 +51,7 @@ def random_order(count: int, key: jax.Array) -> np.ndarray:
 
     Few shapes compile: it is an order of a power of two segments, without those beyond `count`.
     """
-    (order,) = random_orders(power_of_two(count), 1, key=key)
+    (order,) = random_orders(power_of_two(count), 1, key=jax.random.fold_in(key, _ORDERS))
     return order[order < count]
 
 

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmjax._utils.run_folder import MANIFEST, naming_damaged
 from lmjax._utils.text import file_stems
 from lmjax.data import Source, open_source
 from lmjax.studies import registry, seeds
-from lmjax.studies.reports.sections import Run, section
+from lmjax.studies.reports.sections import Run, described, failed_section, section
 from lmjax.studies.runner import open_run
 from lmjax.studies.settings import from_settings
 from lmjax.studies.statistics import write_csv
@@ -27,7 +28,7 @@ from lmjax.studies.study import Study
 
 _GENERATOR = "lmjax study report"
 _HEAD = """<header><p class="quiet">A report by lmjax. Brackets are 95% bootstrap intervals over
-images. ↑ higher is better, ↓ lower is better.</p></header>"""
+images; a single image has none. ↑ higher is better, ↓ lower is better.</p></header>"""
 
 
 @renamed(out="output")
@@ -130,8 +131,9 @@ def report(
 ) -> Path:
     """Writes one HTML file about some runs: what was asked and how, images, figures and tables.
 
-    The file needs no other. Of an unfinished run it shows the rows that there are. The same runs
-    give the same file.
+    The file needs no other. Of an unfinished run it shows the rows that there are. Of several runs,
+    one that cannot be reported costs no other: the report says why, and so does a warning. The same
+    runs give the same file.
 
     Args:
       runs: folders of runs, one or more.
@@ -143,9 +145,23 @@ def report(
       The file.
 
     Raises:
-      ValueError: no folder; a folder that holds no study, or no rows yet; an output of
+      ValueError: no folder; only folders that hold no study, or no rows yet; an output of
         another suffix, or that is there and no report; a source that is of none of the runs.
       OSError: the output cannot be written.
+    """
+    path, failures = report_each(runs, output, source=source)
+    for out, error in failures:
+        warnings.warn(f"{out} could not be reported: {described(error)}", stacklevel=3)
+    return path
+
+
+def report_each(
+    runs: Sequence[str | os.PathLike], output: str | os.PathLike, *, source: Source | str | None
+) -> tuple[Path, list[tuple[Path, Exception]]]:
+    """Writes what `report` does; returns the file, and the folders that failed with their errors.
+
+    Raises:
+      Exception: that of the first folder, where all have failed; else as `report`.
     """
     if not runs:
         raise ValueError("runs must be one or more folders of studies, got none")
@@ -155,10 +171,21 @@ def report(
         ours=lambda path: is_by(path, _GENERATOR),
         what="a report",
     )
-    found = [_open(Path(each)) for each in runs]
-    opened = _source(source, found)
-    entries, sections = zip(*(section(run, f"run{i}", opened) for i, run in enumerate(found)))
-    title = ", ".join(dict.fromkeys(run.study.title for run in found))
+    folders = [*map(Path, runs)]
+    found = [_tried(_open, out) for out in folders]
+    good = [run for run in found if isinstance(run, Run)]
+    opened = _source(source, good) if good else None
+    made = [_tried(section, run, f"run{i}", opened) for i, run in enumerate(found)]
+    failures = [(out, x) for out, x in zip(folders, made) if isinstance(x, Exception)]
+    if len(failures) == len(folders):
+        raise failures[0][1]
+    entries, sections = zip(
+        *(
+            failed_section(out, f"run{i}", x) if isinstance(x, Exception) else x
+            for i, (out, x) in enumerate(zip(folders, made))
+        )
+    )
+    title = ", ".join(dict.fromkeys(run.study.title for run in good))
     contents = f"<h2>Contents</h2><ul>{''.join(entries)}</ul>"
     contents = f'<nav class="card" aria-label="Contents">{contents}</nav>'
     page = document(
@@ -169,7 +196,17 @@ def report(
     )
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return output
+    return output, failures
+
+
+def _tried(function: Callable[..., Any], run: Any, *args: Any) -> Any:
+    """Returns what a function makes of a run, or the error of this step or an earlier one."""
+    if isinstance(run, Exception):
+        return run
+    try:
+        return function(run, *args)
+    except Exception as error:  # a study may be the user's code, which may raise anything
+        return error
 
 
 def _source(source: Source | str | None, runs: Sequence[Run]) -> Source | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lmjax._utils import run_folder
@@ -81,13 +82,23 @@ class Results:
             if any(self.output.glob("rows-*/*.parquet")):
                 self._check_identity("rows of something else")
             self.output.mkdir(parents=True, exist_ok=True)
-            write_json(self.output / MANIFEST, {"identity": self.identity, **about})
+            self.describe(about)
             self.folder.mkdir(exist_ok=True)
             for folder in (self.output, self.folder):
                 _sweep(folder)
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"output {self.output} cannot be written: {reason}") from error
+
+    def describe(self, about: dict[str, Any]) -> None:
+        """Writes the manifest.
+
+        Of processes with more and fewer images in one folder, it is that of the last to call this.
+
+        Args:
+          about: entries besides the identity.
+        """
+        write_json(self.output / MANIFEST, {"identity": self.identity, **about})
 
     def _check_identity(self, holds: str) -> None:
         found = plain(read_manifest(self.output)["identity"])
@@ -98,8 +109,15 @@ class Results:
         return self.folder / f"{images.start:08}-{images.stop:08}.parquet"
 
     def has(self, images: Range) -> bool:
-        """Returns whether a shard is finished."""
-        return self.path(images).exists()
+        """Returns whether a shard is finished, or a longer one of a run over more images."""
+        return self._file(images) is not None
+
+    def _file(self, images: Range) -> Path | None:
+        """Returns the shortest file that holds the rows of a shard, if there is one."""
+        longest = images.start + self.identity["images_per_shard"]
+        ends = range(images.stop, longest + 1)
+        paths = (self.path(Range(images.start, stop)) for stop in ends)
+        return next(filter(Path.exists, paths), None)
 
     def write(
         self, images: Range, rows: list[dict], errors: list[dict], made_by: dict[str, Any]
@@ -133,15 +151,25 @@ class Results:
 
     def read(self, shards: Sequence[Range]) -> tuple[pa.Table, list[dict]]:
         """Reads the rows and errors of those of the shards that are finished."""
-        return _read([self.path(images) for images in shards if self.has(images)])
+        tables, errors = [], []
+        for images in shards:
+            if (path := self._file(images)) is not None:
+                table = _shard(path)
+                errors += _errors(table, images)
+                if table.num_rows:
+                    tables.append(_rows(table, images))
+        if not tables:
+            return pa.table({}), errors
+        return pa.concat_tables(tables, promote_options="permissive").combine_chunks(), errors
 
     def errors(self, images: Range) -> list[dict]:
         """Reads the errors of a finished shard."""
-        return json.loads(_shard(self.path(images)).schema.metadata[_ERRORS])
+        path = self._file(images)
+        return [] if path is None else _errors(_shard(path), images)
 
     def made_by(self, shards: Sequence[Range]) -> list[dict[str, Any]]:
         """Reads `made_by` of the finished shards, each different one once."""
-        paths = (self.path(images) for images in shards if self.has(images))
+        paths = filter(None, map(self._file, shards))
         notes = dict.fromkeys(_shard(path).schema.metadata[_MADE_BY] for path in paths)
         return [json.loads(each) for each in notes]
 
@@ -155,17 +183,16 @@ def read_manifest(output: str | os.PathLike) -> dict[str, Any]:
     return run_folder.read_manifest(Path(output), _KIND)
 
 
-def _read(paths: Sequence[Path]) -> tuple[pa.Table, list[dict]]:
-    """Reads the rows and errors of shards."""
-    tables, errors = [], []
-    for path in paths:
-        table = _shard(path)
-        errors += json.loads(table.schema.metadata[_ERRORS])
-        if table.num_rows:
-            tables.append(table.replace_schema_metadata(None))
-    if not tables:
-        return pa.table({}), errors
-    return pa.concat_tables(tables, promote_options="permissive").combine_chunks(), errors
+def _rows(shard: pa.Table, images: Range) -> pa.Table:
+    """Returns the rows of some images of a shard, which may be a longer one."""
+    rows = shard.replace_schema_metadata(None)
+    return rows.filter(pc.call_function("less", [rows.column("image"), images.stop]))
+
+
+def _errors(shard: pa.Table, images: Range) -> list[dict]:
+    """Returns the errors of some images of a shard, which may be a longer one."""
+    found = json.loads(shard.schema.metadata[_ERRORS])
+    return [error for error in found if error["image"] < images.stop]
 
 
 def _shard(path: Path) -> pa.Table:

@@ -74,7 +74,9 @@ def run(
         your own to classifiers (`lmjax.models.load`). None takes the bundled one.
       output: folder for the rows, `runs/NAME` by default. A run goes on where an earlier one ended,
         and refuses a folder whose rows depend on anything else.
-      images: how many, from the first; None takes all. A later run with more images keeps the rows.
+      images: how many, from the first; None takes all. A later run with more images keeps the
+        rows, and one with fewer takes those of its images. Of two at once, the folder is afterwards
+        that of the one that ends last; neither loses rows.
       already_sized: images have the size that networks are to see: they are neither resized nor
         cropped. An image of a size that a network does not take has no rows.
       images_per_shard: images that are stored together; a kill costs no more than these.
@@ -129,6 +131,7 @@ def run(
     name, images = study.name, _count(chosen)
     with Progress(name, images=images, done=done, shown=progress) as shown:
         _write_shards(job, results, mine, shown)
+    results.describe(job.about())  # again: another process may have begun with fewer images
     missing = [each for each in job.shards if not results.has(each)]
     table, errors = results.read(job.shards)
     if table.num_rows == 0 and not missing:

@@ -5,7 +5,7 @@ Intervals over seeds say where the mean of all networks of a kind is, on the sam
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ def over_seeds(tables: Mapping[str, Rows], kinds: Kinds) -> dict[str, Rows]:
 
     Args:
       tables: of a study, as `Study.tables` returns them. Those without networks, and those that
-        compare one network with another, are left out.
+        compare one network with another, are left out: the other is in a column whose name has
+        `network` in it, in `explained`, or in `against`.
       kinds: the networks to average. Networks that are in none are left out.
 
     Returns:
@@ -49,14 +50,26 @@ def over_seeds(tables: Mapping[str, Rows], kinds: Kinds) -> dict[str, Rows]:
     check_kinds(kinds, networks)
     found = {}
     for name, table in tables.items():
-        others = {value for row in table for key, value in row.items() if key != "network"}
-        if not table or "network" not in table[0] or others & networks.keys():
+        if not table or "network" not in table[0] or _compares_networks(table, networks):
             continue
         means, differences = _table(table, kinds)
         found[name] = means
         if differences:
             found[f"{name}_between_kinds"] = differences
     return found
+
+
+def _compares_networks(table: Rows, networks: Collection[str]) -> bool:
+    """Returns whether rows are of one network compared with another.
+
+    Networks may be called like removals and methods, which other columns name. `against` names what
+    a table compares: networks, if that is never the row's own.
+    """
+    others = [name for name in table[0] if name != "network"]
+    if any("network" in name or name == "explained" for name in others):
+        return True
+    against = [(row["network"], row.get("against")) for row in table]
+    return all(other in networks and other != own for own, other in against)
 
 
 def check_kinds(kinds: Kinds, networks: Iterable[str]) -> None:
@@ -141,7 +154,7 @@ def _by_key(table: Rows, networks: Sequence[str]) -> dict[tuple, dict[int, dict[
 def _summary(about: dict[str, Any], rows: Rows, reference: Rows | None = None) -> dict[str, Any]:
     """Returns the rows of several seeds as one row, minus the `reference` of the same seeds."""
     names = estimated_columns(rows[0])
-    counts = [] if reference else [name for name in _COUNTS if name in rows[0]]
+    counts = [] if reference else [name for name in rows[0] if _is_count(name)]
 
     def values(name: str) -> np.ndarray:
         by_seed = np.array([row[name] for row in rows], np.float64)
@@ -173,7 +186,11 @@ def student(name: str, values: np.ndarray) -> dict[str, float]:
 def _keys(row: dict[str, Any]) -> list[str]:
     """Returns the names of the columns that say which row it is."""
     measured = {column for name in estimated_columns(row) for column in (name, *ends(name))}
-    return [name for name in row if name not in {*measured, *_COUNTS}]
+    return [name for name in row if name not in measured and not _is_count(name)]
+
+
+def _is_count(name: str) -> bool:
+    return name in _COUNTS or name.endswith("_images")
 
 
 def _key(row: dict[str, Any]) -> tuple:

@@ -3,7 +3,7 @@
 import csv
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,24 +99,36 @@ class Bootstrap:
         self.counts = np.stack([np.ones(num_images), *counts])
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Returns `[1 + draws, ...]`, means over images of `[N, ...]`."""
-        return np.tensordot(self.counts, values.astype(np.float64), 1) / len(values)
+        """Returns `[1 + draws, ...]`, means over images of `[N, ...]` without those that are NaN.
 
-    def nan_means(self, values: np.ndarray) -> np.ndarray:
-        """Returns `[1 + draws]`, means over images of `[N]` without those that are NaN."""
+        Of fewer than two images the draws are NaN: they do not say how images differ.
+        """
         known = np.isfinite(values)
-        shares, totals = self.means(known), self.means(np.where(known, values, 0))
-        return np.divide(totals, shares, out=np.full_like(totals, np.nan), where=shares > 0)
+        found = self._totals(np.where(known, values, 0))
+        if known.all():
+            found /= len(values)
+        else:
+            counts = self._totals(known)
+            found = np.divide(found, counts, out=np.full_like(found, np.nan), where=counts > 0)
+        found[1:] = np.where(known.sum(axis=0) < 2, np.nan, found[1:])
+        return found
+
+    def _totals(self, values: np.ndarray) -> np.ndarray:
+        """Returns `[1 + draws, ...]`, sums over images of `[N, ...]`."""
+        return np.tensordot(self.counts, values.astype(np.float64), 1)
 
     def pair_means(self, values: np.ndarray) -> np.ndarray:
         """Returns `[1 + draws]`, means of symmetric `[N, N]` over all pairs of different images.
 
-        An image that is drawn twice makes no pair with itself.
+        An image that is drawn twice makes no pair with itself. Of a single pair the draws are NaN.
         """
         pairs = self.counts.sum(axis=1) ** 2 - (self.counts**2).sum(axis=1)
         off_diagonal = np.where(np.eye(len(values), dtype=bool), 0, values.astype(np.float64))
         totals = ((self.counts @ off_diagonal) * self.counts).sum(axis=1)
-        return np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0)
+        found = np.divide(totals, pairs, out=np.full_like(totals, np.nan), where=pairs > 0)
+        if len(values) < 3:
+            found[1:] = np.nan
+        return found
 
     def entropies(self, predictions: np.ndarray) -> np.ndarray:
         """Returns `[1 + draws, F]`, entropies in nats of the histograms of classes `[N, F]`.
@@ -124,7 +136,8 @@ class Bootstrap:
         The histogram of few images has too low an entropy, and that of a resample, which repeats
         some of them, a lower one still: percentiles of such entropies lie below the estimate. So
         the draws are means of resampled jackknife pseudo-values, centred at the estimate. Their
-        interval is of the entropy to expect of N images, not of all images there could be.
+        interval is of the entropy to expect of N images, not of all images there could be. Of one
+        image they are NaN.
 
         References:
           Pseudo-values: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 11; of an
@@ -163,7 +176,8 @@ def bootstrap(num_images: int) -> Bootstrap:
 def estimate(name: str, statistic: np.ndarray) -> dict[str, float]:
     """Returns a statistic `[1 + draws]` as three columns: its value and its 95% interval.
 
-    Resamples for which it is not defined (NaN) are left out.
+    Resamples for which it is not defined (NaN) are left out; where none is left, as of a single
+    image, the ends of the interval are NaN.
     """
     tail = (1 - CONFIDENCE) / 2
     draws = statistic[1:][np.isfinite(statistic[1:])]
@@ -186,13 +200,8 @@ def estimated_columns(row: Mapping[str, Any]) -> list[str]:
     return [name for name in row if ends(name)[0] in row]
 
 
-def nan_means(values: np.ndarray) -> np.ndarray:
-    """Returns `[1 + draws]`, means over images of values `[N]` without those that are NaN."""
-    return bootstrap(len(values)).nan_means(values)
-
-
 def means(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns statistics `[1 + draws, ...]` by name: means over images of values `[N, ...]`."""
+    """Returns statistics `[1 + draws, ...]` by name: `Bootstrap.means` of values `[N, ...]`."""
     return {name: bootstrap(len(each)).means(each) for name, each in values.items()}
 
 
@@ -202,6 +211,30 @@ def estimates(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
     for name, statistic in statistics.items():
         found |= estimate(name, statistic)
     return found
+
+
+def summaries(
+    found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]],
+) -> list[dict[str, Any]]:
+    """Makes a table of means over images, three columns each.
+
+    Where a value of some image is NaN, a further column, `NAME_images`, counts those that are not.
+
+    Args:
+      found: keys of groups, and by name values of images `[N]`.
+    """
+    found = list(found)
+    partly = dict.fromkeys(
+        name for _, values in found for name, x in values.items() if not np.isfinite(x).all()
+    )
+    return [
+        {
+            **key,
+            **{f"{name}_images": int(np.isfinite(values[name]).sum()) for name in partly},
+            **estimates(means(values)),
+        }
+        for key, values in found
+    ]
 
 
 def equal(column: pa.ChunkedArray, other: Any) -> pa.ChunkedArray:
@@ -243,29 +276,29 @@ def paired_differences(
     found: Iterable[tuple[dict[str, Any], Mapping[str, np.ndarray]]],
     along: str = "removal",
     *,
-    mean: Callable[[np.ndarray], np.ndarray] | None = None,
+    of_images: bool = False,
 ) -> list[dict[str, Any]]:
     """Subtracts from each group the first group whose key differs in one column only.
 
     Args:
-      found: keys of groups, and by name statistics `[1 + draws]`, or with `mean` values of images.
+      found: keys of groups, and by name statistics `[1 + draws]`.
       along: the column.
-      mean: from differences of images `[N]` to statistics `[1 + draws]`, such as `nan_means` where
-        values may be NaN: both sides are then of the same images.
+      of_images: whether there are values of images `[N]` in the place of statistics. Where some are
+        NaN, both sides are of the images on which both are known.
 
     Returns:
       Rows of differences, in which `against` is the first group's value of the column.
     """
-    rows, first = [], {}
+    gained, first = [], {}
     for key, statistics in found:
         others = tuple(value for name, value in key.items() if name != along)
         against, reference = first.setdefault(others, (key[along], statistics))
         if against != key[along]:
-            gained = {name: each - reference[name] for name, each in statistics.items()}
-            if mean is not None:
-                gained = {name: mean(each) for name, each in gained.items()}
-            rows.append({**key, "against": against, **estimates(gained)})
-    return rows
+            differences = {name: each - reference[name] for name, each in statistics.items()}
+            gained.append(({**key, "against": against}, differences))
+    if of_images:
+        return summaries(gained)
+    return [{**key, **estimates(differences)} for key, differences in gained]
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:

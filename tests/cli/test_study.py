@@ -134,6 +134,40 @@ def test_errors_are_tried_again_by_an_option(study, monkeypatch):
     assert studies.errors("runs/removal") == []
 
 
+@pytest.mark.filterwarnings("ignore:. of 9 images")
+def test_a_study_of_which_most_images_fail_ends_with_an_error(study, tmp_path, monkeypatch):
+    broken = fakes.Source(9, broken=(0, 2, 4, 6, 8))
+    monkeypatch.setattr(job, "open_source", lambda source, length: broken)
+    with pytest.raises(SystemExit) as caught:
+        study("removal", *FEW)
+    assert str(caught.value).startswith("lmjax: error: 5 of 9 images could not be evaluated, ")
+    assert "first is 0: OSError: image 0 is truncated" in str(caught.value)
+    assert (tmp_path / "runs" / "removal" / "curves.csv").exists()
+    broken.broken = (0, 2, 4, 6)
+    assert "wrote" in study("removal", *FEW, "--retry-errors")
+
+
+def test_images_that_a_removal_knows_are_no_failures():
+    held_out = [{"id": f"{i}", "error": "HeldOutError: known"} for i in range(7)]
+    failed = [{"id": "7", "error": "OSError: truncated"}]
+    commands.check_errors(held_out, 9)
+    commands.check_errors(held_out + failed, 9)
+    with pytest.raises(ValueError, match="1 of 1 images could not be evaluated"):
+        commands.check_errors(held_out + failed, 8)
+
+
+def test_one_bad_run_costs_no_other(study, tmp_path):
+    study("removal", *FEW, "--models", "a")
+    with pytest.raises(SystemExit, match="1 of 2 runs could not be reported: nowhere: ValueError"):
+        study("report", "nowhere", "runs/removal")
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
+    with pytest.raises(SystemExit, match="error: nowhere is no folder of a study"):
+        study("report", "nowhere")
+    seeds = ("--kinds", "k=a", "k=b")
+    with pytest.raises(SystemExit, match=r"2 of 2 runs could not be reported: nowhere: .*; runs"):
+        study("seeds", "nowhere", "runs/removal", *seeds)
+
+
 def test_what_helps_where_memory_runs_out_fits_the_command(study, monkeypatch):
     def run(*arguments, **options):
         raise MemoryError

@@ -114,8 +114,15 @@ def test_intervals_cover_and_repeat():
     assert 140 < hits < 180  # 160 expected, standard deviation 5.7
     same = bootstrap_mean(values, key=jax.random.key(199), num_resamples=200, confidence=0.8)
     assert (same.low, same.high) == (found.low, found.high)
+
+
+def test_one_image_has_no_interval():
     one = bootstrap_mean([2.0], key=KEY)
-    assert (one.mean, one.low, one.high) == (2, 2, 2)
+    assert one.mean == 2
+    assert np.isnan([one.low, one.high]).all()
+    one = win_rates([[3, 1]], key=KEY)
+    assert one.mean.tolist() == [[0.5, 1], [0, 0.5]]
+    assert np.isnan([one.low, one.high]).all()
 
 
 @pytest.mark.parametrize("higher", [True, False])

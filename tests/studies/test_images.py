@@ -8,6 +8,7 @@ import pytest
 
 import lmjax
 from lmjax import studies
+from lmjax.masks import random_keep
 from lmjax.studies import images, predictors
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.runner import open_run
@@ -163,3 +164,13 @@ def test_segments_are_made_by_the_segmenter_of_the_name():
     ):
         found = shown.segments("a", name, size=8, n_segments=9)
         np.testing.assert_array_equal(found[0], expected)
+
+
+def test_random_orders_share_no_bits_with_limes_coalitions():
+    """With bits in common, all segments that are kept come before those that are not."""
+    (key,) = images.keys_of_images(jax.random.key(0), [0])[:, 0]
+    order = images.random_order(256, key)
+    for draw in range(3):
+        keep = random_keep(64, 4, key=jax.random.fold_in(key, draw), first_all_visible=False)
+        early = keep.ravel()[order][:128].mean()
+        assert 0.3 < early < 0.7

@@ -19,7 +19,7 @@ from lmjax.metrics import class_entropy
 from lmjax.studies import registry
 from lmjax.studies.reports import examples, tables
 from lmjax.studies.settings import from_settings
-from lmjax.studies.statistics import Bootstrap, estimate
+from lmjax.studies.statistics import Bootstrap, estimate, paired_differences, summaries
 from tests.studies import fakes
 from tests.support.browser import browser
 
@@ -122,6 +122,41 @@ def test_what_cannot_be_reported_is_an_error(tmp_path, monkeypatch):
     assert not (tmp_path / "report.html").exists()
 
 
+class Broken(fakes.Brightness):
+    """Cannot make its tables."""
+
+    name: ClassVar[str] = "broken"
+
+    def tables(self, rows):
+        raise KeyError("no <such> column")
+
+
+def test_a_run_that_cannot_be_reported_costs_no_other(tmp_path):
+    run(tmp_path / "good", images=2)
+    (tmp_path / "empty").mkdir()
+    with fakes.registered(Broken):
+        studies.run(Broken(), fakes.Source(2), models=NETWORKS, output=tmp_path / "bad")
+        folders = [tmp_path / name for name in ("empty", "good", "bad")]
+        with (
+            pytest.warns(
+                UserWarning, match="empty could not be reported: ValueError: .* no folder"
+            ),
+            pytest.warns(UserWarning, match="bad could not be reported: KeyError"),
+        ):
+            text = studies.report(folders, tmp_path / "report.html").read_text()
+        with pytest.raises(KeyError):
+            studies.report([tmp_path / "bad"], tmp_path / "other.html")
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert {each[1:] for each in page.sources if each.startswith("#")} <= set(page.ids)
+    assert {"run0", "run1", "run2"} <= set(page.ids)
+    text = " ".join(page.text)
+    assert "no <such> column" in text
+    assert "2 of 2 images" in text
+    assert not (tmp_path / "other.html").exists()
+
+
 def test_bootstrap_against_a_plain_loop():
     rng = np.random.default_rng(3)
     values = rng.random((20, 2))
@@ -149,8 +184,52 @@ def test_entropies_against_a_jackknife_that_leaves_one_out():
 
 
 def test_entropies_of_one_class_and_of_one_image_are_0():
-    for predictions in (np.full((5, 1), 7), np.array([[3]])):
-        np.testing.assert_allclose(Bootstrap(len(predictions)).entropies(predictions), 0)
+    np.testing.assert_allclose(Bootstrap(5).entropies(np.full((5, 1), 7)), 0)
+    assert estimate("x", Bootstrap(1).entropies(np.array([[3]]))[:, 0])["x"] == 0
+
+
+def test_values_that_are_not_known_are_left_out():
+    values = np.random.default_rng(3).random((20, 2))
+    known, holes = values[:18], np.where(np.arange(20)[:, None] < 18, values, np.nan)
+    means = Bootstrap(20, seed=5).means(holes)
+    np.testing.assert_allclose(means[0], known.mean(axis=0))
+    draws = np.random.default_rng(5).integers(20, size=(1000, 20))
+    np.testing.assert_allclose(means[18], np.nanmean(holes[draws[17]], axis=0))
+    groups = [({"removal": name}, {"x": holes[:, i]}) for i, name in enumerate(("grey", "blur"))]
+    groups[1][1]["x"][0] = np.nan
+    table, (difference,) = summaries(groups), paired_differences(groups, of_images=True)
+    assert [row["x_images"] for row in table] == [18, 17]
+    assert difference["x_images"] == 17
+    assert difference["x"] == pytest.approx((values[1:18, 1] - values[1:18, 0]).mean())
+    assert "y_images" not in summaries([({}, {"y": values[:, 0]})])[0]
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        Bootstrap(1).means(np.array([0.5])),
+        Bootstrap(1).entropies(np.array([[3]]))[:, 0] + 0.5,
+        Bootstrap(4).means(np.array([0.5, *[np.nan] * 3])),  # one that is known
+        Bootstrap(2).pair_means(np.array([[1, 0.5], [0.5, 1]])),  # one pair
+    ],
+)
+def test_one_image_has_no_interval(statistic):
+    found = estimate("x", statistic)
+    assert found["x"] == 0.5
+    assert np.isnan([found["x_low"], found["x_high"]]).all()
+    page = tables.table([found, {"x": np.nan, "x_low": np.nan, "x_high": np.nan}])
+    assert re.findall('class="number">(.*)</td>', page) == ["0.500", "-"]
+
+
+def test_one_image_is_drawn_and_reported_without_intervals(tmp_path):
+    study = studies.SegmentRemoval(removals=("grey", "black"), orders=("random",), grid_size=16)
+    rows = studies.run(study, fakes.Source(1), models=NETWORKS, output=tmp_path)
+    figure = study.figures(study.tables(rows))["a <b> grid"]
+    assert all(np.isfinite(line.get_ydata()).all() for ax in figure.axes for line in ax.lines)
+    assert len(studies.write(study, rows, tmp_path)) == 5
+    page = studies.report([tmp_path], tmp_path / "report.html", source=fakes.Source(1)).read_text()
+    assert 'class="interval"' not in page
+    assert ">nan" not in page
 
 
 @pytest.mark.parametrize(("classes", "images"), [(10, 60), (300, 128)])

@@ -18,6 +18,7 @@ import lmjax
 from lmjax import studies
 from lmjax._utils import notices
 from lmjax.removals.registry import REGISTRY
+from lmjax.studies import runner
 from lmjax.studies.run_folder import MANIFEST
 from lmjax.studies.runner import open_run
 from tests.studies import fakes
@@ -200,6 +201,39 @@ def test_a_shard_of_more_images_takes_the_place_of_a_shorter_one(tmp_path):
         "00000006-00000009",
         "00000009-00000010",
     ]
+
+
+def test_fewer_images_take_the_rows_of_a_longer_shard(tmp_path, monkeypatch):
+    source = fakes.Source(10, broken=(2, 7))
+    with pytest.warns(UserWarning, match="2 of 10 images"):
+        whole = run(tmp_path, source, images_per_shard=8)
+    monkeypatch.setattr(fakes.Brightness, "rows", lambda *_: pytest.fail("evaluated again"))
+    with pytest.warns(UserWarning, match="1 of 5 images"):
+        few = run(tmp_path, source, images=5, images_per_shard=8)
+    assert few.equals(whole.slice(0, 12))
+    assert open_run(tmp_path)[1].equals(few)
+    assert errors_of(tmp_path) == [2]
+
+
+@pytest.mark.parametrize(("first", "second"), [(10, 5), (5, 10)])
+def test_runs_of_more_and_of_fewer_images_at_once_lose_nothing(
+    tmp_path, monkeypatch, first, second
+):
+    write_shards, meanwhile = runner._write_shards, []
+
+    def and_another(*arguments):
+        """Another run begins and ends when this one has written its rows, and not read them."""
+        write_shards(*arguments)
+        if not meanwhile:
+            meanwhile.append(None)
+            meanwhile[0] = run(tmp_path, images=second, images_per_shard=8)
+
+    monkeypatch.setattr(runner, "_write_shards", and_another)
+    found = run(tmp_path, images=first, images_per_shard=8)
+    for table, images in ((found, first), (meanwhile[0], second)):
+        assert table.column("image").unique().to_pylist() == list(range(images))
+    assert open_run(tmp_path)[1].equals(found)  # of the one that has ended last
+    assert runner.unfinished(tmp_path) == []
 
 
 class ByColour(fakes.Brightness):

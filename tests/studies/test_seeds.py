@@ -90,10 +90,36 @@ def test_what_one_seed_does_not_have():
 
 
 def test_tables_that_compare_networks_are_left_out():
-    compared = [{**row, "against": "net=a-b/plain-0"} for row in table()]
-    tables = {"curves": table(), "network_differences": compared, "texts": []}
-    found = seeds.over_seeds(tables, KINDS)
+    first = "net=a-b/plain-0"
+    compared = [{**row, "against": first} for row in table() if row["network"] != first]
+    explained = [{**row, "explained": row["network"]} for row in table()]
+    tables = {"curves": table(), "network_differences": compared, "ablation": explained}
+    found = seeds.over_seeds({**tables, "texts": []}, KINDS)
     assert set(found) == {"curves", "curves_between_kinds"}
+
+
+def test_networks_may_be_called_like_removals():
+    kinds = {"a": ["layer", "grey"], "b": ["lime", "b"]}
+    curves = [
+        {"network": network, "removal": removal, "x": 1.0, "x_low": 0.5, "x_high": 1.5}
+        for network in (*kinds["a"], *kinds["b"])
+        for removal in ("layer", "grey", "black")
+    ]
+    differences = [{**row, "against": "layer"} for row in curves if row["removal"] != "layer"]
+    networks = [{**row, "against": "layer"} for row in curves if row["network"] != "layer"]
+    tables = {"curves": curves, "differences": differences, "network_differences": networks}
+    found = seeds.over_seeds(tables, kinds)
+    assert {name for name in found if "kinds" not in name} == {"curves", "differences"}
+    assert [(row["network"], row["removal"], row["seeds"]) for row in found["differences"]] == [
+        (kind, removal, 2) for kind in kinds for removal in ("grey", "black")
+    ]
+
+
+def test_images_that_are_known_are_counts():
+    rows = [row | {"accuracy_images": i} for i, row in enumerate(table())]
+    found = seeds.over_seeds({"curves": rows}, KINDS)["curves"]
+    assert [row["seeds"] for row in found] == [4, 4, 3] * 2
+    assert found[0]["accuracy_images"] == np.mean([0, 3, 6, 9])
 
 
 def test_seeds_are_what_they_are_declared_to_be_whatever_their_names():

@@ -29,11 +29,10 @@ from lmjax.studies.settings import check_fit, check_removals, check_whole_number
 from lmjax.studies.statistics import (
     Group,
     equal,
-    estimates,
     groups,
     mean_shares,
-    nan_means,
     paired_differences,
+    summaries,
 )
 from lmjax.studies.study import Study
 
@@ -297,11 +296,11 @@ class BaselineDependence(Study):
                 for group in groups(shown, (*by, "setting", "removal"))
             ],
             "settings": _summaries(settings),
-            "settings_differences": paired_differences(settings, mean=nan_means),
+            "settings_differences": paired_differences(settings, of_images=True),
             "removals": _summaries(removals),
-            "removals_differences": paired_differences(removals, mean=nan_means),
+            "removals_differences": paired_differences(removals, of_images=True),
             "rankings": _summaries(rankings),
-            "rankings_differences": paired_differences(rankings, "scorer", mean=nan_means),
+            "rankings_differences": paired_differences(rankings, "scorer", of_images=True),
             **{
                 name: _summaries(_similarities(_of_kind(rows, kind), columns))
                 for name, (kind, columns) in pairs.items()
@@ -401,11 +400,9 @@ def _similarities(rows: pa.Table, by: tuple[str, ...]) -> list[tuple]:
 
 def _summaries(found: list[tuple]) -> list[dict[str, Any]]:
     """Returns a table of `_means`."""
-    return [
-        {**key, "images": len(next(iter(values.values())))}
-        | estimates({name: nan_means(each) for name, each in values.items()})
-        for key, values in found
-    ]
+    return summaries(
+        ({**key, "images": len(next(iter(values.values())))}, values) for key, values in found
+    )
 
 
 def _taus(rows: pa.Table) -> pa.Table:

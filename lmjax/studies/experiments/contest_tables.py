@@ -78,7 +78,7 @@ def _survival(rows: pa.Table, found: Found) -> list[dict[str, Any]]:
                 key |= {"removed": float(shares[:, i].mean()), "images": len(shares)}
                 curves.append(key | estimates({name: x[:, i] for name, x in statistics.items()}))
             heights = mean_height(shares, group.matrix("kept", "fraction"))
-            sizes[number] = {"r_oms": bootstrap(len(shares)).nan_means(heights)}
+            sizes[number] = {"r_oms": bootstrap(len(shares)).means(heights)}
             sizes[number] |= {name: x.mean(axis=1) for name, x in statistics.items()}
         means_over_sizes = {
             name: np.mean([each[name] for each in sizes.values()], axis=0)
@@ -113,11 +113,21 @@ def _leaks(rows: pa.Table, found: Found) -> list[dict[str, Any]]:
 
 
 def _explanations(rows: pa.Table, found: Found) -> None:
-    """Adds what LIME finds, and what judges say of it, to `found`."""
+    """Adds what LIME finds, and what judges say of it, to `found`.
+
+    Alignments are of the images on which those of all removals are known.
+    """
     if rows.num_rows == 0:
         return
-    for group in groups(where_correct(rows), ("network", "removal", "judge")):
+    rows = where_correct(rows)
+    unknown = {
+        each.key["network"]: each.columns["image"][np.isnan(each.columns["alignment"])]
+        for each in groups(rows, ("network",))
+    }
+    for group in groups(rows, ("network", "removal", "judge")):
         localised = {name: group.matrix(name, "label")[:, 0] for name in ("alignment", "iou")}
+        left_out = np.isin(np.unique(group.columns["image"]), unknown[group.key["network"]])
+        localised["alignment"] = np.where(left_out, np.nan, localised["alignment"])
         judged = {
             f"{name}_{group.key['judge']}": group.matrix(name, "label")[:, 0]
             for name in ("gain", "top_unchanged")

@@ -30,9 +30,10 @@ from lmjax.studies.settings import check_removals
 from lmjax.studies.statistics import (
     estimates,
     groups,
-    nan_means,
+    means,
     paired_differences,
     ranks,
+    summaries,
 )
 from lmjax.studies.study import Study
 
@@ -232,10 +233,10 @@ class InDomainJudges(Study):
             for group in groups(rows, ("network", "removal", "method"))
         ]
         comparable = _means_over_shared_images(found)
-        scores = [{**key, "images": images, **estimates(_means(each))} for key, each in found]
+        scores = summaries(({**key, "images": images}, each) for key, each in found)
         tables = {
             "scores": _ranked(scores, [each["idsds"][0] for _, each in comparable]),
-            "differences": paired_differences(found, "method", mean=nan_means),
+            "differences": paired_differences(found, "method", of_images=True),
             "agreement": _agreement(comparable),
         }
         return {name: table for name, table in tables.items() if table}
@@ -257,11 +258,6 @@ def _binary_methods() -> tuple[str, ...]:
     return tuple(name for name in methods.names() if methods.get(name).under != "blending")
 
 
-def _means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns means `[1 + draws]` over images, of values `[N]` by name, without NaN."""
-    return {name: nan_means(each) for name, each in values.items()}
-
-
 def _means_over_shared_images(found: Found) -> Found:
     """Returns means over the images on which all methods of a judge have a score, by name.
 
@@ -278,7 +274,7 @@ def _means_over_shared_images(found: Found) -> Found:
         return np.where(known.get((key["network"], key["removal"], name), False), values, np.nan)
 
     return [
-        (key, _means({name: shared(key, name, each) for name, each in values.items()}))
+        (key, means({name: shared(key, name, each) for name, each in values.items()}))
         for key, values in found
     ]
 

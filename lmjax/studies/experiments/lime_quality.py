@@ -29,12 +29,11 @@ from lmjax.studies.statistics import (
     bootstrap,
     correctly_classified,
     estimate,
-    estimates,
     groups,
     mean_shares,
-    means,
     number_of_classes,
     paired_differences,
+    summaries,
 )
 
 OWN = "own"
@@ -59,7 +58,8 @@ class LimeQuality(ExplanationStudy):
 
     `alignment` is the cosine of the scores w and of g, with g_i the sum over segment i of (object
     mask - its mean over the image): `lmjax.metrics.alignment`. `iou` is that of the object and the
-    `top` segments of highest score: `lmjax.metrics.top_k_iou`.
+    `top` segments of highest score: `lmjax.metrics.top_k_iou`. Where the object has the same share
+    of every segment, `alignment` is NaN: tables leave it out, and count the others.
 
     Attributes:
       removals: names of removals (`lmjax.removals.names()`), those through the layers also with a
@@ -180,13 +180,12 @@ class LimeQuality(ExplanationStudy):
         for network, by_removal in values.items():
             for removal, each in by_removal.items():
                 key = {"network": network, "removal": removal, "images": len(each["alignment"])}
-                found.append((key, means(each)))
+                found.append((key, each))
             wins += _wins(network, by_removal)
-        overall = [{**key, **estimates(each)} for key, each in found]
         tables = {
-            "means": overall,
-            "differences": paired_differences(found),
-            "wins": wins,
+            "means": summaries(found),
+            "differences": paired_differences(found, of_images=True),
+            "wins": summaries(wins),
             "curves": curves,
         }
         return {name: table for name, table in tables.items() if table}
@@ -228,14 +227,19 @@ def _as_removed(row: dict[str, Any]) -> dict[str, Any]:
     return row if under == OWN else row | {"removal": under}
 
 
-def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
-    """Counts how often a removal beats another, and all others; ties count half, or their share."""
+def _wins(
+    network: str, by_removal: dict[str, dict[str, np.ndarray]]
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Yields on which images a removal beats another, and all others.
+
+    Ties count half, or their share. Where one of the removals has no value (NaN), neither wins.
+    """
     removals = list(by_removal)
     for metric in next(iter(by_removal.values())):
         scores = np.stack([by_removal[removal][metric] for removal in removals], axis=1)
         scores = scores if metric in _LOCALISATION else -scores  # low accuracy: it was needed
-        best = scores == scores.max(axis=1, keepdims=True)
-        draws = bootstrap(len(scores))
+        best = (scores == scores.max(axis=1, keepdims=True)).astype(np.float64)
+        best[np.isnan(scores).any(axis=1)] = np.nan
         for i, removal in enumerate(removals):
             others = {
                 other: (np.sign(scores[:, i] - scores[:, j]) + 1) / 2
@@ -246,7 +250,7 @@ def _wins(network: str, by_removal: dict[str, dict[str, np.ndarray]]) -> Iterato
                 others[ALL] = best[:, i] / best.sum(axis=1)
             for against, won in others.items():
                 key = {"network": network, "metric": metric, "removal": removal}
-                yield {**key, "against": against, **estimate("wins", draws.means(won))}
+                yield {**key, "against": against}, {"wins": won}
 
 
 def _chart(rows: list[dict], under: str):

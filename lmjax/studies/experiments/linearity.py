@@ -14,11 +14,10 @@ from lmjax.studies.figures import dot_panel, dots, group_rows, note_of_shares
 from lmjax.studies.images import ImageBatch
 from lmjax.studies.settings import check_removals, check_whole_numbers
 from lmjax.studies.statistics import (
-    estimates,
     groups,
     mean_shares,
-    nan_means,
     paired_differences,
+    summaries,
 )
 from lmjax.studies.study import Study
 
@@ -140,11 +139,11 @@ class FeatureLinearity(Study):
         for group in groups(rows, ("network", "size", "removal")):
             images = len(group.columns["image"])
             values = {name: group.columns[name] for name in _MEASURES}
-            statistics = {name: nan_means(each) for name, each in values.items()}
             about = {name: share for name, (share,) in mean_shares(group).items()}
-            means.append({**group.key, **about, "images": images, **estimates(statistics)})
+            means.append(({**group.key, **about, "images": images}, values))
             found.append((group.key, values))
-        tables = {"means": means, "differences": paired_differences(found, mean=nan_means)}
+        differences = paired_differences(found, of_images=True)
+        tables = {"means": summaries(means), "differences": differences}
         return {name: table for name, table in tables.items() if table}
 
     def figures(self, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

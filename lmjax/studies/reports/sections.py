@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from lmjax._utils.pages import text
-from lmjax._utils.text import printable
+from lmjax._utils.text import one_line, printable
 from lmjax.data.source import Source
 from lmjax.studies.about import About, about_of
 from lmjax.studies.reports.examples import Missing, examples
@@ -79,6 +79,18 @@ def section(run: Run, place: str, source: Source | None) -> tuple[str, str]:
         for i, part in enumerate(parts)
     )
     return entry, f'<h1 id="{place}">{title}</h1>\n{_summary(run, evaluated)}\n{bodies}'
+
+
+def failed_section(out: Path, place: str, error: Exception) -> tuple[str, str]:
+    """Returns the entry and the section of a run that could not be reported, both in HTML."""
+    entry = f'<li><a href="#{place}">{text(out)}</a>: could not be reported</li>'
+    said = f"This run could not be reported: {described(error)}"
+    return entry, f'<h1 id="{place}">{text(out)}</h1>\n<p class="card">{text(said)}</p>'
+
+
+def described(error: Exception) -> str:
+    """Returns an error in one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _summary(run: Run, evaluated: int) -> str:

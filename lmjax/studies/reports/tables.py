@@ -1,5 +1,6 @@
 """Tables of a report, in HTML."""
 
+import math
 from typing import Any
 
 from lmjax._utils.pages import text
@@ -78,15 +79,21 @@ def _cell(column: str, value: Any) -> str:
     """Returns a value as a cell of an HTML table."""
     if isinstance(value, tuple):
         value, low, high = value
-        interval = f'<span class="interval">[{low:.3f}, {high:.3f}]</span>'
-        return f'<td class="number">{value:.3f} {interval}</td>'
+        interval = f' <span class="interval">[{low:.3f}, {high:.3f}]</span>'
+        interval = "" if math.isnan(low) else interval  # as of a single image
+        return f'<td class="number">{_written(value, ".3f")}{interval}</td>'
     if value is None:  # such as the rank of what is NaN
         return "<td></td>"
     if isinstance(value, float):
-        return f'<td class="number">{value:.3g}</td>'
+        return f'<td class="number">{_written(value, ".3g")}</td>'
     if _is_number(value):
         return f'<td class="number">{value}</td>'
     return f"<td>{text(shown(column, value))}</td>"
+
+
+def _written(value: float, digits: str) -> str:
+    """Returns a number as text, a dash where it is not known."""
+    return "-" if math.isnan(value) else format(value, digits)
 
 
 def _is_number(value: Any) -> bool:

@@ -169,6 +169,31 @@ def test_one_row_for_each_removal_and_paired_differences(rows):
     assert [ax.get_xscale() for ax in figures["a cost"].axes] == ["log"] * 3
 
 
+@pytest.mark.parametrize("lost", [("layer", "black"), ("black",)], ids=str)
+def test_an_image_whose_alignment_is_not_known_costs_itself_alone(rows, lost):
+    holes = [
+        row | {"alignment": np.nan}
+        if row["part"] == "lime" and row["image"] == 2 and row["removal"] in lost
+        else row
+        for row in rows
+    ]
+    table = SMALL.tables(table_of(holes))
+    for row in table["removals"]:
+        known = [
+            each["alignment"]
+            for each in fakes.pick(rows, part="lime", removal=row["removal"], judge="own")
+            if each["image"] != 2
+        ]
+        assert row["alignment"] == pytest.approx(np.mean(known))
+        assert row["alignment_low"] < row["alignment"] < row["alignment_high"]
+    layer, other = table["removals"]
+    (difference,) = table["differences"]
+    assert difference["alignment"] == pytest.approx(other["alignment"] - layer["alignment"])
+    assert difference["alignment_low"] <= difference["alignment"] <= difference["alignment_high"]
+    whole = SMALL.tables(table_of(rows))["removals"]
+    assert [row["iou"] for row in table["removals"]] == [row["iou"] for row in whole]
+
+
 def test_where_no_segment_is_removed_there_is_neither_area_nor_rank():
     study = RemovalContest(
         removals=SMALL.removals,

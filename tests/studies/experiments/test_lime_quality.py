@@ -251,6 +251,50 @@ def test_wins_are_those_of_the_metric(metric):
             assert row["wins"] == pytest.approx(expected[i, against])
 
 
+def test_an_image_whose_alignment_is_not_known_costs_itself_alone():
+    rows = made_up()
+    tables = [
+        SMALL.tables(pa.Table.from_pylist(each))
+        for each in (
+            rows,
+            [row for row in rows if row["image"] != 3],
+            [row | {"alignment": np.nan} if row["image"] == 3 else row for row in rows],
+        )
+    ]
+    for name in ("means", "differences"):
+        for whole, without, row in zip(*(each[name] for each in tables), strict=True):
+            assert (row["images"], row["alignment_images"]) == (5, 4)
+            assert row["alignment"] == pytest.approx(without["alignment"])
+            assert row["alignment_low"] < row["alignment"] < row["alignment_high"]
+            assert row["iou"] == pytest.approx(whole["iou"])
+    for whole, without, row in zip(*(each["wins"] for each in tables), strict=True):
+        known = row["metric"] != "alignment"
+        assert row["wins_images"] == (5 if known else 4)
+        assert row["wins"] == pytest.approx((whole if known else without)["wins"])
+        assert np.isfinite([row["wins_low"], row["wins_high"]]).all()
+    assert list(SMALL.figures(tables[2])) == ["a", "a wins"]
+
+
+def test_removals_are_compared_on_the_images_on_which_both_are_known():
+    lost = {"image": 3, "removal": "black"}
+    rows = [
+        row | {"alignment": np.nan} if lost.items() <= row.items() else row for row in made_up()
+    ]
+    tables = SMALL.tables(pa.Table.from_pylist(rows))
+    assert [row["alignment_images"] for row in tables["means"]] == [5, 4, 5]
+    values = {
+        removal: np.array([row["alignment"] for row in pick(rows, removal=removal)[9::9]])
+        for removal in ("layer", "black")
+    }
+    (difference,) = pick(tables["differences"], removal="black")
+    gained = values["black"] - values["layer"]
+    assert difference["alignment"] == pytest.approx(np.nanmean(gained))
+    (won,) = pick(tables["wins"], metric="alignment", removal="black", against="layer")
+    assert won["wins"] == np.mean(gained[np.isfinite(gained)] > 0)
+    (best,) = pick(tables["wins"], metric="alignment", removal="grey", against="all others")
+    assert (won["wins_images"], best["wins_images"]) == (4, 4)
+
+
 def test_figures_show_every_removal_and_every_metric():
     tables = SMALL.tables(pa.Table.from_pylist(made_up()))
     figures = SMALL.figures(tables)
