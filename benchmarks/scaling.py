@@ -23,7 +23,8 @@ from tyro.conf import Positional, arg
 import lmjax
 from benchmarks.harness import Usage, fresh_process, measure, ratio, show, take_turns
 from benchmarks.subjects import Engine, patches, photograph, random_classifier, write_photographs
-from lmjax.cli.devices import MOST, usable_cores
+from lmjax._utils.processes import usable_cores
+from lmjax.cli.devices import MOST
 
 HEARTBEAT = 100.0  # seconds until JAX notices that another process is gone, by default
 TRIALS = 200

@@ -126,12 +126,28 @@ class BoundedJit:
         """Returns how many compiled programs of the function are kept."""
         return sum(program._cache_size() for program in self._kept.of(self).values())
 
-    def _run(self, call: Callable, args: tuple, options: dict[str, Any]) -> Any:
+    def compiled(self, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Returns the trace for arguments (`jax.stages.Traced`), and the program.
+
+        The program takes the arguments that are not static, in any thread. It is that of a call
+        with these arguments: neither compiles what the other has compiled.
+        """
+
+        def compile(program: Any) -> tuple[Any, Any]:
+            traced = program.trace(*args, **options)
+            return traced, traced.lower().compile()
+
+        return self._run(compile, args, options)
+
+    def key(self, args: tuple, options: dict[str, Any]) -> Key:
+        """Returns what tells the programs of the function from one another."""
         arrays = args, {k: v for k, v in options.items() if k not in self._static}
         settings = tuple((k, options[k]) for k in self._static if k in options)
         leaves, tree = jax.tree.flatten(arrays)
-        key = self, settings, tree, tuple(map(np.shape, leaves))
-        return self._kept.run(key, self._make, call)
+        return self, settings, tree, tuple(map(np.shape, leaves))
+
+    def _run(self, call: Callable, args: tuple, options: dict[str, Any]) -> Any:
+        return self._kept.run(self.key(args, options), self._make, call)
 
     def _make(self) -> Any:
         @functools.wraps(self._function)

@@ -1,16 +1,14 @@
 """The CPU as several devices of JAX: a study's variants then keep all cores busy."""
 
-import math
 import os
-from pathlib import Path
 
 from lmjax._utils.checks import check_whole
+from lmjax._utils.processes import usable_cores
 
 MOST = 8
 """Devices that a study divides the CPU into by itself: each has its own copy of the network."""
 
 _FLAG = "--xla_force_host_platform_device_count"
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def divide_cpu(devices: int | None) -> bool:
@@ -70,14 +68,3 @@ def _configured() -> int:
     import jax
 
     return jax.config.values["jax_num_cpu_devices"]
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use, by its affinity and its container's quota."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    try:
-        quota, period = map(int, _QUOTA.read_text().split())
-    except (OSError, ValueError):  # no such file, or "max", which is no limit
-        return cores
-    return min(cores, max(math.ceil(quota / period), 1))

@@ -31,7 +31,7 @@ def side_by_side(run: Callable, mesh: Mesh, *, parts: int) -> Callable:
 
 
 def distribute(
-    batches: Sequence[np.ndarray], *, per_call: int, length: int, devices: int
+    batches: Sequence[np.ndarray], *, per_call: int, length: int, devices: int, calls: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Distributes batches of numbers over the devices in turn, `per_call` to each at a time.
 
@@ -40,14 +40,16 @@ def distribute(
       per_call: batches for each device.
       length: of a row.
       devices: D of them.
+      calls: how many there are at least, where there are as many batches.
 
     Yields:
       `[D * per_call, length]` numbers, device by device, -1 for padding; and `[D]`, how many
       batches of each device are no padding.
     """
-    for start in range(0, len(batches), per_call * devices):
+    together = devices * min(per_call, -(-len(batches) // (devices * calls)))
+    for start in range(0, len(batches), max(together, 1)):
         numbers = np.full((per_call, devices, length), -1)
-        some = batches[start : start + per_call * devices]
+        some = batches[start : start + together]
         for row, batch in zip(numbers.reshape(-1, length), some):
             row[: len(batch)] = batch
         used = (numbers[:, :, 0] >= 0).sum(axis=0, dtype=np.int32)

@@ -1,5 +1,6 @@
 """The evaluator: masked variants of images through a predictor, by the fastest engine."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.progress import description, evaluated, progress_bar
 from lmjax._utils.sharding import check_mesh, no_context_mesh
 from lmjax.evaluation import programs
+from lmjax.evaluation.calls import results, threads_of
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
 
@@ -77,8 +79,10 @@ class Evaluator:
 
         Compiles once for each image shape and batch size, for any number of variants.
         Memory depends on the batch size, not on the number of variants: the masks of a family exist
-        only on the device, a batch at a time. Variants that share rows are taken in groups of a
-        number of pixels, 128 variants of 224 x 224, which the batch size does not change.
+        only on the device, a batch at a time. On a CPU that is one device, several calls run at a
+        time, in as many threads as there are cores, at most 4. Variants that share rows are taken
+        in groups, which the batch size does not change: those at a time have the pixels of 128
+        variants of 224 x 224.
 
         Args:
           image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything,
@@ -154,9 +158,9 @@ class Evaluator:
     def _run(self, job: Job) -> np.ndarray:
         plan = make_plan(job, self.engine, engines=self.engines)
         logits = None
-        with original_errors(), _progress_bar(job, self.progress) as bar:
-            for variants, answers in _one_ahead(plan.calls(job)):
-                answers = np.asarray(answers)
+        found = results(plan.calls(job), threads_of(job.mesh))
+        with original_errors(), contextlib.closing(found), _progress_bar(job, self.progress) as bar:
+            for variants, answers in found:
                 if logits is None:
                     logits = np.empty((job.num_variants, answers.shape[1]), np.float32)
                 stop_if_noted()
@@ -204,17 +208,6 @@ def evaluate(predictor: Callable | Evaluator, image, masks, **options) -> np.nda
       ValueError: what an evaluator raises.
     """
     return dataclasses.replace(as_evaluator(predictor), **options)(image, masks)
-
-
-def _one_ahead(calls: programs.Calls) -> programs.Calls:
-    """Starts each call before the one before it is handed out: the device is never idle."""
-    last = None
-    for call in calls:
-        if last is not None:
-            yield last
-        last = call
-    if last is not None:
-        yield last
 
 
 def _progress_bar(job: Job, progress: bool | None):

@@ -14,6 +14,7 @@ from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.processes import check_not_forked
 from lmjax._utils.sizes import power_of_two
 from lmjax.evaluation import batches as batching
+from lmjax.evaluation.calls import threads_of
 from lmjax.evaluation.lapack import without_hanging
 from lmjax.masking.checks import check_colours, check_image
 from lmjax.masks.coalitions import ImageCoalitions
@@ -149,8 +150,8 @@ class Job(NamedTuple):
 
     def distribute(self, batches: Sequence[np.ndarray], per_call: int, length: int):
         """Yields batches as `batching.distribute` does, for the devices of this job."""
-        size = self.mesh.size
-        return batching.distribute(batches, per_call=per_call, length=length, devices=size)
+        options = {"devices": self.mesh.size, "calls": threads_of(self.mesh)}
+        return batching.distribute(batches, per_call=per_call, length=length, **options)
 
 
 def job_of_image(predictor: Callable, image, masks, options: Options) -> Job:

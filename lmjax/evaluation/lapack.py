@@ -15,7 +15,7 @@ from lmjax._utils.jaxprs import primitives
 from lmjax._utils.notices import warn
 from lmjax._utils.sharding import mesh_of
 
-_LAPACK = {
+LAPACK = {
     *("cholesky", "cholesky_update", "triangular_solve", "lu", "qr", "geqrf", "geqp3"),
     *("householder_product", "eig", "eigh", "svd", "schur", "hessenberg", "tridiagonal"),
     *("tridiagonal_solve", "ormqr"),
@@ -61,7 +61,7 @@ def _calls_lapack(static: Any, tree: Any, avals: tuple, shape: tuple[int, int]) 
         traced = jax.make_jaxpr(logits)(arrays, image, masks)
     except Exception:
         return False
-    return not _LAPACK.isdisjoint(primitives(traced.jaxpr))
+    return not LAPACK.isdisjoint(primitives(traced.jaxpr))
 
 
 def _aval(x: Any, first_axis: int = 0) -> jax.ShapeDtypeStruct:

@@ -12,7 +12,7 @@ to bottlenecks (resnet50, densenet121), basic blocks (resnet18, resnet18_digits)
 """
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ import numpy as np
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation import programs
+from lmjax.evaluation.calls import Call, threads_of
 from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
 from lmjax.evaluation.programs import Group, Job, Sharing
 from lmjax.masking.sparse.positions import Layout
@@ -32,10 +33,10 @@ _VISIBLE_VARIANT = 0.1
 # of multiplications.
 _SHARED_POSITION = 7500
 # Variants that share rows: on each device at least, for it to be considered, and in a group half of
-# that; in a group at most, for memory's sake, and so many that they have this number of pixels (of
-# images larger than 448 x 448 too few); and there is room for a multiple of the last number.
+# that; in a group at most; and there is room for a multiple of the last number. For memory's sake,
+# groups that are computed at a time have this number of pixels at most.
 _LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
-_PIXELS_OF_A_GROUP = 128 * 224 * 224
+_PIXELS_OF_GROUPS = 128 * 224 * 224
 # Multiplications that could be done in the time by which a convolution, and all that is made for
 # it, takes longer to trace and compile than on full-size activations.
 _COMPILING_VISIBLE = 8e9
@@ -74,8 +75,8 @@ class Plan(NamedTuple):
     prefix: Layout | None = None
     seam: Sharing | None = None
 
-    def calls(self, job: Job) -> programs.Calls:
-        """Yields numbers of variants and their logits."""
+    def calls(self, job: Job) -> Iterator[Call]:
+        """Yields calls that compute all variants."""
         if self.prefix is not None and self.seam is not None:
             yield from programs.shared_calls(job, self.groups, self.prefix, self.seam, self.room)
         if len(self.dense):
@@ -300,7 +301,8 @@ def _groups(job: Job) -> _Groups:
 
 def _most_sharing(job: Job) -> int:
     """Returns how many variants a group has at most: fewer of large images."""
-    return max(min(_MOST_SHARING, _PIXELS_OF_A_GROUP // math.prod(job.spatial_shape)), 1)
+    pixels = _PIXELS_OF_GROUPS // threads_of(job.mesh)
+    return max(min(_MOST_SHARING, pixels // math.prod(job.spatial_shape)), 1)
 
 
 def shared_plan(job: Job, cut: Cut) -> Plan:

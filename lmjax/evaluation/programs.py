@@ -19,6 +19,7 @@ from lmjax._utils import sharding
 from lmjax._utils.bounded import Kept, bounded_jit
 from lmjax._utils.host import suggests_black_box
 from lmjax.evaluation import batches as batching
+from lmjax.evaluation.calls import Call
 from lmjax.evaluation.jobs import Job, Static
 from lmjax.evaluation.packing import Counts, Room
 from lmjax.masking.sparse.allocation import Allocation, NoRoomError
@@ -27,10 +28,6 @@ from lmjax.masking.sparse.rows import resume_full, resume_rows
 
 # Rows are counted for this many pixels of masks at a time.
 _COUNTED_PIXELS = 2**22
-
-
-# Numbers of variants, -1 for padding, and their logits `[n, K]`.
-Calls = Iterator[tuple[np.ndarray, jax.Array]]
 
 
 def num_classes(job: Job) -> int:
@@ -53,14 +50,15 @@ def in_batches(variants: np.ndarray, size: int) -> list[np.ndarray]:
 # Full-size activations.
 
 
-def dense_calls(job: Job, variants: np.ndarray) -> Calls:
+def dense_calls(job: Job, variants: np.ndarray) -> Iterator[Call]:
     """Computes some variants on full-size activations."""
     batches = in_batches(variants, job.batch_size)
     per_call = job.batches_per_call(job.batch_size)
     for numbers, used in job.distribute(batches, per_call, job.batch_size):
         rows, used = sharding.divided((job.take(numbers), used), job.mesh)
         arguments = job.arrays, job.images, job.shared, rows, used
-        yield numbers.reshape(-1), _dense_call(*arguments, static=job.static, mesh=job.mesh)
+        static = {"static": job.static, "mesh": job.mesh}
+        yield Call(numbers.reshape(-1), _dense_call, arguments, static)
 
 
 @bounded_jit(static_argnames=("static", "mesh"))
@@ -108,7 +106,7 @@ def _checked(logits: Any, count: int) -> jax.Array:
 # Rows of visible positions.
 
 
-def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
+def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Iterator[Call]:
     """Computes batches of variants, each of which fits the room, on rows of visible positions."""
     layout = record(job, room.variants)
     per_call = job.batches_per_call(2 * job.batch_size)
@@ -121,8 +119,8 @@ def visible_calls(job: Job, batches: Sequence[np.ndarray], room: Room) -> Calls:
         )
         inputs = sharding.divided((masks, image_of, arrays, used), job.mesh)
         static = {"static": job.static, "room": room, "recorded": layout.origins, "mesh": job.mesh}
-        logits = _visible_call(job.arrays, job.images, *inputs, **static)
-        yield numbers.reshape(-1), logits
+        arguments = job.arrays, job.images, *inputs
+        yield Call(numbers.reshape(-1), _visible_call, arguments, static)
 
 
 def _stacked(make: Callable[[int], Any], numbers: np.ndarray) -> Any:
@@ -197,7 +195,7 @@ Group = Sequence[np.ndarray]  # variants in batches behind the seam
 
 def shared_calls(
     job: Job, groups: Sequence[Group], prefix: Layout, seam: Sharing, room: Room | None
-) -> Calls:
+) -> Iterator[Call]:
     """Computes groups of variants that share rows up to a seam, a group on each device at a time.
 
     Variants that the shared part has no room for are computed on full-size activations.
@@ -218,10 +216,10 @@ def shared_calls(
             continue
         ready.append(group)
         if len(ready) == job.mesh.size:
-            yield _run_groups(parts, ready)
+            yield _call_of_groups(parts, ready)
             ready = []
     if ready:
-        yield _run_groups(parts, ready)
+        yield _call_of_groups(parts, ready)
 
 
 class _Parts(NamedTuple):
@@ -303,7 +301,7 @@ def _with_arrays(parts: _Parts, group: Group, shown: np.ndarray) -> tuple:
     return numbers, masks, image_of, shared.arrays(), own_images, places, arrays, used
 
 
-def _run_groups(parts: _Parts, ready: list[tuple]) -> tuple[np.ndarray, jax.Array]:
+def _call_of_groups(parts: _Parts, ready: list[tuple]) -> Call:
     job, seam, room, prefix, suffix = parts
     filled = ready + [(*ready[0][:-1], np.int32(0))] * (job.mesh.size - len(ready))
     numbers = np.concatenate([group[0] for group in filled])
@@ -312,7 +310,8 @@ def _run_groups(parts: _Parts, ready: list[tuple]) -> tuple[np.ndarray, jax.Arra
     static = {"static": job.static, "seam": seam, "room": room, "mesh": job.mesh}
     static["recorded"] = prefix.origins, suffix.origins
     inputs = sharding.divided(inputs, job.mesh)
-    return numbers.reshape(-1), _shared_call(job.arrays, job.images, inputs, **static)
+    arguments = job.arrays, job.images, inputs
+    return Call(numbers.reshape(-1), _shared_call, arguments, static)
 
 
 @bounded_jit(static_argnames=("static", "seam", "room", "recorded", "mesh"))

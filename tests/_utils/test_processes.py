@@ -1,7 +1,9 @@
-"""Processes that were forked after JAX had started."""
+"""Cores that a process may use, and processes that were forked after JAX had started."""
 
 import subprocess
 import sys
+
+from lmjax._utils import processes
 
 PROGRAM = """
 import os
@@ -36,3 +38,11 @@ def test_a_process_forked_after_an_evaluation_says_so():
 
 def test_a_process_forked_before_evaluates():
     assert "answers (2, 1)" in run("")
+
+
+def test_a_containers_quota_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "_QUOTA", tmp_path / "cpu.max")
+    cores = processes.usable_cores()
+    for text, expected in (("max 100000\n", cores), ("50000 100000\n", 1), ("900000000 1", cores)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert processes.usable_cores() == expected

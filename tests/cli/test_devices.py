@@ -8,6 +8,7 @@ import jax
 import pyarrow.parquet as pq
 import pytest
 
+from lmjax._utils.processes import usable_cores
 from lmjax.cli import devices
 from lmjax.cli.main import main
 from tests.support import small_digits
@@ -25,7 +26,7 @@ def run(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.skipif(devices.usable_cores() < 2, reason="needs two cores")
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
 def test_a_study_divides_the_cpu_and_its_numbers_stay(tmp_path, monkeypatch):
     small_digits.replace(monkeypatch, tmp_path)
     main([*STUDY, *ENGINE, "--output", str(tmp_path / "one")])  # on the device of this process
@@ -54,14 +55,6 @@ def test_there_is_a_device_for_each_core_unless_something_else_is_said(monkeypat
     monkeypatch.setattr(devices, "_configured", lambda: 3)  # JAX_NUM_CPU_DEVICES=3
     assert not devices.divide_cpu(None)
     assert not chosen
-
-
-def test_a_containers_quota_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "_QUOTA", tmp_path / "cpu.max")
-    cores = devices.usable_cores()
-    for text, expected in (("max 100000\n", cores), ("50000 100000\n", 1), ("900000000 1", cores)):
-        (tmp_path / "cpu.max").write_text(text)
-        assert devices.usable_cores() == expected
 
 
 def test_where_jax_runs_already_its_devices_are_those_there_are(monkeypatch):

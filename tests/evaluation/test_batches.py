@@ -30,6 +30,18 @@ def test_batches_are_dealt_in_turn():
     assert rest.tolist() == [1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("number", "lengths"), [(1, [1]), (2, [1, 1]), (5, [3, 2]), (9, [4, 4, 1])]
+)
+def test_few_batches_are_divided_among_calls_of_the_same_shape(number, lengths):
+    batches = [np.array([i]) for i in range(number)]
+    found = list(batching.distribute(batches, per_call=4, length=1, devices=1, calls=2))
+    assert [used.tolist() for _, used in found] == [[n] for n in lengths]
+    assert {numbers.shape for numbers, _ in found} == {(4, 1)}
+    together = np.concatenate([numbers[numbers >= 0] for numbers, _ in found])
+    assert together.tolist() == list(range(number))
+
+
 def predictor(image, masks):
     return masks.mean(axis=(1, 2))[:, None]
 

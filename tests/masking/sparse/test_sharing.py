@@ -19,8 +19,8 @@ def in_two_parts(predictor, masks, *, seam, on_visible):
     rows = programs.count_shared_rows(job, layout, np.arange(len(masks)), len(masks))
     plan = shared_plan(job, Cut(0.0, layout, tuple(rows.tolist()), on_visible))
     logits = {}
-    for numbers, answers in plan.calls(job):
-        logits |= {n: row for n, row in zip(numbers.tolist(), np.asarray(answers)) if n >= 0}
+    for call in plan.calls(job):
+        logits |= {n: row for n, row in zip(call.variants.tolist(), np.asarray(call())) if n >= 0}
     return np.stack([logits[n] for n in range(len(masks))])
 
 
