@@ -123,7 +123,7 @@ class BoundedJit:
         self._kept.drop(self)
 
     def num_programs(self) -> int:
-        """Returns how many compiled programs of the function are kept."""
+        """Returns how many compiled programs of the function are kept that were called directly."""
         return sum(program._cache_size() for program in self._kept.of(self).values())
 
     def compiled(self, *args: Any, **options: Any) -> tuple[Any, Any]:

@@ -40,7 +40,7 @@ def distribute(
       per_call: batches for each device.
       length: of a row.
       devices: D of them.
-      calls: how many there are at least, where there are as many batches.
+      calls: that run at a time: none takes more than its share of the batches, rounded up.
 
     Yields:
       `[D * per_call, length]` numbers, device by device, -1 for padding; and `[D]`, how many

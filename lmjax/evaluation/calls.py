@@ -1,8 +1,7 @@
 """Calls of compiled programs: one ahead of the host, and on a CPU several at a time.
 
 A program leaves cores of a CPU idle, between its operations and in those that are too small to
-divide. Calls from several threads fill them: 1.15 times (ResNet-50) to 1.5 times as fast
-(ResNet-18) on two cores, with the same bits.
+divide. Calls from two threads fill them: 1.1 to 1.7 times as fast on two cores, with the same bits.
 """
 
 import collections
@@ -20,10 +19,13 @@ from lmjax._utils.jaxprs import primitives
 from lmjax._utils.processes import usable_cores
 from lmjax.evaluation.lapack import LAPACK
 
-_MOST_THREADS = 4  # each takes the memory of a batch
+_MOST_THREADS = 2  # more were not measured, and each takes the memory of a batch
 _LOOKING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
 # Programs with these wait for other threads, or for the host, which may take one at a time.
-_WAITS = LAPACK | {"lmjax_host_call", "pure_callback", "io_callback", "debug_callback"}
+_WAITS = LAPACK | {
+    *("lmjax_host_call", "pure_callback", "io_callback", "debug_callback", "debug_print"),
+    *("buffer_callback", "check", "spsolve", "ffi_call", "call_exported"),
+}
 
 
 class Call(NamedTuple):
@@ -60,29 +62,32 @@ def results(
 
     Args:
       calls: made one after the other, as results are taken: no more than `threads` + 1 are ahead.
-      threads: how many run at a time.
+      threads: how many run at a time. Those of programs that wait for others, or for the host, run
+        one after the other.
     """
     if _looks_into_programs():
         threads = 1
     pending: collections.deque[tuple[np.ndarray, Callable[[], np.ndarray]]] = collections.deque()
     programs: dict[Any, Any] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for i, call in enumerate(calls):
-                # JAX compiles for settings of the thread that it is called in. So the first call is
-                # an ordinary one, and other threads are given programs.
-                program = _program(call, programs) if threads > 1 and i > 0 else None
-                if program is None:
-                    wait = functools.partial(np.asarray, call())
-                else:
-                    wait = pool.submit(_run, program, call.arguments).result
-                pending.append((call.variants, wait))
-                if len(pending) > threads:
-                    yield _first(pending)
-            while pending:
+    pool = ThreadPoolExecutor(threads)  # starts threads when it is given something
+    try:
+        for i, call in enumerate(calls):
+            # JAX compiles for settings of the thread that it is called in. So the first call is an
+            # ordinary one, for which a thread waits, and other threads are given programs.
+            program = _program(call, programs) if threads > 1 and i > 0 else None
+            if program is not None:
+                wait = pool.submit(_run, program, call.arguments).result
+            elif threads > 1 and i == 0:
+                wait = pool.submit(np.asarray, call()).result
+            else:
+                wait = functools.partial(np.asarray, call())
+            pending.append((call.variants, wait))
+            while len(pending) > (1 if program is None else threads):
                 yield _first(pending)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while pending:
+            yield _first(pending)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # nobody needs what they compute
 
 
 def _first(pending: collections.deque) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +109,8 @@ def _program(call: Call, known: dict[Any, Any]) -> Callable | None:
     key = call.function.key(call.arguments, call.static)
     if key not in known:
         traced, program = call.function.compiled(*call.arguments, **call.static)
-        known[key] = None if not _WAITS.isdisjoint(primitives(traced.jaxpr)) else program
+        waits = traced.jaxpr.effects or not _WAITS.isdisjoint(primitives(traced.jaxpr))
+        known[key] = None if waits else program
     return known[key]
 
 

@@ -16,7 +16,7 @@ from lmjax._utils.interruption import stop_if_noted
 from lmjax._utils.progress import description, evaluated, progress_bar
 from lmjax._utils.sharding import check_mesh, no_context_mesh
 from lmjax.evaluation import programs
-from lmjax.evaluation.calls import results, threads_of
+from lmjax.evaluation.calls import results
 from lmjax.evaluation.jobs import Job, Options, job_of_image, job_of_images
 from lmjax.evaluation.plan import check_engine, make_plan
 
@@ -79,10 +79,10 @@ class Evaluator:
 
         Compiles once for each image shape and batch size, for any number of variants.
         Memory depends on the batch size, not on the number of variants: the masks of a family exist
-        only on the device, a batch at a time. On a CPU that is one device, several calls run at a
-        time, in as many threads as there are cores, at most 4. Variants that share rows are taken
-        in groups, which the batch size does not change: those at a time have the pixels of 128
-        variants of 224 x 224.
+        only on the device, a batch at a time. On a CPU that is one device, two calls run at a
+        time, in two threads. Variants that share rows are taken in groups, which the batch size
+        does not change: those computed at a time have together at most the pixels of 128 variants
+        of 224 x 224.
 
         Args:
           image: `[H, W, C]` floats in [0, 1]. Pixels hidden in every variant may hold anything,
@@ -158,7 +158,7 @@ class Evaluator:
     def _run(self, job: Job) -> np.ndarray:
         plan = make_plan(job, self.engine, engines=self.engines)
         logits = None
-        found = results(plan.calls(job), threads_of(job.mesh))
+        found = results(plan.calls(job), job.threads)
         with original_errors(), contextlib.closing(found), _progress_bar(job, self.progress) as bar:
             for variants, answers in found:
                 if logits is None:

@@ -92,6 +92,7 @@ class Job(NamedTuple):
       pixels_per_call: how many pixels of variants a call takes on a device at most, if it has
         several batches.
       mesh: of the devices.
+      threads: how many calls run at a time.
     """
 
     static: Static
@@ -105,6 +106,7 @@ class Job(NamedTuple):
     batch_size: int
     pixels_per_call: int
     mesh: Mesh
+    threads: int
 
     def batches_per_call(self, variants_per_batch: float) -> int:
         """Returns how many batches a call takes on each device."""
@@ -150,7 +152,7 @@ class Job(NamedTuple):
 
     def distribute(self, batches: Sequence[np.ndarray], per_call: int, length: int):
         """Yields batches as `batching.distribute` does, for the devices of this job."""
-        options = {"devices": self.mesh.size, "calls": threads_of(self.mesh)}
+        options = {"devices": self.mesh.size, "calls": self.threads}
         return batching.distribute(batches, per_call=per_call, length=length, **options)
 
 
@@ -222,6 +224,7 @@ def _job(static: Static, placed: tuple, rows, shape, count: int, options: Option
         batch_size=_per_device(options.batch_size, count, shape, mesh),
         pixels_per_call=_CPU_PIXELS_PER_CALL if jax.default_backend() == "cpu" else 0,
         mesh=mesh,
+        threads=threads_of(mesh),
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation import programs
-from lmjax.evaluation.calls import Call, threads_of
+from lmjax.evaluation.calls import Call
 from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
 from lmjax.evaluation.programs import Group, Job, Sharing
 from lmjax.masking.sparse.positions import Layout
@@ -32,9 +32,10 @@ _VISIBLE_VARIANT = 0.1
 # Looking for the owner of a position whose row is shared, on the host, costs as much as this number
 # of multiplications.
 _SHARED_POSITION = 7500
-# Variants that share rows: on each device at least, for it to be considered, and in a group half of
-# that; in a group at most; and there is room for a multiple of the last number. For memory's sake,
-# groups that are computed at a time have this number of pixels at most.
+# Variants that share rows: on each device at least, for it to be considered, and in a group a
+# quarter of that; in a group at most; and there is room for a multiple of the last number. For
+# memory's sake, groups that are computed at a time on a device, two where there is one device, have
+# this number of pixels at most (of images larger than 448 x 448 they would be too few).
 _LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
 _PIXELS_OF_GROUPS = 128 * 224 * 224
 # Multiplications that could be done in the time by which a convolution, and all that is made for
@@ -158,7 +159,7 @@ def _auto_plan(job: Job, layout: Layout) -> Plan:
     visible = _fastest(times).mean() + _compiling(job, layout, _COMPILING_VISIBLE) / work
     ways = {"dense": 1.0, "visible": visible}
     cut = None
-    enough = count >= _LEAST_SHARING * job.mesh.size and _most_sharing(job) >= _LEAST_SHARING // 2
+    enough = count >= _LEAST_SHARING * job.mesh.size and _most_sharing(job) >= _LEAST_SHARING // 4
     if enough and _worth_a_look(job, layout, _COMPILING_SHARED):
         compiling = _compiling(job, layout, _COMPILING_SHARED) / work
         cut = _best_cut(job, counts, most=_WORTHWHILE - compiling)
@@ -301,7 +302,8 @@ def _groups(job: Job) -> _Groups:
 
 def _most_sharing(job: Job) -> int:
     """Returns how many variants a group has at most: fewer of large images."""
-    pixels = _PIXELS_OF_GROUPS // threads_of(job.mesh)
+    # However many cores there are: a plan follows from the call alone.
+    pixels = _PIXELS_OF_GROUPS // (2 if job.mesh.size == 1 else 1)
     return max(min(_MOST_SHARING, pixels // math.prod(job.spatial_shape)), 1)
 
 

@@ -167,7 +167,6 @@ def job_of(count):
 
 
 def test_groups_of_large_images_are_smaller(monkeypatch):
-    monkeypatch.setattr(planner, "threads_of", lambda mesh: 2)
     assert planner._most_sharing(job_of(5)) == 128
     monkeypatch.setattr(planner, "_PIXELS_OF_GROUPS", 40 * SIZE[0] * SIZE[1])
     assert planner._most_sharing(job_of(5)) == 20
@@ -181,7 +180,6 @@ def test_auto_takes_no_groups_where_few_variants_fit(monkeypatch):
     for constant in ("_COMPILING_VISIBLE", "_COMPILING_SHARED", "_SHARED_POSITION"):
         monkeypatch.setattr(planner, constant, 0)
     assert planner.make_plan(job_of(200), "auto", engines=engines).groups
-    monkeypatch.setattr(planner, "threads_of", lambda mesh: 1)
     monkeypatch.setattr(planner, "_PIXELS_OF_GROUPS", 31 * SIZE[0] * SIZE[1])
     assert not planner.make_plan(job_of(200), "auto", engines=engines).groups
     assert planner.make_plan(job_of(200), "shared", engines=engines).groups

@@ -11,7 +11,7 @@ import pytest
 import lmjax
 from lmjax import objectives
 from lmjax._utils import sharding
-from lmjax.evaluation import Predictor, evaluate, evaluator, jobs, programs
+from lmjax.evaluation import Predictor, evaluate, jobs, programs
 from lmjax.evaluation.jobs import default_batch_size
 from lmjax.evaluation.objectives import Measured
 from lmjax.masks import Coalitions, random_keep, segments
@@ -227,8 +227,7 @@ class Recorder:
 
 
 def with_threads(monkeypatch, number):
-    for module in (evaluator, jobs):
-        monkeypatch.setattr(module, "threads_of", lambda mesh: number)
+    monkeypatch.setattr(jobs, "threads_of", lambda mesh: number)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
