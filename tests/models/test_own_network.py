@@ -150,7 +150,14 @@ def test_it_is_trained_by_name(register, tmp_path):
         learning_rate=0.2,
         augmentations=("patches:gray", "cutout:no_padding"),
     )
-    options = {"config": config, "test": Colours(), "num_classes": 3, "progress": False}
+
+    class OtherColours(Colours):
+        version = "colours-2"
+
+        def __getitem__(self, i):
+            return super().__getitem__(i + len(self))
+
+    options = {"config": config, "test": OtherColours(), "num_classes": 3, "progress": False}
     path = lmjax.training.train("tiny", Colours(), output=tmp_path / "run", **options)
     assert path.name == "tiny.safetensors"
     metadata = checkpoints.read_metadata(path)
