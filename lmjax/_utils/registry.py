@@ -116,8 +116,8 @@ class Registry(Generic[T]):
         return entry.value
 
     def code(self, name: str) -> str | None:
-        """Returns a fingerprint of a value that others registered; None for other names."""
-        if name not in self or self._entry(name, None).builtin:
+        """Returns a fingerprint of a value that others registered; None for a built-in one."""
+        if self._entry(name, None).builtin:
             return None
         value = self.get(name)
         return fingerprint(getattr(value, "function", value))  # of a method with its descriptions
@@ -172,8 +172,12 @@ def registered_code(names: Iterable[str]) -> dict[str, str]:
     Args:
       names: texts; what no registry knows is passed over. A removal may have a setting, `"name@2"`.
     """
-    bases = sorted({name.partition("@")[0] for name in names})
-    found = {f"{each.kind} {base}": each.code(base) for base in bases for each in _registries}
+    bases = {name.partition("@")[0] for name in names}
+    found = {
+        f"{each.kind} {base}": each.code(base)
+        for each in _registries
+        for base in sorted(bases.intersection(each.names()))
+    }
     return {name: code for name, code in found.items() if code is not None}
 
 

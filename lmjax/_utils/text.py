@@ -107,3 +107,8 @@ def file_stems(names: Iterable[str]) -> dict[str, str]:
 
 def _hash(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def without_addresses(text: str) -> str:
+    """Removes addresses in memory, as of functions in a `repr`, which differ in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -48,11 +48,15 @@ class Call(NamedTuple):
         return self.function(*self.arguments, **self.static)
 
 
+def most_threads(mesh: Mesh) -> int:
+    """Returns how many calls at a time a mesh may be given: several on a single CPU device."""
+    alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return _MOST_THREADS if alone else 1
+
+
 def threads_of(mesh: Mesh) -> int:
-    """Returns how many calls at a time a mesh is given: more than one on a single CPU device."""
-    if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
-        return 1
-    return min(usable_cores(), _MOST_THREADS)
+    """Returns how many calls at a time a mesh is given: no more than there are cores."""
+    return min(usable_cores(), most_threads(mesh))
 
 
 def results(

@@ -20,7 +20,7 @@ import numpy as np
 
 from lmjax._utils.checks import check_choice
 from lmjax.evaluation import programs
-from lmjax.evaluation.calls import Call
+from lmjax.evaluation.calls import Call, most_threads
 from lmjax.evaluation.packing import Counts, Packing, Room, fill, pack
 from lmjax.evaluation.programs import Group, Job, Sharing
 from lmjax.masking.sparse.positions import Layout
@@ -34,8 +34,8 @@ _VISIBLE_VARIANT = 0.1
 _SHARED_POSITION = 7500
 # Variants that share rows: on each device at least, for it to be considered, and in a group a
 # quarter of that; in a group at most; and there is room for a multiple of the last number. For
-# memory's sake, groups that are computed at a time on a device, two where there is one device, have
-# this number of pixels at most (of images larger than 448 x 448 they would be too few).
+# memory's sake, groups that are computed at a time on a device, two on a CPU that is one device,
+# have this number of pixels at most (of images larger than 448 x 448 they would be too few).
 _LEAST_SHARING, _MOST_SHARING, _STEP_OF_SHARING = 64, 128, 32
 _PIXELS_OF_GROUPS = 128 * 224 * 224
 # Multiplications that could be done in the time by which a convolution, and all that is made for
@@ -303,7 +303,7 @@ def _groups(job: Job) -> _Groups:
 def _most_sharing(job: Job) -> int:
     """Returns how many variants a group has at most: fewer of large images."""
     # However many cores there are: a plan follows from the call alone.
-    pixels = _PIXELS_OF_GROUPS // (2 if job.mesh.size == 1 else 1)
+    pixels = _PIXELS_OF_GROUPS // most_threads(job.mesh)
     return max(min(_MOST_SHARING, pixels // math.prod(job.spatial_shape)), 1)
 
 

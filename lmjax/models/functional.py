@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from jax.extend import core as jex
 
 from lmjax._utils.code import fingerprint
 from lmjax._utils.summary import brief
-from lmjax._utils.text import one_line
+from lmjax._utils.text import one_line, without_addresses
 from lmjax.masking import layers
 from lmjax.masking.checks import is_traced
 from lmjax.masking.masked import Masked
@@ -181,7 +180,7 @@ class Call:
           variables: the weights that the function is given.
           closed: the function, traced.
         """
-        text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
+        text = without_addresses(str(closed.jaxpr))
         self._closed_over = [c for c in closed.consts if np.size(c) > _LARGE]
         small = [c for c in closed.consts if np.size(c) <= _LARGE]
         self.fingerprint = fingerprint((text, *small))

@@ -1,6 +1,5 @@
 """What the answers of a network depend on, for the records of runs."""
 
-import re
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from lmjax._utils.code import fingerprint, is_own
 from lmjax._utils.summary import brief
+from lmjax._utils.text import without_addresses
 from lmjax.models.checkpoints import weights_sha256
 
 _SIZE = 224  # of images for networks whose preprocessing does not say
@@ -38,7 +38,7 @@ def architecture_of(module: Any) -> str:
 
 
 def _with_code(about: str, code: Any) -> str:
-    about = " ".join(re.sub(r" at 0x[0-9a-f]+", "", about).split())
+    about = " ".join(without_addresses(about).split())
     return f"{about} code {fingerprint(code)}" if is_own(code) else about
 
 

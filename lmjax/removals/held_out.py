@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lmjax._utils.photographs import find
 from lmjax.removals import registry
-from lmjax.removals.samples import PHOTOGRAPHS, Origin, origin_of
+from lmjax.removals.samples import PHOTOGRAPHS, Origin, open_photograph, origin_of
 
 
 def origin(name: str) -> Origin | None:
@@ -38,13 +37,8 @@ def removals_by_image(names: Iterable[str]) -> dict[str, str]:
 @functools.cache
 def _photographs() -> Origin:
     """Returns the photographs that "samples" takes without a file, as sources read them."""
-    from PIL import Image
-
-    hashes = []
-    for name in PHOTOGRAPHS:
-        with Image.open(find(name), formats=["JPEG"]) as opened:
-            hashes.append(image_hash(np.asarray(opened.convert("RGB"))))
-    return Origin("photographs", tuple(hashes))
+    pictures = (np.asarray(open_photograph(name, "RGB")) for name in PHOTOGRAPHS)
+    return Origin("photographs", tuple(map(image_hash, pictures)))
 
 
 def image_hash(image: np.ndarray) -> str:

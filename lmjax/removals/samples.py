@@ -182,7 +182,7 @@ def _read(path: str | os.PathLike) -> tuple[Origin, np.ndarray]:
 @functools.lru_cache(maxsize=2)
 def photographs(shape: tuple[int, int, int]) -> np.ndarray:
     """Crops photographs, float32 `[M, H, W, C]`: windows as large as fit, at random places."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     height, width, channels = shape
     if channels not in (1, 3):
@@ -191,13 +191,20 @@ def photographs(shape: tuple[int, int, int]) -> np.ndarray:
         )
     rng, crops = np.random.default_rng(0), []
     for name in PHOTOGRAPHS:
-        with Image.open(find(name), formats=["JPEG"]) as opened:
-            photograph = opened.convert("RGB" if channels == 3 else "L")
+        photograph = open_photograph(name, "RGB" if channels == 3 else "L")
         for _ in range(_CROPS):
             scale = rng.uniform(0.5, 1) * min(photograph.width / width, photograph.height / height)
             wide, high = scale * width, scale * height
             left, top = rng.uniform(0, (photograph.width - wide, photograph.height - high))
             box = (left, top, left + wide, top + high)
-            crop = photograph.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            crop = photograph.resize((width, height), Resampling.BILINEAR, box=box)
             crops.append(np.asarray(crop, np.float32).reshape(shape) / 255)
     return np.stack(crops)
+
+
+def open_photograph(name: str, mode: str) -> Any:
+    """Opens one of `PHOTOGRAPHS` as a picture of Pillow in a mode, "RGB" or "L"."""
+    from PIL import Image
+
+    with Image.open(find(name), formats=["JPEG"]) as opened:
+        return opened.convert(mode)

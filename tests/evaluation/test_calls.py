@@ -89,15 +89,21 @@ def test_no_more_run_at_a_time_than_are_asked_for():
     assert max(most) == 2
 
 
-def test_what_runs_alone_is_one_call_ahead():
+def noted(function):
+    """Nine calls of a function, and the numbers of those that have been made."""
     taken = []
 
     def made():
         for i in range(9):
             taken.append(i)
-            yield Call(np.array([i]), _asks_the_host, (jnp.full(1, i),), {})
+            yield Call(np.array([i]), function, (jnp.full(1, i),), {})
 
-    found = calls.results(made(), threads=2)
+    return made(), taken
+
+
+def test_what_runs_alone_is_one_call_ahead():
+    made, taken = noted(_asks_the_host)
+    found = calls.results(made, threads=2)
     assert [(next(found)[1].item(), len(taken)) for _ in range(3)] == [(0, 2), (1, 3), (2, 4)]
 
 
@@ -115,14 +121,8 @@ def test_a_program_is_compiled_once_whoever_asks_first():
 
 
 def test_no_more_calls_are_made_than_are_computed():
-    taken = []
-
-    def made():
-        for i in range(9):
-            taken.append(i)
-            yield Call(np.array([i]), Stub(lambda x: None), (np.array([i]),), {})
-
-    found = calls.results(made(), threads=2)
+    made, taken = noted(Stub(lambda x: None))
+    found = calls.results(made, threads=2)
     assert not taken
     next(found)
     assert taken == [0, 1, 2]
