@@ -326,20 +326,22 @@ def families(
 def one_batch(
     network: Network, image: np.ndarray, masks: np.ndarray
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """Returns functions that take one batch of a photograph through a network, and PyTorch's."""
-    normalised = np.asarray(network.classifier.normalise(image))
-    images = np.repeat(normalised[None], len(masks), axis=0)
-    nchw = to_torch(images)
+    """Returns functions that take one batch of a photograph through a network, and PyTorch's.
+
+    PyTorch's are given the batch normalised; `logits` does that itself.
+    """
+    classifier = network.classifier
+    images = np.repeat(image[None], len(masks), axis=0)
+    nchw = to_torch(np.asarray(classifier.normalise(images)))
     nhwc = nchw.contiguous(memory_format=torch.channels_last)
-    apply = jax.jit(lambda classifier, *given: classifier.apply(*given))
 
     @torch.inference_mode()
     def of_torch(model: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
         return model(images).numpy()
 
     return {
-        "plain": lambda: np.asarray(apply(network.classifier, images)),
-        "masked": lambda: np.asarray(apply(network.classifier, images, masks)),
+        "plain": lambda: np.asarray(classifier.logits(images)),
+        "masked": lambda: np.asarray(classifier.logits(images, masks)),
         "NCHW": lambda: of_torch(network.nchw, nchw),
         "NHWC": lambda: of_torch(network.nhwc, nhwc),
     }

@@ -14,6 +14,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
+
+from lmjax._utils import compiler_options
 
 MOST_PROGRAMS = 256
 """The most programs that are kept."""
@@ -110,6 +113,18 @@ class BoundedJit:
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._run(lambda program: program(*args, **options), args, options)
 
+    def alone(self, *args: Any, **options: Any) -> Any:
+        """Calls the function where no other program runs beside it.
+
+        On a CPU it is compiled to keep all cores busy by itself. Within a trace of JAX it is an
+        ordinary call.
+        """
+        if _traced((args, options)):
+            return self(*args, **options)
+        key = *self.key(args, options), "alone"
+        make = functools.partial(self._make, compiler_options=compiler_options.for_one_call())
+        return self._kept.run(key, make, lambda program: program(*args, **options))
+
     def lower(self, *args: Any, **options: Any) -> Any:
         """Lowers the function for arguments, as a jitted function does."""
         return self._run(lambda program: program.lower(*args, **options), args, options)
@@ -149,17 +164,23 @@ class BoundedJit:
     def _run(self, call: Callable, args: tuple, options: dict[str, Any]) -> Any:
         return self._kept.run(self.key(args, options), self._make, call)
 
-    def _make(self) -> Any:
+    def _make(self, **compilation: Any) -> Any:
         @functools.wraps(self._function)
         def own(*args: Any, **options: Any) -> Any:  # JAX keeps programs as long as their function
             return self._function(*args, **options)
 
-        return jax.jit(own, static_argnames=self._static)
+        return jax.jit(own, static_argnames=self._static, **compilation)
 
 
 def bounded_jit(**options: Any) -> Callable[[Callable], BoundedJit]:
     """Returns a decorator that makes a `BoundedJit` with some options."""
     return functools.partial(BoundedJit, **options)
+
+
+def _traced(arguments: Any) -> bool:
+    """Whether JAX is tracing: arguments, or the function that the call is in."""
+    leaves = *jax.tree.leaves(arguments), lax.iota(np.int32, 1)  # within `jit` this one is, too
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def _count_maps() -> int:

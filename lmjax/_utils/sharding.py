@@ -142,8 +142,16 @@ def everywhere(mesh: Mesh) -> Sharding:
 
 
 def replicated(tree: Any, mesh: Mesh) -> Any:
-    """Places the arrays on every device; nothing is copied where they are."""
-    return jax.device_put(tree, everywhere(mesh))
+    """Places the arrays on every device; those that are there stay as they are.
+
+    JAX takes 10 ms to find that out for the weights of a DenseNet.
+    """
+    sharding = everywhere(mesh)
+    leaves, structure = jax.tree.flatten(tree)
+    elsewhere = [i for i, leaf in enumerate(leaves) if getattr(leaf, "sharding", None) != sharding]
+    for i, moved in zip(elsewhere, jax.device_put([leaves[i] for i in elsewhere], sharding)):
+        leaves[i] = moved
+    return jax.tree.unflatten(structure, leaves)
 
 
 def divided(tree: Any, mesh: Mesh) -> Any:

@@ -226,7 +226,7 @@ def _explain(
             raise ValueError(f"{name} must be a function, got {type(function).__name__}")
     predictor = jax.tree_util.Partial(_compose, features, head)
     problem = make_problem(predictor, image, target=target, objective=objective)
-    maps = _cam(problem.outputs, problem.image, combine=combine)
+    maps = _cam.alone(problem.outputs, problem.image, combine=combine)
     return problem.attribution(np.asarray(maps), num_variants=1)
 
 

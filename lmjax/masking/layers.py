@@ -28,6 +28,10 @@ from lmjax.masking.windows import Padding, Pair, Slide, Window
 _CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Depthwise windows of more positions are kept out of the fusions that read them, on CPU.
 _MOST_FUSED = 25
+# Channels of the convolutions into which grouped ones are divided, on CPU: 2.3 and 2.9 times as
+# fast as XLA's on the geometric mean of 20 layers, where 16, 24 and 48 were 2.9, 2.6 and 2.0. Fewer
+# compile longer.
+_CHANNELS_TOGETHER = 32
 
 
 def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
@@ -132,6 +136,10 @@ def _plain_conv(
         if window.size > _MOST_FUSED:
             shifted = functools.partial(_by_itself, shifted, convolve)
         return lax.platform_dependent(x, kernel, cpu=shifted, default=convolve)
+    if groups > 1:
+        alone = functools.partial(_plain_conv, window=window, groups=1, precision=precision)
+        divided = functools.partial(_grouped_conv, alone, groups=groups)
+        return lax.platform_dependent(x, kernel, cpu=divided, default=convolve)
     return convolve(x, kernel)
 
 
@@ -169,6 +177,34 @@ def _depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Arra
         total = product if total is None else lax.add(total, product)
     assert total is not None
     return total.astype(x.dtype)
+
+
+def _grouped_conv(
+    convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, *, groups: int
+) -> jax.Array:
+    """Convolves groups of channels, as ordinary convolutions of a few groups each.
+
+    XLA's grouped convolution takes 2 to 10 times as long on CPU (3x3, 4 to 64 channels a group, 7
+    to 112 pixels). Narrow groups share one: weights between them are 0, which costs less than a
+    convolution of few channels. A NaN of one group reaches those that share with it.
+    """
+    inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
+    shared = max(_CHANNELS_TOGETHER // max(inputs, outputs), 1)
+    parts = []
+    for first in range(0, groups, shared):
+        stop = min(first + shared, groups)
+        own = lax.slice_in_dim(kernel, first * outputs, stop * outputs, axis=3)
+        part = lax.slice_in_dim(x, first * inputs, stop * inputs, axis=3)
+        parts.append(convolve(part, _side_by_side(own, stop - first)))
+    return lax.concatenate(parts, 3)
+
+
+def _side_by_side(kernel: jax.Array, groups: int) -> jax.Array:
+    """Returns the kernel `[kh, kw, groups * C, C_out]` of a grouped `[kh, kw, C, C_out]`."""
+    height, width, inputs, outputs = kernel.shape
+    apart = kernel.reshape(height, width, 1, inputs, groups, -1)
+    own = jnp.eye(groups, dtype=kernel.dtype).reshape(1, 1, groups, 1, groups, 1)
+    return (apart * own).reshape(height, width, groups * inputs, outputs)
 
 
 def _zeros_behind(x: jax.Array, *, axis: int) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.summary import brief
 from lmjax.masking.checks import check_colours, check_mask, is_traced
 from lmjax.masking.masked import Masked
@@ -79,6 +80,8 @@ class Classifier:
     ) -> jax.Array:
         """Returns the logits of images in display colours, each under its mask.
 
+        Compiled, once for each shape; within `jit` it is part of what is compiled there.
+
         Args:
           images: `[N, H, W, C]` in [0, 1], of the size that the network takes, as
             `preprocessing(photograph)` gives it. Hidden pixels are never read.
@@ -97,7 +100,7 @@ class Classifier:
                 visible = np.asarray(check_mask(masks, images.shape[:3]))
                 shown = np.where(visible[..., None], images, 0)
             check_colours(shown, "images")
-        return self.apply(self.normalise(images), masks, masking=masking)
+        return _logits.alone(self, images, masks, masking=masking)
 
     def apply(
         self,
@@ -285,6 +288,11 @@ class Head:
         anything = jnp.zeros(shape, jnp.float32)
         with nn.intercept_methods(put_in):
             return self.classifier.apply(anything)[0]
+
+
+@bounded_jit(static_argnames="masking")
+def _logits(classifier: Classifier, images, masks, *, masking: Masking | None) -> jax.Array:
+    return classifier.apply(classifier.normalise(images), masks, masking=masking)
 
 
 def _last_with_positions(classifier: Classifier) -> str:
