@@ -13,7 +13,7 @@ arXiv 2211.14646. Where a rule departs from the authors' published code, the fun
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -32,6 +32,11 @@ _MOST_FUSED = 25
 # fast as XLA's on the geometric mean of 20 layers, where 16, 24 and 48 were 2.9, 2.6 and 2.0. Fewer
 # compile longer.
 _CHANNELS_TOGETHER = 32
+
+exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
+_KEEPING_ZERO = frozenset(
+    {jax.nn.relu, jax.nn.relu6, jax.nn.silu, jax.nn.hard_swish, jax.nn.gelu, exact_gelu}
+)
 
 
 def select(mask: jax.Array | None, x: jax.Array) -> jax.Array:
@@ -277,8 +282,12 @@ def pointwise(
     are computed.
 
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
-    and would make gradients NaN.
+    and would make gradients NaN. Activations that are known to keep 0 are applied as they are: on
+    CPU a network of depthwise convolutions and swish takes half of the time then, since XLA
+    computes again, for each function that reads it, what a selection selects from.
     """
+    if not others and isinstance(inputs, Masked) and _keeps_zero(function):
+        return Masked(function(inputs.x), inputs.mask)
     operands = inputs, *others
     held = next((i for i, operand in enumerate(operands) if _holds_rows(operand)), None)
     if held is not None:
@@ -288,6 +297,11 @@ def pointwise(
     rank = max(operand.x.ndim for operand in operands if isinstance(operand, Masked))
     shown = (_shown(operand, mask, rank) for operand in operands)
     return Masked(select(mask, function(*shown)), mask)
+
+
+def _keeps_zero(function: Callable) -> bool:
+    """Whether a function is known to take 0 to 0, with a finite slope there."""
+    return isinstance(function, Hashable) and function in _KEEPING_ZERO
 
 
 def _holds_rows(operand: Any) -> bool:

@@ -84,18 +84,27 @@ def neighbor_padding(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     return x if rings == 0 else _fill(x, mask, rings)
 
 
-@functools.partial(jax.jit, static_argnames="rings")  # outside jit too, the loop compiles once
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+@functools.partial(jax.jit, static_argnums=2)  # outside jit too, the loop compiles once
 def _fill(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
     """Fills one ring or more; arguments as those of `neighbor_padding`."""
-    filled = lax.stop_gradient(x)
     if rings == 1:
-        filled, _ = _ring(filled, mask[..., None], rows=1)
-    elif x.shape[-1] < _FEW_CHANNELS:
-        filled = jnp.moveaxis(filled, -1, 1)
-        filled = jnp.moveaxis(_rings(filled, mask[:, None], 2, rings), 1, -1)
-    else:
-        filled = _rings(filled, mask[..., None], 1, rings)
-    return jnp.where(mask[..., None], x, filled)
+        return _ring(x, mask[..., None], rows=1)[0]
+    if x.shape[-1] < _FEW_CHANNELS:
+        x = jnp.moveaxis(x, -1, 1)
+        return jnp.moveaxis(_rings(x, mask[:, None], 2, rings), 1, -1)
+    return _rings(x, mask[..., None], 1, rings)
+
+
+@_fill.defjvp
+def _change_of_visible(rings: int, values: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """Returns the filled `x` and its tangent: that of visible positions, and 0 elsewhere.
+
+    A selection from `x` and a constant would say the same, but read `x` twice: XLA on CPU computes
+    what comes before it twice then.
+    """
+    mask = values[1][..., None]
+    return _fill(*values, rings), jnp.where(mask, tangents[0], 0)
 
 
 @jax.jit

@@ -33,7 +33,7 @@ class Block(Layer):
         conv = self.conv(channels, 7, groups=channels, name="block.0")
         x = self.norm(name="block.2")(conv(inputs, rings=3, keep=inputs.mask))
         x = self.linear(4 * channels, name="block.3")(x)
-        x = layers.pointwise(x, partial(nn.gelu, approximate=False))
+        x = layers.pointwise(x, layers.exact_gelu)
         x = self.linear(channels, name="block.5")(x)
         scale = self.param("layer_scale", nn.initializers.constant(1e-6), (1, 1, channels))
         scale = scale.astype(x.x.dtype).ravel()

@@ -62,7 +62,7 @@ class Block(nn.Module):
         x = self.attention(name="self_attention")(self.norm(name="ln_1")(inputs))
         inputs = layers.residual(x, inputs)
         x = self.linear(4 * width, name="mlp.0")(self.norm(name="ln_2")(inputs))
-        x = layers.pointwise(x, partial(nn.gelu, approximate=False))
+        x = layers.pointwise(x, layers.exact_gelu)
         return layers.residual(self.linear(width, name="mlp.3")(x), inputs)
 
 
