@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 from lmjax._utils import compiler_options
 
@@ -180,7 +180,7 @@ def bounded_jit(**options: Any) -> Callable[[Callable], BoundedJit]:
 def _traced(arguments: Any) -> bool:
     """Whether JAX is tracing: arguments, or the function that the call is in."""
     leaves = *jax.tree.leaves(arguments), lax.iota(np.int32, 1)  # within `jit` this one is, too
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    return any(isinstance(leaf, core.Tracer) for leaf in leaves)
 
 
 def _count_maps() -> int:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax._utils import bounded
+from lmjax._utils import bounded, compiler_options
 from lmjax._utils.bounded import BoundedJit, Kept
 from tests.support.compilations import counted
 
@@ -115,3 +115,26 @@ def test_threads_may_drop_what_others_run():
     for thread in threads:
         thread.join()
     assert found == {factor: [factor * n for n in (1, 2, 3) * 3] for factor in (2, 3, 4)}
+
+
+def test_a_call_alone_is_the_same_function_within_a_trace_too():
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept())
+    ones = np.ones(3, np.float32)
+
+    def alone(x):
+        return function.alone(x, factor=2)
+
+    assert alone(ones) == function(ones, factor=2) == 6
+    assert jax.jit(alone)(ones) == 6
+    assert jax.jit(lambda: alone(ones))() == 6
+    np.testing.assert_array_equal(jax.vmap(alone)(np.ones((2, 3), np.float32)), [6, 6])
+    np.testing.assert_array_equal(jax.grad(alone)(ones), [2, 2, 2])
+    np.testing.assert_array_equal(jax.vmap(lambda x: alone(ones) + x)(np.zeros(2)), [6, 6])
+
+
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
+    monkeypatch.setattr(compiler_options, "_ON_CPU", {"xla_cpu_of_another_version": True})
+    monkeypatch.setattr(compiler_options, "_known", compiler_options._known.__wrapped__)
+    assert compiler_options.for_one_call() is None
+    function = BoundedJit(scaled, static_argnames="factor", kept=Kept())
+    assert function.alone(np.ones(3, np.float32), factor=2) == 6

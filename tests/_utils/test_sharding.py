@@ -59,3 +59,11 @@ def test_versions_of_jax_that_do_not_wait(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda coordinator_address=None: None)
     with pytest.raises(ValueError, match=r"needs jax 0.9 or newer.*--shard"):
         sharding.join(shutdown_timeout_seconds=60)
+
+
+def test_arrays_that_are_in_place_are_not_placed_again():
+    mesh = Mesh(np.array(jax.devices()[:1]), "x")
+    here, elsewhere = jax.numpy.ones(3), np.zeros(2, np.float32)
+    found = sharding.replicated({"a": [here, elsewhere]}, mesh)
+    assert found["a"][0] is here
+    assert found["a"][1].sharding == sharding.everywhere(mesh)

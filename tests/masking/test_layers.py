@@ -470,3 +470,62 @@ def test_a_depthwise_conv_is_xlas_and_so_is_its_gradient(size, stride, bad):
         found, expected = (quick_jit(run(f))(inputs.x) for f in (ours, xlas))
         assert np.isnan(expected[..., 0]).any() == bad
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups"),
+    [(40, 40, 5), (104, 104, 13), (96, 96, 3), (12, 24, 12), (24, 12, 12), (80, 40, 2)],
+    ids=["8 each", "8 each and uneven", "32 each", "2 outputs each", "2 inputs each", "wide"],
+)
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "dilation": 2}], ids=["", "strided"])
+def test_a_grouped_conv_is_xlas_and_so_are_its_gradients(channels, outputs, groups, options):
+    x = random_kernel((2, 9, 8, channels))
+    kernel = random_kernel((3, 3, channels // groups, outputs), seed=1)
+    stride, dilation = options.get("stride", 1), options.get("dilation", 1)
+
+    def ours(x, kernel):
+        return layers.conv(Masked(x), kernel, padding=1, groups=groups, **options).x
+
+    def xlas(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(1, 1)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    for run in (lambda f: f, lambda f: jax.grad(lambda *x: (f(*x) ** 2).sum(), argnums=(0, 1))):
+        found, expected = (quick_jit(run(f))(x, kernel) for f in (ours, xlas))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), found, expected
+        )
+
+
+def test_a_nan_in_a_grouped_convs_weights_reaches_the_outputs_that_it_makes():
+    kernel = random_kernel((3, 3, 8, 40))
+    kernel[0, 0, 0, 11] = np.nan
+    found = layers.conv(Masked(random_kernel((1, 5, 5, 40))), kernel, groups=5).x
+    assert np.isnan(found).any(axis=(0, 1, 2)).tolist() == [i == 11 for i in range(40)]
+
+
+def name_of(function):
+    return getattr(function, "__name__", "exact_gelu")
+
+
+@pytest.mark.parametrize("function", sorted(layers.KEEPING_ZERO, key=name_of), ids=name_of)
+def test_activations_without_a_selection_keep_0_and_have_a_slope_there(function):
+    x = jnp.asarray([0.0, -0.0])
+    assert (function(x) == 0).all()
+    assert np.isfinite(jax.grad(lambda x: function(x).sum())(x)).all()
+    inputs = masked_input(6, 7, 3, seed=0)
+    selected = layers.pointwise(inputs, lambda x: function(x))
+
+    def total(function):
+        return jax.grad(lambda x: (layers.pointwise(Masked(x, inputs.mask), function).x ** 2).sum())
+
+    found = layers.pointwise(inputs, function)
+    np.testing.assert_allclose(found.x, selected.x, rtol=1e-6)
+    np.testing.assert_allclose(total(function)(inputs.x), total(lambda x: function(x))(inputs.x))

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmjax.masking.layers import GROUPED_CHANNELS
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # Costs are in multiplications of a convolution on full-size activations, and were fitted to the
@@ -31,7 +32,9 @@ from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 _ON_ROWS, _GATHERED_ROW, _FULL_SIZE_NUMBER = 1.2, 3400, 38
 # Depthwise convolutions are bound by memory: on rows, each of their own multiplications; on
 # full-size activations, a channel of a position, for any window.
-_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 500
+_DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 400
+# Convolutions of groups: each multiplication of one whose groups have `GROUPED_CHANNELS` or more.
+_GROUPED_ON_ROWS, _GROUPED_AT_FULL_SIZE = 7.0, 1.7
 
 
 _OTHER_NETWORK = (
@@ -66,30 +69,50 @@ class Work(NamedTuple):
     Attributes:
       seam: how many seams are before it.
       number: of the set of its outputs.
-      products: multiplications for a row of the set.
       gathered: rows that are gathered for a row of the set; 0 where it has them.
-      numbers: numbers that are read and written for a position; 0 for a ring.
-      depthwise: how many channels are convolved by themselves; 0 in other convolutions.
+      kernel: (kh, kw, C / groups, K) of a convolution; empty for a ring.
+      channels: C, of the inputs of a convolution; 0 for a ring.
     """
 
     seam: int
     number: int
-    products: int
     gathered: int
-    numbers: int
-    depthwise: int
+    kernel: tuple[int, ...]
+    channels: int
 
     def on_rows(self) -> float:
         """Returns what a row of the set costs, in multiplications of dense convolutions."""
-        if self.depthwise:  # its gathers are among its multiplications
-            return self.products * _DEPTHWISE_ON_ROWS
-        return self.products * _ON_ROWS + self.gathered * _GATHERED_ROW
+        if self._depthwise:  # its gathers are among its multiplications
+            return math.prod(self.kernel) * _DEPTHWISE_ON_ROWS
+        if self._grouped:  # here too
+            return self._multiplications() * _GROUPED_ON_ROWS
+        return self._multiplications() * _ON_ROWS + self.gathered * _GATHERED_ROW
 
     def at_full_size(self) -> float:
         """Returns what a position costs on full-size activations, likewise."""
-        if self.depthwise:
-            return self.depthwise * _DEPTHWISE_AT_FULL_SIZE
-        return self.products + self.numbers * _FULL_SIZE_NUMBER
+        if not self.kernel:
+            return 0.0
+        if self._depthwise:
+            return self.channels * _DEPTHWISE_AT_FULL_SIZE
+        each = _GROUPED_AT_FULL_SIZE if self._grouped else 1
+        numbers = self.channels + self.kernel[-1]
+        return self._multiplications() * each + numbers * _FULL_SIZE_NUMBER
+
+    @property
+    def _depthwise(self) -> bool:
+        return self._grouped and self.kernel[2] == 1 and self.channels == self.kernel[3]
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self.kernel) and self.kernel[2] < self.channels
+
+    def _multiplications(self) -> int:
+        """Multiplications for a row of the set, those of narrow groups with zeros too."""
+        if not self.kernel:
+            return 0
+        height, width, inputs, outputs = self.kernel
+        inputs = max(inputs, GROUPED_CHANNELS) if self._grouped else inputs
+        return height * width * inputs * outputs
 
 
 class Passed(NamedTuple):
@@ -243,7 +266,6 @@ class Layout:
         *,
         channels: int,
         gathered: int = 0,
-        depthwise: bool = False,
     ) -> None:
         """Notes a convolution.
 
@@ -252,24 +274,23 @@ class Layout:
           kernel_shape: (kh, kw, C / groups, K).
           channels: C, of its inputs.
           gathered: rows that are gathered for a row of its outputs.
-          depthwise: whether each channel is convolved by itself.
         """
-        outputs = kernel_shape[-1]
-        products = math.prod(kernel_shape)
-        self._note(positions, products, gathered, channels + outputs, outputs if depthwise else 0)
+        self._note(positions, gathered, kernel_shape, channels)
 
     def note_ring(self, ring: "Positions", gathered: int) -> None:
         """Notes a ring of neighbor padding, each row of which gathers some rows."""
-        self._note(ring, 0, gathered, 0, 0)
+        self._note(ring, gathered, (), 0)
 
-    def _note(self, positions: "Positions", *work: int) -> None:
+    def _note(
+        self, positions: "Positions", gathered: int, kernel: tuple[int, ...], channels: int
+    ) -> None:
         if self.active:
-            self.noted.append(Work(self.seams, positions.number, *work))
+            self.noted.append(Work(self.seams, positions.number, gathered, kernel, channels))
 
     @property
     def convolutions(self) -> int:
         """How many convolutions have been noted."""
-        return sum(each.products > 0 for each in self.noted)
+        return sum(bool(each.kernel) for each in self.noted)
 
     def mix(self) -> None:
         """Notes that positions of whole images are mixed from here on."""

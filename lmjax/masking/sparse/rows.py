@@ -137,7 +137,7 @@ def _conv_of_pixels(
     pixels = _pixels(inputs)
     rings = (window.rings if rings is None else rings) if fill == "neighbor" else 0
     target = pixels.first(window, window.widened(rings)) if keep is None else keep
-    layout.note_convolution(target, kernel.shape, channels=x.shape[-1], depthwise=groups > 1)
+    layout.note_convolution(target, kernel.shape, channels=x.shape[-1])
     flat, corners = target.flat(), target.corners(pixels, window)  # both: what is read is static
     x = _padded(x, mask, rings)
     outputs = len(mask) * target.shape[0] * target.shape[1]
@@ -238,7 +238,6 @@ def _conv(
         kernel.shape,
         channels=inputs.x.shape[-1],
         gathered=0 if in_place else window.size,
-        depthwise=1 < groups == kernel.shape[-1],
     )
     if in_place:
         y = _product(inputs.x, kernel[0, 0], groups=groups, precision=precision)
