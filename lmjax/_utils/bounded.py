@@ -60,7 +60,13 @@ class Kept:
         if not new:
             return call(program)
         before = _count_maps()
-        result = call(program)
+        try:
+            result = call(program)
+        except BaseException:
+            with self._lock:  # what fails may never be called again
+                if self._programs.get(key) is program:
+                    self._drop(key)
+            raise
         with self._lock:
             if key in self._maps:
                 self._maps[key] = max(_count_maps() - before, 0)
@@ -122,7 +128,8 @@ class BoundedJit:
         if _traced((args, options)):
             return self(*args, **options)
         key = *self.key(args, options), "alone"
-        make = functools.partial(self._make, compiler_options=compiler_options.for_one_call())
+        chosen = compiler_options.for_one_call()
+        make = functools.partial(self._make, compiler_options=chosen)
         return self._kept.run(key, make, lambda program: program(*args, **options))
 
     def lower(self, *args: Any, **options: Any) -> Any:
@@ -179,7 +186,7 @@ def bounded_jit(**options: Any) -> Callable[[Callable], BoundedJit]:
 
 def _traced(arguments: Any) -> bool:
     """Whether JAX is tracing: arguments, or the function that the call is in."""
-    leaves = *jax.tree.leaves(arguments), lax.iota(np.int32, 1)  # within `jit` this one is, too
+    leaves = *jax.tree.leaves(arguments), lax.iota(np.int32, 1)  # in `jit` new arrays are traced
     return any(isinstance(leaf, core.Tracer) for leaf in leaves)
 
 

@@ -13,7 +13,7 @@ arXiv 2211.14646. Where a rule departs from the authors' published code, the fun
 """
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,15 +28,16 @@ from lmjax.masking.windows import Padding, Pair, Slide, Window
 _CONV_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Depthwise windows of more positions are kept out of the fusions that read them, on CPU.
 _MOST_FUSED = 25
-# Channels of the convolutions into which grouped ones are divided, on CPU: 2.3 and 2.9 times as
-# fast as XLA's on the geometric mean of 20 layers, where 16, 24 and 48 were 2.9, 2.6 and 2.0. Fewer
-# compile longer.
-GROUPED_CHANNELS = 32
+# Channels of the convolutions into which grouped ones are divided, on CPU: 2.3 times as fast as
+# XLA's (geometric mean of 20 layers; 2.9 times without YNNPACK). 16, 24 and 48 channels: 2.8, 2.5
+# and 1.8 times (3.1, 3.0 and 2.4). Fewer compile longer.
+_GROUPED_CHANNELS = 32
 
 exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
 """GELU by the error function, as torch has it."""
-KEEPING_ZERO = frozenset(
-    {jax.nn.relu, jax.nn.relu6, jax.nn.silu, jax.nn.hard_swish, jax.nn.gelu, exact_gelu}
+KEEPING_ZERO = (
+    *(jax.nn.relu, jax.nn.relu6, jax.nn.silu, jax.nn.hard_swish),
+    *(jax.nn.gelu, exact_gelu),
 )
 """Activations that take 0 to 0, with a finite slope there."""
 
@@ -144,6 +145,7 @@ def _plain_conv(
             shifted = functools.partial(_by_itself, shifted, convolve)
         return lax.platform_dependent(x, kernel, cpu=shifted, default=convolve)
     if groups > 1:
+        jax.eval_shape(convolve, x, kernel)  # raises ValueError where channels do not fit
         alone = functools.partial(_plain_conv, window=window, groups=1, precision=precision)
         divided = functools.partial(_grouped_conv, alone, groups=groups)
         return lax.platform_dependent(x, kernel, cpu=divided, default=convolve)
@@ -193,10 +195,10 @@ def _grouped_conv(
 
     XLA's grouped convolution takes 2 to 10 times as long on CPU (3x3, 4 to 64 channels a group, 7
     to 112 pixels). Narrow groups share one: weights between them are 0, which costs less than a
-    convolution of few channels. A NaN of one group reaches those that share with it.
+    convolution of few channels. A NaN or an infinity of one group reaches those that share with it.
     """
     inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
-    shared = max(GROUPED_CHANNELS // max(inputs, outputs), 1)
+    shared = groups_together(inputs, outputs)
     parts = []
     for first in range(0, groups, shared):
         stop = min(first + shared, groups)
@@ -204,6 +206,11 @@ def _grouped_conv(
         part = lax.slice_in_dim(x, first * inputs, stop * inputs, axis=3)
         parts.append(convolve(part, _side_by_side(own, stop - first)))
     return lax.concatenate(parts, 3)
+
+
+def groups_together(inputs: int, outputs: int) -> int:
+    """Returns how many groups, of some inputs and outputs each, are one convolution on CPU."""
+    return max(_GROUPED_CHANNELS // max(inputs, outputs), 1)
 
 
 def _side_by_side(kernel: jax.Array, groups: int) -> jax.Array:
@@ -286,9 +293,11 @@ def pointwise(
     Hidden positions, which hold 0, are shown to the function as 1: its slope at 0 may be infinite,
     and would make gradients NaN. Activations that are known to keep 0 are applied as they are: on
     CPU a network of depthwise convolutions and swish takes half of the time then, since XLA
-    computes again, for each function that reads it, what a selection selects from.
+    computes again, for each function that reads it, what a selection selects from. A gradient with
+    respect to `inputs` is theirs at 0 there; no layer before lets it through.
     """
-    if not others and isinstance(inputs, Masked) and _keeps_zero(function):
+    keeps_zero = any(function is each for each in KEEPING_ZERO)
+    if keeps_zero and not others and isinstance(inputs, Masked):
         return Masked(function(inputs.x), inputs.mask)
     operands = inputs, *others
     held = next((i for i, operand in enumerate(operands) if _holds_rows(operand)), None)
@@ -299,11 +308,6 @@ def pointwise(
     rank = max(operand.x.ndim for operand in operands if isinstance(operand, Masked))
     shown = (_shown(operand, mask, rank) for operand in operands)
     return Masked(select(mask, function(*shown)), mask)
-
-
-def _keeps_zero(function: Callable) -> bool:
-    """Whether a function is known to take 0 to 0, with a finite slope there."""
-    return isinstance(function, Hashable) and function in KEEPING_ZERO
 
 
 def _holds_rows(operand: Any) -> bool:

@@ -98,7 +98,7 @@ def _fill(x: jax.Array, mask: jax.Array, rings: int) -> jax.Array:
 
 @_fill.defjvp
 def _change_of_visible(rings: int, values: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    """Returns the filled `x` and its tangent: that of visible positions, and 0 elsewhere.
+    """Returns the filled `x` and its tangent: that of `x` at visible positions, 0 elsewhere.
 
     A selection from `x` and a constant would say the same, but read `x` twice: XLA on CPU computes
     what comes before it twice then.

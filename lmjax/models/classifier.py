@@ -80,7 +80,8 @@ class Classifier:
     ) -> jax.Array:
         """Returns the logits of images in display colours, each under its mask.
 
-        Compiled, once for each shape; within `jit` it is part of what is compiled there.
+        Compiled, once for each shape; within `jit` it is part of what is compiled there. Flax's
+        interceptors see `apply`, not this.
 
         Args:
           images: `[N, H, W, C]` in [0, 1], of the size that the network takes, as
@@ -94,13 +95,15 @@ class Classifier:
           ValueError: colours outside [0, 1], and all that `apply` raises.
         """
         images = self._check_images(images, normalised=False)
-        if not is_traced(images) and not is_traced(masks):
+        checked: Any = None if masks is None else check_mask(masks, images.shape[:3])
+        if masking is not None:
+            check_masking(masking, self.masking)
+        if not is_traced(images) and not is_traced(checked):
             shown = images
-            if masks is not None:
-                visible = np.asarray(check_mask(masks, images.shape[:3]))
-                shown = np.where(visible[..., None], images, 0)
+            if checked is not None:
+                shown = np.where(np.asarray(checked)[..., None], images, 0)
             check_colours(shown, "images")
-        return _logits.alone(self, images, masks, masking=masking)
+        return _logits.alone(self, images, checked, masking=masking)
 
     def apply(
         self,

@@ -132,6 +132,22 @@ def test_a_call_alone_is_the_same_function_within_a_trace_too():
     np.testing.assert_array_equal(jax.vmap(lambda x: alone(ones) + x)(np.zeros(2)), [6, 6])
 
 
+def test_what_fails_is_not_kept():
+    kept = Kept()
+    function = BoundedJit(lambda x: jnp.zeros(2) + x, kept=kept)
+    for call in (function, function.alone):
+        with pytest.raises(TypeError):
+            call(np.ones(3))
+    assert not kept.of(function)
+
+
+def test_options_are_known_where_jit_is_disabled(monkeypatch):
+    monkeypatch.setattr(compiler_options, "_known", compiler_options._known.__wrapped__)
+    found = compiler_options.for_one_call()
+    with jax.disable_jit():
+        assert compiler_options.for_one_call() == found
+
+
 def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
     monkeypatch.setattr(compiler_options, "_ON_CPU", {"xla_cpu_of_another_version": True})
     monkeypatch.setattr(compiler_options, "_known", compiler_options._known.__wrapped__)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -511,11 +512,30 @@ def test_a_nan_in_a_grouped_convs_weights_reaches_the_outputs_that_it_makes():
     assert np.isnan(found).any(axis=(0, 1, 2)).tolist() == [i == 11 for i in range(40)]
 
 
+@pytest.mark.parametrize(("channels", "outputs"), [(48, 40), (45, 40), (32, 40), (40, 37)], ids=str)
+def test_channels_that_do_not_fit_a_grouped_conv_are_errors(channels, outputs):
+    inputs = Masked(random_kernel((1, 5, 5, channels)))
+    with pytest.raises(ValueError, match="feature_group_count"):
+        layers.conv(inputs, random_kernel((3, 3, 8, outputs)), groups=5)
+
+
+def test_any_function_may_be_a_map_even_one_that_cannot_be_hashed():
+    class Unhashable(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            inputs = Masked(x, jnp.ones(x.shape[:3], bool))
+            return layers.pointwise(inputs, nn.PReLU()).x
+
+    x = random_kernel((1, 4, 4, 3))
+    found, _ = Unhashable().init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(found, np.where(x > 0, x, 0.01 * x), rtol=1e-6)
+
+
 def name_of(function):
     return getattr(function, "__name__", "exact_gelu")
 
 
-@pytest.mark.parametrize("function", sorted(layers.KEEPING_ZERO, key=name_of), ids=name_of)
+@pytest.mark.parametrize("function", layers.KEEPING_ZERO, ids=name_of)
 def test_activations_without_a_selection_keep_0_and_have_a_slope_there(function):
     x = jnp.asarray([0.0, -0.0])
     assert (function(x) == 0).all()

@@ -68,6 +68,18 @@ def test_logits_take_display_colours(classifier):
     expected = classifier.apply(classifier.normalise(colours), masks)
     np.testing.assert_allclose(classifier.logits(hidden, masks), expected, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(classifier.logits)(colours, masks), expected, rtol=1e-5)
+    listed = classifier.logits(hidden, masks.tolist())
+    np.testing.assert_allclose(listed, expected, rtol=1e-5)
+
+
+def test_logits_check_masks_and_masking_before_they_compile(classifier):
+    images, half = np.zeros((2, 20, 24, 3), np.float32), np.full((2, 20, 24), 0.5)
+    with pytest.raises(ValueError, match=r"got 0\.5"):
+        classifier.logits(images, half)
+    with pytest.raises(ValueError, match=r"got 0\.5"):
+        jax.jit(lambda x: classifier.logits(x, half))(images)
+    with pytest.raises(ValueError, match="masking must be"):
+        classifier.logits(images, masking=["layer"])
 
 
 @pytest.mark.parametrize("scale", [255, -1, np.nan])

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.layers import GROUPED_CHANNELS
+from lmjax.masking.layers import groups_together
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # Costs are in multiplications of a convolution on full-size activations, and were fitted to the
@@ -33,7 +33,8 @@ _ON_ROWS, _GATHERED_ROW, _FULL_SIZE_NUMBER = 1.2, 3400, 38
 # Depthwise convolutions are bound by memory: on rows, each of their own multiplications; on
 # full-size activations, a channel of a position, for any window.
 _DEPTHWISE_ON_ROWS, _DEPTHWISE_AT_FULL_SIZE = 100, 400
-# Convolutions of groups: each multiplication of one whose groups have `GROUPED_CHANNELS` or more.
+# Grouped convolutions: a multiplication, where groups that are computed together on full-size
+# activations count with the zeros between them. So they do on rows, where none are multiplied.
 _GROUPED_ON_ROWS, _GROUPED_AT_FULL_SIZE = 7.0, 1.7
 
 
@@ -107,12 +108,13 @@ class Work(NamedTuple):
         return bool(self.kernel) and self.kernel[2] < self.channels
 
     def _multiplications(self) -> int:
-        """Multiplications for a row of the set, those of narrow groups with zeros too."""
-        if not self.kernel:
-            return 0
-        height, width, inputs, outputs = self.kernel
-        inputs = max(inputs, GROUPED_CHANNELS) if self._grouped else inputs
-        return height * width * inputs * outputs
+        """Multiplications for a row of the set, with those of zeros between groups."""
+        if not self._grouped:
+            return math.prod(self.kernel) if self.kernel else 0
+        inputs, outputs = self.kernel[2:]
+        groups = self.channels // inputs
+        together = min(groups_together(inputs, outputs // groups), groups)
+        return math.prod(self.kernel) * together
 
 
 class Passed(NamedTuple):
