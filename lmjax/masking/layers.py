@@ -198,7 +198,7 @@ def _grouped_conv(
     convolution of few channels. A NaN or an infinity of one group reaches those that share with it.
     """
     inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
-    shared = groups_together(inputs, outputs)
+    shared = _groups_together(inputs, outputs)
     parts = []
     for first in range(0, groups, shared):
         stop = min(first + shared, groups)
@@ -208,7 +208,7 @@ def _grouped_conv(
     return lax.concatenate(parts, 3)
 
 
-def groups_together(inputs: int, outputs: int) -> int:
+def _groups_together(inputs: int, outputs: int) -> int:
     """Returns how many groups, of some inputs and outputs each, are one convolution on CPU."""
     return max(_GROUPED_CHANNELS // max(inputs, outputs), 1)
 

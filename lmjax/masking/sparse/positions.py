@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.layers import groups_together
+from lmjax.masking import layers
 from lmjax.masking.windows import NEIGHBOURS, POINT, Window
 
 # Costs are in multiplications of a convolution on full-size activations, and were fitted to the
@@ -113,7 +113,7 @@ class Work(NamedTuple):
             return math.prod(self.kernel) if self.kernel else 0
         inputs, outputs = self.kernel[2:]
         groups = self.channels // inputs
-        together = min(groups_together(inputs, outputs // groups), groups)
+        together = min(layers._groups_together(inputs, outputs // groups), groups)
         return math.prod(self.kernel) * together
 
 
