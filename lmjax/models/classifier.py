@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import ArrayLike
 
 from lmjax._utils.bounded import bounded_jit
 from lmjax._utils.summary import brief
@@ -73,8 +74,8 @@ class Classifier:
 
     def logits(
         self,
-        images: jax.Array,
-        masks: jax.Array | None = None,
+        images: ArrayLike,
+        masks: ArrayLike | None = None,
         *,
         masking: Masking | None = None,
     ) -> jax.Array:
@@ -107,8 +108,8 @@ class Classifier:
 
     def apply(
         self,
-        images: jax.Array,
-        masks: jax.Array | None = None,
+        images: ArrayLike,
+        masks: ArrayLike | None = None,
         *,
         masking: Masking | None = None,
     ) -> jax.Array:

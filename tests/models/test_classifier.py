@@ -64,9 +64,14 @@ def test_logits_take_display_colours(classifier):
     masks = colours[..., 0] > 0.3
     expected = classifier.apply(classifier.normalise(colours))
     np.testing.assert_allclose(classifier.logits(colours), expected, rtol=1e-5)
+    with jax.disable_jit():
+        np.testing.assert_array_equal(classifier.logits(colours), expected)
     hidden = np.where(masks[..., None], colours, np.nan)
     expected = classifier.apply(classifier.normalise(colours), masks)
     np.testing.assert_allclose(classifier.logits(hidden, masks), expected, rtol=1e-5)
+    with jax.disable_jit():
+        eager = classifier.apply(classifier.normalise(colours), masks)
+        np.testing.assert_array_equal(classifier.logits(hidden, masks), eager)
     np.testing.assert_allclose(jax.jit(classifier.logits)(colours, masks), expected, rtol=1e-5)
     listed = classifier.logits(hidden, masks.tolist())
     np.testing.assert_allclose(listed, expected, rtol=1e-5)

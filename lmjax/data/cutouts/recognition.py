@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
-import jax
 import numpy as np
 
 from lmjax._utils.checks import check_whole
@@ -37,11 +36,11 @@ def recognised(
       ValueError: a network with another number of classes.
     """
     check_whole("batch_size", batch_size, least=1)
-    predict, scenes = jax.jit(Classifier.logits), iter(scenes)
+    scenes = iter(scenes)
     while batch := list(itertools.islice(scenes, batch_size)):
         images = np.stack([classifier.preprocessing(scene.image) for scene in batch])
         padding = [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)]
-        logits = np.asarray(predict(classifier, np.pad(images, padding)))
+        logits = np.asarray(classifier.logits(np.pad(images, padding)))
         if logits.shape[1] != 1000:
             raise ValueError(
                 f"classifier must have ImageNet's 1000 classes; it has {logits.shape[1]}"

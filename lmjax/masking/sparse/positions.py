@@ -83,6 +83,8 @@ class Work(NamedTuple):
 
     def on_rows(self) -> float:
         """Returns what a row of the set costs, in multiplications of dense convolutions."""
+        if not self.kernel:
+            return self.gathered * _GATHERED_ROW
         if self._depthwise:  # its gathers are among its multiplications
             return math.prod(self.kernel) * _DEPTHWISE_ON_ROWS
         if self._grouped:  # here too
@@ -105,12 +107,10 @@ class Work(NamedTuple):
 
     @property
     def _grouped(self) -> bool:
-        return bool(self.kernel) and self.kernel[2] < self.channels
+        return self.kernel[2] < self.channels
 
     def _multiplications(self) -> int:
         """Multiplications for a row of the set, with those of zeros between groups."""
-        if not self._grouped:
-            return math.prod(self.kernel) if self.kernel else 0
         inputs, outputs = self.kernel[2:]
         groups = self.channels // inputs
         together = min(layers._groups_together(inputs, outputs // groups), groups)
