@@ -342,10 +342,24 @@ def _steps(
             bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
 
+    def save() -> None:
+        collect(0)
+        if writes:
+            folder.save(jax.device_get(state), rows)
+        set_unsaved(False)
+        rows.clear()
+
     first = int(state.step)
+    batches = job.batches(first)
     options = {"module": job.module, "preprocessing": job.preprocessing, "config": config}
     with _progress_bar(job, first, progress if writes else False) as bar:
-        for step, batch in enumerate(job.batches(first), first + 1):
+        for step in range(first + 1, config.steps + 1):
+            try:
+                batch = next(batches)
+            except Exception:  # an image that cannot be read, or has no label
+                if pending and jax.process_count() == 1:
+                    save()
+                raise
             state, metrics = train_step(
                 state,
                 *sharding.divided(batch, job.mesh),
@@ -362,10 +376,7 @@ def _steps(
                 collect(0)
                 if ends:
                     rows[-1]["test_accuracy"] = job.test_accuracy(state.trained)
-                if writes:
-                    folder.save(jax.device_get(state), rows)
-                set_unsaved(False)
-                rows.clear()
+                save()
             stop_if_noted()
     return state
 

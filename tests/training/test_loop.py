@@ -427,6 +427,36 @@ def test_a_test_of_which_no_image_can_be_read_costs_no_training(tmp_path):
     assert read_metadata(path)["test_accuracy"] is None
 
 
+class _FailsLater(_Labelled):
+    """Can be read some times."""
+
+    def __init__(self, labels, left):
+        super().__init__(labels)
+        self.left = left
+
+    def __getitem__(self, i):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("the disk is gone")
+        return super().__getitem__(i)
+
+
+def test_an_image_that_cannot_be_read_costs_no_step(tmp_path):
+    config = TrainingConfig(batch_size=8, epochs=4)
+    failing, whole = tmp_path / "failing", tmp_path / "whole"
+    with pytest.raises(OSError, match="the disk is gone"):  # five batches can be read
+        train("resnet18_digits", _FailsLater([0, 1], 44), config=config, output=failing)
+    assert RunFolder(failing).checkpoints() == [4, 5]  # an epoch has two steps
+    weights = [
+        train("resnet18_digits", _FailsLater([0, 1], 100), config=config, output=output)
+        for output in (failing, whole)
+    ]
+    assert rows(failing) == rows(whole)
+    found, expected = map(read_state_dict, weights)
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+
+
 class _Alone(_Labelled):
     """Fails where two threads read at the same time."""
 
