@@ -304,12 +304,14 @@ def paired_differences(
 def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a table as text; the file appears whole or not at all.
 
+    Columns are in the order in which rows first have them; a row without one has an empty cell.
     Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     with (
         atomic_write(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
+        names = dict.fromkeys(name for row in rows for name in row)
         writer = csv.writer(file)
-        writer.writerow(map(cell, rows[0]))
-        writer.writerows([*map(cell, row.values())] for row in rows)
+        writer.writerow(map(cell, names))
+        writer.writerows([cell(row.get(name)) for name in names] for row in rows)

@@ -320,6 +320,32 @@ def test_names_lose_no_figure_and_are_no_markup(tmp_path):
     assert "\x1b" not in page
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnequalRows(OddNames):
+    """One table has rows of different columns, and one none."""
+
+    name: ClassVar[str] = "unequal_rows"
+    title: ClassVar[str] = "Unequal rows"
+
+    def tables(self, rows):
+        unequal = [{"network": "a", "mean": 1.5}, {"margin": 2, "network": "b"}]
+        return {"unequal": unequal, "empty": []}
+
+
+def test_rows_of_different_columns_stay_in_their_columns(tmp_path):
+    with fakes.registered(UnequalRows):
+        rows = studies.run(UnequalRows(), fakes.Source(2), models=NETWORKS, output=tmp_path)
+        studies.write(UnequalRows(), rows, tmp_path)
+        page = studies.report([tmp_path], tmp_path / "report.html").read_text()
+    with open(tmp_path / "unequal.csv", newline="") as file:
+        assert [*csv.DictReader(file)] == [
+            {"network": "a", "mean": "1.5", "margin": ""},
+            {"network": "b", "mean": "", "margin": "2"},
+        ]
+    assert (tmp_path / "empty.csv").read_text().strip() == ""
+    assert "margin" in page
+
+
 def test_no_file_of_something_else_becomes_a_report(tmp_path):
     run(tmp_path)
     manifest, page = tmp_path / "manifest.json", tmp_path / "page.html"
