@@ -29,8 +29,18 @@ def elementwise(operation: Operation, *operands: Node) -> Node:
     """Returns the node of an operation that works entry by entry."""
     node = combine(operation.trace, operation.aval, operands, lambda *a: bind_alike(operation, a))
     if isinstance(node, Pointwise):
-        node.risky = operation.name in _RISKY
+        node.risky = _is_risky(operation, operands)
     return node
+
+
+def _is_risky(operation: Operation, operands: Sequence[Node]) -> bool:
+    """Whether the slope may be infinite where operands are 0."""
+    if operation.name == "div":
+        divisor = operands[1].constant
+        return divisor is None or not divisor.all()
+    if operation.name == "integer_pow":
+        return operation.params["y"] < 1
+    return operation.name in _RISKY
 
 
 def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callable) -> Node:
@@ -53,7 +63,7 @@ def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callabl
         lead = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
         return jnp.broadcast_to(y, (*lead, math.prod(target.channels)))
 
-    return pointwise(
+    node = pointwise(
         trace,
         aval,
         given,
@@ -63,6 +73,9 @@ def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callabl
         channels=target.channels,
         outside=outside,
     )
+    if isinstance(node, Pointwise):
+        node.of_entries = function
+    return node
 
 
 def _joint(

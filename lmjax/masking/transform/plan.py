@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lmjax.masking import layers
 from lmjax.masking.transform.convolutions import Convolution
@@ -24,6 +25,7 @@ class Step(NamedTuple):
       node: it.
       inputs: the nodes that it is computed from.
       function: of a pointwise node, composed from a chain of them.
+      keeps_zero: whether that function gives 0 where its inputs are hidden and hold 0.
       rings: of neighbor padding, for a convolution.
       keep: a node that has the positions to keep, or None.
       seam: a node that all later steps are computed from, or None.
@@ -32,6 +34,7 @@ class Step(NamedTuple):
     node: Node
     inputs: tuple[Node, ...]
     function: Any = None
+    keeps_zero: bool = False
     rings: int = 0
     keep: Node | None = None
     seam: Node | None = None
@@ -64,7 +67,8 @@ class Plan:
 
     def _step(self, node: Node, needs, chains: Mapping[Node, Any], keeps) -> Step:
         if isinstance(node, Pointwise):
-            return Step(node, *chains[node])
+            chain = chains[node]
+            return Step(node, chain.inputs, chain.function, _keeps_zero(node, chain))
         if not isinstance(node, Convolution):
             return Step(node, node.inputs)
         if node not in needs:
@@ -89,7 +93,7 @@ class Plan:
 def _value(step: Step, values: Mapping[Node, Any]) -> Any:
     inputs = [values[x] for x in step.inputs]
     if step.function is not None:
-        return apply_pointwise(step.inputs, step.function, inputs)
+        return apply_pointwise(step.inputs, step.function, inputs, keeps_zero=step.keeps_zero)
     if not isinstance(step.node, Convolution):
         assert step.node.run is not None
         return step.node.run(*inputs)
@@ -185,40 +189,67 @@ def _follows(node: Node, from_: Node) -> bool:
     return False
 
 
-def _chains(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Any]:
-    """Inputs and function of each node that is computed; pointwise ones in a chain are one."""
+class _Chain(NamedTuple):
+    """Pointwise nodes in a chain, as one.
+
+    Attributes:
+      inputs: of the chain.
+      function: of their channels.
+      hidden: what it gives where masked inputs hold 0, one entry; None where that is unknown.
+    """
+
+    inputs: tuple[Node, ...]
+    function: Any
+    hidden: np.ndarray | None
+
+
+def _keeps_zero(node: Node, chain: _Chain) -> bool:
+    """Whether a chain gives 0 wherever its result is hidden, without a selection."""
+    masks = {x.symbol for x in chain.inputs if x.masked}
+    return masks == {node.symbol} and chain.hidden is not None and not chain.hidden
+
+
+def _where_hidden(node: Node) -> np.ndarray | None:
+    """What an input of a chain holds where it is hidden, or everywhere; None where it varies."""
+    if node.masked:
+        return np.zeros((), node.dtype)
+    number = node.constant
+    return number.reshape(()) if number is not None and number.size == 1 else None
+
+
+def _chains(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, _Chain | None]:
+    """Chain of each pointwise node that is computed and no part of another's; None for others."""
     uses: dict[Node, int] = dict.fromkeys(outputs, 2)
     for node in nodes:
         for x in node.inputs:
             uses[x] = uses.get(x, 0) + 1
-    chains: dict[Node, Any] = {}
+    chains: dict[Node, _Chain | None] = {}
     for node in nodes:
         if not isinstance(node, Pointwise):
             chains[node] = None
             continue
-        inputs: list[Node] = []
         parts = []
         for x in node.inputs:
-            alone = isinstance(x, Pointwise) and uses[x] == 1 and x in chains and not node.risky
-            if alone and x.grid == node.grid:
-                own, function = chains.pop(x)
-            else:
-                own, function = (x,), None
-            parts.append((len(own), function))
-            inputs += own
-        chains[node] = tuple(inputs), _composed(node.function, parts)
+            alone = isinstance(x, Pointwise) and uses[x] == 1 and not node.risky
+            own = chains.pop(x, None) if alone and x.grid == node.grid else None
+            parts.append(own or _Chain((x,), None, _where_hidden(x)))
+        chains[node] = _Chain(
+            tuple(x for part in parts for x in part.inputs),
+            _composed(node.function, parts),
+            node.where_hidden([part.hidden for part in parts]),
+        )
     return chains
 
 
-def _composed(function: Any, parts: Sequence[tuple[int, Any]]) -> Any:
-    if all(inner is None for _, inner in parts):
+def _composed(function: Any, parts: Sequence[_Chain]) -> Any:
+    if all(part.function is None for part in parts):
         return function
 
     def run(*arrays: Any) -> Any:
         left, given = list(arrays), []
-        for number, inner in parts:
-            own, left = left[:number], left[number:]
-            given.append(own[0] if inner is None else inner(*own))
+        for part in parts:
+            own, left = left[: len(part.inputs)], left[len(part.inputs) :]
+            given.append(own[0] if part.function is None else part.function(*own))
         return function(*given)
 
     return run

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import core
 
 from lmjax.masking import layers
 from lmjax.masking.transform.nodes import LayerMaskError, Node
@@ -19,17 +21,42 @@ class Pointwise(Node):
     Attributes:
       function: takes one array `[*lead, C]` for each input, where `lead` is the grid, or rows; and
         `[..., 1]` where an input repeats one entry. Chains of these nodes are composed.
+      of_entries: the same function of one entry of each input, if it works entry by entry.
+      risky: whether its slope may be infinite.
     """
 
     def __init__(self, aval: Any, inputs: Sequence[Node], function: Callable, **known: Any):
         super().__init__(aval, inputs, **known)
         self.function, self.risky = function, False
+        self.of_entries: Callable | None = None
+
+    def where_hidden(self, entries: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """Returns what it gives where its inputs hold these entries; None where that is unknown."""
+        known = [entry for entry in entries if entry is not None]
+        if self.of_entries is None or self.risky or len(known) < len(entries):
+            return None
+        with core.eval_context():
+            return np.asarray(self.of_entries(*known))
 
 
-def apply_pointwise(inputs: Sequence[Node], function: Callable, values: Sequence[Any]) -> Any:
-    """Runs a function of channels on stored values and arrays, in the order of the inputs."""
+def apply_pointwise(
+    inputs: Sequence[Node], function: Callable, values: Sequence[Any], *, keeps_zero: bool = False
+) -> Any:
+    """Runs a function of channels on stored values and arrays.
+
+    Args:
+      inputs: of the function.
+      function: of them, in their order.
+      values: of the inputs.
+      keeps_zero: whether it gives 0 where all masked inputs, which have one mask, hold 0. At full
+        size it is applied as it is then; see `layers.pointwise`.
+    """
     values = _alike(inputs, values)
     first = next(i for i, x in enumerate(inputs) if x.masked)
+    if keeps_zero and isinstance(values[first], layers.Masked):
+        rank = values[first].x.ndim
+        arrays = (v.x if x.masked else jnp.reshape(v, (1,) * rank) for x, v in zip(inputs, values))
+        return layers.Masked(function(*arrays), values[first].mask)
     order = [first, *(i for i in range(len(inputs)) if i != first)]
 
     def in_order(*arrays: jax.Array) -> jax.Array:

@@ -10,9 +10,9 @@ import math
 import warnings
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 from lmjax.masking.transform.nodes import Node, inverse
 from lmjax.masking.transform.operation import Operation
@@ -53,7 +53,7 @@ def _share(operation: Operation, operands, shared: Sequence[Node], made) -> Shar
     if operation.name in _KEEP_ZERO:
         return shared[0].share if np.isin(known[0], (0, 1)).all() else Share(None)
     if operation.name in _MOVES:
-        with jax.ensure_compile_time_eval():
+        with core.eval_context():
             return Share(np.asarray(operation.bind(jnp.asarray(known[0], operation.aval.dtype))))
     return Share(None) if operation.name in _LOSE else None
 

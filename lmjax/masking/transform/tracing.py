@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jax.extend import core as jex
 
 from lmjax.masking import layers
@@ -54,7 +54,7 @@ class Trace:
             node.dtype, jax.dtypes.extended
         )
         if foldable and all(x.constant is not None for x in inputs):
-            with jax.ensure_compile_time_eval():
+            with eval_context():
                 constant = run(*(x.constant for x in inputs))
             node.constant = np.asarray(constant).reshape(node.stored)
             node.inputs, node.run = (), lambda value=node.constant: jnp.asarray(value)

@@ -15,6 +15,7 @@ from tests.support.compilations import quick_jit
 from tests.support.masked_functions import (
     ALL,
     CHANNELS,
+    CLASSES,
     NOTHING,
     conv,
     distance,
@@ -85,6 +86,18 @@ def test_vmap_over_weights():
     both = jax.tree.map(lambda x: jnp.stack([x, x * 0.9]), P)
     logits = quick_jit(jax.vmap(masked, (0, None, None)))(both, IMAGES, MASKS)
     assert distance(logits[0], quick_jit(masked)(P, IMAGES, MASKS)) < 1e-6
+
+
+def test_vmap_over_a_function_with_constants_of_its_own():
+    """Constants are computed while it is traced, by functions with derivatives of their own too."""
+
+    def gated(p, x):
+        return network(p, x) * jax.nn.relu(np.linspace(-1, 1, CLASSES, dtype=np.float32)[None])
+
+    masked = layer_mask(gated)
+    mapped = quick_jit(jax.vmap(lambda m: masked(P, IMAGES[:1], m[None])[0]))(jnp.asarray(MASKS))
+    expected = quick_jit(masked)(P, jnp.repeat(IMAGES[:1], N, axis=0), MASKS)
+    assert distance(mapped, expected) < 1e-6
 
 
 def test_gradients_are_those_of_finite_differences():

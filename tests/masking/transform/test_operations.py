@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
+from lmjax._utils.jaxprs import primitives
 from lmjax.masking import Masked, layers
 from lmjax.masking.transform import layer_mask
 from tests.support import layer_masking_reference as reference
@@ -381,6 +382,42 @@ LAYERS = {
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_identities_gradients_and_the_full_recipe(layer):
     run_masked(body(layer), P, IMAGES, MASKS, thorough=True)
+
+
+KEEP_ZERO = {
+    "swish": jax.nn.silu,
+    "hard swish": jax.nn.hard_swish,
+    "GELU": jax.nn.gelu,
+    "exact GELU": lambda y: jax.nn.gelu(y, approximate=False),
+    "cube": lambda y: y * y**3,
+    "own derivative": lambda y: y * jax.nn.relu6(y + 2),
+}
+DO_NOT = {
+    "cosine": lambda y: y**2 + jnp.cos(y),
+    "infinite slope": lambda y: jnp.sqrt(y**2) * y,
+    "weights": lambda y: y * jnp.tanh(y + P["b"]),
+    "divided by itself": lambda y: y / (y + 1),
+}
+
+
+def selections(function):
+    """How many selections a masked network takes, whose layer reads its input twice."""
+
+    def network(p, x):
+        return head(p, conv(function(conv(x, p["k"]) + p["b"]), p["k2"]))
+
+    jaxpr = jax.make_jaxpr(layer_mask(network))(P, IMAGES, MASKS).jaxpr
+    return [*primitives(jaxpr)].count("select_n")
+
+
+@pytest.mark.parametrize("function", KEEP_ZERO.values(), ids=KEEP_ZERO)
+def test_what_keeps_zero_is_not_selected_from(function):
+    assert selections(function) == selections(lambda y: y)
+
+
+@pytest.mark.parametrize("function", DO_NOT.values(), ids=DO_NOT)
+def test_what_may_not_keep_zero_is_selected_from(function):
+    assert selections(function) > selections(lambda y: y)
 
 
 # Against a reference in NumPy.
