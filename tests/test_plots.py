@@ -153,6 +153,26 @@ def test_a_heatmap_over_an_image_of_another_size_is_an_error():
         plots.heatmap(np.eye(7), image=np.ones((9, 7, 3)))
 
 
+def test_images_under_heatmaps_are_grey_whatever_their_numbers():
+    image = np.random.default_rng(0).random((7, 7, 3))
+    drawn = [
+        plots.heatmap(np.eye(7), image=each).images[0].get_array()
+        for each in (image, np.rint(image * 255).astype(np.uint8))
+    ]
+    np.testing.assert_allclose(*drawn, atol=0.003)
+    for wrong in (image[..., 0], image * 255, np.full((7, 7, 3), np.inf)):
+        with pytest.raises(ValueError, match=r"image must be \[H, W, C\] with colours in \[0, 1\]"):
+            plots.heatmap(np.eye(7), image=wrong)
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_the_scale_of_a_heatmap_is_that_of_its_finite_values(odd):
+    values = np.arange(12.0).reshape(3, 4)
+    values[0, 0] = odd
+    assert plots.heatmap(values).images[0].get_clim() == (-11, 11)
+    assert plots.heatmap(np.full((3, 4), odd)).images[0].get_clim() == (-1, 1)
+
+
 def test_references_are_dotted_and_the_last_of_the_legend():
     with_chance = chart(line("a"), reference=("chance", 0.1))
     figure = plots.charts([[with_chance, chart(line("b"))]], title="")

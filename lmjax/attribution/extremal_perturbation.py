@@ -32,9 +32,10 @@ from lmjax.evaluation.many_images import over_images
 from lmjax.evaluation.objectives import Objective
 from lmjax.masking.checks import check_image
 
-# TorchRay's weight of the area's term, its growth at each step, and momentum.
+# TorchRay's weight of the area's term, its growth at each step, its number of steps, and momentum.
 _AREA_WEIGHT = 300
 _AREA_GROWTH = 1.0035
+_GROWING = 800
 _MOMENTUM = 0.9
 _EQUAL = 1e-3  # values of a mask that differ by less count as equal
 # Pixels from node to node and radius of their discs, for images of 224 pixels.
@@ -63,9 +64,10 @@ def extremal_perturbation(
     This is the preservation game: for each area, a mask shows this share of the image and makes the
     output as high as possible. Masks are smooth by construction: every `step` pixels a node holds a
     number in [0, 1], and a pixel has the smooth maximum, over the nodes around it, of the node's
-    number times exp(-2 max(distance / sigma - 1/2, 0)^2). A growing penalty keeps the area: the
-    mean square between the mask's sorted values and a step from 0 to 1 that has this area. The
-    scores are the sum of the masks; with one area they are its mask.
+    number times exp(-2 max(distance / sigma - 1/2, 0)^2). A penalty keeps the area: the mean
+    square between the mask's sorted values and a step from 0 to 1 that has this area. It grows for
+    800 iterations, and then stays: it would drown the output. The scores are the sum of the masks;
+    with one area they are its mask.
 
     Deterministic. Memory is that of a gradient for one variant per area, and of about
     (2 sigma / step + 3)^2 numbers for each of their pixels.
@@ -89,7 +91,8 @@ def extremal_perturbation(
       iterations: steps of gradient descent with momentum 0.9, 1 or more.
       step: pixels from node to node. None takes 7 for an image of 224 pixels (the longer side), and
         scales in proportion.
-      sigma: radius of a node's smooth disc, in pixels, above 0. None takes 21 for 224 pixels.
+      sigma: radius of a node's smooth disc, in pixels, half of `step` or more, so that every pixel
+        is near a node. None takes 21 for 224 pixels.
       learning_rate: above 0.
       mirror: show the network the image flipped left to right at every other step, which finds
         masks that work for both, as TorchRay does. Unsuitable for digits and text.
@@ -111,11 +114,12 @@ def extremal_perturbation(
     """
     check_image(image)
     step = max(round(in_proportion(_STEP, image)), 1) if step is None else step
-    sigma = in_proportion(_SIGMA, image) if sigma is None else sigma
     iterations = check_whole("iterations", iterations, least=1)
     side = max(np.shape(image)[:2])
     step = check_whole("step", step, least=1, most=side, note="pixels of the image")
-    sigma = check_number("sigma", sigma, above=0, most=side, note="pixels of the image")
+    sigma = max(in_proportion(_SIGMA, image), step / 2) if sigma is None else sigma
+    note = "from half of step to the pixels of the image"
+    sigma = check_number("sigma", sigma, least=step / 2, most=side, note=note)
     mirror = check_flag("mirror", mirror)
     learning_rate = check_number("learning_rate", learning_rate, above=0)
     areas = tuple(np.atleast_1d(check_numbers("areas", areas)).ravel().tolist())
@@ -156,7 +160,7 @@ def _optimise(
     def penalty(masks: jax.Array, t: jax.Array) -> jax.Array:
         values = masks.reshape(len(masks), -1)
         wanted = jax.vmap(_upper_share)(jax.lax.stop_gradient(values), areas)
-        weight = _AREA_WEIGHT * _AREA_GROWTH ** t.astype(values.dtype)
+        weight = _AREA_WEIGHT * _AREA_GROWTH ** jnp.minimum(t, _GROWING).astype(values.dtype)
         return weight * ((values - wanted) ** 2).mean(axis=1).sum()
 
     def optimise_one(target: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -282,8 +282,7 @@ def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
         )
     budget = check_whole("budget", budget, least=1)
     num_segments = check_whole("num_segments", num_segments, least=1, most=_MOST_SEGMENTS)
-    # One more than the samples need: some methods evaluate the whole image beside them.
-    needed = {name: _fewest(name, num_segments) + 1 for name in sampling}
+    needed = {name: _fewest_evaluations(name, num_segments) for name in sampling}
     short = {name: fewest for name, fewest in needed.items() if budget < fewest}
     if short:
         more = ", ".join(f"{fewest} for {name}" for name, fewest in short.items())
@@ -352,12 +351,20 @@ def _fewest(name: str, num_segments: int) -> int:
     return next(n for n in itertools.count(2) if budget(n, num_segments))
 
 
+def _fewest_evaluations(name: str, num_segments: int) -> int:
+    """Returns the fewest evaluations that a method can do with, the whole image included."""
+    fewest = _fewest(name, num_segments)
+    if name in _COUNTING_THE_IMAGE or (name == "banzhaf" and fewest == 2**num_segments):
+        return fewest
+    return fewest + 1
+
+
 def _samples(variants: int, num_segments: int) -> dict[str, int] | None:
     return {"num_samples": variants} if variants >= 2 else None
 
 
 def _banzhaf_samples(variants: int, num_segments: int) -> dict[str, int] | None:
-    return _samples(variants, num_segments) if variants >= 32 else None
+    return _samples(variants, num_segments) if variants >= min(32, 2**num_segments) else None
 
 
 def _kernelshap_samples(variants: int, num_segments: int) -> dict[str, int] | None:
@@ -368,7 +375,9 @@ def _kernelshap_samples(variants: int, num_segments: int) -> dict[str, int] | No
 
 def _permutations(variants: int, num_segments: int) -> dict[str, int] | None:
     """Counts both directions of an order; the whole image and nothing visible are shared."""
-    count = (variants - 2) // max(2 * (num_segments - 1), 1)
+    if num_segments == 1:  # whose order costs nothing
+        return {"num_permutations": 2}
+    count = (variants - 2) // (2 * (num_segments - 1))
     return {"num_permutations": count} if count >= 2 else None
 
 
@@ -395,6 +404,8 @@ def _of_last_layer(cam: Callable[..., attribution.Attribution]) -> Callable:
     return explain
 
 
+# Of these methods, the numbers of variants include the whole image.
+_COUNTING_THE_IMAGE = frozenset(["lime", "kernelshap", "permutation_shapley", "scorecam"])
 _EFFECT = "effect of a segment on the {objective} of {}"
 _FALL = "fall of the {objective} of {} where hidden"
 _BUILTIN = {

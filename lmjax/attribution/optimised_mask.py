@@ -81,8 +81,9 @@ def mask_attribution(
     found = problem.attribution(np.asarray(scores), num_variants=num_variants)
     if not np.all(depends):
         raise ValueError(
-            "predictor has no gradient with respect to its masks: it makes them binary, or its "
-            "output does not depend on the image; blend with lmjax.Replace(...)"
+            "predictor has no gradient with respect to its masks: it makes them binary (blend with "
+            "lmjax.Replace(...)), its output does not depend on the image, or the image is what "
+            "takes its place where it is hidden, such as black under black"
         )
     return found
 

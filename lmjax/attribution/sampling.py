@@ -251,8 +251,9 @@ def _resume(
     check_drawn(previous, sampling.key, game)
     if samples.count > num_samples:
         raise ValueError(
-            f"previous has {samples.count} samples already, more than the {num_samples} asked for; "
-            "the number is the total, with those of previous"
+            "previous has more samples than are asked for, "
+            f"{samples.count / num_samples:.3g} times as many; the number is the total, with those "
+            "of previous"
         )
     return samples, Prediction(*(getattr(previous, name) for name in Prediction._fields))
 

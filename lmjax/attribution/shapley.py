@@ -157,7 +157,8 @@ def permutation_shapley(
     game = Game(predictor, image, segments, target=target, objective=objective)
     num_segments = game.num_segments
     ways = 2 if check_flag("antithetic", antithetic) else 1
-    cost = Cost(max(ways * (num_segments - 1), 1), beside=2)  # the whole image, nothing visible
+    # Beside orders, of which that of one segment costs nothing: the whole image, nothing visible.
+    cost = Cost(ways * (num_segments - 1), beside=2) if num_segments > 1 else Cost(beside=0)
     options = {"default": 25, "least": 2, "note": "standard errors need two"}
     num_permutations = cost.number("num_permutations", num_permutations, evaluations, **options)
 

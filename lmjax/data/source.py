@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 from PIL.Image import Image
 
+from lmjax._utils.checks import check_whole
 from lmjax.data.files.images import read_image, read_mask, read_saliency
 
 S = TypeVar("S")
@@ -95,7 +96,8 @@ def read_example(source: Source, index: int) -> Example:
     """Reads item `index` of a source, whose items are objects or mappings.
 
     Raises:
-      ValueError: a mask or heatmap whose size is not its image's; and the source's own errors.
+      ValueError: a mask or heatmap whose size is not its image's, a label that is no whole number;
+        and the source's own errors.
     """
     item = source[index]
     get = item.get if isinstance(item, Mapping) else functools.partial(getattr, item)
@@ -109,10 +111,16 @@ def read_example(source: Source, index: int) -> Example:
     example = Example(
         id=name,
         image=_as_array(get("image"), read_image, f"image {name}"),
-        label=None if label is None else int(label),
+        label=None if label is None else _as_label(label, name),
         **maps,
     )
     return check_sizes(example, {})
+
+
+def _as_label(label: Any, name: str) -> int:
+    """Returns a label as an int; True is 1."""
+    is_flag = isinstance(label, bool | np.bool_)
+    return int(label) if is_flag else check_whole(f"label of {name}", label)
 
 
 def _as_array(found: Any, read: Callable[..., np.ndarray], name: str) -> np.ndarray:

@@ -15,7 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from jax.typing import ArrayLike
 
-from lmjax._utils.checks import check_choice, check_number, check_numbers, check_pair, check_whole
+from lmjax._utils.checks import (
+    LARGEST,
+    check_choice,
+    check_number,
+    check_numbers,
+    check_pair,
+    check_whole,
+)
 from lmjax._utils.registry import Registry
 from lmjax._utils.summary import brief
 from lmjax.masks.foreign_segments import from_coco as from_coco
@@ -275,7 +282,7 @@ def slic_near(
             too_many = min(too_many, asked)
         # In proportion, but strictly between what was too few and what was too many.
         asked = max(round(asked * n_segments / count), too_few + 1)
-        asked = int(min(asked, too_many - 1))
+        asked = int(min(asked, too_many - 1, LARGEST["n_segments"]))
         if asked <= too_few:
             break
     assert nearest is not None

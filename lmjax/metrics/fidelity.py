@@ -400,6 +400,8 @@ def _random_subsets(
 
 def _hidden_sums(heatmap: ArrayLike, family: MaskFamily) -> np.ndarray:
     """Sums a heatmap over the pixels or segments that each mask hides, float64 `[N]`."""
+    if not len(family):
+        raise ValueError("masks must hold at least one variant, got none")
     if isinstance(family, Coalitions):
         return ~family.keep @ rank_regions(heatmap, family.segments, by="sum").scores
     heatmap = check_scores(heatmap, "heatmap")

@@ -1,5 +1,6 @@
 """Robustness: how much a map changes with the image, and whether it depends on the class."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -83,7 +84,8 @@ def local_lipschitz(
       explain, image, key, radius, num_samples: as in `max_sensitivity`.
 
     Returns:
-      0 or more; a lower bound of the largest ratio around the image.
+      0 or more; a lower bound of the largest ratio around the image. NaN where no image that was
+      drawn differs from it in float32.
 
     Raises:
       ValueError: as `max_sensitivity`.
@@ -93,7 +95,8 @@ def local_lipschitz(
       1806.08049), equation 2, with a sampled maximum.
     """
     _, changes, distances = _changes(explain, image, key, radius, num_samples)
-    return float((changes / distances).max())
+    moved = distances > 0
+    return float((changes[moved] / distances[moved]).max()) if moved.any() else math.nan
 
 
 def random_logit(

@@ -14,6 +14,8 @@ from lmjax.plots.figures import own_axes, wrapped
 
 _OBJECT = "#00b050"
 
+_OVERSHOOT = 1e-5  # rounding of a resize in float32
+
 OPACITY = 0.65
 """Of heatmaps over their image."""
 
@@ -207,6 +209,19 @@ def _colours(image: np.ndarray) -> np.ndarray:
     return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
 
 
+def _grey(image: ArrayLike) -> np.ndarray:
+    """Returns an image `[H, W, C]` as grey values `[H, W]` in [0, 1]."""
+    image = np.asarray(image)
+    values = image / 255 if image.dtype == np.uint8 else image
+    colours = (values >= -_OVERSHOOT) & (values <= 1 + _OVERSHOOT) | np.isnan(values)
+    if image.ndim != 3 or not colours.all():
+        raise ValueError(
+            "image must be [H, W, C] with colours in [0, 1], or uint8; got shape "
+            f"{image.shape} with values from {image.min()} to {image.max()}"
+        )
+    return values.mean(axis=-1)
+
+
 def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
     """Draws a heatmap, over its image where that is given.
 
@@ -214,11 +229,12 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
 
     Args:
       values: `[H, W]`.
-      image: `[H, W, C]` in [0, 1].
+      image: `[H, W, C]` in [0, 1], or uint8.
       ax: axes to draw on; None makes a figure.
 
     Raises:
-      ValueError: a heatmap of another shape, or an image of another size.
+      ValueError: a heatmap of another shape, an image of another size or type, or colours outside
+        [0, 1].
     """
     found = np.asarray(values)
     if found.ndim != 2:
@@ -230,8 +246,8 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
         )
     ax = own_axes() if ax is None else ax
     if image is not None:
-        ax.imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=1)
-    limit = float(np.nanmax(np.abs(found))) or 1.0
+        ax.imshow(_grey(image), cmap="gray", vmin=0, vmax=1)
+    limit = float(np.abs(found[np.isfinite(found)]).max(initial=0)) or 1.0
     opacity = 1 if image is None else OPACITY
     drawn = ax.imshow(found, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=opacity)
     ax.set(xticks=[], yticks=[])

@@ -9,7 +9,14 @@ import pytest
 
 from lmjax import attribution
 from lmjax.attribution import methods
-from lmjax.attribution.methods import Method, attribute, check_methods, check_samples, pairs
+from lmjax.attribution.methods import (
+    Method,
+    attribute,
+    check_budget,
+    check_methods,
+    check_samples,
+    pairs,
+)
 from lmjax.evaluation import Evaluator
 
 SIZE = 16
@@ -119,6 +126,28 @@ def test_the_fewest_samples_are_enough_and_fewer_are_refused(name):
         check_samples([name], fewest - 1, 16)
     check_samples([name], fewest, 16)
     attribute(name, reads_one_segment, IMAGE, SEGMENTS, key=KEY, target=0, num_samples=fewest)
+
+
+def few_segments(number):
+    return np.minimum(np.arange(SIZE) * number // SIZE, number - 1)[:, None].repeat(SIZE, 1)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+@pytest.mark.parametrize("name", SAMPLING)
+@pytest.mark.filterwarnings("ignore:.*fewer than 10 a segment:UserWarning")
+def test_the_smallest_budget_is_the_fewest_evaluations(name, number):
+    def run(evaluations):
+        segments = few_segments(number)
+        options = {"key": KEY, "target": 0, "evaluations": evaluations}
+        return attribute(name, reads_one_segment, IMAGE, segments, **options).num_variants
+
+    with pytest.raises(ValueError, match=f"budget must be at least .* for {name}") as error:
+        check_budget([name], 1, number)
+    fewest = int(str(error.value).split()[5])
+    check_budget([name], fewest, number)
+    assert run(fewest) <= fewest
+    with pytest.raises(ValueError, match=r"(evaluations|num_samples) must be"):
+        run(fewest - 1)
 
 
 def test_of_several_methods_one_that_needs_more_gets_it():

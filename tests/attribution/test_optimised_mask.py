@@ -179,6 +179,18 @@ def test_a_mask_keeps_its_area(area):
     assert 0.8 < found.scores.max() <= 1
 
 
+def test_more_steps_do_not_lose_what_was_found():
+    """The penalty of the area would grow thirtyfold every 1,000 steps."""
+    options = {**IN_USE["extremal"], "areas": (1 / 16,)}
+
+    def inside(iterations):
+        options["iterations"] = iterations
+        scores = extremal(reads_one(LABELS, 11), LARGE, target=0, **options).scores
+        return scores[LABELS == 11].sum() / scores.sum()
+
+    assert inside(4000) > 0.9 * inside(800)
+
+
 def test_the_mask_of_meaningful_perturbation_lowers_the_output_more_than_its_reverse():
     found = meaningful(BLACK, IMAGE, target=0, iterations=100, smooth=0.0)
     masks = 1 - np.stack([np.zeros((H, W)), found.scores, found.scores[::-1, ::-1]])
@@ -272,7 +284,7 @@ def test_a_map_made_binary_can_be_asked_about_under_layer_masking():
         ("meaningful", {"target": K}, "target must be from 0 to 3"),
         ("extremal", {"areas": ()}, "areas must be one or more shares"),
         ("extremal", {"areas": (0.5, 1.0)}, "areas must be one or more shares"),
-        ("extremal", {"sigma": 0.0}, "sigma must be .* above 0"),
+        ("extremal", {"sigma": 0.9, "step": 2}, "sigma must be .* at least 1 .*from half of step"),
         ("extremal", {"objective": "loss"}, "objective must be one of"),
     ],
 )

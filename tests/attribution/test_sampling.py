@@ -177,7 +177,7 @@ def test_what_is_good_enough_already_is_not_evaluated():
     [
         ({"key": jax.random.key(9)}, "another key"),
         ({"name": "median"}, r"sampled by \('mean',\), this call is \('median',\)"),
-        ({"num_samples": 40}, "has 50 samples already, more than the 40"),
+        ({"num_samples": 40}, "more samples than are asked for, 1.25 times as many"),
         ({"game": Identity(segments=np.zeros((2, 2), int))}, "other segments"),
         ({"game": Identity(whole=1.1)}, "another image, predictor or objective"),
         ({"game": Identity(factor=1.1)}, "another image, predictor or removal: its outputs for 4"),

@@ -25,6 +25,19 @@ def pictures():
     }
 
 
+@pytest.mark.parametrize("label", [3.7, "cat", np.nan, np.eye(3)[1]], ids=str)
+def test_labels_are_whole_numbers(label):
+    with pytest.raises(ValueError, match="label of 0 must be a whole number; got "):
+        read_example([{"image": COLOURS, "label": label}], 0)
+
+
+@pytest.mark.parametrize(("label", "number"), [(np.int64(3), 3), (2.0, 2), (np.True_, 1)])
+def test_labels_of_any_type_of_numbers(label, number):
+    found = read_example([{"image": COLOURS, "label": label}], 0).label
+    assert type(found) is int
+    assert found == number
+
+
 @pytest.mark.parametrize("name", pictures())
 def test_pictures_of_pillow_are_read_as_their_files(tmp_path, name):
     picture, options = pictures()[name]

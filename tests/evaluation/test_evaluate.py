@@ -251,8 +251,9 @@ def test_memory_depends_on_the_batch_size_and_not_on_the_number_of_variants(monk
             tracemalloc.stop()
         peaks[num_variants] = max(recorder.weights), host
     on_device, on_host = np.subtract(peaks[10_000], peaks[100])
-    # 10,000 masks would be 41 MB; the answers are 120 kB, of which a few more calls' are under way.
-    assert on_device < 15_000 * threads
+    # 10,000 masks would be 41 MB, and all that calls are given and answer 200 kB, of which that of
+    # one call more than there are threads may be there.
+    assert on_device < 15_000 * (threads + 1)
     assert on_host < 1_000_000
 
 

@@ -77,20 +77,27 @@ def test_slic_is_asked_until_the_number_is_near(wanted):
 
 
 def test_slic_is_asked_once_where_it_is_near_at_once_and_eight_times_at_most(monkeypatch):
-    asked, counts = [], {50: 52, 150: 20}
+    asked, counts = [], {50: 52}
 
     def slic(image, *, n_segments, **options):
         asked.append(n_segments)
-        count = counts.get(n_segments, 20)
+        count = counts.get(n_segments, 120)
         return np.arange(1000).reshape(20, 50) % count
 
     monkeypatch.setattr(segments, "slic", slic)
     assert segments.slic_near(IMAGE, n_segments=50).max() + 1 == 52
     assert asked == [50]
-    counts[200], counts[160] = 260, 170
-    assert segments.slic_near(IMAGE, n_segments=150).max() + 1 == 20
+    assert segments.slic_near(IMAGE, n_segments=150).max() + 1 == 120
     assert len(asked) == 1 + 8
     assert len({*asked}) == len(asked)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(4, 50), (1, 4), (64, 8000)])
+def test_slic_is_asked_for_no_more_than_it_takes(size, wanted):
+    image = np.random.default_rng(0).random((size, size, 3), np.float32)
+    found = segments.slic_near(image, n_segments=wanted)
+    assert found.shape == (size, size)
+    assert 1 <= found.max() + 1 <= size**2
 
 
 def test_the_nearest_number_is_taken_where_none_is_near():

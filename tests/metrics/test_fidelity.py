@@ -237,6 +237,19 @@ def test_scores_that_add_up_have_no_infidelity():
     assert nothing == pytest.approx(np.mean(np.square(drops)), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("heatmap", "masks"),
+    [
+        (np.zeros(S), Coalitions(SEGMENTS, np.zeros((0, S), bool))),
+        (np.zeros((H, W)), np.zeros((0, H, W), bool)),
+    ],
+    ids=["coalitions", "masks"],
+)
+def test_infidelity_of_no_variant_is_an_error(heatmap, masks):
+    with pytest.raises(ValueError, match="masks must hold at least one variant, got none"):
+        infidelity(adding_up, IMAGE, heatmap, masks, target=0)
+
+
 @pytest.mark.parametrize("rescale", [False, True])
 def test_infidelity_agrees_with_captum(rescale):
     torch = pytest.importorskip("torch")

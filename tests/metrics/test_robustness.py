@@ -82,6 +82,14 @@ def test_a_constant_map_is_robust_and_a_map_of_zeros_has_no_relative_change():
     assert np.isnan(max_sensitivity(lambda image: np.zeros((6, 5)), IMAGE, key=KEY))
 
 
+def test_images_that_do_not_differ_say_nothing():
+    """A hundred millionth of a colour is lost in float32."""
+    assert np.isnan(local_lipschitz(explain, np.full((6, 5, 3), 0.5), key=KEY, radius=1e-9))
+    nearly_black = np.zeros((1, 1, 1), np.float32)  # half of the images are cut off at 0
+    found = local_lipschitz(lambda x: 2 * x[..., 0], nearly_black, key=KEY, num_samples=20)
+    assert found == pytest.approx(2)
+
+
 def test_the_other_class_is_drawn_from_all_others():
     asked = []
 

@@ -89,6 +89,13 @@ def test_what_one_seed_does_not_have():
     assert math.isnan(one["accuracy_low"])
 
 
+def test_a_network_without_rows_costs_the_others_nothing():
+    rows = [row for row in table() if row["network"] != KINDS["grey"][0]]
+    found = seeds.over_seeds({"curves": rows}, KINDS)
+    counts = {row["network"]: row["seeds"] for row in found["curves"] if row["fraction"] == 0}
+    assert counts == {kind: len(names) - (kind == "grey") for kind, names in KINDS.items()}
+
+
 def test_tables_that_compare_networks_are_left_out():
     first = "net=a-b/plain-0"
     compared = [{**row, "against": first} for row in table() if row["network"] != first]

@@ -110,14 +110,16 @@ def mask_rule(
     """Returns the options of `read_mask` that are given; numbers may be text.
 
     Raises:
-      ValueError: not a number.
+      ValueError: not a number, or both.
     """
     given = {"background": background, "at_least": at_least}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
         if not str(value).isdecimal():
             raise ValueError(f"{name} must be a number from 0, got {value!r}")
-    return {name: int(value) for name, value in given.items()}
+    rule = {name: int(value) for name, value in given.items()}
+    _check_one_rule(rule.get("background", 0), rule.get("at_least"))
+    return rule
 
 
 def mask_of_values(
@@ -128,7 +130,12 @@ def mask_of_values(
     Args:
       values: array of any shape.
       background, at_least: as in `read_mask`.
+
+    Raises:
+      ValueError: numbers that the type of the values cannot hold, or both options.
     """
+    largest = int(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else None
+    _check_rule(largest, background=background, at_least=at_least)
     return values != background if at_least is None else values >= at_least
 
 
@@ -247,14 +254,24 @@ def _is_black(values: np.ndarray, source: Source) -> bool:
     return bool((values <= (_BLURRED_BLACK if source.lossy else 0)).all())
 
 
-def _check_rule(largest: int | None, **rule: int | None) -> None:
-    """Raises ValueError where a rule asks for a number that a file cannot hold."""
-    for name, value in rule.items():
+def _check_rule(largest: int | None, *, background: int, at_least: int | None) -> None:
+    """Raises ValueError where a rule asks for a number that values cannot be, or is two rules."""
+    _check_one_rule(background, at_least)
+    for name, value in (("background", background), ("at_least", at_least)):
         if largest is not None and value is not None and value > largest:
+            remedy = "save it with 8 bits, or " if largest < 255 else ""
             raise ValueError(
-                f"its values are from 0 to {largest}, so {name}={value} cannot be meant; save it "
-                f"with 8 bits, or give a {name} in its values"
+                f"its values are from 0 to {largest}, so {name}={value} cannot be meant; {remedy}"
+                f"give a {name} in its values"
             )
+
+
+def _check_one_rule(background: int, at_least: int | None) -> None:
+    if background and at_least is not None:
+        raise ValueError(
+            f"background={background} and at_least={at_least} both say which values of a mask are "
+            "on the object; give one of them"
+        )
 
 
 def _check_palette(

@@ -95,6 +95,9 @@ def read_lines(
                     f"{path} must have a column {missing[0]}; its columns are "
                     f"{one_line(', '.join(found))}"
                 )
+            twice = [name for name in found if name and found.count(name) > 1]
+            if twice:
+                raise ValueError(f"{path} has the column {one_line(twice[0])} more than once")
             return [
                 (reader.line_num, {name: text.strip() for name, text in line.items() if name})
                 for line in reader

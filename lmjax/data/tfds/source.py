@@ -404,16 +404,17 @@ def _classes_named(content: Any) -> Iterator[str]:
 
 def _parts(info, split: str | None) -> list[Part]:
     splits = list(info.splits)
+    lengths = {name: info.splits[name].num_examples for name in splits}
     if split is None and len(splits) == 1:
         split = splits[0]
     try:
         found = tfds.core.ReadInstruction.from_spec(split or "").to_absolute(info.splits)
     except Exception as error:  # of several kinds
+        counted = ", ".join(f"{name} ({length} examples)" for name, length in lengths.items())
         raise ValueError(
-            f"split {split!r} of TFDS dataset {info.full_name}: it has {', '.join(splits)}, or "
-            "parts such as train[:10%]"
+            f"split {split!r} of TFDS dataset {info.full_name}: it has {counted}, or parts such as "
+            "train[:10%]"
         ) from error
-    lengths = {name: info.splits[name].num_examples for name in splits}
     parts = [
         Part(
             each.splitname,
@@ -422,6 +423,12 @@ def _parts(info, split: str | None) -> list[Part]:
         )
         for each in found
     ]
+    for part in parts:
+        if part.stop < part.start:
+            raise ValueError(
+                f"split {split!r} of TFDS dataset {info.full_name} has a part of {part.split} from "
+                f"{part.start} to {part.stop}; the second number must not be below the first"
+            )
     if not sum(part.stop - part.start for part in parts):
         raise ValueError(f"split {split!r} of TFDS dataset {info.full_name} is empty")
     return parts

@@ -334,8 +334,9 @@ def test_ids_may_have_a_column(pets):
         ("image\n", "lists no image"),
         ("image,label\na.png,1\n,2\n", "line 3: no image"),
         ("image\na.png\nb.png\na.png\n", r"line 4: a\.png is the id of line 2 already"),
+        ("image,label,label\na.png,3,4\n", "has the column label more than once"),
     ],
-    ids=["column", "empty", "none", "blank", "twice"],
+    ids=["column", "empty", "none", "blank", "id", "columns"],
 )
 def test_tables_that_make_no_sense_are_errors(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"pets\.csv.*{message}"):

@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from lmjax.data.files.images import read_image, read_mask, read_saliency
+from lmjax.data.files.images import mask_rule, read_image, read_mask, read_saliency
 
 COLOURS = np.asarray(Image.fromarray(skimage.data.chelsea()).resize((45, 30)))
 GREY = np.asarray(Image.fromarray(COLOURS).convert("L"))
@@ -328,6 +328,14 @@ def test_numbers_that_a_file_cannot_hold_are_refused():
         for rule in ({"at_least": 128}, {"background": 255}):
             with pytest.raises(ValueError, match=r"its values are from 0 to 3, so \w+=\d+ "):
                 read_mask(content, **rule)
+    for content, largest in ((saved(CLASSES, "PNG"), 255), (pnm(CLASSES, 65535), 65535)):
+        for rule in ({"at_least": largest + 1}, {"background": largest + 1}):
+            with pytest.raises(ValueError, match=rf"from 0 to {largest}, so \w+=\d+ cannot be me"):
+                read_mask(content, **rule)
+    with pytest.raises(ValueError, match="background=1 and at_least=2 both say"):
+        read_mask(saved(CLASSES, "PNG"), background=1, at_least=2)
+    with pytest.raises(ValueError, match="background=1 and at_least=2 both say"):
+        mask_rule("1", "2")
     with pytest.raises(ValueError, match=r"whole numbers, and it holds 1\.5"):
         read_mask(saved(CLASSES / np.float32(2), "TIFF"))
     for content, message in ((pnm(CLASSES, 2), "holds 3"), (pnm(CLASSES, 3)[:-1], "ends after")):

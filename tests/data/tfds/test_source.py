@@ -138,9 +138,16 @@ def test_a_prepared_folder_will_do(folder):
     [
         ("none", "test", {}, r"none is not prepared in .*tfds build none --file_format=array_rec"),
         ("fake_pets[test", "test", {}, r"'fake_pets\[test' must be NAME, NAME/CONFIG"),
-        ("fake_pets", "dev", {}, "split 'dev' of TFDS dataset fake_pets/1.0.0: it has train, test"),
-        ("fake_pets", None, {}, "it has train, test"),
+        (
+            "fake_pets",
+            "dev",
+            {},
+            r"split 'dev' of TFDS dataset fake_pets/1.0.0: it has train \(4 ex",
+        ),
+        ("fake_pets", None, {}, r"it has train \(4 examples\), test"),
+        ("fake_pets", "test[:1000]", {}, r"it has train \(4 examples\), test"),
         ("fake_pets", "train[4:]", {}, "is empty"),
+        ("fake_pets", "train[3:1]+test", {}, "has a part of train from 3 to 1"),
         (
             "fake_pets",
             "test",
@@ -150,7 +157,10 @@ def test_a_prepared_folder_will_do(folder):
         ("fake_pets", "test", {"category": "cat"}, "needs the features panoptic_image and"),
         ("fake_pets", "test", {"background": "a"}, "background must be a number"),
     ],
-    ids=["dataset", "name", "split", "none", "empty", "feature", "category", "number"],
+    ids=[
+        *("dataset", "name", "split", "none", "too many", "empty", "reversed"),
+        *("feature", "category", "number"),
+    ],
 )
 def test_what_there_is_not_is_an_error(folder, name, split, options, message):
     with pytest.raises(ValueError, match=message):
