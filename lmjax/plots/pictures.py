@@ -162,7 +162,7 @@ def draw_heatmaps(
 ) -> Any:
     """Draws heatmaps over the image on one scale, and returns that, for a colour bar."""
     maps = [panel.heatmap for panel in panels if panel.heatmap is not None and not panel.reason]
-    limit = max((np.abs(heatmap).max() for heatmap in maps), default=0) or 1.0
+    limit = _largest(*maps)
     colours = ScalarMappable(
         Normalize(-limit if signed else 0, limit), SIGNED if signed else UNSIGNED
     )
@@ -174,6 +174,11 @@ def draw_heatmaps(
             weight="bold" if is_emphasised(panel.removal) else "normal",
         )
     return colours
+
+
+def _largest(*maps: np.ndarray) -> float:
+    """Returns the largest size of a finite value, the end of a scale; 1 where all are 0."""
+    return max((np.abs(x[np.isfinite(x)]).max(initial=0) for x in maps), default=0) or 1.0
 
 
 def _draw_heatmap(
@@ -247,7 +252,7 @@ def heatmap(values: ArrayLike, *, image: ArrayLike | None = None, ax: Axes | Non
     ax = own_axes() if ax is None else ax
     if image is not None:
         ax.imshow(_grey(image), cmap="gray", vmin=0, vmax=1)
-    limit = float(np.abs(found[np.isfinite(found)]).max(initial=0)) or 1.0
+    limit = _largest(found)
     opacity = 1 if image is None else OPACITY
     drawn = ax.imshow(found, cmap=SIGNED, vmin=-limit, vmax=limit, alpha=opacity)
     ax.set(xticks=[], yticks=[])
