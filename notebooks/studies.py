@@ -127,7 +127,7 @@ for group in statistics.groups(rows, ("removal", "order", "fraction")):
 # %% [markdown]
 # ## The shape of the hole
 #
-# The other side of it: exactly the object is removed. Whatever is still recognised then is read off
+# The other side of it: exactly the object is removed. What is still recognised then is read off
 # the hole, or left around it; a margin tells which.
 
 # %%

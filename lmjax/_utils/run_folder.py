@@ -78,7 +78,8 @@ def check_free(output: Path, kind: str) -> None:
       kind: one of `KINDS`.
 
     Raises:
-      ValueError: there are files and no manifest, or the manifest is damaged or of another kind.
+      ValueError: there are files and no manifest, or the manifest is damaged, or of a run of
+        something else.
       NotADirectoryError: a file.
     """
     if output.exists() and not output.is_dir():
@@ -105,7 +106,7 @@ def read_manifest(output: Path, kind: str) -> dict[str, Any]:
       kind: one of `KINDS`.
 
     Raises:
-      ValueError: there is none, it is of another kind, or it is damaged; names file and field.
+      ValueError: there is none, it is damaged, or of a run of something else; names file and field.
     """
     path = output / MANIFEST
     if not path.is_file():

@@ -22,8 +22,8 @@ _MESSAGE = "lmjax: interrupted; what is finished is kept (once more ends at once
 def interruptible(*, last: bool = False, grace: float = GRACE) -> Iterator[None]:
     """Lets a command stop where nothing is lost, or after a time where it meets no such place.
 
-    Whatever is written appears whole or not at all, so that a late end loses what was not yet
-    written and nothing else.
+    Files appear whole or not at all, so that a late end loses what was not yet written and nothing
+    else.
 
     Args:
       last: whether the process ends with the block. Signals are ignored from then on, for nothing

@@ -1,4 +1,4 @@
-"""What commands print, on whatever standard output and standard error they have."""
+"""Prints of commands, on any standard output and standard error."""
 
 import contextlib
 import io

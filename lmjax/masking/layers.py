@@ -62,7 +62,7 @@ def mask_input(inputs: Masked) -> Masked:
 
 @functools.singledispatch
 def full_size(inputs: Masked) -> Masked:
-    """Returns activations `[N, H, W, C]` with their mask, whatever held them."""
+    """Returns activations `[N, H, W, C]` with their mask, from any of the forms that hold them."""
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""Metrics of removals and of explanations whatever the removal: R-OMS and the relevance gain."""
+"""Metrics of removals and of explanations under any removal: R-OMS and the relevance gain."""
 
 from collections.abc import Callable, Sequence
 

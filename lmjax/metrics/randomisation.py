@@ -55,8 +55,8 @@ def mprt(
 ) -> Randomisation:
     """Compares a map with those of the same network with random weights, layer by layer.
 
-    The model parameter randomisation test: a map that stays the same whatever the weights are does
-    not explain the network; lower is better.
+    The model parameter randomisation test: a map that does not depend on the weights does not
+    explain the network; lower is better.
 
     Cost: an explanation for each layer, and one.
 

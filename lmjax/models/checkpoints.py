@@ -211,7 +211,7 @@ def save_safetensors(
 
     # safetensors writes several metadata entries in random order, so they go into one.
     entry = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
-    # It also writes the memory of an array as it lies, whatever its strides.
+    # It also writes the memory of an array as it lies, ignoring its strides.
     tensors = {
         key: np.ascontiguousarray(value).reshape(value.shape) for key, value in state_dict.items()
     }

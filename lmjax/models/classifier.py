@@ -201,8 +201,8 @@ class Classifier:
         """Returns the plain network with its biases as arguments; see `lmjax.attribution.fullgrad`.
 
         Raises:
-          ValueError: a network whose layers cannot be told apart, as it is a function, or which are
-            not of positions alone, as a transformer's.
+          ValueError: a network that is a function, in which layers cannot be found, or a
+            transformer, whose layers are not of positions alone.
         """
         if not isinstance(self.module, nn.Module):
             raise ValueError(

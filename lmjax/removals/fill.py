@@ -34,12 +34,12 @@ _MIDDLE_GREY = 0.5
 class Fill(Painting):
     """Fills hidden pixels by a function of the image and the mask, such as an inpainting network.
 
-    Visible pixels keep the image's own values, whatever the function returns there; hidden pixels
-    of the image are 0 when the function sees it, so that it cannot read what lies under the mask.
-    All variants share one key, so that the batch size changes nothing. Takes binary masks.
+    Visible pixels keep the image's own values: what the function returns there is not used. Hidden
+    pixels of the image are 0 when the function sees it, so that it cannot read what lies under the
+    mask. All variants share one key, so that the batch size changes nothing. Takes binary masks.
 
     Where nothing is visible there is nothing to fill from, and the variant is the mean colour of
-    the network's preprocessing, as under `"grey"`, whatever the function returns.
+    the network's preprocessing, as under `"grey"`.
 
     With several draws the function is called with as many keys, and the probabilities of the
     classes are averaged: the logits are the logarithms of the averages. A variant then costs as

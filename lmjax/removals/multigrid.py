@@ -19,7 +19,7 @@ _COARSEST = 64  # unknowns that are solved for directly
 # pixel have the same equation.
 _REGULARISATION = 1e-5
 _ROOT_OF_RESISTANCE = 6  # never reached in images of common sizes
-# Below 2, so that the smoother is a contraction whatever the matrix.
+# Below 2, so that the smoother is a contraction for every matrix.
 _DAMPING = 1.9
 
 

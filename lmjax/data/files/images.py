@@ -69,7 +69,7 @@ def read_mask(
     Args:
       file, name: as in `read_image`.
       background: the value of pixels outside the object; all others are on it. Values are the
-        numbers in the file, whatever its depth; those of one bit are 0 and 255. In pictures with a
+        numbers in the file, at any depth; those of one bit are 0 and 255. In pictures with a
         palette it is an index; in colours the largest channel counts, and transparent pixels are
         outside the object; where all others are black, these are the object. JPEG and other lossy
         compression blurs values: there, the threshold is half of 255.

@@ -158,7 +158,7 @@ def _read_pnm(content: bytes) -> tuple[np.ndarray, int] | None:
       content: of the file.
 
     Returns:
-      Values, uint16 `[H, W]` or `[H, W, 3]`, and the largest; None for a file of another kind.
+      Values, uint16 `[H, W]` or `[H, W, 3]`, and the largest; None for other files.
 
     Raises:
       ValueError: numbers that are missing, or above the largest.

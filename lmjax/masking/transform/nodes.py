@@ -155,7 +155,7 @@ def reshaped(value: Any, grid: Sequence[int]) -> Masked:
 
 
 def full_size(value: Any) -> Any:
-    """Returns activations `[*grid, C]` with their mask, whatever held them."""
+    """Returns activations `[*grid, C]` with their mask, from any of the forms that hold them."""
     return layers.full_size(value)
 
 

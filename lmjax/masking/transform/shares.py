@@ -139,7 +139,7 @@ def as_traced(numbers: np.ndarray, x: Node) -> np.ndarray:
 def _warn(where: str) -> None:
     warnings.warn(
         "layer_mask: a sum over positions of what was multiplied by numbers that differ between "
-        f"positions, at {where}. Each visible position counts alike in it, whatever those numbers "
-        "are; weigh with a product right before the sum to have them count.",
+        f"positions, at {where}. Each visible position counts alike in it, without those numbers; "
+        "weigh with a product right before the sum to have them count.",
         stacklevel=2,
     )

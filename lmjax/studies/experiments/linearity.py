@@ -77,7 +77,7 @@ class FeatureLinearity(Study):
         ),
         reading=(
             "High cosines and low distances are good. Where a baseline covers nearly all of the "
-            "image, features are alike whatever the patches show, and only the effects tell."
+            "image, features are alike for all patches, and only the effects tell."
         ),
         higher=("cosine", "effect_cosine"),
         lower=("distance", "mean_distance", "effect_distance"),
