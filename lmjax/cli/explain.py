@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import lmjax
 from lmjax._utils.renamed import old_names
+from lmjax._utils.text import one_line
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
 from lmjax.cli.terminal import say
@@ -67,4 +68,4 @@ def _explain_several(images: tuple[str, ...], config: ExplanationConfig, output:
 def _print(table: str, files: Sequence[Path]) -> None:
     say(f"{table}\n")
     for file in files:
-        say(f"wrote {file}")
+        say(f"wrote {one_line(file)}")

@@ -63,6 +63,11 @@ class Predictor:
     removal: Any = None
 
     def __post_init__(self):
+        if isinstance(self.classifier, str):
+            raise ValueError(
+                "classifier must be a classifier, not its name; "
+                f"lmjax.models.load({self.classifier!r}) loads one"
+            )
         removal = self.removal
         if isinstance(removal, str):
             removal = removals.make(removal)

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.renamed import renamed
+from lmjax._utils.summary import brief
 from lmjax.attribution.methods import check_methods, check_objective_of
 from lmjax.evaluation.evaluator import Engine
 from lmjax.evaluation.outputs import OUTPUTS, Output
@@ -124,6 +125,11 @@ class ExplanationConfig:
             self._check_own_model()
 
     def _check_own_model(self) -> None:
+        if not hasattr(self.model, "apply") or not hasattr(self.model, "preprocessing"):
+            raise ValueError(
+                "model must be the name of a network, or a classifier such as lmjax.models.load "
+                f"returns; got {brief(self.model)}"
+            )
         for name in ("weights", "num_classes"):
             if getattr(self, name) is not None:
                 raise ValueError(

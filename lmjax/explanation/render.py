@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lmjax import __version__, removals
+from lmjax._utils.text import one_line
 from lmjax.attribution import Attribution, methods
 from lmjax.attribution.methods import WHOLE
 from lmjax.explanation.classes import class_name
@@ -216,7 +217,7 @@ def _line(
         for name, heading in HEADINGS.items()
     }
     return {
-        "\nimage": explanation.image.name,
+        "\nimage": one_line(explanation.image.name),
         "\nclass": class_name(attribution.target, explanation.classifier),
         "\nprobability": _number(attribution.probability),
         "\nmethod": methods.get(pair[0]).title,

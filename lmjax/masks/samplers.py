@@ -193,6 +193,8 @@ def shapley_keep(
       sample from the kernel instead of weighting by it.
     """
     num_segments, num_samples, first = _check_sizes(num_segments, num_samples, first)
+    if num_segments < 2:
+        raise ValueError("num_segments must be 2 or more: coalitions are some of them; got 1")
     half = f"half of the {num_segments} segments"
     smallest = check_whole("smallest", smallest, least=1, most=num_segments // 2, note=half)
     mass = shapley_kernel(num_segments)[smallest - 1 : num_segments - smallest]

@@ -60,6 +60,7 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torc
 # attacker's copy of the network, and statistics of the training set, for ImageNet the usual ones.
 _BESIDE_MODEL = ("attacker.", "normalizer.")
 _METADATA_KEY = "lmjax"
+_NO_ARRAY = np.zeros(0, np.float32)
 
 
 class StateDictMismatch(ValueError):
@@ -315,6 +316,7 @@ def fitting(
     """
     found = {key: value for key, value in state_dict.items() if not _is_counter(key)}
     wanted = {key: shape for key, shape in wanted.items() if not _is_counter(key)}
+    found = _with_prefix_of(wanted, found)
     missing = [key for key in wanted if key not in found]
     surplus = [key for key in found if key not in wanted]
     misshapen = {
@@ -325,6 +327,14 @@ def fitting(
     if missing or surplus or misshapen:
         raise StateDictMismatch(str(source), missing, surplus, misshapen)
     return found
+
+
+def _with_prefix_of(wanted: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Puts back a prefix that `read_state_dict` removes, where it is the network's own."""
+    own = dict(zip(_strip_prefix(dict.fromkeys(wanted, _NO_ARRAY)), wanted))
+    if len(own) < len(wanted) or not own.keys().isdisjoint(wanted):
+        return found
+    return {own.get(key, key): value for key, value in found.items()}
 
 
 def _is_counter(key: str) -> bool:

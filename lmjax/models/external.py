@@ -139,6 +139,11 @@ def load(
     else:
         module, stated = build(network, False, options)
         _load_weights(module, Path(weights), name)
+    if preprocessing is None and isinstance(stated, str):
+        raise ValueError(
+            f"{name} was trained on images that are fitted to its size by {stated!r}, and not cut "
+            "from the middle, which lmjax does not do; give preprocessing=, or choose other weights"
+        )
     classifier = from_torch(
         module.eval(), preprocessing=preprocessing or stated, class_names=class_names
     )
@@ -179,6 +184,7 @@ def _published(name: str, build: Any, network: str, options: dict[str, Any]) -> 
 
 
 def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Makes a network; returns its preprocessing too, or the name of a crop that is not known."""
     timm = _import("timm")
     if not timm.is_model(name.split(".")[0]):
         raise ValueError(f"timm has no network {name!r}; timm.list_models() lists them")
@@ -187,6 +193,8 @@ def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[A
     except RuntimeError as error:  # an unknown tag, or no published weights
         raise ValueError(f"timm cannot make {name!r}: {error}") from error
     stated = timm.data.resolve_model_data_config(module)
+    if stated.get("crop_mode", "center") != "center":
+        return module, stated["crop_mode"]
     crop = stated["input_size"][-1]
     preprocessing = Preprocessing(
         resize=math.floor(crop / stated["crop_pct"]),

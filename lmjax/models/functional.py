@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from lmjax._utils.checks import check_whole
 from lmjax._utils.code import fingerprint
 from lmjax._utils.summary import brief
 from lmjax._utils.text import one_line, without_addresses
@@ -30,7 +31,10 @@ _LARGE = 1024
 _SIZE = 224
 # What frameworks call statistics, which training leaves alone: parts of names, last parts of names,
 # and the types that hold them.
-_STATISTICS = ("batch_stats", "running_mean", "running_var", "moving_", "mean_ema", "var_ema")
+_STATISTICS = (
+    *("batch_stats", "running_mean", "running_var"),
+    *("moving_mean", "moving_var", "mean_ema", "var_ema"),
+)
 _LAST_OF_STATISTICS = ("mean", "var")
 _HOLDERS = {("flax", "BatchStat"), ("flax", "RngState"), ("equinox", "State")}
 
@@ -85,6 +89,11 @@ def from_function(
     if layout not in ("NHWC", "NCHW"):
         raise ValueError(f"layout must be 'NHWC' or 'NCHW', got {brief(layout)}")
     if preprocessing is None:
+        if image_size is not None:
+            image_size = check_whole("image_size", image_size, least=1, note="side of a square")
+        for name, numbers in (("mean", mean), ("std", std)):
+            if np.ndim(numbers) != 1:
+                raise ValueError(f"{name} must be a number for each channel, got {brief(numbers)}")
         resize = None if image_size is None else image_size * 8 // 7
         preprocessing = Preprocessing(resize, image_size, mean=tuple(mean), std=tuple(std))
     call, variables = _bind(apply, params, fixed)

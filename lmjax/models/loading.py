@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from lmjax.models.preprocessing import Preprocessing
 from lmjax.models.registry import InstalledWeights, NetworkInfo, WeightSource
 from lmjax.removals.masking import Masking, check_masking
 
+_KEPT = ("tag", "preprocessing", "class_names")  # of what a file of lmjax notes, when converted
 BUNDLED = "bundled"
 """Stands for the weights that come with a network."""
 
@@ -56,12 +57,14 @@ def load(
       num_classes: of the weights. None takes the registry's: 1000 for ImageNet networks, 10 for
         digits.
       in_channels: of the weights.
-      preprocessing: None takes what the registry knows of the weights: that of the tag, of the tag
-        that `convert` noted in the file, or of the tag whose file has this name. For any other file
+      preprocessing: None takes that of the training, which it notes in its file, or else what the
+        registry knows of the weights: that of the tag, of the tag that `convert` noted in the file,
+        or of the tag whose file has this name. For any other file
         it takes the network's default, which for ImageNet networks is that of torchvision's first
         weights (resize 256, crop 224, bilinear). A vision transformer is made for images of the
         size of its crop.
-      class_names: one for each class. None takes the registry's where their number fits.
+      class_names: one for each class. None takes those of the training, or else the registry's,
+        where their number fits.
       dtype: of the computation, float32 or bfloat16. Weights and logits are float32.
 
     Returns:
@@ -74,6 +77,10 @@ def load(
       OSError: the weights cannot be downloaded; says which file to put where.
     """
     if external.is_external(name):
+        if weights is not None and Path(weights).is_file():
+            recorded = _recorded(Path(weights))
+            preprocessing = preprocessing or recorded.preprocessing
+            class_names = class_names or recorded.class_names
         if in_channels != 3:
             raise ValueError(
                 f"in_channels must be 3 for {name}, got {in_channels}; make a module with as many "
@@ -90,8 +97,11 @@ def load(
     names = (source or network).class_names
     if num_classes is None:
         num_classes = network.num_classes if names is None else len(names)
+    recorded = _recorded(path)
     if preprocessing is None:
-        preprocessing = (source or network).preprocessing
+        preprocessing = recorded.preprocessing or (source or network).preprocessing
+    if recorded.class_names is not None:
+        names = recorded.class_names
     module = build(network, preprocessing, num_classes=num_classes, dtype=dtype)
     if masking is not None:
         check_masking(masking, module.masking)
@@ -111,6 +121,26 @@ def load(
         preprocessing=preprocessing,
         class_names=None if class_names is None else tuple(class_names),
     )
+
+
+class _Recorded(NamedTuple):
+    """Facts that training noted in the file of its weights, where it did."""
+
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...] | None
+
+
+def _recorded(path: Path) -> _Recorded:
+    metadata = checkpoints.read_metadata(path)
+    preprocessing, names = (metadata.get(each) for each in ("preprocessing", "class_names"))
+    try:
+        preprocessing = None if preprocessing is None else Preprocessing(**preprocessing)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds a preprocessing that this version does not know: {error}; give "
+            "preprocessing="
+        ) from error
+    return _Recorded(preprocessing, None if names is None else tuple(map(str, names)))
 
 
 def load_spec(spec: str) -> Classifier:
@@ -182,7 +212,8 @@ def convert(
 
     Returns:
       What was recorded: the source's file name (`source`) and `sha256`, the version of lmjax
-      (`lmjax`), and the `tag` if there is one.
+      (`lmjax`), and the `tag` if there is one; of a file of lmjax also its tag, preprocessing and
+      class names.
 
     Raises:
       ValueError: unknown tag, or a source that is not the tag's; a target that is no .safetensors,
@@ -201,7 +232,9 @@ def convert(
     )
     state_dict = checkpoints.read_state_dict(source, ema=ema)
     sha256 = download.file_sha256(source)
-    metadata = {"source": source.name, "sha256": sha256, "lmjax": __version__}
+    before = checkpoints.read_metadata(source)
+    kept = {name: before[name] for name in _KEPT if name in before}
+    metadata = {**kept, "source": source.name, "sha256": sha256, "lmjax": __version__}
     published = _published(source, sha256, tag)
     if published is not None:
         network = registry.network(published.network)

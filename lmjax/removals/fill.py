@@ -1,6 +1,7 @@
 """Fill: the removal that paints hidden pixels by a function of the image and the mask."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,6 +79,11 @@ class Fill(Painting):
                 "function must be callable, (image, mask, key) -> image; got "
                 f"{type(self.function).__name__}; a baseline that is an image or a colour goes to "
                 "lmjax.Replace(...)"
+            )
+        if not _takes_three(self.function):
+            raise ValueError(
+                "function must take (image, mask, key), also where it uses no key; got "
+                f"{brief(self.function)}"
             )
         set_whole(self, "draws", least=1)
         if self.key is not None:
@@ -210,3 +216,14 @@ class _Colours:
             )
         check_colours(found[:, 1:], name)
         return np.ones(len(found), np.float32)
+
+
+def _takes_three(function: Callable) -> bool:
+    """Whether a function takes three arguments, as far as it tells."""
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of a function in C
+        return True
+    return True

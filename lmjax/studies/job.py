@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, get_args
 
@@ -215,6 +215,11 @@ def _check_models(models: Sequence[str] | Mapping[str, Any] | None) -> Mapping[s
     if isinstance(models, str):
         models = (models,)
     if not isinstance(models, Mapping):
+        if not isinstance(models, Iterable) or not all(isinstance(each, str) for each in models):
+            raise ValueError(
+                "models must be names of networks, or classifiers by name, such as "
+                f"{{'mine': classifier}}; got {brief(models)}"
+            )
         models = {name: load(name) for name in models}
     if not models:
         raise ValueError("models must be one or more, got none")

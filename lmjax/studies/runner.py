@@ -1,6 +1,7 @@
 """Runs of studies: batch after batch of images is measured, and its rows are stored when done."""
 
 import math
+import operator
 import os
 import platform
 import time
@@ -180,8 +181,15 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: Pro
                 raise ValueError(
                     f"none of the first {len(failed)} images can be evaluated: {failed[0]['error']}"
                 )
-            results.write(each, rows, errors, made_by)
+            if not _goes_worse(errors, results.errors(each) if results.has(each) else None):
+                results.write(each, rows, errors, made_by)
             stop_if_noted()
+
+
+def _goes_worse(errors: list[dict], before: list[dict] | None) -> bool:
+    """Whether an image fails that had rows when its shard was first computed, if it was."""
+    failed = {error["image"] for error in before or ()}
+    return before is not None and any(error["image"] not in failed for error in errors)
 
 
 class Cost(NamedTuple):
@@ -338,7 +346,10 @@ def _made_by(engine: str) -> dict[str, Any]:
 
 def _check_shard(shard: tuple[int, int]) -> slice:
     """Returns the slice of shards that a process does."""
-    number, of = shard
+    try:
+        number, of = map(operator.index, shard)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"shard must be (i, n), two whole numbers, got {shard!r}") from error
     if not 0 <= number < of:
         raise ValueError(f"shard must be (i, n) with i from 0 to n - 1, got {shard!r}")
     return slice(number, None, of)

@@ -83,7 +83,14 @@ class TrainingConfig:
                 f"images_per_epoch is {self.images_per_epoch}; it must be at least batch_size "
                 f"({self.batch_size})"
             )
-        object.__setattr__(self, "augmentations", tuple(map(str, parse(self.augmentations))))
+        augmentations = tuple(map(str, parse(self.augmentations)))
+        mixing = [each for each in augmentations if each.split(":")[0] in ("cutmix", "objects")]
+        if mixing and self.batch_size == 1:
+            raise ValueError(
+                f"batch_size must be 2 or more for the augmentation {mixing[0]}, which takes from "
+                "another image of the batch; got 1"
+            )
+        object.__setattr__(self, "augmentations", augmentations)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -269,7 +269,8 @@ def _given(classifier: Classifier, weights, num_classes: int):
     own = _own_classes(classifier)
     if own != num_classes:
         raise ValueError(
-            f"the classifier has {own} classes, and the source {num_classes}; both must be equal"
+            f"the classifier has {own} classes, and the source (or num_classes) {num_classes}; "
+            "both must be equal"
         )
     if not classifier.variables["params"]:
         raise ValueError(
@@ -403,7 +404,8 @@ def _export(job: _Job, path: Path, state: TrainState, half_precision: bool) -> P
         tensors = {
             k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in tensors.items()
         }
-    metadata = {**job.identity, "class_names": job.class_names}
+    preprocessing = dataclasses.asdict(job.preprocessing)
+    metadata = {**job.identity, "class_names": job.class_names, "preprocessing": preprocessing}
     if job.test is not None:
         read_back = functools.partial(checkpoints.to_variables, tensors, state.trained)
         written = sharding.from_first(read_back, state.trained, job.mesh)

@@ -1,12 +1,15 @@
 """Optimizers and learning rates, with optax."""
 
+import re
+
 import jax
 import optax
 
 from lmjax.training.config import TrainingConfig
 
 _DECAYED = ("kernel", "in_proj_kernel")
-_OF_OTHERS = ("weight", "w", "value")  # of networks that are functions, where they are matrices
+# Of networks that are functions, where they are matrices; numbers are places in a list.
+_OF_OTHERS = ("weight", "w", "value", "in_proj_weight")
 
 
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
@@ -34,7 +37,8 @@ def decayed(params):
     """Returns which parameters decay: kernels alone (He et al. 2018, arXiv 1812.01187)."""
 
     def is_decayed(path, leaf) -> bool:
-        name = path[-1].key.split(".")[-1]
-        return name in _DECAYED or (name in _OF_OTHERS and leaf.ndim > 1)
+        name = re.split(r"[./]", path[-1].key)[-1]  # of Keras, paths
+        of_others = name in _OF_OTHERS or name.isdecimal()
+        return name in _DECAYED or (of_others and leaf.ndim > 1)
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)

@@ -225,3 +225,8 @@ def test_a_real_network_never_reads_what_is_hidden(resnet, removal):
     assert np.isfinite(clean).all()
     assert abs(clean[0] - clean[1]).max() > 1e-6
     np.testing.assert_array_equal(evaluate(Predictor(resnet, removal), dirty, masks), clean)
+
+
+def test_a_name_is_no_classifier():
+    with pytest.raises(ValueError, match=r"not its name; lmjax.models.load\('resnet18'\) loads"):
+        Predictor("resnet18", "grey")

@@ -312,7 +312,7 @@ BAD = {
     "budget": (
         {"num_samples": None, "method": ("lime", "kernelshap"), "budget": 100},
         ValueError,
-        "budget must be at least 135 for kernelshap, with 64 segments; got 100",
+        "budget must be at least 134 for kernelshap, with 64 segments; got 100",
     ),
     "budget and samples": ({"budget": 100}, ValueError, "num_samples and budget both say"),
     "no budget": (
@@ -386,3 +386,9 @@ def test_an_output_that_cannot_be_written(tmp_path):
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(IsADirectoryError, match=r"a\.npz is a folder"):
         lmjax.explain(**FAST, output=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("model", [lambda image, masks: masks, 3])
+def test_a_model_is_a_name_or_a_classifier(model):
+    with pytest.raises(ValueError, match="model must be the name of a network, or a classifier"):
+        lmjax.explain(np.zeros((8, 8, 3), np.uint8), model=model)

@@ -157,6 +157,20 @@ def test_trained_weights_go_back_to_torch(tmp_path):
     close(classifier.with_weights(path).apply(images()), expected, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["model", "module"])
+def test_names_that_wrappers_have_too_may_be_the_networks_own(name, tmp_path):
+    """Files that begin with `model.` throughout are often of a wrapped network; this one is not."""
+    whole = nn.Module()
+    setattr(whole, name, Small())
+    whole.forward = getattr(whole, name).forward
+    classifier = lmjax.models.from_torch(whole.eval(), [1, 3, SIZE, SIZE])
+    assert all(key.startswith(f"{name}.") for key in classifier.variables["params"])
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save_safetensors(path, checkpoints.to_state_dict(classifier.variables))
+    again = classifier.with_weights(path)
+    np.testing.assert_array_equal(again.apply(images()), classifier.apply(images()))
+
+
 @pytest.mark.parametrize(
     ("make", "example", "options", "message"),
     [
@@ -193,6 +207,20 @@ def small_crops(monkeypatch):
         return {**stated(*args, **options), "input_size": (3, SIZE, SIZE)}
 
     monkeypatch.setattr(timm.data, "resolve_model_data_config", small)
+
+
+def test_a_crop_that_is_not_done_is_refused(monkeypatch, file, small_crops):
+    stated = timm.data.resolve_model_data_config
+
+    def squashed(*args, **options):
+        return {**stated(*args, **options), "crop_mode": "squash"}
+
+    monkeypatch.setattr(timm.data, "resolve_model_data_config", squashed)
+    options = {"weights": file, "num_classes": 10}
+    with pytest.raises(ValueError, match=r"fitted to its size by .squash.*give preprocessing="):
+        lmjax.models.load("timm:test_resnet", **options)
+    given = lmjax.models.load("timm:test_resnet", preprocessing=CROP, **options)
+    assert given.preprocessing == CROP
 
 
 @pytest.fixture(scope="module")

@@ -326,6 +326,29 @@ def test_training_changes_weights_and_no_statistics(framework, classifiers, tmp_
         classifiers["Keras"].with_weights(path)
 
 
+def test_names_that_contain_those_of_statistics_are_weights():
+    params = {"removing_rain": {"w": jnp.ones((3, 4))}, "norm/moving_mean": jnp.zeros(4)}
+    classifier = lmjax.models.from_function(
+        lambda p, x: x.mean((1, 2)) @ p["removing_rain"]["w"] - p["norm/moving_mean"], params
+    )
+    assert {*classifier.variables["params"]} == {"removing_rain.w"}
+    assert {*classifier.variables["batch_stats"]} == {"norm/moving_mean"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": 0.5}, "mean must be a number for each channel, got 0.5"),
+        ({"std": 0.5}, "std must be a number for each channel"),
+        ({"image_size": (32, 48)}, "image_size must be a whole number, 1 or more .*square"),
+    ],
+)
+def test_options_of_functions_are_checked(options, message):
+    params = {"w": jnp.ones((3, 4))}
+    with pytest.raises(ValueError, match=message):
+        lmjax.models.from_function(lambda p, x: x.mean((1, 2)) @ p["w"], params, **options)
+
+
 @pytest.mark.parametrize("side", [3, 16, 64, 256])  # JAX takes memory that is aligned as it is
 def test_the_callers_arrays_may_change_afterwards(side):
     params = {"kernel": np.ones((3, side), np.float32)}

@@ -258,4 +258,14 @@ def test_bad_draws_are_errors():
 
 def test_repr_is_short():
     assert repr(lmjax.Fill(noise)) == "Fill(noise)"
-    assert len(repr(lmjax.Fill(jax.tree_util.Partial(noise, IMAGE), key=KEY))) < 200
+
+    def with_picture(picture, image, mask, key):
+        return picture
+
+    assert len(repr(lmjax.Fill(jax.tree_util.Partial(with_picture, IMAGE), key=KEY))) < 200
+
+
+@pytest.mark.parametrize("function", [lambda image, mask: image, lambda: 0])
+def test_fills_take_three_arguments(function):
+    with pytest.raises(ValueError, match=r"function must take \(image, mask, key\)"):
+        lmjax.Fill(function)

@@ -573,6 +573,28 @@ def test_images_that_failed_are_tried_again_when_asked(tmp_path):
     assert errors_of(tmp_path / "out") == []
 
 
+def test_trying_again_loses_no_rows(tmp_path):
+    """The disk of all but one image is out of reach by then."""
+    with pytest.warns(UserWarning, match="1 of 10 images"):
+        before = run(tmp_path, fakes.Source(10, broken=(4,)))
+    out_of_reach = fakes.Source(10, broken=(3, 5, 6, 7, 8, 9))
+    with pytest.warns(UserWarning, match="1 of 10 images"):
+        assert run(tmp_path, out_of_reach, retry_errors=True).equals(before)
+    assert errors_of(tmp_path) == [4]
+
+
+@pytest.mark.parametrize("shard", ["0/2", (0.5, 2), 3, (0, 1, 2)])
+def test_shards_are_two_numbers(tmp_path, shard):
+    with pytest.raises(ValueError, match="shard must be"):
+        run(tmp_path, shard=shard)
+
+
+@pytest.mark.parametrize("models", [3, [fakes.network(0)], fakes.network(0)], ids=type)
+def test_models_are_names_or_classifiers_by_name(tmp_path, models):
+    with pytest.raises(ValueError, match="models must be names of networks, or classifiers by na"):
+        run(tmp_path, models=models)
+
+
 def test_images_after_one_that_makes_no_sense_are_evaluated_once_more_only(tmp_path, monkeypatch):
     asked, rows = [], fakes.Brightness.rows
 

@@ -21,8 +21,8 @@ from lmjax._utils.run_folder import read_manifest
 from lmjax.cli.main import main
 from lmjax.data import DigitScenes
 from lmjax.data.source import Example
-from lmjax.models import load, registry
-from lmjax.models.checkpoints import read_metadata, read_state_dict
+from lmjax.models import convert, load, registry
+from lmjax.models.checkpoints import read_metadata, read_state_dict, save_safetensors
 from lmjax.removals.samples import Origin, write_images
 from lmjax.training import TrainingConfig, accuracy, read_metrics, train
 from lmjax.training.batches import Reader, ahead, indices
@@ -281,6 +281,9 @@ def test_commands_train_and_fine_tune(tmp_path, capsys):
     assert kinds == [np.float16, np.float32]
 
 
+SHORT = TrainingConfig(batch_size=8, epochs=1)
+
+
 class _Labelled:
     """A source of black images with given labels."""
 
@@ -293,6 +296,27 @@ class _Labelled:
     def __getitem__(self, i):
         image = np.zeros((128, 128, 3), np.uint8)
         return Example(f"image {i}", image, self.labels[i % len(self.labels)])
+
+
+def test_weights_are_read_back_as_they_were_trained(tmp_path):
+    """Class names and preprocessing go with them, also where they are converted."""
+    source = _Labelled([0, 1])
+    source.class_names = tuple(f"pet {i}" for i in range(10))
+    usual = registry.network("resnet18_digits").preprocessing
+    own = dataclasses.replace(usual, resize=140, mean=(0.4,) * 3)
+    start = tmp_path / "start.safetensors"
+    state = read_state_dict(train("resnet18_digits", source, output=tmp_path / "a", config=SHORT))
+    save_safetensors(start, state, metadata={"preprocessing": dataclasses.asdict(own)})
+    trained = train("resnet18_digits", source, weights=start, output=tmp_path / "b", config=SHORT)
+    convert(trained, tmp_path / "converted.safetensors")
+    for weights in (trained, tmp_path / "b", tmp_path / "converted.safetensors"):
+        found = load("resnet18_digits", weights=weights)
+        assert (found.preprocessing, found.class_names) == (own, source.class_names)
+    found = load("resnet18_digits", weights=trained, class_names="abcdefghij")
+    assert found.class_names == tuple("abcdefghij")
+    save_safetensors(start, state, metadata={"preprocessing": {"squash": True}})
+    with pytest.raises(ValueError, match=r"start.safetensors holds a preprocessing.*give preproc"):
+        load("resnet18_digits", weights=start)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +341,14 @@ def test_sources_that_do_not_do_are_errors(labels, options, message, tmp_path):
     [
         ({"epochs": 0}, "epochs must be a whole number, 1 or more; got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
+        (
+            {"batch_size": 1, "accumulate": 1, "augmentations": ("objects:grey",)},
+            "batch_size must be 2 or more for the augmentation objects:grey",
+        ),
+        (
+            {"batch_size": 1, "accumulate": 1, "augmentations": ("cutmix",)},
+            "batch_size must be 2 or more for",
+        ),
         ({"accumulate": 3}, r"batch_size is 8; it must be a multiple of accumulate \(3\)"),
         ({"small_share": 1.5}, "small_share must be a finite number at least 0 and at most 1"),
         ({"small_size": 31}, "small_size must be a whole number, 32 or more"),

@@ -237,6 +237,24 @@ def test_weights_decay_in_kernels_alone(name):
         assert chosen == path[-1].key.endswith("kernel"), path
 
 
+def test_which_weights_of_functions_decay():
+    matrix, vector = np.zeros((2, 2)), np.zeros(2)
+    found = decayed(
+        {
+            "sequential/conv2d/kernel": matrix,
+            "sequential/conv2d/bias": vector,
+            "blocks.0.attn.in_proj_weight": matrix,
+            "blocks.0.attn.in_proj_bias": vector,
+            "0": matrix,
+            "1": vector,
+            "norm.weight": vector,
+        }
+    )
+    assert {name for name, chosen in found.items() if chosen} == {
+        *("sequential/conv2d/kernel", "blocks.0.attn.in_proj_weight", "0")
+    }
+
+
 QUICK = ("alexnet", "squeezenet1_1", "mobilenet_v3_small", "vit_b_32")
 
 
