@@ -462,7 +462,7 @@ def test_other_mistakes_are_named(small, tmp_path):
         ("Linen", {"dtype": "bfloat16"}, "dtype must be float32 for a network that is a function"),
         ("closed over", {}, "no weights to train.*closes over"),
         ("no crop", {}, "preprocessing must have a crop"),
-        ("few classes", {}, "the classifier has 4 classes, and the source 10"),
+        ("few classes", {}, r"the classifier has 4 classes, and the source \(or num_classes\) 10"),
     ],
 )
 def test_what_cannot_be_trained_is_named(classifier, config, message, classifiers, tmp_path):
