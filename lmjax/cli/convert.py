@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from lmjax.cli.terminal import say
+from lmjax.cli.terminal import say, say_written
 
 if TYPE_CHECKING:
     from lmjax.models import Fit
@@ -37,7 +37,7 @@ def convert(
     from lmjax import models
 
     recorded = models.convert(source, target, tag=tag, ema=ema)
-    say(f"wrote {target}")
+    say_written(target)
     for name, value in recorded.items():
         say(f"  {name}: {value}")
     if "tag" not in recorded:

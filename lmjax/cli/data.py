@@ -8,7 +8,7 @@ import tyro
 from tyro.conf import arg
 
 from lmjax.cli.options import OptionalStr, documented
-from lmjax.cli.terminal import say
+from lmjax.cli.terminal import say, say_written
 
 
 def build() -> tyro.extras.SubcommandApp:
@@ -121,7 +121,7 @@ def calibration(
         seed=seed,
         output=output,
     )
-    say(f"wrote {output}; take it as the removal calibrated@{output}")
+    say_written(output, f"; take it as the removal calibrated@{output}")
 
 
 def samples(
@@ -143,7 +143,7 @@ def samples(
     from lmjax.studies import write_samples
 
     write_samples(output, source, model=model, images=images)
-    say(f"wrote {output}; take it as the removal samples@{output}")
+    say_written(output, f"; take it as the removal samples@{output}")
 
 
 def wordnet(*, output: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy")) -> None:
@@ -157,4 +157,4 @@ def wordnet(*, output: Annotated[Path, arg(metavar="FILE")] = Path("wordnet.npy"
     from lmjax.data.imagenet.wordnet import write_similarity
 
     write_similarity(output)
-    say(f"wrote {output}")
+    say_written(output)

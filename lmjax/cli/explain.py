@@ -8,10 +8,9 @@ from tyro.conf import Positional, arg
 
 import lmjax
 from lmjax._utils.renamed import old_names
-from lmjax._utils.text import one_line
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import documented, options_of
-from lmjax.cli.terminal import say
+from lmjax.cli.terminal import say, say_written
 from lmjax.explanation import ExplanationConfig
 from lmjax.explanation.compute import explain_into_files
 
@@ -68,4 +67,4 @@ def _explain_several(images: tuple[str, ...], config: ExplanationConfig, output:
 def _print(table: str, files: Sequence[Path]) -> None:
     say(f"{table}\n")
     for file in files:
-        say(f"wrote {one_line(file)}")
+        say_written(file)

@@ -14,7 +14,7 @@ from lmjax._utils.text import printable
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.devices import check_devices, describe_devices, divide_cpu
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
-from lmjax.cli.terminal import say
+from lmjax.cli.terminal import say, say_written
 from lmjax.evaluation.evaluator import Engine
 from lmjax.models.loading import load_spec
 from lmjax.studies import registry, reporting
@@ -141,7 +141,7 @@ def _command(kind: type[Study]) -> Callable[..., None]:
         # All rows, read again: those that `run` returned lack what another process has just done.
         manifest, rows, errors = open_run(output)
         for file in reporting.write(study, rows, output, formats=formats):
-            say(f"wrote {file}")
+            say_written(file)
         check_errors(errors, manifest["images"])
 
     command.__doc__ = help_text(_HELP)
@@ -166,7 +166,7 @@ def report(
         source: of the runs' images, of which three are shown, where the runs do not tell.
     """
     path, failures = reporting.report_each(runs, output, source=source)
-    say(f"wrote {path}")
+    say_written(path)
     check_failures(failures, len(runs))
 
 
@@ -190,7 +190,7 @@ def seeds(
     for folder in runs:
         try:
             for file in reporting.write_seeds(folder, kinds=by_kind, formats=formats):
-                say(f"wrote {file}")
+                say_written(file)
         except (ValueError, OSError) as error:
             failures.append((folder, error))
     check_failures(failures, len(runs))

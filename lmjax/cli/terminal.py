@@ -12,6 +12,19 @@ from lmjax._utils.text import printable
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
+def say_written(path: object, then: str = "") -> None:
+    """Prints that a file was written, on one line: line breaks in its name are escaped.
+
+    Args:
+      path: of the file.
+      then: what follows its name.
+
+    Raises:
+      OSError: it cannot be printed, as on a full disk.
+    """
+    say(f"wrote {path}{then}".replace("\n", r"\n"))
+
+
 def say(text: object) -> None:
     """Prints a line, or several; names in it cannot move the cursor or change colours.
 

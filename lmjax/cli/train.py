@@ -15,7 +15,7 @@ from lmjax._utils.checks import check_whole
 from lmjax._utils.sharding import join, mesh_of
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, options_of
-from lmjax.cli.terminal import say
+from lmjax.cli.terminal import say_written
 from lmjax.data import Source, SourceSpec
 from lmjax.training.config import TrainingConfig
 from lmjax.training.loop import train
@@ -163,7 +163,7 @@ def _join_cluster() -> Mesh:
 
 def _print_written(path: Path) -> None:
     if jax.process_index() == 0:
-        say(f"wrote {path}")
+        say_written(path)
 
 
 def _test_split(spec: SourceSpec) -> SourceSpec | None:

@@ -60,7 +60,6 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel, Lightning, torc
 # attacker's copy of the network, and statistics of the training set, for ImageNet the usual ones.
 _BESIDE_MODEL = ("attacker.", "normalizer.")
 _METADATA_KEY = "lmjax"
-_NO_ARRAY = np.zeros(0, np.float32)
 
 
 class StateDictMismatch(ValueError):
@@ -331,7 +330,7 @@ def fitting(
 
 def _with_prefix_of(wanted: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Puts back a prefix that `read_state_dict` removes, where it is the network's own."""
-    own = dict(zip(_strip_prefix(dict.fromkeys(wanted, _NO_ARRAY)), wanted))
+    own = dict(zip(_strip_prefix(dict.fromkeys(wanted)), wanted))
     if len(own) < len(wanted) or not own.keys().isdisjoint(wanted):
         return found
     return {own.get(key, key): value for key, value in found.items()}
@@ -586,7 +585,7 @@ def _array(value: Any) -> Any:
         return _Unread(f"a tensor of {value.dtype}")
 
 
-def _strip_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _strip_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
     for prefix in _PREFIXES:
         if state_dict and all(key.startswith(prefix) for key in state_dict):
             return _strip_prefix({k.removeprefix(prefix): v for k, v in state_dict.items()})

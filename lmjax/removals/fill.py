@@ -224,6 +224,6 @@ def _takes_three(function: Callable) -> bool:
         inspect.signature(function).bind(None, None, None)
     except TypeError:
         return False
-    except ValueError:  # of a function in C
-        return True
+    except ValueError:  # a function in C does not tell
+        pass
     return True

@@ -181,15 +181,14 @@ def _write_shards(job: Job, results: Results, shards: list[Range], progress: Pro
                 raise ValueError(
                     f"none of the first {len(failed)} images can be evaluated: {failed[0]['error']}"
                 )
-            if not _goes_worse(errors, results.errors(each) if results.has(each) else None):
+            if not (results.has(each) and _goes_worse(errors, results.errors(each))):
                 results.write(each, rows, errors, made_by)
             stop_if_noted()
 
 
-def _goes_worse(errors: list[dict], before: list[dict] | None) -> bool:
-    """Whether an image fails that had rows when its shard was first computed, if it was."""
-    failed = {error["image"] for error in before or ()}
-    return before is not None and any(error["image"] not in failed for error in errors)
+def _goes_worse(errors: list[dict], before: list[dict]) -> bool:
+    """Whether an image fails that did not fail when its shard was computed before."""
+    return not {error["image"] for error in errors} <= {error["image"] for error in before}
 
 
 class Cost(NamedTuple):

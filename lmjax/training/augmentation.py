@@ -35,6 +35,9 @@ MASKING_KINDS = ("patches", "cell", "few", "cutout", "erasing", "objects")
 PLAIN_KINDS = ("cutmix", "flip")
 """Kinds without a fill."""
 
+MIXING_KINDS = ("cutmix", "objects")
+"""Kinds that take something from another image of the batch."""
+
 # Patches (Jain et al. 2022): cells along each side, 16 x 16 pixels of an image of 224 x 224; shares
 # of them, of which one is drawn and rounded to whole cells.
 _GRID, _FRACTIONS = 14, (0.25, 0.5, 0.75)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lmjax import removals
 from lmjax._utils.checks import check_choice, check_number, check_whole, set_plain_numbers
-from lmjax.training.augmentation import parse
+from lmjax.training.augmentation import MIXING_KINDS, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +83,14 @@ class TrainingConfig:
                 f"images_per_epoch is {self.images_per_epoch}; it must be at least batch_size "
                 f"({self.batch_size})"
             )
-        augmentations = tuple(map(str, parse(self.augmentations)))
-        mixing = [each for each in augmentations if each.split(":")[0] in ("cutmix", "objects")]
+        augmentations = parse(self.augmentations)
+        mixing = [each for each in augmentations if each.kind in MIXING_KINDS]
         if mixing and self.batch_size == 1:
             raise ValueError(
                 f"batch_size must be 2 or more for the augmentation {mixing[0]}, which takes from "
                 "another image of the batch; got 1"
             )
-        object.__setattr__(self, "augmentations", augmentations)
+        object.__setattr__(self, "augmentations", tuple(map(str, augmentations)))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from lmjax._utils.terminal import on_terminal
 from lmjax.cli.main import main
+from lmjax.cli.terminal import say_written
 
 SHELL = "import sys; from lmjax.cli.main import main; main(sys.argv[1:])"
 
@@ -85,3 +86,8 @@ def test_progress_needs_a_terminal(monkeypatch):
         if stream is not None:
             stream.close()
             assert not on_terminal()
+
+
+def test_a_file_that_was_written_takes_one_line(capsys):
+    say_written("a  b\nc.png", "; take it")
+    assert capsys.readouterr().out == "wrote a  b\\nc.png; take it\n"
