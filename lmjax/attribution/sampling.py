@@ -32,7 +32,7 @@ from lmjax.attribution.game import Game, Payoffs, Prediction
 from lmjax.attribution.stopping import Until
 from lmjax.evaluation.requests import Asking
 from lmjax.masks.families import MaskFamily, SomeFirst
-from lmjax.masks.keys import fingerprint
+from lmjax.masks.keys import hash_draws
 
 # Variants that are evaluated again where a run goes on: those that change the output most.
 _CHECKED_VARIANTS = 4
@@ -212,7 +212,7 @@ def _extend(
         values,
         whole,
         sampling.key_data,
-        fingerprint(sampling.key),
+        hash_draws(sampling.key),
         stop,
         sampling.settings,
         sums,
@@ -274,7 +274,7 @@ def check_drawn(previous: Any, key: jax.Array, game: Game) -> None:
     samples = samples_of(previous)
     if not np.array_equal(samples.key_data, np.asarray(jax.random.key_data(key))):
         raise ValueError("previous was sampled with another key; pass the same key=")
-    if samples.draws != fingerprint(key):
+    if samples.draws != hash_draws(key):
         raise ValueError(
             "previous was sampled where the same key gives other draws: by another JAX version or "
             "configuration of its random numbers; sample again from the start"

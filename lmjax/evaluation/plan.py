@@ -102,6 +102,8 @@ def make_plan(job: Job, engine: str, *, engines: Sequence[str]) -> Plan:
     if engine == "dense" or (engine == "auto" and not _may_pay(job, engines)):
         return Plan(everything)
     layout = programs.record(job)
+    if not layout.sets:  # no layer computes rows, as where a dense layer reads the pixels
+        return Plan(everything)
     if engine == "auto":
         return _auto_plan(job, layout)
     counts = programs.count_rows(job, layout, everything)
@@ -234,9 +236,9 @@ def _best_cut(job: Job, counts: Counts, *, most: float = math.inf) -> Cut | None
     """
     whole = programs.record(job)
     work = whole.costs_at_full_size()
-    done = work.cumsum()[:-1] / work.sum()  # at each seam
-    if len(done) == 0:
+    if len(work) < 2 or not work.any():
         return None
+    done = work.cumsum()[:-1] / work.sum()  # at each seam
     deepest = max(int((done <= _SHARING_DEPTH).sum()), 1)
     layout = programs.record(job, stop=deepest, sharing=True)
     groups, room = _groups(job)

@@ -5,13 +5,12 @@ from typing import Any, get_args
 
 from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.renamed import renamed
-from lmjax._utils.summary import brief
 from lmjax.attribution.methods import check_methods, check_objective_of
 from lmjax.evaluation.evaluator import Engine
 from lmjax.evaluation.outputs import OUTPUTS, Output
 from lmjax.explanation.removals import check_removals
 from lmjax.masks import segments as segmenters
-from lmjax.models import Classifier
+from lmjax.models.classifier import Classifier, check_classifier
 
 ENGINES = get_args(Engine)
 MOST_SHOWN = 20
@@ -125,11 +124,7 @@ class ExplanationConfig:
             self._check_own_model()
 
     def _check_own_model(self) -> None:
-        if not hasattr(self.model, "apply") or not hasattr(self.model, "preprocessing"):
-            raise ValueError(
-                "model must be the name of a network, or a classifier such as lmjax.models.load "
-                f"returns; got {brief(self.model)}"
-            )
+        check_classifier("model", self.model, instead="the name of a network, or ")
         for name in ("weights", "num_classes"):
             if getattr(self, name) is not None:
                 raise ValueError(

@@ -23,7 +23,7 @@ def threefry(key: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), "uint32"), impl="threefry2x32")
 
 
-def fingerprint(key: jax.Array) -> str:
+def hash_draws(key: jax.Array) -> str:
     """Hashes a few draws of a key, to tell later whether the same key still gives the same draws.
 
     They could change with JAX's version and configuration.

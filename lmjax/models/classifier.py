@@ -294,6 +294,21 @@ class Head:
             return self.classifier.apply(anything)[0]
 
 
+def check_classifier(name: str, value: Any, *, instead: str = "") -> None:
+    """Raises ValueError unless a value has what explanations and studies take of a classifier.
+
+    Args:
+      name: of the argument.
+      value: the argument.
+      instead: what else is allowed, as in "the name of a network, or ".
+    """
+    if not hasattr(value, "apply") or not hasattr(value, "preprocessing"):
+        raise ValueError(
+            f"{name} must be {instead}a classifier such as lmjax.models.load returns; got "
+            f"{brief(value)}"
+        )
+
+
 @bounded_jit(static_argnames="masking")
 def _logits(classifier: Classifier, images, masks, *, masking: Masking | None) -> jax.Array:
     return classifier.apply(classifier.normalise(images), masks, masking=masking)

@@ -21,9 +21,10 @@ from lmjax.data.labels import check_classes
 from lmjax.data.opening import open_source
 from lmjax.data.source import Source
 from lmjax.evaluation.evaluator import Engine
-from lmjax.masks.keys import fingerprint
+from lmjax.masks.keys import hash_draws
 from lmjax.models import load
 from lmjax.models.calibrations import check_calibrations
+from lmjax.models.classifier import check_classifier
 from lmjax.models.identity import identify
 from lmjax.removals.registry import file_hashes
 from lmjax.studies.held_out import HeldOut
@@ -121,7 +122,7 @@ class Job:
             "source": source_version(self.source),
             "lmjax": __version__,
             "images_per_shard": self.images_per_shard,
-            "draws": fingerprint(jax.random.key(self.study.seed)),
+            "draws": hash_draws(jax.random.key(self.study.seed)),
         }
 
     def about(self) -> dict[str, Any]:
@@ -224,11 +225,7 @@ def _check_models(models: Sequence[str] | Mapping[str, Any] | None) -> Mapping[s
     if not models:
         raise ValueError("models must be one or more, got none")
     for name, network in models.items():
-        if not hasattr(network, "apply") or not hasattr(network, "preprocessing"):
-            raise ValueError(
-                f"models[{name!r}] must be a classifier such as lmjax.models.load returns, got "
-                f"{type(network).__name__}"
-            )
+        check_classifier(f"models[{name!r}]", network)
     return models
 
 

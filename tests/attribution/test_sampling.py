@@ -198,7 +198,7 @@ def test_what_does_not_continue_is_an_error(change, message):
 def test_draws_that_changed_are_not_continued(monkeypatch):
     """The same key, but another version of JAX or configuration."""
     previous = mean(mean_of_normals(), 50)
-    monkeypatch.setattr("lmjax.attribution.sampling.fingerprint", lambda key: "another")
+    monkeypatch.setattr("lmjax.attribution.sampling.hash_draws", lambda key: "another")
     with pytest.raises(ValueError, match="the same key gives other draws"):
         mean(mean_of_normals(), 90, previous=previous)
 

@@ -208,6 +208,44 @@ def test_a_convolution_that_meets_the_image_again(engine):
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
+def _conv(x, kernel, **options):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, **options
+    )
+
+
+def _as_many_groups_as_outputs(p, x):
+    x = _conv(jax.nn.relu(_conv(x, p["wide"])), p["groups"], feature_group_count=4)
+    return _conv(jax.nn.relu(x), p["v"]).mean((1, 2))
+
+
+def _nothing_but_a_pool(p, x):
+    dims = (1, 2, 2, 1)
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, dims, dims, "VALID")
+    return x.mean((1, 2)) @ p["w"]
+
+
+def _dense_on_pixels(p, x):
+    return x[:, :4, :4].reshape(len(x), -1) @ p["pixels"]
+
+
+@pytest.mark.parametrize("engine", ["visible", "shared"])
+@pytest.mark.parametrize(
+    "network", [_as_many_groups_as_outputs, _nothing_but_a_pool, _dense_on_pixels]
+)
+def test_networks_with_few_rows_or_none(network, engine):
+    shapes = {"wide": (3, 3, 3, 8), "groups": (3, 3, 2, 4), "v": (1, 1, 4, 5)}
+    shapes |= {"w": (3, 5), "pixels": (48, 5)}
+    rng = np.random.default_rng(0)
+    weights = {key: jnp.float32(0.3 * rng.normal(size=shape)) for key, shape in shapes.items()}
+    classifier = lmjax.models.from_function(network, weights, image_size=None)
+    predictor, masks = lmjax.Predictor(classifier, lmjax.LayerMasking()), random_masks(9)
+    expected = lmjax.evaluate(predictor, IMAGE, masks, engine="dense")
+    found = lmjax.evaluate(predictor, IMAGE, masks, engine=engine)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize(("count", "sizes", "room"), [(5, [5], 32), (129, [65, 64], 96)])
 def test_groups_that_share_rows_are_of_one_size(count, sizes, room):
     groups, found = planner._groups(job_of(count))

@@ -401,6 +401,23 @@ def test_residual_keeps_what_both_branches_know():
     )
 
 
+@pytest.mark.parametrize("join", [layers.residual, layers.concatenate])
+def test_what_one_mask_hides_in_all_branches_is_not_selected_from(join):
+    x, mask = masked_input(6, 6, 3, seed=0)
+
+    def run(x, mask):
+        branch = layers.conv(Masked(x, mask), jnp.ones((1, 1, 3, 3)))
+        return branch, join(branch, Masked(x, mask))
+
+    _, joined = run(x, mask)
+    assert not np.asarray(joined.x)[~np.asarray(mask)].any()
+    counts = [
+        str(jax.make_jaxpr(function)(x, mask)).count("select_n")
+        for function in (run, lambda x, mask: run(x, mask)[0])
+    ]
+    assert counts[0] == counts[1] > 0
+
+
 def test_global_average_pool_is_the_mean_over_visible_positions():
     x, mask = masked_input(6, 5, 3, seed=0)
     mask = mask.at[1].set(False)

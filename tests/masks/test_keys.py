@@ -10,7 +10,7 @@ from lmjax.attribution.expected_gradients import _drawn_point
 from lmjax.attribution.sobol import designs
 from lmjax.masks.coalitions import random_keep
 from lmjax.masks.families import random_grids
-from lmjax.masks.keys import fingerprint
+from lmjax.masks.keys import hash_draws
 from lmjax.masks.orders import random_orders
 from lmjax.masks.samplers import bernoulli_keep, half_visible_keep, shapley_keep
 from lmjax.metrics import random_logit
@@ -34,7 +34,7 @@ DRAWS = {
     "random_orders": lambda key: random_orders(9, 70, key=key),
     "random_grids": lambda key: random_grids((8, 8), 70, key=key, grid=3).masks(),
     "hypercubes": lambda key: half_visible_keep(9, 0, 70, key=key, block=50),
-    "fingerprint": lambda key: np.frombuffer(fingerprint(key).encode(), np.uint8),
+    "hash_draws": lambda key: np.frombuffer(hash_draws(key).encode(), np.uint8),
 }
 OF_JAX = {  # which `jax_threefry_partitionable` changes, as it does all of JAX's draws
     "noisy_linear": lambda key: visible.noisy_linear(IMAGE, HALF, key),

@@ -22,7 +22,7 @@ for module in ("pyarrow.dataset", "pandas"):  # once here, or by pyarrow in each
     with contextlib.suppress(ImportError):
         importlib.import_module(module)
 
-job.fingerprint = lambda key: "draws"  # which each child would compile
+job.hash_draws = lambda key: "draws"  # which each child would compile
 
 IMAGES = 40
 STUDY = Brightness()

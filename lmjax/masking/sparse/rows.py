@@ -294,7 +294,7 @@ def _products(x: jax.Array, read: jax.Array, kernel: jax.Array, *, groups: int, 
     first = multiply(_rows_of(known, read[0]), kernel[0])
     if len(read) == 1:
         return first
-    if groups == kernel.shape[-1] and groups > 1:
+    if groups == kernel.shape[-1] and kernel.shape[1] == 1 and groups > 1:
         return functools.reduce(lambda y, i: step(i, y), range(1, len(read)), first)
     return lax.fori_loop(1, len(read), step, first)
 
@@ -303,7 +303,7 @@ def _product(x: jax.Array, kernel: jax.Array, *, groups: int, precision) -> jax.
     """`[R, C]` by `[C / groups, C_out]`, group by group."""
     if groups == 1:
         return jnp.matmul(x, kernel, precision=precision)
-    if groups == kernel.shape[1]:  # depthwise
+    if groups == kernel.shape[1] and len(kernel) == 1:  # depthwise
         return x * kernel
     x = x.reshape(len(x), groups, -1)
     kernel = kernel.reshape(len(kernel), groups, -1)

@@ -15,7 +15,7 @@ from lmjax.masking.checks import check_mask
 from lmjax.masking.masked import Masked
 from lmjax.masking.transform import rules
 from lmjax.masking.transform.elementwise import elementwise
-from lmjax.masking.transform.nodes import Node, full_size
+from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
 from lmjax.masking.transform.operation import Rule
 from lmjax.masking.transform.plan import Plan
 from lmjax.masking.transform.symbols import Symbol
@@ -168,12 +168,30 @@ class LayerMasked:
           params: as the network takes them.
           inputs: images `[N, H, W, C]` with masks, channels last.
         """
-        traced = self.trace(params, inputs.x)
+        try:
+            traced = self.trace(params, inputs.x)
+        except LayerMaskError as error:
+            return self._run_alone(params, inputs, error)
         leaves = jax.tree.leaves(params)
         values = dict(zip(traced.given, (*leaves, *traced.constants)))
         results = traced.plan.run({**values, traced.image: inputs})
         arrays = [_result(*pair) for pair in zip(traced.outputs, results)]
         return jax.tree.unflatten(traced.structure, arrays)
+
+    def _run_alone(self, params: Any, inputs: Any, error: LayerMaskError) -> Any:
+        """Returns the results for one image as the first of two, or raises the error.
+
+        `jnp.matmul` drops a batch of one, which no rule can follow.
+        """
+        if len(inputs.x) != 1 or not isinstance(inputs, Masked):
+            raise error
+        given: Any = inputs
+        twice = Masked(*(jnp.concatenate([each, each]) for each in given))
+        try:
+            self.trace(params, twice.x)
+        except LayerMaskError:
+            raise error from None
+        return jax.tree.map(lambda result: result[:1], self.run(params, twice))
 
     def trace(self, params: Any, images: Any) -> _Traced:
         """Returns the traced network, for parameters and images `[N, H, W, C]` of some shape."""

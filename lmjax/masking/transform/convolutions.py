@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from lmjax.masking import layers
@@ -129,6 +130,7 @@ def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, chann
             operation.fail("a window that slides over a grid other than rows and columns")
         return _products_at_positions(operation, x, kernel, axes, channels)
     dtype = params["preferred_element_type"] or operation.aval.dtype
+    _check_dtype(operation, dtype)
     whole, parts = uncut(slides, x.grid)
     options = options_of(whole, [len(range(n)[p]) for n, p in zip(x.grid, parts)])
     padding = trace.padding
@@ -157,6 +159,14 @@ def _convolved(operation: Operation, x: Node, kernel: Node, sliding, axes, chann
         slides=slides,
     )
     return trace.settled(node)
+
+
+def _check_dtype(operation: Operation, dtype: Any) -> None:
+    if operation.trace.padding == "neighbor" and not jnp.issubdtype(dtype, jnp.floating):
+        operation.fail(
+            f"it convolves {jnp.dtype(dtype).name}, and neighbor padding takes means, which whole "
+            "numbers cannot hold; convolve floats, or give padding='none'"
+        )
 
 
 def _products_at_positions(operation: Operation, x: Node, kernel: Node, axes, channels) -> Node:
@@ -225,6 +235,7 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
     spans = zip(sizes, params["rhs_dilation"], params["lhs_dilation"])
     rings = max(math.ceil(d * (k - 1) / between) for k, d, between in spans)
     padding = operation.trace.padding
+    _check_dtype(operation, x.dtype)
     if padding == "partial":
         operation.fail("partial convolution is not defined for transposed convolutions")
     aval = operation.aval
@@ -253,7 +264,11 @@ def _transposed(operation: Operation, x: Node, kernel: Node) -> Node:
 
 
 def _touched(operation: Operation, x: Node, kernel: Node, mask: jax.Array) -> jax.Array:
-    """Where a transposed convolution reads something visible, in the traced layout."""
+    """Where a transposed convolution reads something visible, in the traced layout.
+
+    Outputs that read no position at all, between windows and behind the last, are known where those
+    beside them are.
+    """
     params, numbers = operation.params, operation.params["dimension_numbers"]
     of_channels = numbers.rhs_spec[:2]
     ones = [1 if a in of_channels else n for a, n in enumerate(kernel.shape)]
@@ -266,7 +281,26 @@ def _touched(operation: Operation, x: Node, kernel: Node, mask: jax.Array) -> ja
         rhs_dilation=params["rhs_dilation"],
         dimension_numbers=numbers,
     )
+    for i in range(len(numbers.lhs_spec) - 2):
+        y = jnp.take(y, _nearest_reading(operation, x, kernel, i), axis=numbers.out_spec[2 + i])
     return y > 0.5
+
+
+def _nearest_reading(operation: Operation, x: Node, kernel: Node, i: int) -> np.ndarray:
+    """For each output along an axis of space the nearest one, not behind it, that reads a position.
+
+    In front of the first that does, it is that one.
+    """
+    params, numbers = operation.params, operation.params["dimension_numbers"]
+    places = np.arange(x.shape[numbers.lhs_spec[2 + i]]) * params["lhs_dilation"][i]
+    first = np.arange(operation.aval.shape[numbers.out_spec[2 + i]]) * params["window_strides"][i]
+    window = np.arange(kernel.shape[numbers.rhs_spec[2 + i]]) * params["rhs_dilation"][i]
+    read = first[:, None] + window - params["padding"][i][0]
+    (reading,) = np.nonzero(np.isin(read, places).any(axis=1))
+    if len(reading) == 0:
+        operation.fail("its windows read no position at all")
+    before = np.searchsorted(reading, np.arange(len(first)), side="right") - 1
+    return reading[np.maximum(before, 0)]
 
 
 def _spatial(aval: Any, numbers: Any, x: Node) -> list[int]:

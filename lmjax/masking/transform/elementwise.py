@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.transform.grids import grid_axes, meet, placed
+from lmjax.masking.transform.grids import grid_axes, in_order, meet, placed, put_back
 from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import RULES, Operation, rule
 from lmjax.masking.transform.origins import Outside
@@ -53,6 +53,7 @@ def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callabl
       function: takes arrays that broadcast to each other.
     """
     operands, outside = around(trace, operands, aval, function)
+    operands, orders = in_order(trace, operands)
     operands, target = meet(trace, operands)
     adapted = [target.spread(x) if x.masked else None for x in operands]
     given = [x if x.masked else placed(trace, x, target) for x in operands]
@@ -75,6 +76,8 @@ def combine(trace: Trace, aval: Any, operands: Sequence[Node], function: Callabl
     )
     if isinstance(node, Pointwise):
         node.of_entries = function
+    if node.masked:
+        put_back(node, orders)
     return node
 
 

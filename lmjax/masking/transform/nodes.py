@@ -107,6 +107,15 @@ class Node:
         """Returns whether an axis stands for positions."""
         return any(d > 0 for d in self.grid_dims(axis))
 
+    @property
+    def merged(self) -> tuple[int, ...]:
+        """The axes that stand for positions and channels together, as in a flattened image."""
+        return tuple(
+            axis
+            for axis in range(len(self.shape))
+            if self.of_positions(axis) and self.channel_dims(axis)
+        )
+
     def array(self, value: Masked) -> jax.Array:
         """Returns the traced array, in its own layout, from the stored value."""
         x = value.x.reshape(*self.grid, *self.channels)

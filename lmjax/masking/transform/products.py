@@ -59,7 +59,10 @@ class Product(NamedTuple):
 @rule("dot_general")
 def _dot(operation: Operation, a: Node, b: Node) -> Node:
     trace = operation.trace
-    a, b = (normal(trace, realised(trace, x)) if x.masked else x for x in (a, b))
+    a, b = (realised(trace, x) if x.masked else x for x in (a, b))
+    if any(x.masked and x.merged for x in (a, b)):
+        return _over_merged(operation, a, b)
+    a, b = (normal(trace, x) if x.masked else x for x in (a, b))
     if a.masked and b.masked:
         return between(operation, a, b)
     product = _product(operation, a, b)
@@ -202,6 +205,22 @@ def _in_layout(product: Product) -> Node:
 
     result.run = run
     return product.operation.trace.settled(result)
+
+
+def _over_merged(operation: Operation, a: Node, b: Node) -> Node:
+    """A dense layer of a flattened image, in which hidden positions hold zeros."""
+    if a.masked and b.masked:
+        operation.fail("it multiplies a flattened image by another value with positions")
+    product = _product(operation, a, b)
+    x, weights = product.x, product.weights
+    contracted = [i for i, _ in product.contracted]
+    if product.batch or any(x.of_positions(i) and i not in contracted for i in range(len(x.shape))):
+        operation.fail("it keeps positions of a flattened image apart, and sums over others")
+
+    def run(values: jax.Array, w: jax.Array) -> jax.Array:
+        return product.bind(values, jnp.broadcast_to(w, weights.shape))
+
+    return operation.trace.plain(operation.aval, (operation.trace.array(x), weights), run)
 
 
 # Fixed weights: over positions with numbers that are known.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.masking import layers
+from lmjax.masking.transform.grids import positions_first
 from lmjax.masking.transform.nodes import Node, full_size
 from lmjax.masking.transform.operation import Operation, rule
 from lmjax.masking.transform.origins import Share, Weight
@@ -29,7 +30,7 @@ _NEUTRAL = {"max": -np.inf, "min": np.inf, "sum": 0.0}
 @rule("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
 def _reduce(operation: Operation, x: Node) -> Node:
     how, over = operation.name.removeprefix("reduce_"), operation.params["axes"]
-    trace = operation.trace
+    trace, x = operation.trace, positions_first(operation.trace, x, over)
     dims = [d for a in over for d in x.grid_dims(a)]
     weight, x = weight_over(x, dims) if how == "sum" else None, normal(trace, x)
     dims = [d for a in over for d in x.grid_dims(a)]
@@ -275,7 +276,8 @@ def _with_outside(operation: Operation, x: Node, how: str, left: Sequence[int]) 
         operation.fail("it goes over some positions of a padded image")
     assert x.outside is not None
     fill, over = x.outside.fill, operation.params["axes"]
-    inner_shape = [n - sum(p) for n, p in zip(x.shape, padded_axes(x))]
+    pads = padded_axes(x)
+    inner_shape = [n - sum(p) for n, p in zip(x.shape, pads)]
     inner = pointwise(
         operation.trace,
         jax.ShapeDtypeStruct(inner_shape, x.dtype),
@@ -284,8 +286,13 @@ def _with_outside(operation: Operation, x: Node, how: str, left: Sequence[int]) 
         like=x,
         outside=None,
     )
-    pooled = _over_all(operation, inner, how)
-    pads = padded_axes(x)
+    if how == "sum" and x.share is not None:
+        crop = tuple(slice(p, n - q) for n, (p, q) in zip(x.shape, pads))
+        inner.share = Share(None if x.share.numbers is None else x.share.numbers[crop])
+        share = numbers_of(inner, operation.where())
+    else:
+        share = None
+    pooled = _over_all(operation, inner, how, None, share)
 
     def around(value: jax.Array) -> jax.Array:
         known = jnp.pad(

@@ -107,7 +107,7 @@ def _reshape(operation: Operation, x: Node) -> Node:
         x = _with_repeats(operation, x, groups)
         groups = _cut(operation, x)
     x, groups = _split_dims(operation.trace, x, groups)
-    rank, shape = len(x.grid), operation.aval.shape
+    rank = len(x.grid)
     sizes = (*x.grid, *x.channels)
     mixed = [
         a
@@ -118,10 +118,8 @@ def _reshape(operation: Operation, x: Node) -> Node:
     if not mixed:
         return relabelled(operation, x, groups)
     inside = {d for a in mixed for d in groups[a] if 0 < d < rank}
-    if inside == {d for d in range(1, rank) if x.grid[d] > 1} and len(mixed) == 1:
-        array = operation.trace.array(x)  # flattened: masks end, hidden positions hold zeros
-        return operation.trace.plain(operation.aval, [array], lambda v: jnp.reshape(v, shape))
-    if any(0 in groups[a] for a in mixed):  # mostly on the way to another order
+    flattened = len(mixed) == 1 and inside == {d for d in range(1, rank) if x.grid[d] > 1}
+    if flattened or any(0 in groups[a] for a in mixed):  # the latter on the way to another order
         return relabelled(operation, x, groups)
     if inside == set(range(1, rank)):
         operation.fail("it merges positions with channels, in several axes")

@@ -18,25 +18,34 @@ from lmjax.masking.transform.nodes import Node, inverse
 from lmjax.masking.transform.operation import Operation
 from lmjax.masking.transform.origins import Share
 
-_MOVES = frozenset(["broadcast_in_dim", "reshape", "slice", "squeeze", "transpose", "expand_dims"])
+_MOVES = frozenset(
+    [
+        *("broadcast_in_dim", "reshape", "slice", "squeeze", "transpose", "expand_dims", "rev"),
+    ]
+)
+# What sums over channels, each position by itself.
+_OVER_CHANNELS = frozenset(["dot_general", "conv_general_dilated", "reduce_sum"])
 # What is a product with a number still is one after these, if the number is 0 or 1.
 _KEEP_ZERO = frozenset(["abs", "sign", "sqrt", "square", "integer_pow"])
 _LINEAR = frozenset(["neg", "convert_element_type", "copy", "stop_gradient"])
 _LOSE = frozenset(["add", "sub", "max", "min", "exp", "tanh", "logistic", "pow", "log", "erf"])
+_LOSE |= {"clamp", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
 def follow_shares(operation: Operation, operands: Sequence[Node], results: Sequence[Node]) -> None:
     """Says of an operation's result how much its positions count, where that is known to differ."""
-    if len(results) != 1 or not results[0].masked or operation.name == "reduce_sum":
+    if len(results) != 1 or not results[0].masked or results[0].share is not None:
         return
     shared = [x for x in operands if x.masked and x.share is not None]
     made = _weighed(operation, operands)
     if made is None and not shared:
         return
-    results[0].share = _share(operation, operands, shared, made)
+    results[0].share = _share(operation, operands, shared, made, results[0])
 
 
-def _share(operation: Operation, operands, shared: Sequence[Node], made) -> Share | None:
+def _share(
+    operation: Operation, operands, shared: Sequence[Node], made: np.ndarray | None, result: Node
+) -> Share | None:
     shares = [x.share.numbers for x in shared if x.share is not None]
     known = [numbers for numbers in shares if numbers is not None]
     if len(known) < len(shares):
@@ -50,12 +59,82 @@ def _share(operation: Operation, operands, shared: Sequence[Node], made) -> Shar
         return Share(np.broadcast_to(numbers, operation.aval.shape))
     if operation.name in _LINEAR:
         return shared[0].share
-    if operation.name in _KEEP_ZERO:
+    if operation.name in _KEEP_ZERO or _keeps_zero(operands, result):
         return shared[0].share if np.isin(known[0], (0, 1)).all() else Share(None)
     if operation.name in _MOVES:
         with core.eval_context():
             return Share(np.asarray(operation.bind(jnp.asarray(known[0], operation.aval.dtype))))
+    if operation.name in _OVER_CHANNELS:
+        return _over_channels(operation, operands, known[0])
+    if operation.name == "concatenate":
+        numbers = [np.ones(x.shape) if x.share is None else x.share.numbers for x in operands]
+        return Share(np.concatenate(numbers, operation.params["dimension"]))
+    if operation.name == "pad":
+        return _padded(operation, known[0])
+    if operation.name in ("add", "add_any", "sub") and len(known) == len(operands):
+        return shared[0].share if np.array_equal(known[0], known[-1]) else Share(None)
     return Share(None) if operation.name in _LOSE else None
+
+
+def _keeps_zero(operands: Sequence[Node], result: Node) -> bool:
+    """Whether an operation gives 0 where its operands with positions are 0, as relu does."""
+    entries = [np.zeros(1, x.dtype) if x.masked else x.constant for x in operands]
+    if not hasattr(result, "where_hidden") or any(e is None or e.size != 1 for e in entries):
+        return False
+    found = result.where_hidden([np.reshape(entry, ()) for entry in entries])  # pyright: ignore
+    return found is not None and not found.any()
+
+
+def _over_channels(operation: Operation, operands: Sequence[Node], numbers) -> Share | None:
+    """The share of sums over channels; None where they are over positions, too."""
+    kept = _kept(operation, operands)
+    if kept is None:
+        return None
+    gone = [axis for axis in range(numbers.ndim) if axis not in kept.values()]
+    first = numbers[
+        tuple(slice(0, 1) if axis in gone else slice(None) for axis in range(numbers.ndim))
+    ]
+    if (first != numbers).any():
+        return Share(None)
+    shape = [1] * len(operation.aval.shape)
+    for to, axis in kept.items():
+        shape[to] = numbers.shape[axis]
+    order = [kept[to] for to in sorted(kept)]
+    moved = np.transpose(first, (*order, *gone)).reshape(shape)
+    return Share(np.broadcast_to(moved, operation.aval.shape))
+
+
+def _kept(operation: Operation, operands: Sequence[Node]) -> dict[int, int] | None:
+    """The axes of the result -> those of the operand with positions, of a sum over channels."""
+    params = operation.params
+    (x,) = (each for each in operands if each.masked)
+    if operation.name == "reduce_sum":
+        kept = dict(enumerate(a for a in range(len(x.shape)) if a not in params["axes"]))
+    elif operation.name == "dot_general":
+        (contracted, batch), which = params["dimension_numbers"], operands.index(x)
+        free = [
+            [a for a in range(len(each.shape)) if a not in (*contracted[i], *batch[i])]
+            for i, each in enumerate(operands)
+        ]
+        start = len(batch[0]) + (len(free[0]) if which else 0)
+        kept = dict(enumerate(batch[which])) | dict(enumerate(free[which], start))
+    else:
+        numbers = params["dimension_numbers"]
+        alone = all(operands[1].shape[a] == 1 for a in numbers.rhs_spec[2:])
+        moved = any(n != 1 for n in params["window_strides"]) or any(map(any, params["padding"]))
+        if x is not operands[0] or not alone or moved:
+            return None
+        kept = dict(zip(numbers.out_spec, numbers.lhs_spec))
+        del kept[numbers.out_spec[1]]
+    gone = set(range(len(x.shape))) - set(kept.values())
+    return None if any(x.of_positions(axis) for axis in gone) else kept
+
+
+def _padded(operation: Operation, numbers: np.ndarray) -> Share:
+    widths = operation.params["padding_config"]
+    if any(low < 0 or high < 0 or between for low, high, between in widths):
+        return Share(None)
+    return Share(np.pad(numbers, [(low, high) for low, high, _ in widths]))
 
 
 def _weighed(operation: Operation, operands: Sequence[Node]) -> np.ndarray | None:
@@ -95,7 +174,8 @@ def numbers_of(x: Node, where: str) -> np.ndarray | None:
                 return None
             numbers = first
     groups = [x.grid_dims(axis) for axis in range(len(x.shape))]
-    if any(x.channel_dims(axis) and x.grid_dims(axis) for axis in range(len(x.shape))):
+    if x.merged:
+        _warn(where)
         return None
     order = [d for own in groups for d in own]
     numbers = numbers.reshape([x.grid[d] for d in order])

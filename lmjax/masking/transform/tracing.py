@@ -18,7 +18,7 @@ from lmjax.masking import layers
 from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
 from lmjax.masking.transform.operation import RULES, Operation
 from lmjax.masking.transform.origins import Axes, Outside
-from lmjax.masking.transform.plain import plain_operation
+from lmjax.masking.transform.plain import ELEMENTWISE, plain_operation
 from lmjax.masking.transform.shares import follow_shares
 from lmjax.masking.transform.symbols import Symbol
 from lmjax.masking.transform.weights import follow
@@ -27,6 +27,13 @@ from lmjax.masking.transform.weights import follow
 _FOLDED = 1 << 22
 # Floating-point constants of more entries are weights: they stay arguments.
 _WEIGHTS = 1 << 16
+# Operations that an axis of positions and channels passes through, or that end it.
+_TAKE_MERGED = ELEMENTWISE | {
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
+    *("dot_general", "reduce_sum", "reduce_max", "reduce_min", "optimization_barrier"),
+    *("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_lin"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+}
 
 
 class Trace:
@@ -169,6 +176,7 @@ class Trace:
         if not any(x.masked for x in operands):
             return plain_operation(operation, operands)
         try:
+            _check_merged(operation, operands)
             if operation.name not in RULES:
                 operation.fail(
                     "there is no rule for this primitive; give it one with "
@@ -192,6 +200,22 @@ class Trace:
         self.scopes[scope] = None
         # torch's modules are one name, with dots: "layer3.0" holds "layer3.0.conv1".
         self.ended = f"/{self.until}/" in f"/{scope}/" or f"/{self.until}." in f"/{scope}/"
+
+
+def _check_merged(operation: Operation, operands: Sequence[Node]) -> None:
+    """Refuses what would take the zeros of a flattened image for observed values.
+
+    Sums, means and maxima along an axis of positions and channels take the visible positions alone,
+    and a reshape back finds the grid again. A dense layer, whose weights differ between positions,
+    finds zeros in the place of hidden ones.
+    """
+    if operation.name in _TAKE_MERGED or not any(x.masked and x.merged for x in operands):
+        return
+    operation.fail(
+        "it goes along an axis in which positions and channels were merged (a flattened image), "
+        "where hidden positions would count as zeros; only dense layers, operations entry by "
+        "entry, sums and maxima can follow. Keep the axes apart, or go on behind a dense layer"
+    )
 
 
 def _used(jaxpr: jex.Jaxpr) -> list[jex.JaxprEqn]:

@@ -20,10 +20,12 @@ from lmjax.masking.transform.origins import Place, Weight
 _MOVES = frozenset(
     [
         *("broadcast_in_dim", "concatenate", "reshape", "slice", "split", "squeeze", "stack"),
-        *("transpose", "expand_dims"),
+        *("transpose", "expand_dims", "rev"),
     ]
 )
 _SCALES = frozenset(["mul", "div", "neg", "convert_element_type", "copy"])
+_SHIFTS = frozenset(["add", "sub"])
+_OVER_CHANNELS = frozenset(["dot_general", "conv_general_dilated"])
 _CUTS = frozenset(["slice", "split", "dynamic_slice"])
 _POOLS = frozenset(["reduce_sum", "reduce_max", "reduce_min"])
 
@@ -63,13 +65,40 @@ def _weigh(operation: Operation, operands, masked: Sequence[Node], results) -> N
         return
     if operation.name in _MOVES and len(masked) == len(operands):
         counts = _moved(operation, [x.weight.counts for x in operands], operands)
-        if any(math.prod(count.channels) > 1 for count in counts if count.masked):
+        joined = any(math.prod(count.channels) > 1 for count in counts if count.masked)
+        if joined or any(y.merged for y in results):
             counts = _moved(operation, list(map(_for_each_channel, operands)), operands)
         pooled = frozenset().union(*(x.weight.pooled for x in operands))
         for y, count in zip(results, counts):
             y.weight = Weight(count, pooled) if count.masked else None
-    if operation.name in _SCALES and len(masked) == 1 and _are_numbers(operands):
-        results[0].weight = masked[0].weight
+    if len(masked) == 1 and _treats_alike(operation, masked[0], operands, results[0]):
+        weight: Any = masked[0].weight
+        results[0].weight = Weight(_counts_for(results[0], weight.counts), weight.pooled)
+
+
+def _treats_alike(operation: Operation, x: Node, operands: Sequence[Node], y: Node) -> bool:
+    """Whether an operation does the same to all positions, and means stay means under it."""
+    if operation.name in _OVER_CHANNELS:
+        weight: Any = x.weight
+        return y.symbol is x.symbol and math.prod(weight.counts.channels) == 1
+    if operation.name not in _SCALES | _SHIFTS or y.grid != x.grid:
+        return False
+    return not any(
+        n > 1 and x.of_positions(axis)
+        for each in operands
+        if not each.masked
+        for axis, n in enumerate(each.stored)
+    )
+
+
+def _counts_for(y: Node, counts: Node) -> Node:
+    """The counts as those of another value on the same grid."""
+    if counts.shape == y.shape:
+        return counts
+    axes = tuple(y.grid_dims(axis) for axis in range(len(y.shape)))
+    aval = jax.ShapeDtypeStruct(y.shape, y.dtype)
+    known = {"mask": y.mask, "axes": axes, "channels": counts.channels}
+    return Node(aval, [counts], lambda value: value, **known)
 
 
 def _moved(operation: Operation, counts: Sequence[Node], operands: Sequence[Node]) -> list[Node]:
@@ -80,7 +109,7 @@ def _moved(operation: Operation, counts: Sequence[Node], operands: Sequence[Node
 
 
 def _for_each_channel(x: Node) -> Node:
-    """The counts of a node, for each channel: they are joined with others along channels."""
+    """The counts of a node, for each channel: they are joined with others, or with positions."""
     assert x.weight is not None
     known = {"mask": x.mask, "axes": x.axes, "channels": x.channels}
     number = math.prod(x.channels)

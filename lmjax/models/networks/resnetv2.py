@@ -63,7 +63,8 @@ class Bottleneck(nn.Module):
         if isinstance(norm3, BatchNorm):  # which treats positions alone; see `resnet.Bottleneck`
             border = {"rings": self.stride if self.average else 1, "keep": skip.mask}
         x = norm3(self.conv(width, 3, self.stride, name="conv2")(x, **border))
-        return layers.residual(self.conv(self.features, 1, name="conv3")(x), skip)
+        x = self.conv(self.features, 1, name="conv3")(x, keep=skip.mask)
+        return layers.residual(x, skip)
 
     def shortcut(self, x: Masked) -> Masked:
         """Returns a 1x1 convolution of the activated input."""

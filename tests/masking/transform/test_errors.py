@@ -79,6 +79,36 @@ REFUSED = {
         "top_k",
         "no rule",
     ),
+    "part of a flattened image": (
+        lambda p, x: stem(p, x).reshape(N, -1)[:, :5],
+        "slice",
+        "a flattened image.*hidden positions would count as zeros",
+    ),
+    "flattened images, joined": (
+        lambda p, x: jnp.concatenate([stem(p, x).reshape(N, -1)] * 2, axis=1),
+        "concatenate",
+        "a flattened image",
+    ),
+    "a flattened image by itself": (
+        lambda p, x: stem(p, x).reshape(N, -1) @ stem(p, x).reshape(N, -1).T,
+        "dot_general",
+        "another value with positions",
+    ),
+    "a convolution of whole numbers": (
+        lambda p, x: head(
+            p,
+            lax.conv_general_dilated(
+                x.astype(jnp.int32),
+                jnp.ones((3, 3, 3, C), jnp.int32),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            * 1.0,
+        ),
+        "conv_general_dilated",
+        "convolves int32.*padding='none'",
+    ),
     "sums so far over rows": (
         lambda p, x: head(p, jnp.cumsum(stem(p, x), axis=1)),
         "cumsum",

@@ -80,6 +80,18 @@ def test_vmap_over_masks_a_loop_and_batches_give_the_same():
     assert distance(looped, together) < 1e-6
 
 
+def test_one_image_where_its_batch_is_dropped():
+    """`jnp.matmul` squeezes a batch of one."""
+
+    def attending(p, x):
+        y = x.reshape(len(x), -1, x.shape[-1])
+        return {"logits": (y @ jnp.swapaxes(y, 1, 2)).mean((1, 2))}
+
+    masked = quick_jit(layer_mask(attending))
+    alone = masked(P, IMAGES[:1], MASKS[:1])["logits"]
+    np.testing.assert_allclose(alone, masked(P, IMAGES, MASKS)["logits"][:1], rtol=1e-6)
+
+
 def test_vmap_over_weights():
     """An ensemble: weights are arguments like others."""
     masked = layer_mask(network)

@@ -58,6 +58,16 @@ def normalised(y, axes, epsilon=1e-5):
     return centred * lax.rsqrt((centred**2).mean(axes, keepdims=True) + epsilon)
 
 
+def flattened_groups(y, groups=2):
+    """A group norm of channels first, whose groups are one axis."""
+    return jnp.transpose(
+        normalised(jnp.transpose(y, (0, 3, 1, 2)).reshape(len(y), groups, -1), 2).reshape(
+            len(y), C, *y.shape[1:3]
+        ),
+        (0, 2, 3, 1),
+    )
+
+
 def group_norm(y, groups=2):
     parts = y.reshape(*y.shape[:3], groups, -1)
     return normalised(parts, (1, 2, 4)).reshape(y.shape)
@@ -260,6 +270,13 @@ LAYERS = {
     "layer norm of an image": lambda p, y: normalised(y, (1, 2, 3)),
     "instance norm": lambda p, y: normalised(y, (1, 2)),
     "group norm": lambda p, y: group_norm(conv(y, p["k2"])),
+    "group norm of groups that are flattened": lambda p, y: flattened_groups(y),
+    "layer norm of a flattened image": lambda p, y: normalised(y.reshape(N, -1), 1).reshape(
+        y.shape
+    ),
+    "transposed convolution with gaps": lambda p, y: lax.conv_transpose(
+        y, p["k2"][:2, :2], (3, 3), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
     "group norm of flax": lambda p, y: nn.GroupNorm(2).apply(
         {"params": {"scale": p["s"].reshape(-1), "bias": p["b"].reshape(-1)}}, y
     ),
@@ -538,6 +555,12 @@ def test_adaptive_average_pools_of_ragged_cells(pool, size):
 ROWS, COLUMNS = np.mgrid[:H, :W]
 CIRCLE = (ROWS - 5.5) ** 2 + (COLUMNS - 6.5) ** 2 < 25
 GAUSSIAN = np.exp(-((ROWS - 5.5) ** 2 + (COLUMNS - 6.5) ** 2) / 20)
+
+
+def circle(y):
+    return y * CIRCLE[None, :, :, None]
+
+
 REGIONS = {
     "where": (CIRCLE, lambda y: jnp.where(CIRCLE[None, :, :, None], y, 0).sum((1, 2))),
     "where not": (CIRCLE, lambda y: jnp.where(~CIRCLE[None, :, :, None], 0, y).sum((1, 2))),
@@ -553,6 +576,19 @@ REGIONS = {
         lambda y: jnp.where(CIRCLE[None, :, :, None], y, 0).reshape(N, -1, C).sum(1),
     ),
     "matrix": (GAUSSIAN, lambda y: jnp.einsum("nhwc,hw->nc", y, jnp.asarray(GAUSSIAN))),
+    "dense": (CIRCLE, lambda y: (circle(y) @ jnp.eye(C)).sum((1, 2))),
+    "1x1 convolution": (CIRCLE, lambda y: conv(circle(y), jnp.eye(C)[None, None]).sum((1, 2))),
+    "turned around": (CIRCLE, lambda y: circle(y)[:, ::-1].sum((1, 2))),
+    "padded": (
+        CIRCLE,
+        lambda y: jnp.pad(circle(y), ((0, 0), (1, 2), (1, 0), (0, 0))).sum((1, 2)),
+    ),
+    "joined": (
+        CIRCLE,
+        lambda y: jnp.concatenate([circle(y[..., :2]), circle(y[..., 2:])], 3).sum((1, 2)),
+    ),
+    "added, and halved": (CIRCLE, lambda y: ((circle(y) + circle(y)) / 2).sum((1, 2))),
+    "activated": (CIRCLE, lambda y: jax.nn.relu(circle(y)).sum((1, 2))),
 }
 
 

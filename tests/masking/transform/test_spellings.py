@@ -118,6 +118,14 @@ MEANS = {
     "merged positions": lambda p, x: stem(p, x).reshape(N, -1, C).mean(1) @ p["d"],
     "merged, channels first": lambda p, x: nchw(stem(p, x)).reshape(N, C, -1).mean(2) @ p["d"],
     "channels first": lambda p, x: nchw(stem(p, x)).mean((2, 3)) @ p["d"],
+    "flattened and back": lambda p, x: head(
+        p, (stem(p, x).reshape(N, -1) * 2).reshape(N, H, W, C) / 2
+    ),
+    "flattened channels first, and back": lambda p, x: (
+        nchw(stem(p, x)).reshape(N, -1).reshape(N, C, H, W).mean((2, 3)) @ p["d"]
+    ),
+    "dense layer between two means": lambda p, x: (stem(p, x).mean(1) @ p["d"] + 0).mean(1),
+    "rows, turned around, then columns": lambda p, x: stem(p, x).mean(1)[:, ::-1].mean(1) @ p["d"],
     "average pool of everything": lambda p, x: (
         nn.avg_pool(stem(p, x), SIZE, SIZE).reshape(N, C) @ p["d"]
     ),
