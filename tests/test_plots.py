@@ -133,6 +133,15 @@ def test_error_bars_stand_side_by_side(doubling):
     np.testing.assert_allclose(places[1], x)
 
 
+def test_a_single_place_is_the_only_one_on_its_scale():
+    lines = [plots.Line(name, [0], [0.5], [0.4], [0.6]) for name in ("a", "b")]
+    figure = plots.charts([[plots.Chart("", "pixels", "y", lines)]], title="")
+    (ax,) = figure.axes
+    figure.draw_without_rendering()
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0"]
+    assert np.ptp(ax.get_xlim()) == 1
+
+
 def test_curves_of_many_points_have_bands_at_their_places():
     figure = plots.charts([[chart(line("a", count=30), line("b", count=30))]], title="")
     (ax,) = figure.axes

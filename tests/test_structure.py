@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -252,8 +253,23 @@ def test_names_are_what_they_say_on_first_use():
         "assert lmjax.segments.__name__ == 'lmjax.masks.segments'\n"
         "assert lmjax.attribution.lime.__name__ == 'lime'\n"
         "assert callable(lmjax.evaluate)\n"
+        "assert 'lime' in lmjax.attribution.methods.names()\n"
+        "assert callable(lmjax.studies.measurements.measurements)\n"
+        "assert callable(lmjax.masking.layers.conv)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_on_pages_need_no_other_import():
+    """A module that something else has imported would be there by accident."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "notebooks").glob("*.py")]
+    written = re.compile(r"\blmjax\.([a-z_]+)\.(\w+)(?!\w* -->)")
+    for page in pages:
+        for package, name in written.findall(page.read_text()):
+            found = getattr(lmjax, package, None)
+            if inspect.ismodule(found) and hasattr(found, "__path__"):
+                assert name in found.__all__, f"{page}: lmjax.{package}.{name}"
 
 
 @pytest.mark.parametrize(

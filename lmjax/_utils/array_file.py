@@ -52,7 +52,10 @@ def check_path(path: str | os.PathLike, kind: str) -> Path:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     check_writable(path, path.parent, "path")
     if path.exists():
-        read(path, kind)
+        try:
+            read(path, kind)
+        except ValueError as error:
+            raise ValueError(f"{error}; it was left as it was, give another name") from error
     return path
 
 
@@ -71,7 +74,8 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
     except OSError:
         raise
     except Exception as error:  # damaged bytes may be anything
-        raise damaged(path, kind, error) from error
+        what: Any = "it is no .npz archive" if "pickle" in str(error) else error
+        raise damaged(path, kind, what) from error
     if not isinstance(header, dict) or header.get("kind") != kind:
         found = header.get("kind") if isinstance(header, dict) else header
         raise ValueError(f"{path} holds {found!r}; expected {kind!r}")
@@ -83,7 +87,7 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
     return header, arrays
 
 
-def damaged(path: str | os.PathLike, kind: str, error: Exception) -> ValueError:
+def damaged(path: str | os.PathLike, kind: str, error: Exception | str) -> ValueError:
     """Returns the error of a file that does not hold what it should."""
     return ValueError(f"{path} is not a whole file of this type: {kind} ({error})")
 

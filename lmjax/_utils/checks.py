@@ -120,6 +120,16 @@ def check_choices(name: str, values: Iterable[Any], allowed: Iterable[Any]) -> t
     return values
 
 
+def check_distinct(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """Returns the values as a tuple; raises ValueError for none, and for one that is repeated."""
+    values = tuple(values)
+    twice = [each for each in dict.fromkeys(values) if values.count(each) > 1]
+    if twice or not values:
+        got = f"{', '.join(map(str, twice))} more than once" if twice else "none"
+        raise ValueError(f"{name} must be one or more, each once; got {got}")
+    return values
+
+
 def check_function(name: str, value: Any, of: str) -> Callable:
     """Returns a function; raises ValueError for anything else.
 

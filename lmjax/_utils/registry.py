@@ -70,6 +70,8 @@ class Registry(Generic[T]):
                 f"{self.kind} name must be a word without spaces, commas, colons, '=', '@' and "
                 f"'/'; got {name!r}"
             )
+        if not isinstance(description, str):
+            raise ValueError(f"description must be a line of text; got {description!r}")
         if name in self._entries and self._entries[name].builtin:
             raise ValueError(f"{self.kind} {name!r} comes with lmjax; register another name")
         self._entries[name] = Entry(name, value, description, builtin)

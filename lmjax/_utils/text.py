@@ -51,6 +51,11 @@ def one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, in the plural but for one: "1 image", "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def read_text(path: str | os.PathLike, what: str) -> str:
     """Reads a text file in UTF-8, with or without a mark of the order of bytes.
 

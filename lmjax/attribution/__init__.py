@@ -5,6 +5,9 @@ variants are evaluated together; they return a list then. Segments, random key a
 targets then have an entry for each image, or one for all (`lmjax.evaluation.many_images`).
 """
 
+from typing import TYPE_CHECKING
+
+from lmjax._utils.lazy import attach
 from lmjax.attribution.ablationcam import ablationcam
 from lmjax.attribution.attribution import Attribution
 from lmjax.attribution.banzhaf import banzhaf
@@ -30,6 +33,11 @@ from lmjax.attribution.shapley import exact_shapley, permutation_shapley
 from lmjax.attribution.sobol import sobol
 from lmjax.attribution.stopping import stable_ranking
 from lmjax.attribution.surrogate import Surrogate, lime_regression
+
+if TYPE_CHECKING:
+    from lmjax.attribution import methods as methods
+
+__getattr__, _, _ = attach(__name__, {"methods": "lmjax.attribution.methods"})
 
 __all__ = [
     "Attribution",
@@ -57,6 +65,7 @@ __all__ = [
     "lime",
     "lime_regression",
     "meaningful_perturbation",
+    "methods",
     "occlusion",
     "permutation_shapley",
     "rise",

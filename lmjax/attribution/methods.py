@@ -196,7 +196,12 @@ def attribute(
         options["evaluations"] = evaluations
     elif (variants := num_samples if evaluations is None else evaluations) is not None:
         options |= _spend(name, variants, int(segments.max()) + 1)
-    return method.function(evaluator, image, **options)
+    found = method.function(evaluator, image, **options)
+    if not isinstance(found, attribution.Attribution):
+        raise ValueError(
+            f"method {name} must return an lmjax.attribution.Attribution; got {brief(found)}"
+        )
+    return found
 
 
 def check_methods(chosen: Sequence[str]) -> tuple[str, ...]:
@@ -215,6 +220,22 @@ def check_objective_of(chosen: Sequence[str]) -> None:
                 f"objective has no effect on method {name}, whose function does not take one; "
                 "leave one of them out, or give the function an option objective"
             )
+
+
+def check_sampling(option: str, chosen: Sequence[str]) -> list[str]:
+    """Returns the methods that sample; raises ValueError where none does, so an option is idle.
+
+    Args:
+      option: its name, for the error.
+      chosen: names of methods.
+    """
+    sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
+    if not sampling:
+        known = ", ".join(name for name in names() if get(name).budget is not None)
+        raise ValueError(
+            f"{option} has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
+        )
+    return sampling
 
 
 @renamed(samples="num_samples")
@@ -242,12 +263,7 @@ def check_samples(
     if num_samples is None:
         return dict.fromkeys(chosen)
     samples = check_whole("num_samples", num_samples)
-    sampling = [name for name in chosen if get(name).budget is not None]
-    if not sampling:
-        known = ", ".join(name for name in names() if get(name).budget is not None)
-        raise ValueError(
-            f"num_samples has no effect on {', '.join(chosen)}; leave it out, or add one of {known}"
-        )
+    sampling = check_sampling("num_samples", chosen)
     needed = {name: _fewest(name, num_segments) for name in sampling}
     short = {name: fewest for name, fewest in needed.items() if samples < fewest}
     if len(short) == len(sampling):
@@ -274,12 +290,7 @@ def check_budget(chosen: Sequence[str], budget: int, num_segments: int) -> None:
       UserWarning: a method does not sample, and evaluates what it needs; once in a call of
         `lmjax.explain`.
     """
-    sampling = [name for name in check_methods(chosen) if get(name).budget is not None]
-    if not sampling:
-        raise ValueError(
-            f"budget has no effect on {', '.join(chosen)}, which evaluate what they need; leave it "
-            "out, or add a method that samples, such as lime"
-        )
+    sampling = check_sampling("budget", chosen)
     budget = check_whole("budget", budget, least=1)
     num_segments = check_whole("num_segments", num_segments, least=1, most=_MOST_SEGMENTS)
     needed = {name: _fewest_evaluations(name, num_segments) for name in sampling}

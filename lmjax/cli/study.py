@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from lmjax._utils.renamed import old_names
 from lmjax._utils.sharding import join
-from lmjax._utils.text import printable
+from lmjax._utils.text import counted, printable
 from lmjax.cli.compilation_cache import compilation_cache
 from lmjax.cli.devices import check_devices, describe_devices, divide_cpu
 from lmjax.cli.options import OptionalInt, OptionalStr, documented, help_text, options_of
@@ -235,8 +235,9 @@ def load_models(specs: Sequence[str]) -> Mapping[str, Any]:
         name, _, weights = spec.partition("=")
         label = f"{name}={_label(weights)}" if weights else name
         if label in networks:
-            fix = "rename the file" if weights else "name it once"
-            raise ValueError(f"models {spec!r} would be {label!r} like another; {fix}")
+            if not weights:
+                raise ValueError(f"models names {spec} twice; name it once")
+            raise ValueError(f"models {spec!r} would be {label!r} like another; rename the file")
         networks[label] = load_spec(spec)
     return networks
 
@@ -260,8 +261,8 @@ def which_part(shard: str | None, distributed: bool) -> tuple[int, int]:
 def parse_shard(shard: str) -> tuple[int, int]:
     """Parses `"0/2"` as `(0, 2)`."""
     number, _, of = shard.partition("/")
-    if not (number.isdecimal() and of.isdecimal()):
-        raise ValueError(f"shard must be i/n, such as 0/2; got {shard!r}")
+    if not (number.isdecimal() and of.isdecimal()) or int(number) >= int(of):
+        raise ValueError(f"shard must be i/n, from 0/n to n-1/n, such as 0/2; got {shard!r}")
     return int(number), int(of)
 
 
@@ -269,7 +270,8 @@ def describe(cost: Cost) -> str:
     """Returns the cost of a run as a sentence, and a table of its evaluations."""
     minutes = math.ceil(cost.seconds / 60)
     time = f"{cost.seconds:.0f} seconds" if cost.seconds < 100 else f"{minutes} minutes"
-    said = f"{cost.images} images, {cost.evaluations} evaluations, about {time}; nothing is written"
+    images = counted(cost.images, "image")
+    said = f"{images}, {cost.evaluations} evaluations, about {time}; nothing is written"
     return "\n".join([said, *spending_lines(cost.spending)])
 
 

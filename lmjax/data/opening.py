@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from lmjax._utils.checks import check_function
 from lmjax._utils.registry import Registry
+from lmjax._utils.summary import brief
 from lmjax.data.source import Source
 
 Opener = Callable[..., Source]
@@ -39,8 +41,10 @@ def register(name: str, opener: Opener, *, description: str, form: str | None = 
     Raises:
       ValueError: a name that cannot be written on a command line, or a built-in one.
     """
+    check_function("opener", opener, "that returns a source")
+    form = _form_of(name, opener) if form is None else form
     _REGISTRY.register(name, opener, description=description)
-    _FORMS[name] = _form_of(name, opener) if form is None else form
+    _FORMS[name] = form
 
 
 def names() -> tuple[str, ...]:
@@ -78,6 +82,10 @@ class SourceSpec(NamedTuple):
         Raises:
           ValueError: no such kind or option, or a place or an option that is missing.
         """
+        if not isinstance(source, str):
+            raise ValueError(
+                f"source must be a text, one of {'; '.join(forms())}; got {brief(source)}"
+            )
         head, *pairs = re.split(r",(?=[a-z_]+=)", source)
         kind, _, place = head.partition(":")
         if kind not in _REGISTRY:

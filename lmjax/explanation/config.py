@@ -1,11 +1,12 @@
 """Settings of an explanation, which are the options of the command `lmjax explain`."""
 
 import dataclasses
+import inspect
 from typing import Any, get_args
 
 from lmjax._utils.checks import check_choice, check_whole, set_plain_numbers
 from lmjax._utils.renamed import renamed
-from lmjax.attribution.methods import check_methods, check_objective_of
+from lmjax.attribution.methods import check_methods, check_objective_of, check_sampling
 from lmjax.evaluation.evaluator import Engine
 from lmjax.evaluation.outputs import OUTPUTS, Output
 from lmjax.explanation.removals import check_removals
@@ -13,6 +14,7 @@ from lmjax.masks import segments as segmenters
 from lmjax.models.classifier import Classifier, check_classifier
 
 ENGINES = get_args(Engine)
+_N_SEGMENTS = 50
 MOST_SHOWN = 20
 """The most variants that a figure shows."""
 
@@ -31,7 +33,7 @@ class ExplanationConfig:
       weights: .safetensors, .pth or a weight tag; the weights that come with the model by default.
       num_classes: of the weights; by default as many as they have.
       segmenter: how the image is divided, one of `lmjax.segments.names()`.
-      n_segments: about how many segments, for segmenters that have the option (slic).
+      n_segments: about how many segments, for segmenters that have the option (slic, slic_near).
       snap_to_patches: in a vision transformer, segments are made of whole patches of the network
         (`lmjax.segments.snap`), and the squares of grid are patches: token dropping then shows what
         the masks show.
@@ -74,7 +76,7 @@ class ExplanationConfig:
     weights: str | None = None
     num_classes: int | None = None
     segmenter: str = "slic"
-    n_segments: int = 50
+    n_segments: int = _N_SEGMENTS
     snap_to_patches: bool = True
     num_samples: int | None = None
     budget: int | None = None
@@ -110,12 +112,22 @@ class ExplanationConfig:
                     "num_samples and budget both say how many variants a method evaluates; leave "
                     "one of them out"
                 )
+        for name in ("num_samples", "budget"):
+            if getattr(self, name) is not None:
+                check_sampling(name, self.method)
         check_whole("top_k", self.top_k, least=1)
         check_whole("show_variants", self.show_variants, least=0, most=MOST_SHOWN)
         if self.top_k > 1 and self.target is not None:
             raise ValueError(
                 "top_k explains the most probable classes and target one that you name; leave one "
                 "of them out"
+            )
+        segmenter = segmenters.get(self.segmenter)
+        takes = inspect.signature(segmenter).parameters
+        if self.n_segments != _N_SEGMENTS and "n_segments" not in takes:
+            raise ValueError(
+                f"n_segments has no effect on segmenter {self.segmenter}; leave it out, or take "
+                "slic_near"
             )
         for name in ("num_classes", "n_segments", "batch_size"):
             if getattr(self, name) is not None:

@@ -69,6 +69,8 @@ def load_image(image: str | os.PathLike | np.ndarray | Image, classifier: Classi
         return _load_scene(_scene_index(image), classifier)
     if isinstance(image, str) and image.startswith(PHOTOGRAPH):
         return _load_photograph(image, classifier)
+    if isinstance(image, str) and "://" in image:
+        raise ValueError(f"image {image} is an address; download it, and give the file")
     if isinstance(image, str | os.PathLike):
         return _load_file(Path(image), classifier)
     if isinstance(image, Image):
@@ -103,8 +105,9 @@ def _load_scene(index: int, classifier: Classifier) -> InputImage:
 
 
 def _load_photograph(image: str, classifier: Classifier) -> InputImage:
-    name = check_choice("image", image.removeprefix(PHOTOGRAPH), _SHIPPED)
-    return _load_file(find(_SHIPPED[name]), classifier)._replace(name=image)
+    files = {f"{PHOTOGRAPH}{name}": file for name, file in _SHIPPED.items()}
+    file = files[check_choice("image", image, files)]
+    return _load_file(find(file), classifier)._replace(name=image)
 
 
 def _load_file(path: Path, classifier: Classifier) -> InputImage:

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from lmjax._utils.checks import (
     LARGEST,
     check_choice,
+    check_function,
     check_number,
     check_numbers,
     check_pair,
@@ -56,6 +57,7 @@ def register(name: str, function: Segmenter, *, description: str) -> None:
     Raises:
       ValueError: a name that cannot be written on a command line, or a built-in one.
     """
+    check_function("function", function, "of an image")
     _REGISTRY.register(name, function, description=description)
 
 

@@ -221,6 +221,8 @@ def convert(
       OSError: files that cannot be read or written.
     """
     source, target = Path(source), Path(target)
+    if not source.is_file():
+        raise FileNotFoundError(f"source {source} is not a file; give the checkpoint to convert")
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"target {target} is the source itself; give another name")
     check_output(

@@ -115,6 +115,11 @@ def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
         ax.set_xscale("log", base=2)
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.minorticks_off()
+    places = {x for line in chart.lines for x in line.x}
+    if len(places) == 1 and not (chart.doubling or chart.logarithmic):
+        (place,) = places  # a scale of its own would suggest others, and part the intervals
+        ax.set_xlim(place - 0.5, place + 0.5)
+        ax.set_xticks([place], [f"{place:g}"])
     if chart.logarithmic:
         ends = [x for line in chart.lines for x in line.x]
         ax.set_xscale("log")

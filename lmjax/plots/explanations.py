@@ -101,7 +101,7 @@ def explanation(
         drawn = draw_heatmaps(heatmaps, picture, panels, signed, letters)
         for variant, line in zip(variants, axes[1:]):
             draw_variant(line, picture, variant, letters)
-        label = textwrap.fill(colour_label, letters_within(height, font))
+        label = textwrap.fill(colour_label, letters_within(height, font), break_long_words=False)
         figure.colorbar(drawn, ax=axes[0].tolist(), label=label, aspect=15, alpha=OPACITY)
         figure.suptitle(textwrap.fill(title, letters_within(size[0], font * 1.2)))
         _write_note(figure, note, font)
@@ -160,7 +160,9 @@ def comparison(
             drawn = draw_heatmaps(line, picture, row.panels, row.signed, letters, faint=True)
             beside = wrapped(row.title, letters_within(height, _SMALL_FONT))
             line[0].text(-0.06, 0.5, beside, transform=line[0].transAxes, **_BESIDE)
-            label = textwrap.fill(row.colour_label, letters_within(height, _SMALL_FONT))
+            label = textwrap.fill(
+                row.colour_label, letters_within(height, _SMALL_FONT), break_long_words=False
+            )
             figure.colorbar(drawn, ax=line.tolist(), label=label, alpha=OPACITY)
         for heading, ax in zip(columns, axes[0, 1:]):
             ax.title.set_text(f"{heading}\n{ax.get_title()}".strip())

@@ -23,7 +23,7 @@ from lmjax.removals.masking import (
     TokenDropping,
     check_masking,
 )
-from lmjax.removals.removal import declared
+from lmjax.removals.removal import Where, declared
 from lmjax.removals.replace import BASELINES, Replace, canonical_spelling
 from lmjax.removals.samples import Samples, read_images
 
@@ -232,8 +232,7 @@ def file_hashes(names: Iterable[str]) -> dict[str, str | None]:
 
 def paints(name: str) -> bool:
     """Returns whether a removal changes the image, before any network sees it."""
-    removal = prototype(name)
-    return removal is not None and declared(removal, "where") == "input"
+    return _where(name) == "input"
 
 
 def soft_masks(name: str) -> bool:
@@ -254,8 +253,20 @@ def check_fits(name: str, own: Masking) -> None:
       name: as in `make`. Removals that paint fit every network, and so does `"masking"`.
       own: the network's masking.
     """
-    if name != OWN and not paints(name):
-        check_masking(prototype(name), own)
+    check_masking(own, own)
+    if name != OWN and not paints(name) and _where(name) != own.where:
+        fitting = [each for each in names() if _where(each) == own.where]
+        kind = "a transformer" if own.where == "tokens" else "a convolutional network"
+        raise ValueError(
+            f"removal {name} does not go through {kind}; take {', '.join(fitting)}, or one that "
+            "paints, such as grey"
+        )
+
+
+def _where(name: str) -> Where | None:
+    """Returns where a removal withholds features; None for the network's own."""
+    removal = prototype(name)
+    return None if removal is None else declared(removal, "where")
 
 
 def _needed(maker: Callable) -> set[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from lmjax._utils.lazy import attach
 
 if TYPE_CHECKING:
+    from lmjax.studies import measurements as measurements
     from lmjax.studies import statistics as statistics
     from lmjax.studies.about import About as About
     from lmjax.studies.experiments.baselines import BaselineDependence as BaselineDependence
@@ -51,6 +52,7 @@ __getattr__, __dir__, __all__ = attach(
         "estimate": "lmjax.studies.runner",
         "fit_calibration": "lmjax.studies.held_out",
         "get": "lmjax.studies.registry",
+        "measurements": "lmjax.studies.measurements",
         "names": "lmjax.studies.registry",
         "register": "lmjax.studies.registry",
         "report": "lmjax.studies.reporting",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lmjax import removals
-from lmjax._utils.checks import check_choices, check_whole
+from lmjax._utils.checks import check_distinct, check_whole
 from lmjax._utils.renamed import old_names
 from lmjax._utils.summary import brief
 from lmjax.removals.registry import prototype
@@ -90,7 +90,7 @@ def check_removals(
                 f"{argument} cannot be {name} in this study, whose masks are not made of segments; "
                 "take image_mean"
             )
-    check_choices(argument, names, dict.fromkeys(names))
+    check_distinct(argument, names)
     titles = {removals.title(name): name for name in names}
     for name in names:
         other = titles[removals.title(name)]

@@ -233,6 +233,7 @@ def test_methods_are_given_what_their_signature_has(register):
 
     def mine(predictor, image, *, target=None, size=3):
         given.update(predictor=predictor, image=image, target=target, size=size)
+        return attribution.leave_one_out(predictor, image, SEGMENTS)
 
     register("mine", mine, title="Mine", unit="{} a pixel", signed=False, under="blending")
     evaluator = Evaluator(reads_one_segment)
@@ -248,6 +249,9 @@ def test_methods_are_given_what_their_signature_has(register):
 def test_what_is_no_method_is_refused(register):
     with pytest.raises(ValueError, match="method 'mine' must be a function of images; got 3"):
         register("mine", 3)
+    register("mine", lambda predictor, image: 3)
+    with pytest.raises(ValueError, match=r"method mine must return an .*; got 3"):
+        attribute("mine", reads_one_segment, IMAGE, SEGMENTS, key=KEY)
     with pytest.raises(ValueError, match="under must be one of every, blending, none"):
         register("mine", attribution.lime, under="some")
     with pytest.raises(ValueError, match="method 'lime' comes with lmjax"):

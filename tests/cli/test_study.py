@@ -213,11 +213,13 @@ def test_dry_runs_tell_the_time_on_several_devices(study, monkeypatch):
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="shard must be i/n"):
         commands.parse_shard("2")
+    with pytest.raises(ValueError, match="from 0/n to n-1/n, such as 0/2; got '2/2'"):
+        commands.parse_shard("2/2")
     with pytest.raises(SystemExit, match="source must be one of"):
         main(["study", "removal", "--source", "pictures"])
     with pytest.raises(SystemExit, match="images must be a whole number, 1 or more"):
         main(["study", "removal", "--images", "0"])
-    with pytest.raises(ValueError, match="like another"):
+    with pytest.raises(ValueError, match="models names resnet18_digits twice"):
         commands.load_models(("resnet18_digits", "resnet18_digits"))
 
 

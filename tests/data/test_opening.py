@@ -137,6 +137,19 @@ def test_a_source_is_a_sequence_of_examples():
     assert not isinstance(iter([]), Source)
 
 
+@pytest.mark.parametrize(
+    ("opener", "description", "message"),
+    [
+        (None, "x", "opener must be a function"),
+        (lambda path: [], 4, "description must be a line of text"),
+    ],
+)
+def test_what_opens_nothing_is_refused_and_not_kept(opener, description, message):
+    with pytest.raises(ValueError, match=message):
+        data.register("zip", opener, description=description)
+    assert "zip" not in data.names()
+
+
 @pytest.mark.usefixtures("pets")
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -176,3 +189,8 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def test_what_makes_no_sense_is_an_error(source, message):
     with pytest.raises(ValueError, match=message):
         open_source(source)
+
+
+def test_a_source_is_written_as_text(tmp_path):
+    with pytest.raises(ValueError, match="source must be a text, one of digit-scenes"):
+        open_source(tmp_path)

@@ -225,7 +225,6 @@ def test_fills_are_names_like_others(any_size):
         method="leave_one_out",
         removal=fills,
         segmenter="grid",
-        n_segments=4,
     )
     scores = np.stack([found["leave_one_out", name].attribution.scores for name in fills])
     assert np.isfinite(scores).all()
@@ -287,10 +286,16 @@ BAD = {
     "other networks'": (
         {"model": "vit_b_16", "removal": ("grey", "layer")},
         ValueError,
-        r"masking must be lmjax.TokenDropping\(\) in a transformer",
+        "removal layer does not go through a transformer; take token_dropping, or one that paints",
     ),
     "no removal": ({"removal": ()}, ValueError, "got none"),
     "target": ({"target": "10"}, ValueError, "target.*10"),
+    "idle n_segments": (
+        {"segmenter": "grid", "n_segments": 5},
+        ValueError,
+        "n_segments has no effect on segmenter grid; leave it out, or take slic_near",
+    ),
+    "an address": ({"image": "http://a.b/c.jpg"}, ValueError, "image http://a.b/c.jpg is an addr"),
     "n_segments": (
         {"segmenter": "slic", "n_segments": 0},
         ValueError,

@@ -56,7 +56,7 @@ def test_without_snapping_the_difference_is_told():
 
 def test_squares_of_a_grid_are_patches():
     for patch_size in (16, 32):
-        options = OPTIONS | {"segmenter": "grid", "removal": ("grey",)}
+        options = {"segmenter": "grid", "removal": ("grey",), "num_samples": 60}
         explanation = lmjax.explain(PHOTOGRAPH, model=transformer(patch_size), **options)
         expected = lmjax.segments.grid(explanation.image.pixels, size=patch_size)
         np.testing.assert_array_equal(explanation.segments, expected)

@@ -383,6 +383,7 @@ def _methods() -> dict[str, Call]:
         ),
         "check_samples": call(methods.check_samples, ("lime", "kernelshap"), 100, S),
         "check_budget": call(methods.check_budget, ("lime", "kernelshap"), 100, S),
+        "check_sampling": call(methods.check_sampling, "budget", ("lime", "occlusion")),
         "check_objective_of": call(methods.check_objective_of, ["lime", "rise"]),
         "check_methods": call(methods.check_methods, ["lime", "rise"]),
         "new_name": call(methods.new_name, "lime"),

@@ -72,6 +72,19 @@ def from_csv(
     return Files("csv", tuple(rows), folders, class_names, mask_rule(background, at_least))
 
 
+def _cells(path: str | os.PathLike, reader: csv.DictReader, line: dict) -> dict[str, str]:
+    """Returns a line's values by column; raises ValueError where it has more cells than columns."""
+    behind = line.pop(None, [])
+    if any(map(str.strip, behind)):
+        last = line[reader.fieldnames[-1]]  # pyright: ignore[reportOptionalSubscript]
+        whole = f'"{", ".join((last, *behind))}"'
+        raise ValueError(
+            f"{path}, line {reader.line_num} has more cells than there are columns; quote texts "
+            f"that have commas in them, such as {one_line(whole)}"
+        )
+    return {name: text.strip() for name, text in line.items() if name}
+
+
 def read_lines(
     path: str | os.PathLike, columns: tuple[str, ...]
 ) -> list[tuple[int, dict[str, str]]]:
@@ -87,7 +100,7 @@ def read_lines(
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True)
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
             reader.fieldnames = found = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in columns if name not in found]
             if missing:
@@ -98,10 +111,7 @@ def read_lines(
             twice = [name for name in found if name and found.count(name) > 1]
             if twice:
                 raise ValueError(f"{path} has the column {one_line(twice[0])} more than once")
-            return [
-                (reader.line_num, {name: text.strip() for name, text in line.items() if name})
-                for line in reader
-            ]
+            return [(reader.line_num, _cells(path, reader, line)) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no table in UTF-8: {error}") from error
     except OSError as error:

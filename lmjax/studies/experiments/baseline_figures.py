@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils.text import counted
 from lmjax.removals import title as removal_title
 from lmjax.studies.figures import (
     by_network,
@@ -33,7 +34,7 @@ def figures(
     shown = {}
     for network, found in by_network(tables).items():
         images = next(row["images"] for rows in found.values() for row in rows if "images" in row)
-        about = f"{network}, {images} images" + note_of_shares(found.get("shares", []))
+        about = f"{network}, {counted(images, 'image')}" + note_of_shares(found.get("shares", []))
         if "settings" in found:
             shown[f"{network} settings"] = _settings(found["settings"], about)
         if "removal_pairs" in found:

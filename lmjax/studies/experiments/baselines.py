@@ -9,7 +9,13 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choices, check_number, check_whole, set_plain_numbers
+from lmjax._utils.checks import (
+    check_choices,
+    check_distinct,
+    check_number,
+    check_whole,
+    set_plain_numbers,
+)
 from lmjax.masks.families import MaskFamily, Masks, shares
 from lmjax.masks.segments import grid
 from lmjax.metrics import kendall, spearman, ssim, top_k_jaccard
@@ -329,7 +335,7 @@ def _check_shares(
     """Raises ValueError unless there are numbers above 0 within bounds, none of them twice."""
     for value in values:
         check_number(name, value, above=0, below=below, most=most)
-    check_choices(name, values, dict.fromkeys(values))
+    check_distinct(name, values)
 
 
 def _shares(

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lmjax._utils.checks import set_plain_numbers
 from lmjax._utils.summary import brief
+from lmjax._utils.text import counted
 from lmjax.studies.about import About
 from lmjax.studies.figures import group_rows, lines_of_removals, note_of_shares
 from lmjax.studies.images import ImageBatch
@@ -136,7 +137,7 @@ class Concordance(Study):
         for network, rows in group_rows(tables["changes"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in _MEASURES]],
-                title=f"{network}, {rows[0]['images']} images" + note_of_shares(rows),
+                title=f"{network}, {counted(rows[0]['images'], 'image')}" + note_of_shares(rows),
             )
         return shown
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.renamed import renamed
+from lmjax._utils.text import counted
 from lmjax.metrics import spearman
 from lmjax.removals import paints
 from lmjax.removals import title as removal_title
@@ -198,7 +199,7 @@ class Consistency(ExplanationStudy):
         shown = {}
         in_order = tuple(sorted(self.removals, key=lambda name: not plots.is_emphasised(name)))
         for network, found in by_network(tables).items():
-            images = f"{found['ablation'][0]['images']} images"
+            images = counted(found["ablation"][0]["images"], "image")
             if "pairs" in found:
                 shown[f"{network} agreement"] = plots.charts(
                     [_agreement_charts(found["agreement_curves"], self.removals)],

@@ -10,7 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choice, check_choices, check_whole, set_plain_numbers
+from lmjax._utils.checks import (
+    check_choice,
+    check_choices,
+    check_distinct,
+    check_whole,
+    set_plain_numbers,
+)
 from lmjax._utils.renamed import renamed
 from lmjax._utils.sizes import power_of_two
 from lmjax._utils.summary import brief
@@ -154,7 +160,7 @@ class RemovalContest(Study):
         for judge in self.judges:
             if judge != OWN:
                 check_name(judge, argument=f"judges, unless {OWN!r},")
-        check_choices("judges", self.judges, dict.fromkeys(self.judges))
+        check_distinct("judges", self.judges)
         _ = self._random, self._shape, self._lime  # which check what is theirs
 
     def check(self, networks) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax._utils.text import counted
 from lmjax.removals import title as removal_title
 from lmjax.studies.figures import (
     X_LABELS,
@@ -44,7 +45,7 @@ def draw(tables: dict[str, Rows]) -> dict[str, Any]:
             shown[f"{network} cost"] = plots.charts(grid, title=title)
         if "curves" in found:
             rows = found["curves"]
-            title = f"{network}, {rows[0]['images']} images: segments removed at random"
+            title = f"{network}, {counted(rows[0]['images'], 'image')}: segments removed at random"
             shown[f"{network} survival"] = plots.charts([_survival(rows)], title=title)
     return shown
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 from lmjax._utils.checks import (
     check_choice,
     check_choices,
+    check_distinct,
     check_number,
     check_whole,
     set_plain_numbers,
 )
 from lmjax._utils.renamed import renamed
+from lmjax._utils.text import counted
 from lmjax.attribution import Attribution, methods
 from lmjax.evaluation.outputs import OUTPUTS, Output
 from lmjax.masks.segments import cells
@@ -131,7 +133,7 @@ class InDomainJudges(Study):
         check_whole("patches", self.patches, least=2)
         for size in self.sizes:
             check_number("sizes", size, above=0, below=1)
-        check_choices("sizes", self.sizes, dict.fromkeys(self.sizes))
+        check_distinct("sizes", self.sizes)
         check_number("most", self.most, above=0, most=1)
 
     def check(self, networks) -> None:
@@ -247,7 +249,7 @@ class InDomainJudges(Study):
         return {
             network: plots.dots(
                 [_panel(found["scores"], name) for name in _SCORES],
-                title=f"{network}, {found['scores'][0]['images']} images",
+                title=f"{network}, {counted(found['scores'][0]['images'], 'image')}",
             )
             for network, found in by_network({"scores": tables["scores"]}).items()
         }

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from lmjax._utils.checks import check_choices, check_whole
+from lmjax._utils.checks import check_distinct, check_whole
 from lmjax._utils.renamed import renamed
+from lmjax._utils.text import counted
 from lmjax.metrics import alignment, top_k_iou
 from lmjax.removals import check_name
 from lmjax.removals import title as removal_title
@@ -111,7 +112,7 @@ class LimeQuality(ExplanationStudy):
         for under in self.evaluated_under:
             if under != OWN:
                 check_name(under, argument=f"evaluated_under, unless {OWN!r},")
-        check_choices("evaluated_under", self.evaluated_under, dict.fromkeys(self.evaluated_under))
+        check_distinct("evaluated_under", self.evaluated_under)
         check_whole("top", self.top, least=1)
 
     def check(self, networks) -> None:
@@ -196,7 +197,7 @@ class LimeQuality(ExplanationStudy):
         shown = {}
         for network, found in by_network(tables).items():
             images = found["means"][0]["images"]
-            about = f"{network}, {images} images classified correctly"
+            about = f"{network}, {counted(images, 'image')} classified correctly"
             shown[network] = plots.charts(
                 [[_chart(found["curves"], under) for under in self.evaluated_under]],
                 title=f"Accuracy without LIME's top segments\n{about}"

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_whole, set_plain_numbers
+from lmjax._utils.text import counted
 from lmjax.metrics import cosine_similarity
 from lmjax.studies.about import About
 from lmjax.studies.figures import dot_panel, dots, group_rows, note_of_shares
@@ -152,7 +153,7 @@ class FeatureLinearity(Study):
         shown = {}
         for network, rows in group_rows(tables["means"], "network").items():
             panels = [_panel(rows, name) for name in _MEASURES if name not in _NORMS]
-            title = f"{network}, {self.patches} patches, {rows[0]['images']} images"
+            title = f"{network}, {self.patches} patches, {counted(rows[0]['images'], 'image')}"
             title += note_of_shares(rows)
             shown[network] = plots.dots(panels, title=title)
         return shown

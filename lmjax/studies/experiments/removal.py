@@ -11,6 +11,7 @@ import pyarrow as pa
 from lmjax._utils.checks import check_choices, check_whole, set_plain_numbers
 from lmjax._utils.sizes import power_of_two
 from lmjax._utils.summary import brief
+from lmjax._utils.text import counted
 from lmjax.masks import ImageCoalitions
 from lmjax.masks import segments as segmenters
 from lmjax.masks.orders import segment_salience
@@ -248,7 +249,7 @@ class SegmentRemoval(Study):
                 grid = [[chart for (chart,) in grid]]
             shown[f"{network} {segmenter}"] = plots.charts(
                 grid,
-                title=f"{network}, {segmenter} segments, {rows[0]['images']} images"
+                title=f"{network}, {segmenter} segments, {counted(rows[0]['images'], 'image')}"
                 + note_of_shares(rows),
             )
         return shown

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmjax._utils.checks import check_whole, set_plain_numbers
+from lmjax._utils.text import counted
 from lmjax.studies.about import About
 from lmjax.studies.figures import (
     X_LABELS,
@@ -150,7 +151,7 @@ class MaskShape(Study):
         for network, rows in group_rows(tables["accuracies"], "network").items():
             shown[network] = plots.charts(
                 [[_chart(rows, name) for name in (*HOLES, "ratio")]],
-                title=f"{network}, {rows[0]['images']} images classified correctly"
+                title=f"{network}, {counted(rows[0]['images'], 'image')} classified correctly"
                 + note_of_shares(rows),
             )
         return shown

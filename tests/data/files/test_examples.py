@@ -335,12 +335,18 @@ def test_ids_may_have_a_column(pets):
         ("image,label\na.png,1\n,2\n", "line 3: no image"),
         ("image\na.png\nb.png\na.png\n", r"line 4: a\.png is the id of line 2 already"),
         ("image,label,label\na.png,3,4\n", "has the column label more than once"),
+        ("image,label\na.png,crane, bird\n", 'line 2 has more cells than .* as "crane, bird"'),
     ],
-    ids=["column", "empty", "none", "blank", "id", "columns"],
+    ids=["column", "empty", "none", "blank", "id", "columns", "cells"],
 )
 def test_tables_that_make_no_sense_are_errors(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"pets\.csv.*{message}"):
         from_csv(write_table(tmp_path, text))
+
+
+def test_commas_behind_the_last_cell_say_nothing(pets):
+    source = from_csv(write_table(pets, "image,label,\nimages/cat/a.png,cat,,\n"))
+    assert source.class_names == ("cat",)
 
 
 def test_tables_that_cannot_be_read_are_errors(tmp_path):
