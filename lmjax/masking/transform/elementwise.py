@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.masking.transform.grids import grid_axes, in_order, meet, placed, put_back
+from lmjax.masking.transform.grids import grid_axes, meet, placed
+from lmjax.masking.transform.merged import in_order, put_back
 from lmjax.masking.transform.nodes import LayerMaskError, Node
 from lmjax.masking.transform.operation import RULES, Operation, rule
 from lmjax.masking.transform.origins import Outside

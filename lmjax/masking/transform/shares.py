@@ -18,11 +18,8 @@ from lmjax.masking.transform.nodes import Node, inverse
 from lmjax.masking.transform.operation import Operation
 from lmjax.masking.transform.origins import Share
 
-_MOVES = frozenset(
-    [
-        *("broadcast_in_dim", "reshape", "slice", "squeeze", "transpose", "expand_dims", "rev"),
-    ]
-)
+_MOVES = frozenset(["broadcast_in_dim", "reshape", "slice", "squeeze", "transpose"])
+_MOVES |= {"expand_dims", "rev"}
 # What sums over channels, each position by itself.
 _OVER_CHANNELS = frozenset(["dot_general", "conv_general_dilated", "reduce_sum"])
 # What is a product with a number still is one after these, if the number is 0 or 1.
@@ -91,9 +88,9 @@ def _over_channels(operation: Operation, operands: Sequence[Node], numbers) -> S
     if kept is None:
         return None
     gone = [axis for axis in range(numbers.ndim) if axis not in kept.values()]
-    first = numbers[
-        tuple(slice(0, 1) if axis in gone else slice(None) for axis in range(numbers.ndim))
-    ]
+    first = numbers
+    for axis in gone:
+        first = np.take(first, [0], axis)
     if (first != numbers).any():
         return Share(None)
     shape = [1] * len(operation.aval.shape)
@@ -106,8 +103,10 @@ def _over_channels(operation: Operation, operands: Sequence[Node], numbers) -> S
 
 def _kept(operation: Operation, operands: Sequence[Node]) -> dict[int, int] | None:
     """The axes of the result -> those of the operand with positions, of a sum over channels."""
-    params = operation.params
-    (x,) = (each for each in operands if each.masked)
+    params, masked = operation.params, [x for x in operands if x.masked]
+    if len(masked) > 1:  # attention
+        return None
+    (x,) = masked
     if operation.name == "reduce_sum":
         kept = dict(enumerate(a for a in range(len(x.shape)) if a not in params["axes"]))
     elif operation.name == "dot_general":

@@ -657,6 +657,15 @@ def test_counts_of_positions_are_whole_numbers():
         np.testing.assert_array_equal(found, expected)
 
 
+def test_attention_among_the_positions_of_a_region():
+    def function(p, x):
+        y = circle(stem(p, x)).reshape(N, -1, C)
+        weights = jax.nn.softmax(jnp.einsum("npc,nqc->npq", y, y))
+        return jnp.einsum("npq,nqc->npc", weights, y).mean(1) @ p["d"]
+
+    run_masked(function, P, IMAGES, MASKS)
+
+
 def test_a_region_that_is_no_product_any_more_is_a_warning():
     def function(p, x):
         y = jnp.where(CIRCLE[None, :, :, None], stem(p, x), 0)
