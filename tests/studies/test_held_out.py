@@ -129,7 +129,7 @@ def test_studies_and_explanations_take_them(calibrations, tmp_path, name):
     assert {row["removal"] for row in rows} == {"grey", name}
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert list(manifest["identity"]["files"]) == [name]
-    options = {"method": "leave_one_out", "segmenter": "grid", "n_segments": 16}
+    options = {"method": "leave_one_out", "segmenter": "grid"}
     explanation = lmjax.explain("scene:0", output=tmp_path / "e.png", removal=name, **options)
     assert np.isfinite(explanation["leave_one_out", name].attribution.scores).all()
     record = json.loads((tmp_path / "e.json").read_text())
