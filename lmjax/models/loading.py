@@ -59,10 +59,9 @@ def load(
       in_channels: of the weights.
       preprocessing: None takes that of the training, which it notes in its file, or else what the
         registry knows of the weights: that of the tag, of the tag that `convert` noted in the file,
-        or of the tag whose file has this name. For any other file
-        it takes the network's default, which for ImageNet networks is that of torchvision's first
-        weights (resize 256, crop 224, bilinear). A vision transformer is made for images of the
-        size of its crop.
+        or of the tag whose file has this name. For any other file it takes the network's default,
+        which for ImageNet networks is that of torchvision's first weights (resize 256, crop 224,
+        bilinear). A vision transformer is made for images of the size of its crop.
       class_names: one for each class. None takes those of the training, or else the registry's,
         where their number fits.
       dtype: of the computation, float32 or bfloat16. Weights and logits are float32.

@@ -110,20 +110,19 @@ def charts(grid: Sequence[Sequence[Chart]], *, title: str) -> Figure:
 def _draw_chart(ax: Axes, chart: Chart, colours: dict[str, str]) -> None:
     """Draws the curves of a chart and its scale."""
     ax.grid(alpha=0.3)
+    places = {x for line in chart.lines for x in line.x}
     if chart.doubling:
-        ticks = sorted({x for line in chart.lines for x in line.x})
+        ticks = sorted(places)
         ax.set_xscale("log", base=2)
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.minorticks_off()
-    places = {x for line in chart.lines for x in line.x}
     if len(places) == 1 and not (chart.doubling or chart.logarithmic):
         (place,) = places  # a scale of its own would suggest others, and part the intervals
         ax.set_xlim(place - 0.5, place + 0.5)
         ax.set_xticks([place], [f"{place:g}"])
     if chart.logarithmic:
-        ends = [x for line in chart.lines for x in line.x]
         ax.set_xscale("log")
-        ax.set_xlim(min(ends) / _LOG_MARGIN, max(ends) * _LOG_MARGIN)
+        ax.set_xlim(min(places) / _LOG_MARGIN, max(places) * _LOG_MARGIN)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()

@@ -254,7 +254,7 @@ def check_fits(name: str, own: Masking) -> None:
       own: the network's masking.
     """
     check_masking(own, own)
-    if name != OWN and not paints(name) and _where(name) != own.where:
+    if _where(name) not in (None, "input", own.where):
         fitting = [each for each in names() if _where(each) == own.where]
         kind = "a transformer" if own.where == "tokens" else "a convolutional network"
         raise ValueError(

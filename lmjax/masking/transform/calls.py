@@ -12,14 +12,10 @@ from jax.extend import core as jex
 
 from lmjax.masking.transform.elementwise import combine
 from lmjax.masking.transform.nodes import Node
-from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.operation import CUSTOM_CALLS, PLAIN_CALLS, RULES, Operation
 from lmjax.masking.transform.plain import ELEMENTWISE, bind_alike
 
-_PLAIN_CALLS = frozenset(
-    ["jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_lin"]
-)
-_CUSTOM_CALLS = frozenset(["custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"])
-_CALLS = _PLAIN_CALLS | _CUSTOM_CALLS
+_CALLS = PLAIN_CALLS | CUSTOM_CALLS
 # Where arrays broadcast to each other, these give back what they take.
 _GIVE_BACK = frozenset(["broadcast_in_dim", "optimization_barrier"])
 
@@ -210,5 +206,5 @@ def _original(operation: Operation) -> tuple[Callable, list[jax.ShapeDtypeStruct
     return original, avals, floats
 
 
-RULES.update(dict.fromkeys(_PLAIN_CALLS, _call))
-RULES.update(dict.fromkeys(_CUSTOM_CALLS, _custom_call))
+RULES.update(dict.fromkeys(PLAIN_CALLS, _call))
+RULES.update(dict.fromkeys(CUSTOM_CALLS, _custom_call))

@@ -16,6 +16,12 @@ _SHOWN = ("dimension_numbers", "padding", "lhs_dilation", "axes", "axis", "dimen
 
 RULES: dict[str, Rule] = {}
 
+PLAIN_CALLS = frozenset(
+    ["jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_lin"]
+)
+CUSTOM_CALLS = frozenset(["custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"])
+"""Calls of functions that have a derivative of their own."""
+
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Registers a function as the rule of primitives."""

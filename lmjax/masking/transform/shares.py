@@ -15,7 +15,7 @@ import numpy as np
 from jax import core
 
 from lmjax.masking.transform.nodes import Node, inverse
-from lmjax.masking.transform.operation import Operation
+from lmjax.masking.transform.operation import CUSTOM_CALLS, Operation
 from lmjax.masking.transform.origins import Share
 
 _MOVES = frozenset(["broadcast_in_dim", "reshape", "slice", "squeeze", "transpose"])
@@ -26,7 +26,7 @@ _OVER_CHANNELS = frozenset(["dot_general", "conv_general_dilated", "reduce_sum"]
 _KEEP_ZERO = frozenset(["abs", "sign", "sqrt", "square", "integer_pow"])
 _LINEAR = frozenset(["neg", "convert_element_type", "copy", "stop_gradient"])
 _LOSE = frozenset(["add", "sub", "max", "min", "exp", "tanh", "logistic", "pow", "log", "erf"])
-_LOSE |= {"clamp", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+_LOSE |= CUSTOM_CALLS | {"clamp"}
 
 
 def follow_shares(operation: Operation, operands: Sequence[Node], results: Sequence[Node]) -> None:

@@ -16,7 +16,7 @@ from jax.extend import core as jex
 
 from lmjax.masking import layers
 from lmjax.masking.transform.nodes import LayerMaskError, Node, full_size
-from lmjax.masking.transform.operation import RULES, Operation
+from lmjax.masking.transform.operation import CUSTOM_CALLS, PLAIN_CALLS, RULES, Operation
 from lmjax.masking.transform.origins import Axes, Outside
 from lmjax.masking.transform.plain import ELEMENTWISE, plain_operation
 from lmjax.masking.transform.shares import follow_shares
@@ -28,11 +28,9 @@ _FOLDED = 1 << 22
 # Floating-point constants of more entries are weights: they stay arguments.
 _WEIGHTS = 1 << 16
 # Operations that an axis of positions and channels passes through, or that end it.
-_TAKE_MERGED = ELEMENTWISE | {
+_TAKE_MERGED = (ELEMENTWISE | PLAIN_CALLS | CUSTOM_CALLS) | {
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
     *("dot_general", "reduce_sum", "reduce_max", "reduce_min", "optimization_barrier"),
-    *("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_lin"),
-    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 }
 
 
